@@ -24,6 +24,7 @@ MOST_ASPECT = 1.3
 MOST_COLOR_ERROR = 75.0  # RGB distance from the nearest named colour
 FLATNESS = 0.8  # share of a shape's inside that must lie within FLAT_ERROR of its median colour
 FLAT_ERROR = 45.0
+MOST_EDGE = 2.5  # width in pixels of the half-covered rim; antialiased drawing has about 1
 
 _NAMES = tuple(COLORS)
 _PALETTE = np.array([COLORS[name] for name in _NAMES], float)
@@ -73,7 +74,8 @@ def detect(image: Image.Image) -> list[Detection]:
         direction = rgb - background
         cover = (pixels[rows, columns] - background) @ direction / max(1.0, direction @ direction)
         mask = inside & (cover > 0.5)
-        if not mask.any():
+        rim = (inside & (cover > 0.15) & (cover < 0.85)).sum()
+        if rim > MOST_EDGE * (mask & ~ndimage.binary_erosion(mask)).sum():
             continue
         ys, xs = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
         mask = mask[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
