@@ -47,7 +47,7 @@ def ensure_shard(folder: Path, index: int, vae: AutoencoderKL, vae_hash: str, *,
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         metadata = {"vae": vae_hash, "prompts": "\n".join(p.prompt for p in prompts)}
-        save_file({"latents": torch.cat(parts)}, temporary, metadata=metadata)
+        save_file({"latents": torch.cat(parts).contiguous()}, temporary, metadata=metadata)
         temporary.rename(path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()

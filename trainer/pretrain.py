@@ -99,9 +99,7 @@ def build_optimizers(pipeline, settings: PretrainSettings) -> dict[str, torch.op
         for key, p in getattr(pipeline, name).named_parameters():
             inside = name == "transformer" and "transformer_blocks" in key and ".norm" not in key
             (blocks if settings.muon and inside and p.ndim == 2 else rest).append(p)
-    adamw = torch.optim.AdamW(
-        rest, lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=True
-    )
+    adamw = torch.optim.AdamW(rest, lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=True)
     optimizers: dict[str, torch.optim.Optimizer] = {"adamw": adamw}
     if blocks:
         optimizers["muon"] = torch.optim.Muon(

@@ -103,7 +103,9 @@ class SceneOracle:
         verdicts = []
         for image, line in zip(images, metadata, strict=True):
             if not line.get("include"):
-                raise ValueError(f"include: prompt {line.get('prompt')!r} has none; the scene oracle needs GenEval lines")
+                raise ValueError(
+                    f"include: prompt {line.get('prompt')!r} has none; the scene oracle needs GenEval lines"
+                )
             found = by_class(detect(image), threshold=0.0)
             correct, reason = is_correct(line, found)
             reward = partial_reward(line, found)

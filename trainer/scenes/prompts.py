@@ -43,9 +43,7 @@ def _order(key: object) -> str:
 def _hold_out(keys: list, *, validation: int, test: int) -> dict:
     """Assign each key to a split: a fixed, arbitrary order decides which `test` and `validation` keys are held out."""
     ranked = sorted(keys, key=_order)
-    return {
-        k: "test" if i < test else "validation" if i < test + validation else "train" for i, k in enumerate(ranked)
-    }
+    return {k: "test" if i < test else "validation" if i < test + validation else "train" for i, k in enumerate(ranked)}
 
 
 def _article(noun_phrase: str) -> str:

@@ -19,7 +19,9 @@ def test_it_reads_drawn_words():
     assert not any(v.correct for v in other)
 
 
-@pytest.mark.parametrize(("a", "b", "distance"), [("cat", "cat", 0), ("cat", "cut", 1), ("", "cat", 3), ("ab", "ba", 2)])
+@pytest.mark.parametrize(
+    ("a", "b", "distance"), [("cat", "cat", 0), ("cat", "cut", 1), ("", "cat", 3), ("ab", "ba", 2)]
+)
 def test_edit_distance(a, b, distance):
     assert edit_distance(a, b) == distance
 

@@ -1,0 +1,28 @@
+"""Rewards of a group into advantages."""
+
+from __future__ import annotations
+
+import torch
+
+
+def group_advantages(rewards: torch.Tensor, known: torch.Tensor, *, limit: float = 5.0) -> torch.Tensor:
+    """`A = (r - mean of the group) / (std over the batch + 1e-4)`, clipped to ±limit; 0 where the reward is unknown.
+
+    `rewards`, `known`: (P, G) float and bool. A group whose known rewards are all equal has A = 0 everywhere.
+    Source: TDM-R1, section on group preference; the batch-wide std is its choice over GRPO's per-group one.
+    """
+    weight = known.float()
+    rewards = torch.where(known, rewards, 0.0)
+    count = weight.sum(1, keepdim=True).clamp_min(1)
+    centred = (rewards - rewards.sum(1, keepdim=True) / count) * weight
+    total = weight.sum().clamp_min(1)
+    mean = rewards.sum() / total
+    std = (((rewards - mean) * weight) ** 2).sum().div(total).sqrt()
+    # Equal rewards must give exactly zero, not rounding noise.
+    centred = torch.where(centred.abs() < 1e-6, 0.0, centred)
+    return (centred / (std + 1e-4)).clamp(-limit, limit)
+
+
+def has_signal(advantages: torch.Tensor) -> torch.Tensor:
+    """(P,) bool: groups that teach something."""
+    return advantages.abs().amax(1) > 0

@@ -1,0 +1,156 @@
+"""The losses of TDM and TDM-R1 as pure functions of tensors (arXiv 2603.07700; names as in docs/architecture.md).
+
+Latents and velocities are (B, C, h, w), or (P, G, C, h, w) for P groups of G images; times and weights are (B,) or (P, G).
+Targets never carry gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from trainer.flow import like
+
+
+def mean_square(x: torch.Tensor) -> torch.Tensor:
+    """Mean over C, h, w of the square: (…, C, h, w) → (…)."""
+    return x.float().pow(2).mean((-3, -2, -1))
+
+
+def fake_loss(
+    v_fake: torch.Tensor,
+    x_tau: torch.Tensor,
+    tau: torch.Tensor,
+    x0_hat: torch.Tensor,
+    v_teacher: torch.Tensor,
+    *,
+    teacher_weight: float,
+) -> torch.Tensor:
+    """Denoising loss of the fake score: regress to `(x_tau - x0_hat)/tau`, plus a pull towards the teacher.
+
+    `x0_hat` is the student's current prediction, so the fake follows the student's own distribution.
+    """
+    target = ((x_tau - x0_hat) / like(tau, x_tau)).detach()
+    return (mean_square(v_fake - target) + teacher_weight * mean_square(v_fake - v_teacher.detach())).mean()
+
+
+@dataclass(frozen=True)
+class SurrogateTerms:
+    """The surrogate's loss and what is worth logging; all detached but `loss`."""
+
+    loss: torch.Tensor
+    group_weight: torch.Tensor  # (P,)
+    active: torch.Tensor  # share of images that gave gradient
+    gain: torch.Tensor  # (P, G): relative likelihood gain over the reference, the learned reward
+    distance: torch.Tensor  # mean squared distance from the teacher, in the units of the threshold
+
+
+def group_weight(
+    advantages: torch.Tensor, d_surrogate: torch.Tensor, d_reference: torch.Tensor, beta_dpo: float
+) -> torch.Tensor:
+    """`w = sigmoid(sum over the group of A·beta_dpo·(d_surrogate - d_reference) / G)`, detached, (P,).
+
+    The Bradley–Terry gradient: a group that is already ranked right (liked images closer than under the reference) gets a
+    small weight. All arguments (P, G).
+    """
+    return torch.sigmoid((advantages * beta_dpo * (d_surrogate - d_reference)).mean(1)).detach()
+
+
+def surrogate_loss(
+    v_star: torch.Tensor,
+    v_surrogate: torch.Tensor,
+    v_reference: torch.Tensor,
+    v_old: torch.Tensor,
+    v_teacher: torch.Tensor,
+    advantages: torch.Tensor,
+    *,
+    beta_dpo: float,
+    teacher_weight: float,
+    clip: float,
+    teacher_clip_from: float,
+    relative: bool,
+) -> SurrogateTerms:
+    """Group preference loss `mean(w·A·d_surrogate) + beta·‖v_surrogate - v_teacher‖²`; velocities (P, G, C, h, w).
+
+    `d_m = mean over pixels of (v* - v_m)²`. Trust region: with `ratio = exp(d_old - d_surrogate)` an image with A > 0 and
+    ratio > 1 + clip, or A < 0 and ratio < 1 - clip, gives no gradient; the same against the teacher for images whose
+    distance from it is above `teacher_clip_from`. With `relative`, every distance is divided by its group's mean
+    denoising error under the teacher, so that the thresholds mean the same at every noise level and for every model.
+    """
+    d_surrogate = mean_square(v_star - v_surrogate)
+    with torch.no_grad():
+        d_reference, d_old, d_teacher = (mean_square(v_star - v) for v in (v_reference, v_old, v_teacher))
+        unit = d_teacher.mean(1, keepdim=True).clamp_min(1e-8) if relative else torch.ones_like(d_teacher)
+    drift = mean_square(v_surrogate - v_teacher.detach()) / unit
+    d_surrogate, d_reference, d_old, d_teacher = (d / unit for d in (d_surrogate, d_reference, d_old, d_teacher))
+    with torch.no_grad():
+        weight = group_weight(advantages, d_surrogate, d_reference, beta_dpo)
+        inside = _inside(d_old - d_surrogate, advantages, clip)
+        far = drift > teacher_clip_from
+        inside &= ~far | _inside(d_teacher - d_surrogate, advantages, clip)
+        active = inside & (advantages != 0)
+    preference = (weight[:, None] * advantages * d_surrogate * inside).mean()
+    return SurrogateTerms(
+        loss=preference + teacher_weight * drift.mean(),
+        group_weight=weight,
+        active=active.float().mean(),
+        gain=(d_reference - d_surrogate).detach(),
+        distance=drift.detach().mean(),
+    )
+
+
+def _inside(log_ratio: torch.Tensor, advantages: torch.Tensor, clip: float) -> torch.Tensor:
+    ratio = log_ratio.exp()
+    return ~(((advantages > 0) & (ratio > 1 + clip)) | ((advantages < 0) & (ratio < 1 - clip)))
+
+
+@dataclass(frozen=True)
+class StudentTargets:
+    """x0 predictions of the other roles, all (B, C, h, w) and without gradient. The reward pair is None for plain TDM."""
+
+    teacher_cond: torch.Tensor
+    teacher_uncond: torch.Tensor
+    fake: torch.Tensor
+    surrogate_cfg: torch.Tensor | None = None
+    reference: torch.Tensor | None = None
+
+
+def student_loss(
+    x0_hat: torch.Tensor,
+    targets: StudentTargets,
+    *,
+    guidance: float,
+    guidance_weight: float,
+    reward_on: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """`lambda·guidance + (1 - lambda)·reward + KL`: x0_hat is regressed to three stop-gradient targets.
+
+    guidance: `x0_hat + (w_cfg - 1)·(teacher_cond - teacher_uncond)`; KL: `x0_hat + (teacher_cond - fake)`; reward:
+    `x0_hat + (surrogate_cfg - reference)`. Each squared error is divided by its own detached normaliser, per image: mean
+    |x0_hat - teacher_cfg| for the first two, mean |x0_hat - surrogate_cfg| for the third. `reward_on` (B,) switches the
+    reward term off for late steps. Without the reward pair this is TDM, with lambda = 1.
+    """
+    held = x0_hat.detach()
+    pull = (guidance - 1) * (targets.teacher_cond - targets.teacher_uncond)
+    teacher_cfg = targets.teacher_cond + pull
+    scale = _mean_abs(held - teacher_cfg)
+
+    def regress(direction: torch.Tensor, normaliser: torch.Tensor) -> torch.Tensor:
+        return mean_square(x0_hat - (held + direction)) / normaliser
+
+    terms = {
+        "guidance": regress(pull, scale),
+        "kl": regress(targets.teacher_cond - targets.fake, scale),
+    }
+    if targets.surrogate_cfg is None:
+        loss = terms["guidance"] + terms["kl"]
+    else:
+        direction = targets.surrogate_cfg - targets.reference
+        terms["reward"] = regress(direction, _mean_abs(held - targets.surrogate_cfg)) * reward_on
+        loss = guidance_weight * terms["guidance"] + (1 - guidance_weight) * terms["reward"] + terms["kl"]
+    return loss.mean(), {name: term.detach().mean() for name, term in terms.items()}
+
+
+def _mean_abs(x: torch.Tensor) -> torch.Tensor:
+    return x.float().abs().mean((-3, -2, -1)).clamp_min(1e-3)

@@ -1,0 +1,143 @@
+"""Settings as frozen dataclasses: one definition for the web form, the command line and the checkpoint.
+
+Standard library only, so that the web app can import it without torch. Defaults are the demo model's unless the field's
+help says otherwise; `paper()` gives the published ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Self, get_type_hints
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names the field and what it allows."""
+
+
+def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple = ()) -> Any:
+    """A dataclass field with its explanation and allowed range (both ends included)."""
+    return field(default=default, metadata={"help": help, "min": low, "max": high, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of all settings: checked on construction, and to and from JSON."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for f in dataclasses.fields(self):
+            value, kind = getattr(self, f.name), hints[f.name]
+            if kind is float and type(value) is int:
+                value = float(value)
+                object.__setattr__(self, f.name, value)
+            if type(value) is not kind:
+                raise SettingsError(f"{f.name}: expected {kind.__name__}, got {value!r}")
+            low, high, choices = (f.metadata.get(k) for k in ("min", "max", "choices"))
+            if choices and value not in choices:
+                raise SettingsError(f"{f.name}: {value!r} is not one of {', '.join(map(str, choices))}")
+            if (low is not None and not value >= low) or (high is not None and not value <= high):
+                bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
+                raise SettingsError(f"{f.name}: {value!r} is out of range; use {bounds}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The settings of a JSON object; missing fields take their defaults. Raises SettingsError on unknown fields."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise SettingsError(f"{unknown[0]}: no such setting; known ones are {', '.join(sorted(known))}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class SampleSettings(Settings):
+    """The few-step sampler: K plain Euler steps on a shifted grid, no guidance."""
+
+    steps: int = option(4, "Denoising steps K of the student.", low=1, high=50)
+    shift: float = option(3.0, "Shift S of the time grid; the model's scheduler must have the same.", low=0.1, high=20)
+
+
+@dataclass(frozen=True)
+class DistillSettings(Settings):
+    """TDM: the base model into a first few-step student."""
+
+    updates: int = option(1200, "Student updates.", low=1)
+    batch: int = option(48, "Images a rollout.", low=1)
+    updates_per_rollout: int = option(2, "Updates made from one rollout.", low=1)
+    rank: int = option(32, "LoRA rank.", low=1, high=512)
+    alpha: int = option(64, "LoRA alpha; the adapter is scaled by alpha / rank.", low=1)
+    student_lr: float = option(2e-4, "Learning rate of the student.", low=0)
+    fake_lr: float = option(6e-4, "Learning rate of the fake score.", low=0)
+    guidance: float = option(4.0, "w_cfg: guidance of the teacher that the student learns from.", low=1, high=20)
+    t_min: float = option(0.02, "Smallest step up in un-shifted time when re-noising.", low=0, high=0.5)
+    fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0)
+    ema: float = option(0.98, "Decay of the student's moving average, which is what is saved.", low=0, high=1)
+    weight_decay: float = option(1e-4, "AdamW weight decay.", low=0)
+    clip_norm: float = option(1.0, "Gradient clipping.", low=0)
+    seed: int = option(0, "Seed of prompts and noise.", low=0)
+
+
+@dataclass(frozen=True)
+class TDMR1Settings(Settings):
+    """One round of TDM-R1 (ALGORITHM.md names; the paper's values for SD3.5-M are in `paper()`)."""
+
+    updates: int = option(60, "Student updates in the round.", low=1, high=100_000)
+    surrogate_updates: int = option(
+        2, "Surrogate updates before each student update, when learning from stored labels.", low=1, high=100
+    )
+    prompts_per_update: int = option(16, "Prompts (groups) an update looks at.", low=1, high=4096)
+    group_size: int = option(8, "Images of one prompt, G, when groups are sampled in training.", low=2, high=64)
+    steps_trained: int = option(2, "How many of the K steps an update trains.", low=1, high=50)
+    rank: int = option(32, "LoRA rank of every role.", low=1, high=512)
+    alpha: int = option(64, "LoRA alpha; an adapter is scaled by alpha / rank.", low=1)
+    student_lr: float = option(1e-4, "Learning rate of the student.", low=0, high=1)
+    fake_lr: float = option(4e-4, "Learning rate of the fake score.", low=0, high=1)
+    surrogate_lr: float = option(4e-4, "Learning rate of the surrogate reward.", low=0, high=1)
+    weight_decay: float = option(1e-4, "AdamW weight decay.", low=0, high=1)
+    clip_norm: float = option(1.0, "Gradient clipping.", low=0)
+    guidance: float = option(4.0, "w_cfg: guidance of the teacher in the guidance term.", low=1, high=20)
+    rl_cfg: float = option(3.0, "Guidance of the surrogate in the reward term.", low=1, high=20)
+    guidance_weight: float = option(0.3, "lambda: guidance against reward (1 - lambda).", low=0, high=1)
+    trunc_steps: int = option(4, "Steps from this one on drop the reward term.", low=0, high=50)
+    beta_dpo: float = option(10.0, "Sharpness of the group weight.", low=0)
+    surrogate_kl: float = option(1e-3, "beta: keeps the surrogate near the teacher.", low=0)
+    clip: float = option(0.02, "Trust region of one surrogate update.", low=0)
+    teacher_clip_from: float = option(0.5, "Distance from the teacher at which its trust region starts.", low=0)
+    relative: bool = option(
+        True, "Measure distances of the surrogate relative to the teacher's own denoising error, not in absolute units."
+    )
+    reference: str = option("ema", "Reference of the surrogate's likelihood gain.", choices=("ema", "frozen"))
+    t_min: float = option(0.25, "Lowest time the surrogate and the reward term look at.", low=0, high=0.95)
+    fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0)
+    ema: float = option(
+        0.9, "Decay of the student's moving average, which is what is evaluated and published.", low=0, high=1
+    )
+    validation_images: int = option(112, "Images scored before, during and after the round.", low=0)
+    validate_every: int = option(20, "Updates between validations; the best one is kept.", low=1)
+    seed: int = option(0, "Seed of prompts and noise.", low=0)
+
+    @classmethod
+    def paper(cls, preset: str = "geneval") -> TDMR1Settings:
+        """The paper's settings for SD3.5-M: `geneval`, `ocr` or `preference`."""
+        presets = {
+            "geneval": {"beta_dpo": 1.0, "t_min": 0.25, "rl_cfg": 2.5, "trunc_steps": 4, "clip": 1e-3},
+            "ocr": {"beta_dpo": 10.0, "t_min": 0.30, "rl_cfg": 4.5, "trunc_steps": 4, "clip": 1e-3},
+            "preference": {"t_min": 0.40, "rl_cfg": 3.5, "trunc_steps": 2, "clip": 2e-3},
+        }
+        if preset not in presets:
+            raise SettingsError(f"preset: {preset!r} is not one of {', '.join(presets)}")
+        common = {
+            "prompts_per_update": 24,
+            "group_size": 24,
+            "student_lr": 7.5e-5,
+            "fake_lr": 3e-4,
+            "surrogate_lr": 3e-4,
+            "guidance": 4.5,
+            "teacher_clip_from": 0.05,
+            "relative": False,
+        }
+        return cls(**common, **presets[preset])
