@@ -1,0 +1,64 @@
+"""What the trainer needs to know of a model family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Text embeddings of B prompts: `embeds` (B, T, D) and `pooled` (B, P)."""
+
+    embeds: torch.Tensor
+    pooled: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def __getitem__(self, index) -> Conditioning:
+        return Conditioning(self.embeds[index], self.pooled[index])
+
+    def repeat(self, times: int) -> Conditioning:
+        """Each row `times` times, neighbours together: (B·times, …)."""
+        return Conditioning(self.embeds.repeat_interleave(times, 0), self.pooled.repeat_interleave(times, 0))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
+        """Along the batch."""
+        return Conditioning(torch.cat([p.embeds for p in parts]), torch.cat([p.pooled for p in parts]))
+
+
+class Backend(Protocol):
+    """A few-step model family as the trainer sees it."""
+
+    transformer: torch.nn.Module
+    device: torch.device
+    shift: float  # of the model's own time grid
+    latent_shape: tuple[int, int, int]
+    lora_targets: tuple[str, ...]  # module names, or their endings, that get LoRA
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Embeddings, computed once a prompt and cached; "" is the unconditional prompt."""
+        ...
+
+    def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """`v = eps - x0` at (B, C, h, w) latents and times (B,) in [0, 1], float32."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> list[Image.Image]:
+        """Latents (B, C, h, w) → RGB images."""
+        ...
+
+    def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: int) -> Path:
+        """Write an adapter as a standard diffusers LoRA; returns the file."""
+        ...
+
+    def load_lora(self, folder: Path) -> tuple[dict[str, torch.Tensor], int, int]:
+        """(state in PEFT's names, rank, alpha) of a LoRA folder."""
+        ...

@@ -1,0 +1,118 @@
+"""Five roles on one frozen transformer: the teacher is the bare backbone, the others are PEFT LoRA adapters on it.
+
+The moving averages are adapters of their own, so evaluating one never copies weights through the live adapter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+
+TEACHER = "teacher"
+STUDENT, STUDENT_EMA = "student", "student_ema"
+FAKE = "fake"
+SURROGATE, SURROGATE_EMA = "surrogate", "surrogate_ema"
+TDM_ROLES = (STUDENT, STUDENT_EMA, FAKE)
+TDM_R1_ROLES = (STUDENT, STUDENT_EMA, FAKE, SURROGATE, SURROGATE_EMA)
+
+
+class Roles:
+    """The adapters of a diffusers transformer, by name. Base weights are frozen; every adapter starts as the identity.
+
+    PEFT's own `set_adapter` flips `requires_grad`, and a parameter whose flag is off when `backward` runs silently gets no
+    gradient, even if the graph was built while it was on. Several roles take part in one update here, so switching only
+    names the active adapter and the flags stay as they are: on for the trained roles, off for the averages.
+    """
+
+    def __init__(self, transformer: torch.nn.Module, targets: Sequence[str], *, rank: int, alpha: int, roles=TDM_ROLES):
+        self.transformer = transformer.requires_grad_(False)
+        self.names = tuple(roles)
+        for name in self.names:
+            config = LoraConfig(
+                r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True, lora_dropout=0.0
+            )
+            transformer.add_adapter(config, adapter_name=name)
+        self._layers = [m for m in transformer.modules() if isinstance(m, LoraLayer)]
+        self._parameters: dict[str, list[torch.nn.Parameter]] = {name: [] for name in self.names}
+        for key, p in transformer.named_parameters():
+            if ".lora_" in key:
+                role = key.rsplit(".", 2)[-2]
+                self._parameters[role].append(p)
+                p.requires_grad_(not role.endswith("_ema"))
+        for name in self.names:
+            if name.endswith("_ema"):
+                self.copy(name.removesuffix("_ema"), name)
+        self.use(STUDENT)
+
+    def use(self, role: str) -> None:
+        """Make `role` the one whose velocity the transformer gives. Raises KeyError on an unknown role."""
+        if role != TEACHER and role not in self._parameters:
+            raise KeyError(f"role: {role!r} is not one of {', '.join((TEACHER, *self.names))}")
+        for layer in self._layers:
+            layer._disable_adapters = role == TEACHER
+            if role != TEACHER:
+                layer._active_adapter = [role]
+
+    @contextlib.contextmanager
+    def acting(self, role: str) -> Iterator[None]:
+        """`use(role)` for the block, without gradient."""
+        self.use(role)
+        with torch.no_grad():
+            yield
+
+    def parameters(self, role: str) -> list[torch.nn.Parameter]:
+        """The adapter's own tensors, in a fixed order."""
+        return self._parameters[role]
+
+    @torch.no_grad()
+    def copy(self, source: str, target: str) -> None:
+        """Make adapter `target` equal to `source`."""
+        torch._foreach_copy_(self._parameters[target], self._parameters[source])
+
+    @torch.no_grad()
+    def average(self, source: str, target: str, decay: float) -> None:
+        """`target ← decay·target + (1 - decay)·source`."""
+        torch._foreach_lerp_(self._parameters[target], self._parameters[source], 1 - decay)
+
+    def state_dict(self, role: str) -> dict[str, torch.Tensor]:
+        """The adapter in PEFT's names (`….lora_A.weight`), detached copies."""
+        state = get_peft_model_state_dict(self.transformer, adapter_name=role)
+        return {k: v.detach().clone() for k, v in state.items()}
+
+    def load_state_dict(self, role: str, state: dict[str, torch.Tensor]) -> None:
+        """Load what `state_dict` gave. Raises ValueError, naming the first, on missing, unknown or misshapen tensors."""
+        own = get_peft_model_state_dict(self.transformer, adapter_name=role)
+        if wrong := sorted(set(own) ^ set(state)):
+            problem = "is missing" if wrong[0] in own else "is not one of this model's LoRA tensors"
+            raise ValueError(f"LoRA: tensor {wrong[0]} {problem}; was it made for another model or with other targets?")
+        for key, value in own.items():
+            if value.shape != state[key].shape:
+                raise ValueError(f"LoRA: {key} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}")
+        flags = [p.requires_grad for p in self._parameters[role]]
+        set_peft_model_state_dict(self.transformer, state, adapter_name=role)
+        for p, flag in zip(self._parameters[role], flags, strict=True):
+            p.requires_grad_(flag)
+
+    def part(self, role: str) -> RolePart:
+        """One adapter as something with `state_dict` and `load_state_dict`, for checkpoints."""
+        return RolePart(self, role)
+
+
+class RolePart:
+    """The view of one role that checkpoints save and load."""
+
+    def __init__(self, roles: Roles, role: str):
+        self._roles, self._role = roles, role
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """See `Roles.state_dict`."""
+        return self._roles.state_dict(self._role)
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """See `Roles.load_state_dict`."""
+        self._roles.load_state_dict(self._role, state)

@@ -1,0 +1,143 @@
+"""Sample groups of few-step images and keep their trajectories."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from trainer.backends import Backend, Conditioning, load_backend
+from trainer.flow import guided, rollout, step_grid
+from trainer.roles import STUDENT, TEACHER, Roles
+from trainer.settings import SampleSettings
+
+
+def initial_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
+    """One seed an image: (B, *shape), the same whatever the batch around it."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+def autocast(device: torch.device, enabled: bool = True):
+    """bfloat16 autocast on the device; measured faster than fp32 on CPUs with AVX-512 BF16 and on GPUs."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+@torch.no_grad()
+def sample_latents(
+    backend: Backend,
+    conditioning: Conditioning,
+    noise: torch.Tensor,
+    grid: torch.Tensor,
+    *,
+    guidance: float = 1.0,
+    bf16: bool = False,
+) -> torch.Tensor:
+    """Whole trajectories (B, K + 1, C, h, w) by plain Euler steps under the active role.
+
+    `guidance` above 1 evaluates the empty prompt beside each prompt, which doubles the NFE: K steps, 2·K evaluations.
+    """
+    both = conditioning
+    if guidance > 1:
+        both = Conditioning.concatenate([conditioning, backend.encode([""]).repeat(len(conditioning))])
+
+    def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if guidance <= 1:
+            return backend.velocity(x, t, both)
+        return guided(*backend.velocity(x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2), guidance)
+
+    with autocast(backend.device, bf16):
+        return rollout(velocity, noise.to(backend.device), grid)
+
+
+@dataclass(frozen=True)
+class SampledGroup:
+    """Images of one prompt with what made them: `trajectory` (G, K + 1, C, h, w), `sigmas` (K + 1,)."""
+
+    images: list[Image.Image]
+    trajectory: torch.Tensor
+    sigmas: torch.Tensor
+    seeds: tuple[int, ...]
+
+
+class Sampler:
+    """One model in memory; versions are adapters that are swapped in."""
+
+    def __init__(self, model_dir: Path | str, *, device: str = "cpu", settings: SampleSettings | None = None):
+        self.backend = load_backend(model_dir, device=device)
+        self.settings = settings or SampleSettings(shift=self.backend.shift)
+        self.roles: Roles | None = None
+        self._version: Path | None = None
+
+    def use_version(self, version_dir: Path | str | None) -> None:
+        """Sample with this version's LoRA; None is the bare base model. Raises ValueError on a LoRA that does not fit."""
+        if version_dir is None:
+            if self.roles is not None:
+                self.roles.use(TEACHER)
+            self._version = None
+            return
+        version_dir = Path(version_dir)
+        if self._version == version_dir:
+            return
+        state, rank, alpha = self.backend.load_lora(version_dir)
+        if self.roles is None:
+            self.roles = Roles(
+                self.backend.transformer, self.backend.lora_targets, rank=rank, alpha=alpha, roles=(STUDENT,)
+            )
+        self.roles.load_state_dict(STUDENT, state)
+        self.roles.use(STUDENT)
+        self._version = version_dir
+
+    def sample_group(self, prompt: str, seeds: Sequence[int]) -> SampledGroup:
+        """One image a seed; the same seeds and version give the same group."""
+        grid = step_grid(self.settings.steps, self.settings.shift)
+        conditioning = self.backend.encode([prompt]).repeat(len(seeds))
+        noise = initial_noise(seeds, self.backend.latent_shape)
+        trajectory = sample_latents(self.backend, conditioning, noise, grid).cpu()
+        return SampledGroup(self.backend.decode(trajectory[:, -1].to(self.backend.device)), trajectory, grid, tuple(seeds))
+
+
+@dataclass(frozen=True)
+class StoredTrajectory:
+    """What `save_trajectory` kept: `trajectory` (G, K + 1, C, h, w) float32, `sigmas` (K + 1,)."""
+
+    trajectory: torch.Tensor
+    sigmas: torch.Tensor
+    prompt: str
+    version: str
+    seeds: tuple[int, ...]
+
+
+def save_trajectory(path: Path, group: SampledGroup, *, prompt: str, version: str) -> None:
+    """Write a group's trajectories in fp16, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    tensors = {"trajectory": group.trajectory.half().contiguous(), "sigmas": group.sigmas.contiguous()}
+    save_file(tensors, temporary, metadata={"prompt": prompt, "version": version, "seeds": json.dumps(group.seeds)})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_trajectory(path: Path) -> StoredTrajectory:
+    """Read what `save_trajectory` wrote. Raises ValueError, naming the file, when it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            return StoredTrajectory(
+                file.get_tensor("trajectory").float(),
+                file.get_tensor("sigmas"),
+                metadata["prompt"],
+                metadata["version"],
+                tuple(json.loads(metadata["seeds"])),
+            )
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"trajectory: {path} cannot be read ({error}); the group must be left out") from error
+    except Exception as error:  # safetensors raises its own type, which it does not export as a ValueError
+        raise ValueError(f"trajectory: {path} is damaged ({error}); the group must be left out") from error

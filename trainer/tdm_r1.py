@@ -1,0 +1,251 @@
+"""One update of TDM-R1: sample, fake, surrogate, student, in that order (arXiv 2603.07700).
+
+Without the surrogate roles the same code is TDM, which distils the base into the first few-step student. All randomness of
+update n comes from a generator seeded with (seed, n), so a resumed run repeats an unbroken one bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from trainer.backends import Backend, Conditioning
+from trainer.flow import (
+    conditional_velocity,
+    guided,
+    like,
+    renoise,
+    sample_tau,
+    step_grid,
+    x0_from_velocity,
+)
+from trainer.losses import StudentTargets, fake_loss, mean_square, student_loss, surrogate_loss
+from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TDM_R1_ROLES, TEACHER, Roles
+from trainer.sampler import autocast, sample_latents
+from trainer.settings import DistillSettings, TDMR1Settings
+
+TAU_GAP = 0.02  # un-shifted time between a point and the level it is re-noised to
+SURROGATE_BETAS = (0.9, 0.999)
+DISTRIBUTION_BETAS = (0.0, 0.999)  # student and fake chase each other; momentum would lag behind
+
+
+@dataclass(frozen=True)
+class Groups:
+    """P groups of G labelled images: trajectories (P, G, K + 1, C, h, w), one conditioning a group, advantages (P, G)."""
+
+    trajectory: torch.Tensor
+    conditioning: Conditioning
+    advantages: torch.Tensor
+
+
+class TDMR1:
+    """The roles, their optimizers and the update's parts; loops live in `distill.py` and `rounds.py`."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: TDMR1Settings | DistillSettings,
+        *,
+        roles: tuple[str, ...] = TDM_R1_ROLES,
+        parent: Path | None = None,
+        steps: int = 4,
+        accelerator: Accelerator | None = None,
+        bf16: bool = True,
+    ):
+        """`parent` is the LoRA folder that the student starts from; its rank and alpha win over the settings'."""
+        self.backend, self.settings, self.steps, self.bf16 = backend, settings, steps, bf16
+        self.accelerator = accelerator or Accelerator(cpu=backend.device.type == "cpu")
+        self.grid = step_grid(steps, backend.shift).to(backend.device)
+        state, self.rank, self.alpha = None, settings.rank, settings.alpha
+        if parent is not None:
+            state, self.rank, self.alpha = backend.load_lora(parent)
+        self.roles = Roles(backend.transformer, backend.lora_targets, rank=self.rank, alpha=self.alpha, roles=roles)
+        if state is not None:
+            # The fake score starts where the student is: it must score the student's distribution, not the teacher's.
+            for role in (STUDENT, STUDENT_EMA, FAKE):
+                self.roles.load_state_dict(role, state)
+        rates = {STUDENT: settings.student_lr, FAKE: settings.fake_lr, SURROGATE: getattr(settings, "surrogate_lr", 0)}
+        self.optimizers = {
+            role: torch.optim.AdamW(
+                self.roles.parameters(role),
+                lr=rates[role],
+                betas=SURROGATE_BETAS if role == SURROGATE else DISTRIBUTION_BETAS,
+                weight_decay=settings.weight_decay,
+            )
+            for role in roles
+            if role in rates
+        }
+        self.rates = rates
+        self.surrogate_count = 0
+
+    def sample(self, conditioning: Conditioning, noise: torch.Tensor, *, role: str = STUDENT) -> torch.Tensor:
+        """Trajectories (B, K + 1, C, h, w) of a role from `noise`."""
+        self.roles.use(role)
+        return sample_latents(self.backend, conditioning, noise, self.grid, bf16=self.bf16)
+
+    def velocity(self, role: str, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """A role's velocity, float32; with gradient unless called under no_grad."""
+        self.roles.use(role)
+        with autocast(self.backend.device, self.bf16):
+            return self.backend.velocity(x, t, conditioning)
+
+    @torch.no_grad()
+    def _cond_and_uncond(self, role: str, x, t, conditioning: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
+        both = Conditioning.concatenate([conditioning, self.backend.encode([""]).repeat(len(conditioning))])
+        return self.velocity(role, x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
+
+    def student_update(
+        self, trajectory: torch.Tensor, conditioning: Conditioning, j: torch.Tensor, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Train fake and student on step `j` (B,) of trajectories (B, K + 1, C, h, w).
+
+        The student's pass is made once, with gradient, and serves the fake's target too; the fake and the teacher look at
+        one re-noised point, so the teacher's conditional pass serves both losses. Returns what is worth logging.
+        """
+        s = self.settings
+        rows = torch.arange(len(j), device=trajectory.device)
+        x_j, s_j, s_n = trajectory[rows, j], self.grid[j], self.grid[j + 1]
+        v = self.velocity(STUDENT, x_j, s_j, conditioning)
+        x0_hat = x0_from_velocity(x_j, s_j, v)
+        x_n = (x_j - like(s_j - s_n, x_j) * v).detach()
+        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, generator=generator)
+        x_tau = renoise(x_n, s_n, tau, self._noise(x_n.shape, generator))
+        teacher_cond, teacher_uncond = self._cond_and_uncond(TEACHER, x_tau, tau, conditioning)
+
+        v_fake = self.velocity(FAKE, x_tau, tau, conditioning)
+        loss_fake = fake_loss(v_fake, x_tau, tau, x0_hat.detach(), teacher_cond, teacher_weight=s.fake_teacher)
+        self._step(FAKE, loss_fake)
+        with torch.no_grad():
+            v_fake = self.velocity(FAKE, x_tau, tau, conditioning)
+
+        x0_of = [x0_from_velocity(x_tau, tau, v) for v in (teacher_cond, teacher_uncond, v_fake)]
+        if SURROGATE in self.roles.names:
+            targets = StudentTargets(*x0_of, **self._reward_targets(x_n, s_n, conditioning, generator))
+            weights = {"guidance_weight": s.guidance_weight, "reward_on": (j < s.trunc_steps).float()}
+        else:
+            targets, weights = StudentTargets(*x0_of), {"guidance_weight": 1.0}
+        loss, terms = student_loss(x0_hat, targets, guidance=s.guidance, **weights)
+        self._step(STUDENT, loss)
+        self.roles.average(STUDENT, STUDENT_EMA, s.ema)
+        return {"fake": loss_fake.item(), "student": loss.item(), **{k: v.item() for k, v in terms.items()}}
+
+    @torch.no_grad()
+    def _reward_targets(self, x_n, s_n, conditioning: Conditioning, generator) -> dict[str, torch.Tensor]:
+        s = self.settings
+        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, low=s.t_min, generator=generator)
+        x_tau = renoise(x_n, s_n, tau, self._noise(x_n.shape[1:], generator).expand_as(x_n))
+        cond, uncond = self._cond_and_uncond(SURROGATE, x_tau, tau, conditioning)
+        reference = self.velocity(self.reference, x_tau, tau, conditioning)
+        return {
+            "surrogate_cfg": x0_from_velocity(x_tau, tau, guided(cond, uncond, s.rl_cfg)),
+            "reference": x0_from_velocity(x_tau, tau, reference),
+        }
+
+    @property
+    def reference(self) -> str:
+        """The role that the likelihood gain is measured against."""
+        return SURROGATE_EMA if self.settings.reference == "ema" else TEACHER
+
+    def surrogate_update(self, groups: Groups, generator: torch.Generator) -> dict[str, float]:
+        """Train the surrogate on labelled groups by group preference, then move its EMA.
+
+        The point of the trajectory is drawn per group, later points more often (step j with probability proportional to
+        j + 1), and time and noise are shared by the group. Groups without signal must have been left out by the caller.
+        """
+        s = self.settings
+        p, g = groups.advantages.shape
+        weights = torch.arange(1, self.steps + 1, dtype=torch.float32)
+        j = torch.multinomial(weights, p, replacement=True, generator=generator).to(self.backend.device)
+        rows = torch.arange(p, device=j.device)
+        x_n, s_n = groups.trajectory[rows, :, j + 1], self.grid[j + 1]
+        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, low=s.t_min, generator=generator)
+        eps = self._noise((p, 1, *x_n.shape[2:]), generator).expand_as(x_n).flatten(0, 1)
+        x_n, s_n, tau = x_n.flatten(0, 1), s_n.repeat_interleave(g), tau.repeat_interleave(g)
+        x_tau = renoise(x_n, s_n, tau, eps)
+        conditioning = groups.conditioning.repeat(g)
+        velocities = {SURROGATE: self.velocity(SURROGATE, x_tau, tau, conditioning)}
+        with torch.no_grad():
+            for role in (SURROGATE_EMA, TEACHER):
+                velocities[role] = self.velocity(role, x_tau, tau, conditioning)
+        grouped = {role: v.unflatten(0, (p, g)) for role, v in velocities.items()}
+        terms = surrogate_loss(
+            conditional_velocity(x_n, s_n, tau, eps).unflatten(0, (p, g)),
+            grouped[SURROGATE],
+            grouped[self.reference],
+            grouped[SURROGATE_EMA],
+            grouped[TEACHER],
+            groups.advantages * ((j + 1) / self.steps)[:, None],
+            beta_dpo=s.beta_dpo,
+            teacher_weight=s.surrogate_kl,
+            clip=s.clip,
+            teacher_clip_from=s.teacher_clip_from,
+            relative=s.relative,
+        )
+        self._step(SURROGATE, terms.loss)
+        self.surrogate_count += 1
+        decay = min(0.3, 0.001 + 0.001 * self.surrogate_count)
+        self.roles.average(SURROGATE, SURROGATE_EMA, decay)
+        liked = groups.advantages > 0
+        disliked = groups.advantages < 0
+        return {
+            "surrogate": terms.loss.item(),
+            "group_weight": terms.group_weight.mean().item(),
+            "active": terms.active.item(),
+            "distance": terms.distance.item(),
+            "margin": (terms.gain[liked].mean() - terms.gain[disliked].mean()).item(),
+        }
+
+    @torch.no_grad()
+    def likelihood_gain(self, groups: Groups, *, draws: int = 4, generator: torch.Generator) -> torch.Tensor:
+        """The learned reward of each image, (P, G): how much better the surrogate explains it than the teacher does,
+        relative to the teacher's denoising error, averaged over `draws` times and noises of the last trajectory point."""
+        p, g = groups.advantages.shape
+        x0 = groups.trajectory[:, :, -1].flatten(0, 1)
+        conditioning = groups.conditioning.repeat(g)
+        zero = torch.zeros(p, device=x0.device)
+        total = torch.zeros(p, g, device=x0.device)
+        for _ in range(draws):
+            tau = sample_tau(zero, self.backend.shift, gap=TAU_GAP, low=self.settings.t_min, generator=generator)
+            tau = tau.repeat_interleave(g)
+            eps = self._noise((p, 1, *x0.shape[1:]), generator).expand(p, g, *x0.shape[1:]).flatten(0, 1)
+            x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
+            d_teacher, d_surrogate = (
+                mean_square(eps - x0 - self.velocity(role, x_tau, tau, conditioning)).unflatten(0, (p, g))
+                for role in (TEACHER, SURROGATE)
+            )
+            total += (d_teacher - d_surrogate) / d_teacher.mean(1, keepdim=True)
+        return total / draws
+
+    def set_rate_factor(self, factor: float) -> None:
+        """Scale every role's learning rate."""
+        for role, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.rates[role] * factor
+
+    def parts(self) -> dict:
+        """Every role for a checkpoint, by name."""
+        return {role: self.roles.part(role) for role in self.roles.names}
+
+    def save_student(self, folder: Path) -> Path:
+        """Write the student's moving average as a standard diffusers LoRA; returns the file."""
+        return self.backend.save_lora(
+            folder, self.roles.state_dict(STUDENT_EMA), rank=self.rank, alpha=self.alpha
+        )
+
+    def _noise(self, shape, generator: torch.Generator) -> torch.Tensor:
+        # Drawn on the CPU, so that a seed gives the same numbers on every device.
+        return torch.randn(shape, generator=generator).to(self.backend.device)
+
+    def _step(self, role: str, loss: torch.Tensor) -> None:
+        parameters = self.roles.parameters(role)
+        grads = torch.autograd.grad(loss, parameters)
+        if self.accelerator.num_processes > 1:
+            grads = [self.accelerator.reduce(g, "mean") for g in grads]
+        for p, grad in zip(parameters, grads, strict=True):
+            p.grad = grad
+        torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+        self.optimizers[role].step()
+        self.optimizers[role].zero_grad(set_to_none=True)
