@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from trainer.loopstate import load_loop, save_loop
+from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.scenes.draw import draw, sample_scene
 from trainer.scenes.prompts import sample_training_prompt
 
@@ -107,7 +107,7 @@ def train_autoencoder(settings: AutoencoderSettings, work: Path, output: Path, *
     vae = build_autoencoder(settings)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.lr, weight_decay=1e-4, betas=(0.9, 0.99))
     work.mkdir(parents=True, exist_ok=True)
-    state = load_loop(work / "checkpoint", modules={"vae": vae}, optimizers={"adamw": optimizer}) or {"step": 0}
+    state = load_checkpoint(work / "checkpoint", modules={"vae": vae}, optimizers={"adamw": optimizer}) or {"step": 0}
     seconds = state.get("seconds", 0.0)
     saved = tick = time.monotonic()
     bar = tqdm(range(state["step"], settings.steps), initial=state["step"], total=settings.steps, desc="autoencoder")
@@ -133,7 +133,7 @@ def train_autoencoder(settings: AutoencoderSettings, work: Path, output: Path, *
             with (work / "log.jsonl").open("a") as log:
                 log.write(json.dumps({"step": step, "seconds": round(seconds), **parts}) + "\n")
         if now - saved > save_seconds or step + 1 == settings.steps:
-            save_loop(
+            save_checkpoint(
                 work / "checkpoint",
                 step=step + 1,
                 modules={"vae": vae},

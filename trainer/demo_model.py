@@ -42,7 +42,22 @@ class DemoModelSettings:
 
 def vocabulary() -> list[str]:
     """Every token: the special four, the grammar's words in lower case, capital letters one by one, quotes, digits."""
-    words = ["a", "an", "and", "of", "the", "one", "just", "single", "photo", "drawing", "picture", "image", "word", "with"]
+    words = [
+        "a",
+        "an",
+        "and",
+        "of",
+        "the",
+        "one",
+        "just",
+        "single",
+        "photo",
+        "drawing",
+        "picture",
+        "image",
+        "word",
+        "with",
+    ]
     words += [w for relation in RELATIONS for w in relation.split()]
     words += [*PLURALS, *PLURALS.values(), *COLORS, *NUMBERS.values()]
     letters = [*"ABCDEFGHIJKLMNOPQRSTUVWXYZ", '"', *"0123456789"]

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from trainer.backends import load_backend
-from trainer.loopstate import load_loop, save_loop
+from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.roles import TDM_ROLES
 from trainer.settings import DistillSettings
 from trainer.tdm_r1 import TDMR1
@@ -38,7 +38,7 @@ def distill(
     """
     trainer = TDMR1(load_backend(model_dir, device=device), settings, roles=TDM_ROLES, steps=steps)
     work.mkdir(parents=True, exist_ok=True)
-    state = load_loop(work / "checkpoint", modules=trainer.parts(), optimizers=trainer.optimizers) or {"step": 0}
+    state = load_checkpoint(work / "checkpoint", modules=trainer.parts(), optimizers=trainer.optimizers) or {"step": 0}
     rollouts = -(-settings.updates // settings.updates_per_rollout)
     seconds = state.get("seconds", 0.0)
     saved = tick = time.monotonic()
@@ -63,7 +63,7 @@ def distill(
             with (work / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
         if now - saved > save_seconds or step + 1 == rollouts:
-            save_loop(
+            save_checkpoint(
                 work / "checkpoint",
                 step=step + 1,
                 modules=trainer.parts(),

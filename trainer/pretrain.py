@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusion3Pipeline
 from tqdm import tqdm
 
+from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.demo_model import DemoModelSettings, build_pipeline, encode_text, tokenize
 from trainer.latents import SHARD_SIZE, ensure_shard, fingerprint
-from trainer.loopstate import load_loop, save_loop
 
 TRAINED = ("transformer", "text_encoder", "text_encoder_2")
 
@@ -195,7 +195,7 @@ def pretrain(
 
 def _save(folder: Path, step: int, settings: PretrainSettings, seconds: float, modules: dict, optimizers: dict) -> None:
     extra = {"seconds": seconds, "settings": asdict(settings)}
-    save_loop(folder, step=step, modules=modules, optimizers=optimizers, extra=extra)
+    save_checkpoint(folder, step=step, modules=modules, optimizers=optimizers, extra=extra)
 
 
 def _resume(work: Path, settings: PretrainSettings, modules: dict, optimizers: dict) -> dict:
@@ -203,7 +203,7 @@ def _resume(work: Path, settings: PretrainSettings, modules: dict, optimizers: d
     already cooled down under a shorter plan."""
     work.mkdir(parents=True, exist_ok=True)
     for name in ("checkpoint", "trunk"):
-        state = load_loop(work / name, modules=modules, optimizers=optimizers)
+        state = load_checkpoint(work / name, modules=modules, optimizers=optimizers)
         if state is None:
             continue
         made_with = PretrainSettings(**state["settings"])

@@ -100,7 +100,9 @@ class Sampler:
         conditioning = self.backend.encode([prompt]).repeat(len(seeds))
         noise = initial_noise(seeds, self.backend.latent_shape)
         trajectory = sample_latents(self.backend, conditioning, noise, grid).cpu()
-        return SampledGroup(self.backend.decode(trajectory[:, -1].to(self.backend.device)), trajectory, grid, tuple(seeds))
+        return SampledGroup(
+            self.backend.decode(trajectory[:, -1].to(self.backend.device)), trajectory, grid, tuple(seeds)
+        )
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ class TDMR1Settings(Settings):
     )
     prompts_per_update: int = option(16, "Prompts (groups) an update looks at.", low=1, high=4096)
     group_size: int = option(8, "Images of one prompt, G, when groups are sampled in training.", low=2, high=64)
+    student_batch: int = option(48, "Images the student trains on in an update.", low=1, high=4096)
     steps_trained: int = option(2, "How many of the K steps an update trains.", low=1, high=50)
     rank: int = option(32, "LoRA rank of every role.", low=1, high=512)
     alpha: int = option(64, "LoRA alpha; an adapter is scaled by alpha / rank.", low=1)

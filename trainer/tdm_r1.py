@@ -231,9 +231,7 @@ class TDMR1:
 
     def save_student(self, folder: Path) -> Path:
         """Write the student's moving average as a standard diffusers LoRA; returns the file."""
-        return self.backend.save_lora(
-            folder, self.roles.state_dict(STUDENT_EMA), rank=self.rank, alpha=self.alpha
-        )
+        return self.backend.save_lora(folder, self.roles.state_dict(STUDENT_EMA), rank=self.rank, alpha=self.alpha)
 
     def _noise(self, shape, generator: torch.Generator) -> torch.Tensor:
         # Drawn on the CPU, so that a seed gives the same numbers on every device.

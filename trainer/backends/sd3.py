@@ -43,7 +43,7 @@ class SD3Backend:
         """See `Backend.encode`."""
         missing = [p for p in dict.fromkeys(prompts) if p not in self._cache]
         if missing:
-            # Straight to the encoders' own helper per prompt set: diffusers warns about the cut third prompt every time.
+            # A T5 of one token (the demo model's) says nothing; an empty prompt spares diffusers' warning about cut text.
             embeds, _, pooled, _ = self.pipeline.encode_prompt(
                 missing,
                 missing,

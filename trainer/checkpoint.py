@@ -1,7 +1,8 @@
-"""Save and restore a simple training loop: modules and optimizers by name, a step, and JSON values.
+"""Checkpoints of a training loop: adapters or modules and optimizers by name, the step, and JSON values.
 
-Used by the loops whose data and noise are functions of (seed, step) and so need no RNG state. Safetensors and JSON only,
-written beside the old copy and renamed, so a stop at any moment leaves a whole checkpoint.
+The loops draw data and noise from generators seeded with (seed, step), so the step is all the RNG state there is.
+Safetensors and JSON only, with a checksum; written beside the old copy and renamed, so a stop at any moment leaves a whole
+checkpoint.
 """
 
 from __future__ import annotations
@@ -11,20 +12,31 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from trainer.files import sha256_of
 
-def save_loop(
+
+class Stateful(Protocol):
+    """A module or one role's adapter."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]): ...
+
+
+def save_checkpoint(
     folder: Path,
     *,
     step: int,
-    modules: Mapping[str, torch.nn.Module],
+    modules: Mapping[str, Stateful],
     optimizers: Mapping[str, torch.optim.Optimizer],
     extra: dict | None = None,
 ) -> None:
-    """Write everything under `folder`, replacing what was there in one rename."""
+    """Write everything under `folder`, replacing what was there. `step` is the number of steps done."""
     tensors: dict[str, torch.Tensor] = {}
     for name, module in modules.items():
         for key, value in module.state_dict().items():
@@ -33,15 +45,15 @@ def save_loop(
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
-    fresh = folder.with_name(folder.name + ".tmp")
+    fresh, old = (folder.with_name(folder.name + ending) for ending in (".tmp", ".old"))
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, fresh / "state.safetensors")
-    (fresh / "state.json").write_text(json.dumps({"step": step, **(extra or {})}))
+    values = {"step": step, "sha256": sha256_of(fresh / "state.safetensors"), **(extra or {})}
+    (fresh / "state.json").write_text(json.dumps(values))
     for file in fresh.iterdir():
         with file.open("rb") as f:
             os.fsync(f.fileno())
-    old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
@@ -49,18 +61,27 @@ def save_loop(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_loop(
+def load_checkpoint(
     folder: Path,
     *,
-    modules: Mapping[str, torch.nn.Module],
+    modules: Mapping[str, Stateful],
     optimizers: Mapping[str, torch.optim.Optimizer],
 ) -> dict | None:
-    """Restore what `save_loop` wrote, in place; returns its JSON values, or None when there is nothing to resume."""
+    """Restore what `save_checkpoint` wrote, in place; returns its JSON values, or None when there is nothing to resume.
+
+    Raises ValueError, naming the folder, when the checkpoint is damaged.
+    """
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():  # stopped between the two renames
         old.rename(folder)
-    if not (folder / "state.json").exists():
+    if not folder.exists():
         return None
+    try:
+        values = json.loads((folder / "state.json").read_text())
+        if "sha256" in values and sha256_of(folder / "state.safetensors") != values["sha256"]:
+            raise ValueError("its checksum is wrong")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"checkpoint: {folder} is damaged ({error}); delete it to start over") from error
     tensors = load_file(folder / "state.safetensors")
     for name, module in modules.items():
         prefix = f"module/{name}/"
@@ -73,4 +94,4 @@ def load_loop(
                 index, key = full[len(prefix) :].split("/")
                 state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return json.loads((folder / "state.json").read_text())
+    return values

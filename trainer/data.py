@@ -1,0 +1,98 @@
+"""Labelled groups as the web app hands them over: JSON lines that name trajectory files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trainer.advantages import group_advantages, has_signal
+from trainer.sampler import load_trajectory
+
+
+@dataclass(frozen=True)
+class LabelledGroup:
+    """One line of groups.jsonl. `rewards` are shares of likes in 0..1, None where nobody decided."""
+
+    group: str
+    prompt: str
+    metadata: dict
+    version: str
+    trajectory_file: str
+    rewards: tuple[float | None, ...]
+
+
+def read_groups(path: Path) -> list[LabelledGroup]:
+    """Every line of a groups file. Raises ValueError, naming file, line and field, on a bad one; nothing is half read."""
+    groups = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            row["rewards"] = tuple(row["rewards"])
+            if bad := [r for r in row["rewards"] if r is not None and not 0 <= r <= 1]:
+                raise ValueError(f"rewards: {bad[0]} is not within 0 and 1")
+            groups.append(LabelledGroup(**row))
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+    return groups
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """P groups padded to one size: `trajectory` (P, G, K + 1, C, h, w), `advantages` (P, G), 0 where padded."""
+
+    trajectory: torch.Tensor
+    advantages: torch.Tensor
+    prompts: list[str]
+
+
+@dataclass(frozen=True)
+class GroupStore:
+    """The groups of a round that carry signal, in memory, with advantages taken over all of them."""
+
+    batch: GroupBatch
+    silent: int  # groups left out because their rewards are all equal
+    damaged: tuple[str, ...]  # messages of groups whose trajectory could not be read
+
+    def __len__(self) -> int:
+        return len(self.batch.prompts)
+
+    def take(self, index: torch.Tensor) -> GroupBatch:
+        """The groups of `index` (n,)."""
+        prompts = [self.batch.prompts[i] for i in index.tolist()]
+        return GroupBatch(self.batch.trajectory[index], self.batch.advantages[index], prompts)
+
+
+def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
+    """Read the trajectories of every group with signal. Raises ValueError when none has any."""
+    rewards, known = pad_rewards([g.rewards for g in groups])
+    advantages = group_advantages(rewards, known)
+    loud = has_signal(advantages) if len(groups) else torch.zeros(0, dtype=torch.bool)
+    kept, damaged = [], []
+    for i in loud.nonzero().flatten().tolist():
+        try:
+            kept.append((i, load_trajectory(Path(groups[i].trajectory_file)).trajectory))
+        except ValueError as error:
+            damaged.append(str(error))
+    if not kept:
+        raise ValueError(
+            "groups: none has both a liked and a disliked image, so there is nothing to learn; label more groups"
+            + (f" ({len(damaged)} could not be read: {damaged[0]})" if damaged else "")
+        )
+    width = advantages.shape[1]
+    trajectories = [torch.cat([t, t[:1].expand(width - len(t), *t.shape[1:])]) for _, t in kept]
+    index = torch.tensor([i for i, _ in kept])
+    batch = GroupBatch(torch.stack(trajectories), advantages[index], [groups[i].prompt for i, _ in kept])
+    return GroupStore(batch, int((~loud).sum()), tuple(damaged))
+
+
+def pad_rewards(rewards: Sequence[Sequence[float | None]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rewards, known), both (P, G): unknown and padded places are 0 and False."""
+    width = max((len(r) for r in rewards), default=0)
+    rows = [[*r, *[None] * (width - len(r))] for r in rewards]
+    known = torch.tensor([[v is not None for v in r] for r in rows], dtype=torch.bool).reshape(len(rows), width)
+    values = torch.tensor([[v or 0.0 for v in r] for r in rows], dtype=torch.float32).reshape(len(rows), width)
+    return values, known

@@ -1,0 +1,300 @@
+"""One training round: a version and labelled groups (or an oracle) in, a better version out.
+
+Every update: groups with rewards → advantages → surrogate by group preference; then the student follows on fresh prompts.
+With stored labels the surrogate makes several updates over the labelled groups before each student update; with an oracle
+the groups are sampled from the current student and scored in the update.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from trainer.advantages import group_advantages, has_signal
+from trainer.backends import load_backend
+from trainer.checkpoint import load_checkpoint, save_checkpoint
+from trainer.data import load_groups, read_groups
+from trainer.evaluate import EVALUATION_SEED, Evaluation, evaluate, image_grid
+from trainer.files import sha256_of, write_atomic, write_json
+from trainer.oracles import Oracle, get_oracle
+from trainer.roles import STUDENT_EMA
+from trainer.scenes.prompts import ScenePrompt
+from trainer.settings import TDMR1Settings
+from trainer.tdm_r1 import TDMR1, Groups
+
+GRID_IMAGES = 16
+SAVE_SECONDS = 60
+
+
+class RoundCancelled(Exception):
+    """The caller asked to stop; the checkpoint in `work_dir` can be resumed."""
+
+
+@dataclass(frozen=True)
+class RoundSpec:
+    """What a round needs, as JSON values and paths. `train_prompts` and `validation` are GenEval lines."""
+
+    model_dir: str
+    parent_dir: str
+    work_dir: str
+    output_dir: str
+    train_prompts: list[dict]
+    validation: list[dict] = field(default_factory=list)
+    settings: dict = field(default_factory=dict)
+    groups_file: str | None = None
+    reward_oracle: str | None = None
+    validation_oracle: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.groups_file is None) == (self.reward_oracle is None):
+            raise ValueError("groups_file, reward_oracle: give one of the two, labels or an oracle")
+        if not self.train_prompts:
+            raise ValueError("train_prompts: there are none; the student needs prompts to follow the reward on")
+        TDMR1Settings.from_json(self.settings)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a round is: `seconds_left` is an estimate, `metrics` the latest of each name."""
+
+    phase: str
+    step: int
+    total: int
+    seconds_left: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """A finished round; scores are empty without validation prompts or oracle."""
+
+    version_dir: str
+    sha256: str
+    scores_before: dict[str, float]
+    scores_after: dict[str, float]
+    grid_before: str
+    grid_after: str
+    steps: int
+    best_step: int
+
+
+@dataclass
+class _State:
+    """What a resumed round must know beside weights: mirrored in the checkpoint's JSON."""
+
+    step: int = 0
+    surrogate_count: int = 0
+    scores_before: dict = field(default_factory=dict)
+    best_score: float = float("-inf")
+    best_step: int = 0
+    best_scores: dict = field(default_factory=dict)
+    images_scored: int = 0
+    silent_groups: int = 0
+    seconds: float = 0.0
+
+
+def run_round(
+    spec: RoundSpec,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    device: str = "cpu",
+    save_seconds: float = SAVE_SECONDS,
+) -> RoundResult:
+    """Run or resume the round. Raises RoundCancelled at a step boundary once `should_stop()` is true, and ValueError,
+    naming the field, when the labels cannot teach anything."""
+    return _Round(spec, on_progress, should_stop, device, save_seconds).run()
+
+
+class _Round:
+    def __init__(self, spec: RoundSpec, on_progress, should_stop, device: str, save_seconds: float):
+        self.spec, self.on_progress, self.should_stop, self.save_seconds = spec, on_progress, should_stop, save_seconds
+        self.settings = TDMR1Settings.from_json(spec.settings)
+        self.work, self.output = Path(spec.work_dir), Path(spec.output_dir)
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.store = load_groups(read_groups(Path(spec.groups_file))) if spec.groups_file else None
+        self.oracle: Oracle | None = get_oracle(spec.reward_oracle) if spec.reward_oracle else None
+        self.trainer = TDMR1(load_backend(spec.model_dir, device=device), self.settings, parent=Path(spec.parent_dir))
+        self.state = self._resume()
+
+    def run(self) -> RoundResult:
+        if self.state.step == 0 and not self.state.scores_before:
+            self._report("validate", {})
+            before = self._validate()
+            self._save_grid("before")
+            self.state.scores_before = before.scores if before else {}
+            self._keep_if_best(before)
+            self._save()
+        saved = time.monotonic()
+        while self.state.step < self.settings.updates:
+            if self.should_stop():
+                self._save()
+                raise RoundCancelled(f"stopped after {self.state.step} of {self.settings.updates} updates")
+            started = time.monotonic()
+            metrics = self._update(self.state.step)
+            self.state.step += 1
+            self.state.seconds += time.monotonic() - started
+            self.state.surrogate_count = self.trainer.surrogate_count
+            if self.state.step % self.settings.validate_every == 0 or self.state.step == self.settings.updates:
+                evaluation = self._validate()
+                self._keep_if_best(evaluation)
+                metrics |= {f"validation_{k}": v for k, v in (evaluation.scores if evaluation else {}).items()}
+            self._log(metrics)
+            self._report("train", metrics)
+            if time.monotonic() - saved > self.save_seconds or self.state.step == self.settings.updates:
+                self._save()
+                saved = time.monotonic()
+        return self._finish()
+
+    def _update(self, step: int) -> dict[str, float]:
+        """Sample, fake, surrogate, student; the fake is trained inside the student's update."""
+        s, trainer = self.settings, self.trainer
+        rng = random.Random(f"round-{s.seed}-{step}")
+        generator = torch.Generator().manual_seed(s.seed * 1_000_003 + step)
+        if self.store is None:
+            metrics, trajectory, prompts = self._on_policy(rng, generator)
+        else:
+            metrics = self._from_labels(generator)
+            prompts = [row["prompt"] for row in self._prompts(rng, s.student_batch)]
+            trajectory = self._rollout(prompts, generator)
+        conditioning = trainer.backend.encode(prompts)
+        orders = torch.stack([torch.randperm(trainer.steps, generator=generator) for _ in prompts])
+        for k in range(min(s.steps_trained, trainer.steps)):
+            j = orders[:, k].to(trainer.backend.device)
+            metrics |= trainer.student_update(trajectory, conditioning, j, generator)
+        return metrics
+
+    def _on_policy(self, rng: random.Random, generator) -> tuple[dict[str, float], torch.Tensor, list[str]]:
+        s, trainer = self.settings, self.trainer
+        rows = self._prompts(rng, s.prompts_per_update)
+        lines = [row for row in rows for _ in range(s.group_size)]
+        prompts = [line["prompt"] for line in lines]
+        trajectory = self._rollout(prompts, generator)
+        images = trainer.backend.decode(trajectory[:, -1])
+        verdicts = self.oracle.score(images, prompts, lines)
+        self.state.images_scored += len(images)
+        rewards = torch.tensor([v.score for v in verdicts]).reshape(len(rows), s.group_size)
+        advantages = group_advantages(rewards, torch.ones_like(rewards, dtype=torch.bool))
+        loud = has_signal(advantages)
+        self.state.silent_groups += int((~loud).sum())
+        metrics = {"reward": rewards.mean().item(), "signal": loud.float().mean().item()}
+        if loud.any():
+            device = trainer.backend.device
+            kept = trajectory.unflatten(0, (len(rows), s.group_size))[loud.to(device)]
+            names = [row["prompt"] for row, is_loud in zip(rows, loud.tolist(), strict=True) if is_loud]
+            groups = Groups(kept, trainer.backend.encode(names), advantages[loud].to(device))
+            metrics |= trainer.surrogate_update(groups, generator)
+        chosen = torch.randperm(len(prompts), generator=generator)[: s.student_batch]
+        return metrics, trajectory[chosen.to(trajectory.device)], [prompts[i] for i in chosen.tolist()]
+
+    def _from_labels(self, generator) -> dict[str, float]:
+        s, trainer = self.settings, self.trainer
+        metrics: dict[str, float] = {}
+        for _ in range(s.surrogate_updates):
+            size = min(s.prompts_per_update, len(self.store))
+            batch = self.store.take(torch.randperm(len(self.store), generator=generator)[:size])
+            device = trainer.backend.device
+            conditioning = trainer.backend.encode(batch.prompts)
+            groups = Groups(batch.trajectory.to(device), conditioning, batch.advantages.to(device))
+            metrics = trainer.surrogate_update(groups, generator)
+        return metrics
+
+    def _prompts(self, rng: random.Random, count: int) -> list[dict]:
+        return [rng.choice(self.spec.train_prompts) for _ in range(count)]
+
+    def _rollout(self, prompts: list[str], generator) -> torch.Tensor:
+        noise = torch.randn((len(prompts), *self.trainer.backend.latent_shape), generator=generator)
+        return self.trainer.sample(self.trainer.backend.encode(prompts), noise)
+
+    def _validate(self) -> Evaluation | None:
+        if not (self.spec.validation and self.spec.validation_oracle and self.settings.validation_images):
+            return None
+        lines = self.spec.validation
+        lines = [lines[i % len(lines)] for i in range(self.settings.validation_images)]
+        rows = [ScenePrompt(m["prompt"], m.get("tag", ""), "validation", m) for m in lines]
+        self.trainer.roles.use(STUDENT_EMA)
+        oracle = get_oracle(self.spec.validation_oracle)
+        return evaluate(self.trainer.backend, rows, oracle, steps=self.trainer.steps, bf16=self.trainer.bf16)
+
+    def _keep_if_best(self, evaluation: Evaluation | None) -> None:
+        """Without a validation score the newest version is the best one there is."""
+        score = evaluation.scores["reward"] if evaluation else float(self.state.step)
+        if score > self.state.best_score:
+            self.state.best_score, self.state.best_step = score, self.state.step
+            self.state.best_scores = evaluation.scores if evaluation else {}
+            self.trainer.save_student(self.work / "best")
+
+    def _save_grid(self, name: str) -> Path:
+        lines = (self.spec.validation or self.spec.train_prompts)[:GRID_IMAGES]
+        rows = [ScenePrompt(m["prompt"], "", "", m) for m in lines]
+        self.trainer.roles.use(STUDENT_EMA)
+        from trainer.evaluate import sample_images
+
+        images = sample_images(
+            self.trainer.backend, [r.prompt for r in rows], steps=self.trainer.steps, first_seed=EVALUATION_SEED
+        )
+        data = io.BytesIO()
+        image_grid(images, 4).save(data, "WEBP", lossless=True)
+        write_atomic(self.work / "grid" / f"{name}.webp", data.getvalue())
+        return self.work / "grid" / f"{name}.webp"
+
+    def _finish(self) -> RoundResult:
+        state, _, _ = self.trainer.backend.load_lora(self.work / "best")
+        self.trainer.roles.load_state_dict(STUDENT_EMA, state)
+        after = self._save_grid("after")
+        fresh = self.output.with_name(self.output.name + ".tmp")
+        shutil.rmtree(fresh, ignore_errors=True)
+        file = self.trainer.save_student(fresh)
+        result = RoundResult(
+            version_dir=str(self.output),
+            sha256=sha256_of(file),
+            scores_before=self.state.scores_before,
+            scores_after=self.state.best_scores,
+            grid_before=str(self.work / "grid" / "before.webp"),
+            grid_after=str(after),
+            steps=self.state.step,
+            best_step=self.state.best_step,
+        )
+        card = {"parent": self.spec.parent_dir, "settings": self.settings.to_json(), "rounds_state": asdict(self.state)}
+        write_json(fresh / "version.json", {**asdict(result), **card})
+        shutil.rmtree(self.output, ignore_errors=True)
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        fresh.rename(self.output)
+        return result
+
+    def _report(self, phase: str, metrics: dict[str, float]) -> None:
+        done, total = self.state.step, self.settings.updates
+        left = self.state.seconds / done * (total - done) if done else 0.0
+        self.on_progress(Progress(phase, done, total, left, metrics))
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        line = {"step": self.state.step, "seconds": round(self.state.seconds, 1), **metrics}
+        with (self.work / "log.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.work / "checkpoint",
+            modules=self.trainer.parts(),
+            optimizers=self.trainer.optimizers,
+            extra={k: v for k, v in asdict(self.state).items() if k != "step"},
+            step=self.state.step,
+        )
+
+    def _resume(self) -> _State:
+        values = load_checkpoint(
+            self.work / "checkpoint", modules=self.trainer.parts(), optimizers=self.trainer.optimizers
+        )
+        if values is None:
+            return _State()
+        state = _State(**{k: v for k, v in values.items() if k in _State.__dataclass_fields__})
+        self.trainer.surrogate_count = state.surrogate_count
+        return state
