@@ -111,7 +111,7 @@ class TDMR1Settings(Settings):
     relative: bool = option(
         True, "Measure distances of the surrogate relative to the teacher's own denoising error, not in absolute units."
     )
-    reference: str = option("ema", "Reference of the surrogate's likelihood gain.", choices=("ema", "frozen"))
+    reference: str = option("frozen", "Reference of the surrogate's likelihood gain.", choices=("ema", "frozen"))
     t_min: float = option(0.25, "Lowest time the surrogate and the reward term look at.", low=0, high=0.95)
     fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0)
     ema: float = option(
@@ -140,5 +140,6 @@ class TDMR1Settings(Settings):
             "guidance": 4.5,
             "teacher_clip_from": 0.05,
             "relative": False,
+            "reference": "ema",
         }
         return cls(**common, **presets[preset])

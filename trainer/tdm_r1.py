@@ -62,7 +62,9 @@ class TDMR1:
         state, self.rank, self.alpha = None, settings.rank, settings.alpha
         if parent is not None:
             state, self.rank, self.alpha = backend.load_lora(parent)
-        self.roles = Roles(backend.transformer, backend.lora_targets, rank=self.rank, alpha=self.alpha, roles=roles)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)  # an adapter's A matrices are random
+            self.roles = Roles(backend.transformer, backend.lora_targets, rank=self.rank, alpha=self.alpha, roles=roles)
         if state is not None:
             # The fake score starts where the student is: it must score the student's distribution, not the teacher's.
             for role in (STUDENT, STUDENT_EMA, FAKE):
@@ -130,7 +132,11 @@ class TDMR1:
         loss, terms = student_loss(x0_hat, targets, guidance=s.guidance, **weights)
         self._step(STUDENT, loss)
         self.roles.average(STUDENT, STUDENT_EMA, s.ema)
-        return {"fake": loss_fake.item(), "student": loss.item(), **{k: v.item() for k, v in terms.items()}}
+        return {
+            "fake": loss_fake.item(),
+            "student": loss.item(),
+            **{f"student_{k}": v.item() for k, v in terms.items()},
+        }
 
     @torch.no_grad()
     def _reward_targets(self, x_n, s_n, conditioning: Conditioning, generator) -> dict[str, torch.Tensor]:

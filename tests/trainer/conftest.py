@@ -13,6 +13,9 @@ def build_tiny_model(folder):
     torch.manual_seed(0)
     vae = build_autoencoder(AutoencoderSettings(channels=(8, 8, 8, 8), latent_channels=4))
     vae.register_to_config(scaling_factor=1.2, shift_factor=0.1)
+    # A random decoder's images are all but equal; louder ones differ enough to be told apart.
+    with torch.no_grad():
+        vae.decoder.conv_out.weight.mul_(30)
     settings = DemoModelSettings(layers=2, heads=2, head_dim=16, text_width=32, text_layers=2, second_text_width=32)
     pipeline = build_pipeline(vae, settings)
     # A fresh SD3 transformer ends in zeros; random weights make its velocity depend on everything.

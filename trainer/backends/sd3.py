@@ -88,8 +88,8 @@ class SD3Backend:
         """See `Backend.load_lora`. Raises ValueError when the folder has no LoRA."""
         if not (folder / LORA_FILE).exists():
             raise ValueError(f"version: {folder} has no {LORA_FILE}")
-        state, _, metadata = StableDiffusion3Pipeline.lora_state_dict(
-            folder, weight_name=LORA_FILE, return_alphas=True, return_lora_metadata=True
+        state, metadata = StableDiffusion3Pipeline.lora_state_dict(
+            folder, weight_name=LORA_FILE, use_safetensors=True, return_lora_metadata=True
         )
         prefix = "transformer."
         state = {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}

@@ -1,0 +1,190 @@
+"""Rounds from labels and from an oracle: they learn, resume exactly, stop when told and refuse what cannot teach."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import trainer.rounds
+from trainer.backends import load_backend
+from trainer.checkpoint import load_checkpoint, save_checkpoint
+from trainer.oracles import Verdict
+from trainer.roles import STUDENT, Roles
+from trainer.rounds import RoundCancelled, RoundSpec, run_round
+from trainer.sampler import Sampler, save_trajectory
+from trainer.settings import DistillSettings, SettingsError, TDMR1Settings
+
+LINES = [{"prompt": p, "tag": "colors"} for p in ("a red star", "a blue heart", "two squares", "a green cross")]
+SMALL = {
+    "updates": 4,
+    "prompts_per_update": 3,
+    "group_size": 4,
+    "student_batch": 6,
+    "rank": 4,
+    "alpha": 8,
+    "validation_images": 4,
+    "validate_every": 2,
+}
+
+
+def redness(image):
+    """Mean of red over all three channels, 0..1."""
+    pixels = np.asarray(image, float)
+    return float(pixels[..., 0].mean() / (pixels.mean() * 3))
+
+
+class Reddish:
+    """A toy reward."""
+
+    name = "reddish"
+
+    def score(self, images, prompts, metadata):
+        scores = [redness(i) for i in images]
+        return [Verdict(s, s > 0.34, f"{s:.3f} red", s > 0.34) for s in scores]
+
+
+@pytest.fixture
+def reddish(monkeypatch):
+    monkeypatch.setattr(trainer.rounds, "get_oracle", {"reddish": Reddish()}.__getitem__)
+
+
+@pytest.fixture
+def parent(model_dir, tmp_path):
+    torch.manual_seed(1)
+    backend = load_backend(model_dir)
+    state = Roles(backend.transformer, backend.lora_targets, rank=4, alpha=8).state_dict(STUDENT)
+    backend.save_lora(tmp_path / "parent", state, rank=4, alpha=8)
+    return tmp_path / "parent"
+
+
+@pytest.fixture
+def make_spec(model_dir, parent, tmp_path):
+    def make(name="round", **changes):
+        settings = SMALL | changes.pop("settings", {})
+        values = {
+            "model_dir": str(model_dir),
+            "parent_dir": str(parent),
+            "work_dir": str(tmp_path / name / "work"),
+            "output_dir": str(tmp_path / name / "version"),
+            "train_prompts": LINES,
+            "validation": LINES,
+            "validation_oracle": "reddish",
+            "reward_oracle": "reddish",
+            "settings": settings,
+        }
+        return RoundSpec(**values | changes)
+
+    return make
+
+
+@pytest.fixture
+def groups_file(model_dir, parent, tmp_path):
+    sampler = Sampler(model_dir)
+    sampler.use_version(parent)
+    rows = []
+    for i, line in enumerate(LINES):
+        group = sampler.sample_group(line["prompt"], range(10 * i, 10 * i + 4))
+        file = tmp_path / f"{i}.safetensors"
+        save_trajectory(file, group, prompt=line["prompt"], version="1")
+        rewards = [1.0] * 4 if i == 3 else [1.0, 0.0, None, 1.0]
+        row = {"group": str(i), "prompt": line["prompt"], "metadata": line, "version": "1", "rewards": rewards}
+        rows.append(row | {"trajectory_file": str(file)})
+    path = tmp_path / "groups.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def weights(result):
+    return load_file(f"{result.version_dir}/pytorch_lora_weights.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_it_works(make_spec, reddish, parent):
+    seen = []
+    result = run_round(make_spec(), on_progress=seen.append)
+    assert not same(weights(result), load_file(parent / "pytorch_lora_weights.safetensors"))
+    assert [p.step for p in seen if p.phase == "train"] == [1, 2, 3, 4]
+    assert {"reward", "surrogate", "student", "fake"} <= set(seen[-1].metrics)
+    assert result.scores_before.keys() == result.scores_after.keys() != set()
+    card = json.loads((Path(result.version_dir) / "version.json").read_text())
+    assert card["sha256"] == result.sha256
+    assert card["rounds_state"]["images_scored"] == 4 * 12
+
+
+def test_it_learns_from_labels(make_spec, reddish, groups_file, parent):
+    seen = []
+    run_round(make_spec(reward_oracle=None, groups_file=str(groups_file)), on_progress=seen.append)
+    assert {"surrogate", "margin", "student"} <= set(seen[-1].metrics)
+
+
+def stop_after(count):
+    calls = iter(range(1000))
+    return lambda: next(calls) >= count
+
+
+@pytest.mark.parametrize("mode", ["oracle", "labels"])
+def test_a_resumed_round_equals_an_unbroken_one(make_spec, reddish, groups_file, mode):
+    source = {} if mode == "oracle" else {"reward_oracle": None, "groups_file": str(groups_file)}
+    straight = run_round(make_spec("straight", **source))
+    broken = make_spec("broken", **source)
+    with pytest.raises(RoundCancelled, match="after 2 of 4"):
+        run_round(broken, should_stop=stop_after(2))
+    assert same(weights(run_round(broken)), weights(straight))
+
+
+def test_groups_without_signal_are_refused(make_spec, groups_file, tmp_path):
+    rows = [json.loads(line) | {"rewards": [1.0] * 4} for line in groups_file.read_text().splitlines()]
+    path = tmp_path / "silent.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(ValueError, match="groups: none has both a liked and a disliked image"):
+        run_round(make_spec(reward_oracle=None, groups_file=str(path)))
+
+
+def test_a_bad_line_of_labels_is_named(make_spec, groups_file):
+    groups_file.write_text(groups_file.read_text().replace("[1.0, 0.0, null, 1.0]", "[1.0, 7, null, 1.0]", 1))
+    with pytest.raises(ValueError, match="line 1: rewards: 7"):
+        run_round(make_spec(reward_oracle=None, groups_file=str(groups_file)))
+
+
+def test_labels_and_an_oracle_together_are_refused(make_spec, groups_file):
+    with pytest.raises(ValueError, match="groups_file, reward_oracle"):
+        make_spec(groups_file=str(groups_file))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    save_checkpoint(tmp_path / "c", step=3, modules={"m": module}, optimizers={})
+    assert load_checkpoint(tmp_path / "c", modules={"m": module}, optimizers={})["step"] == 3
+    data = bytearray((tmp_path / "c" / "state.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "c" / "state.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match="checksum is wrong"):
+        load_checkpoint(tmp_path / "c", modules={"m": module}, optimizers={})
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "message"),
+    [
+        (TDMR1Settings, {"updats": 3}, "updats: no such setting"),
+        (TDMR1Settings, {"updates": 0}, "updates: 0 is out of range; use 1 to 100000"),
+        (TDMR1Settings, {"student_lr": "fast"}, "student_lr: expected float"),
+        (TDMR1Settings, {"updates": True}, "updates: expected int"),
+        (TDMR1Settings, {"student_lr": float("nan")}, "student_lr: nan is out of range"),
+        (TDMR1Settings, {"reference": "yesterday"}, "reference: 'yesterday' is not one of ema, frozen"),
+        (DistillSettings, {"batch": -1}, "batch: -1 is out of range; use at least 1"),
+    ],
+)
+def test_settings_name_the_field_and_the_fix(cls, values, message):
+    with pytest.raises(SettingsError, match=message):
+        cls.from_json(values)
+
+
+def test_settings_survive_json():
+    settings = TDMR1Settings.paper("ocr")
+    assert TDMR1Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings

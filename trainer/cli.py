@@ -1,0 +1,263 @@
+"""The trainer's command line: python -m trainer COMMAND --help."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import random
+import sys
+from pathlib import Path
+
+from trainer.files import write_atomic
+from trainer.settings import DistillSettings, Settings, TDMR1Settings
+
+MODEL = Path(__file__).resolve().parent.parent / "models" / "demo"
+STUDENT = MODEL.with_name("demo-student")
+RUNS = Path("runs")
+
+
+def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
+    """One option a field, with the field's own help and default."""
+    for f in dataclasses.fields(cls):
+        if f.type in ("bool", bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+        elif f.type in ("int", "float", "str"):
+            kind = {"type": {"int": int, "float": float, "str": str}[f.type]}
+        else:
+            continue
+        text = f.metadata.get("help", "") + " (default: %(default)s)"
+        parser.add_argument(f"--{f.name.replace('_', '-')}", default=f.default, help=text.strip(), **kind)
+
+
+def _settings(arguments: argparse.Namespace, cls: type):
+    names = [f.name for f in dataclasses.fields(cls) if hasattr(arguments, f.name)]
+    values = {name: getattr(arguments, name) for name in names}
+    return cls.from_json(values) if issubclass(cls, Settings) else cls(**values)
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def draw(a: argparse.Namespace) -> None:
+    """Draw example scenes of a split as one picture."""
+    from trainer.evaluate import image_grid
+    from trainer.scenes.draw import draw as draw_scene
+    from trainer.scenes.draw import sample_scene
+    from trainer.scenes.prompts import prompts
+
+    rng = random.Random(a.seed)
+    rows = [rng.choice(prompts(a.split)) for _ in range(a.count)]
+    image_grid([draw_scene(sample_scene(r.metadata, rng)) for r in rows], a.columns).save(a.output)
+    for r in rows:
+        print(r.prompt)
+
+
+def autoencoder(a: argparse.Namespace) -> None:
+    """Train the demo autoencoder."""
+    from trainer.autoencoder import AutoencoderSettings, train_autoencoder
+
+    print(json.dumps(train_autoencoder(_settings(a, AutoencoderSettings), a.work, a.work / "vae"), indent=1))
+
+
+def pretrain(a: argparse.Namespace) -> None:
+    """Train the demo base model by flow matching on drawn scenes."""
+    from trainer.pretrain import PretrainSettings
+    from trainer.pretrain import pretrain as run
+
+    print(json.dumps(run(_settings(a, PretrainSettings), a.vae, a.work, a.work / "model")))
+
+
+def distill(a: argparse.Namespace) -> None:
+    """Distil a base model into a first few-step student (TDM)."""
+    from trainer.distill import distill as run
+    from trainer.scenes.prompts import sample_training_prompt
+
+    settings = _settings(a, DistillSettings)
+    result = run(
+        a.model, lambda rng: sample_training_prompt(rng).prompt, settings, a.work, a.work / "student", device=a.device
+    )
+    print(json.dumps(result))
+
+
+def train(a: argparse.Namespace) -> None:
+    """One round of TDM-R1, from labelled groups (--groups) or from an oracle (--oracle)."""
+    from trainer.rounds import RoundSpec, run_round
+    from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
+
+    tags = {"scenes": TAGS, "ocr": (WORD,)}.get(a.oracle, (*TAGS, WORD))
+    settings = _settings(a, TDMR1Settings)
+    per_tag = -(-settings.validation_images // len(tags))
+    spec = RoundSpec(
+        model_dir=str(a.model),
+        parent_dir=str(a.student),
+        work_dir=str(a.work),
+        output_dir=str(a.work / "version"),
+        train_prompts=[p.metadata for p in prompts("train", tags=tags)],
+        validation=[p.metadata for p in evaluation_prompts("validation", per_tag, tags=tags)],
+        validation_oracle="demo",
+        groups_file=str(a.groups) if a.groups else None,
+        reward_oracle=a.oracle,
+        settings=settings.to_json(),
+    )
+
+    def show(progress) -> None:
+        keys = ("reward", "validation_reward", "validation_geneval", "margin", "distance", "active")
+        text = " ".join(f"{k} {progress.metrics[k]:.3f}" for k in keys if k in progress.metrics)
+        print(f"{progress.phase} {progress.step}/{progress.total} {progress.seconds_left:.0f}s left {text}", flush=True)
+
+    result = run_round(spec, on_progress=show, device=a.device)
+    print(json.dumps(dataclasses.asdict(result), indent=1))
+
+
+def generate(a: argparse.Namespace) -> None:
+    """Sample images of a prompt into one picture."""
+    from trainer.evaluate import image_grid
+    from trainer.sampler import Sampler
+
+    sampler = Sampler(a.model, device=a.device)
+    sampler.use_version(None if a.base else a.student)
+    group = sampler.sample_group(a.prompt, range(a.seed, a.seed + a.count))
+    data = io.BytesIO()
+    image_grid(group.images, a.columns).save(data, Path(a.output).suffix.lstrip(".") or "png")
+    write_atomic(Path(a.output), data.getvalue())
+
+
+def evaluate(a: argparse.Namespace) -> None:
+    """Score the base or a student on held-out prompts."""
+    from trainer.backends import load_backend
+    from trainer.evaluate import evaluate as run
+    from trainer.evaluate import image_grid
+    from trainer.oracles import get_oracle
+    from trainer.roles import STUDENT as ROLE
+    from trainer.roles import Roles
+    from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts
+
+    backend = load_backend(a.model, device=a.device)
+    if not a.base:
+        state, rank, alpha = backend.load_lora(a.student)
+        roles = Roles(backend.transformer, backend.lora_targets, rank=rank, alpha=alpha, roles=(ROLE,))
+        roles.load_state_dict(ROLE, state)
+    rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
+    result = run(backend, rows, get_oracle("demo"), steps=a.steps, guidance=a.guidance, bf16=a.bf16)
+    if a.picture:
+        shown = [i for k, i in enumerate(result.images) if k % a.per_tag < 8]
+        image_grid(shown, min(8, a.per_tag)).save(a.picture)
+    conditions = {
+        "model": "base" if a.base else str(a.student),
+        "split": a.split,
+        "images": len(rows),
+        "steps": a.steps,
+        "guidance": a.guidance,
+        "nfe": a.steps * (2 if a.guidance > 1 else 1),
+    }
+    print(json.dumps({**conditions, **{k: round(v, 4) for k, v in result.scores.items()}}))
+
+
+def export(a: argparse.Namespace) -> None:
+    """Write a version as a standard diffusers LoRA in fp16, or merged into a whole pipeline."""
+    from trainer.export import export_lora, export_merged
+
+    print(export_merged(a.model, a.student, a.output) if a.merged else export_lora(a.model, a.student, a.output))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(function, name: str | None = None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name or function.__name__, help=function.__doc__, description=function.__doc__)
+        sub.set_defaults(run=function)
+        return sub
+
+    def model_options(sub: argparse.ArgumentParser, *, student: bool = True) -> None:
+        sub.add_argument("--model", type=Path, default=MODEL, help="diffusers pipeline folder (default: %(default)s)")
+        sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
+        if student:
+            sub.add_argument("--student", type=Path, default=STUDENT, help="LoRA folder (default: %(default)s)")
+
+    def work_option(sub: argparse.ArgumentParser, name: str) -> None:
+        sub.add_argument("--work", type=Path, default=RUNS / name, help="checkpoints and logs; resumed if there")
+        sub.add_argument("--resume", action="store_true", help="resuming is what happens; accepted for clarity")
+
+    sub = command(draw)
+    sub.add_argument("output", type=Path)
+    sub.add_argument("--split", default="train")
+    sub.add_argument("--count", type=int, default=48)
+    sub.add_argument("--columns", type=int, default=8)
+    sub.add_argument("--seed", type=int, default=0)
+
+    # The classes of these two import torch, which --help need not wait for.
+    if sys.argv[1:2] == ["autoencoder"]:
+        from trainer.autoencoder import AutoencoderSettings
+
+        sub = command(autoencoder)
+        work_option(sub, "autoencoder")
+        _add_settings(sub, AutoencoderSettings)
+    else:
+        command(autoencoder)
+    if sys.argv[1:2] == ["pretrain"]:
+        from trainer.pretrain import PretrainSettings
+
+        sub = command(pretrain)
+        work_option(sub, "pretrain")
+        sub.add_argument("--vae", type=Path, default=RUNS / "autoencoder" / "vae")
+        _add_settings(sub, PretrainSettings)
+    else:
+        command(pretrain)
+
+    sub = command(distill)
+    model_options(sub, student=False)
+    work_option(sub, "distill")
+    _add_settings(sub, DistillSettings)
+
+    sub = command(train)
+    model_options(sub)
+    work_option(sub, "train")
+    source = sub.add_mutually_exclusive_group(required=True)
+    source.add_argument("--oracle", choices=("scenes", "ocr", "demo"))
+    source.add_argument("--groups", type=Path, help="groups.jsonl of labelled groups")
+    _add_settings(sub, TDMR1Settings)
+
+    sub = command(generate)
+    model_options(sub)
+    sub.add_argument("prompt")
+    sub.add_argument("output")
+    sub.add_argument("--base", action="store_true", help="the bare base model")
+    sub.add_argument("--count", type=int, default=8)
+    sub.add_argument("--columns", type=int, default=4)
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = command(evaluate)
+    model_options(sub)
+    sub.add_argument("--base", action="store_true", help="the bare base model")
+    sub.add_argument("--split", default="validation", choices=("validation", "test"))
+    sub.add_argument("--per-tag", type=int, default=48)
+    sub.add_argument("--tags", type=_tags, help="comma-separated; all by default")
+    sub.add_argument("--steps", type=int, default=4)
+    sub.add_argument("--guidance", type=float, default=1.0)
+    sub.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    sub.add_argument("--picture", type=Path)
+
+    sub = command(export)
+    model_options(sub)
+    sub.add_argument("output", type=Path)
+    sub.add_argument("--merged", action="store_true")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; errors a user can mend are one sentence on stderr and status 2."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    a = build_parser().parse_args(argv)
+    try:
+        a.run(a)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
