@@ -1,0 +1,1 @@
+"""The Django app: what people see and what is remembered."""

@@ -1,0 +1,65 @@
+"""The one module that knows the broker: queue, task and channel names, and how tasks are sent."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+from celery import Celery
+from django.conf import settings
+
+log = logging.getLogger(__name__)
+
+GENERATE, TRAIN, ORACLE = "generate", "train", "oracle"
+TASKS = {
+    "generate_group": ("workers.tasks.generate_group", GENERATE),
+    "run_round": ("workers.tasks.run_round", TRAIN),
+    "score_group": ("workers.tasks.score_group", ORACLE),
+    "housekeeping": ("workers.tasks.housekeeping", ORACLE),
+}
+HOUSEKEEPING_SECONDS = 15
+
+
+def project_channel(project_id: int) -> str:
+    """The Channels group that a project's open pages listen to."""
+    return f"project-{project_id}"
+
+
+def configure(app: Celery) -> Celery:
+    """The settings that the web app and the workers share."""
+    app.conf.update(
+        broker_url=settings.REDIS_URL,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        task_routes={name: {"queue": queue} for name, queue in TASKS.values()},
+        task_default_queue=ORACLE,
+        # A round outlasts this; a redelivered task then finds the row claimed and returns.
+        broker_transport_options={"visibility_timeout": 3600, "socket_timeout": 5, "socket_connect_timeout": 2},
+        broker_connection_retry_on_startup=True,
+        worker_hijack_root_logger=False,
+        beat_schedule={
+            "housekeeping": {"task": TASKS["housekeeping"][0], "schedule": HOUSEKEEPING_SECONDS},
+        },
+    )
+    return app
+
+
+@functools.cache
+def producer() -> Celery:
+    """A Celery app that only sends."""
+    return configure(Celery("likestep"))
+
+
+def send(kind: str, row_id: int) -> bool:
+    """Send a task now; False when the broker cannot be reached: housekeeping finds the row again."""
+    name, queue = TASKS[kind]
+    try:
+        producer().send_task(name, args=[row_id], queue=queue, retry=False)
+    except Exception as error:  # whatever the broker's client raises, the row is in the database
+        log.warning("task %s of row %s waits for housekeeping: %s", kind, row_id, error)
+        return False
+    return True

@@ -1,0 +1,101 @@
+"""Projects, their people and their prompts."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+
+
+class Role(models.TextChoices):
+    """What a member may do; each role may do all that the later ones may."""
+
+    ADMIN = "admin", "Admin"
+    REVIEWER = "reviewer", "Reviewer"
+    ANNOTATOR = "annotator", "Annotator"
+
+
+class LabelSource(models.TextChoices):
+    """Who decides on images."""
+
+    PEOPLE = "people", "People"
+    ORACLE = "oracle", "An oracle"
+    BOTH = "both", "An oracle, and people whose word wins"
+
+
+class Project(models.Model):
+    """One model being aligned to one team's taste."""
+
+    slug = models.SlugField(unique=True)
+    name = models.CharField(max_length=120)
+    model_dir = models.CharField(max_length=500, help_text="Folder of a diffusers pipeline, as the workers see it.")
+    group_size = models.PositiveSmallIntegerField(default=8, validators=[MinValueValidator(2), MaxValueValidator(24)])
+    steps = models.PositiveSmallIntegerField(default=4, validators=[MinValueValidator(1), MaxValueValidator(50)])
+    overlap = models.PositiveSmallIntegerField(
+        default=1, validators=[MinValueValidator(1)], help_text="How many people rate each group."
+    )
+    label_source = models.CharField(max_length=10, choices=LabelSource, default=LabelSource.PEOPLE)
+    oracle = models.CharField(max_length=40, blank=True, help_text="scenes, ocr or demo.")
+    auto_start_after = models.PositiveIntegerField(
+        default=0, help_text="Start a round after this many newly labelled groups with signal; 0 is never."
+    )
+    ready_target = models.PositiveIntegerField(default=6, help_text="Unrated groups to keep ready.")
+    guidelines = models.TextField(blank=True)
+    round_settings = models.JSONField(default=dict, blank=True, help_text="Settings of rounds that differ from the defaults.")
+    active_version = models.ForeignKey(
+        "rounds.ModelVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """A person's role in a project."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "project"], name="one_membership")]
+
+
+class Invitation(models.Model):
+    """A link that makes one person a member. Only a hash of its token is kept."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="invitations")
+    role = models.CharField(max_length=10, choices=Role, default=Role.ANNOTATOR)
+    token_hash = models.CharField(max_length=64, unique=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    used_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+
+
+class Split(models.TextChoices):
+    """What a prompt is for; people only ever see images of training prompts."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Prompt(models.Model):
+    """A prompt with what an oracle needs to judge it (GenEval's line, or the text of a word)."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
+    text = models.CharField(max_length=1000)
+    metadata = models.JSONField(default=dict, blank=True)
+    split = models.CharField(max_length=10, choices=Split, default=Split.TRAIN)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "text"], name="one_prompt_text")]
+        indexes = [models.Index(fields=["project", "split"])]
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,5 @@
+from django.apps import AppConfig
+
+
+class LabellingConfig(AppConfig):
+    name = "webapp.labelling"

@@ -1,0 +1,41 @@
+"""Where files are. The only module that builds their names; docs/architecture.md draws the tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.conf import settings
+
+
+def image(project_id: int, group_id: int, position: int) -> str:
+    """An image of a group, relative to the data folder."""
+    return f"media/projects/{project_id}/groups/{group_id}/{position}.webp"
+
+
+def trajectory(project_id: int, group_id: int) -> str:
+    """A group's trajectories, relative to the data folder."""
+    return f"trajectories/{project_id}/{group_id}.safetensors"
+
+
+def version(version_id: int | str) -> str:
+    """A model version's folder, relative to the data folder."""
+    return f"versions/{version_id}"
+
+
+def round_dir(round_id: int) -> Path:
+    """A training round's folder."""
+    return data(f"rounds/{round_id}")
+
+
+def data(relative: str) -> Path:
+    """A file of the data folder. Raises ValueError on a name that leads out of it."""
+    root = settings.LIKESTEP_DATA.resolve()
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root):
+        raise ValueError(f"path: {relative!r} leads out of the data folder")
+    return path
+
+
+def model_version(stored: str) -> Path:
+    """The folder of a version's LoRA: relative names lie in the data folder, the shipped student where it is shipped."""
+    return Path(stored) if Path(stored).is_absolute() else data(stored)

@@ -1,0 +1,101 @@
+"""Versions of the student and the rounds that make them."""
+
+from __future__ import annotations
+
+from django.conf import settings as django_settings
+from django.db import models
+from django.db.models import Q
+
+
+class VersionStatus(models.TextChoices):
+    """Only a published version generates groups."""
+
+    DRAFT = "draft"
+    PUBLISHED = "published"
+    KEPT_OUT = "kept out"
+
+
+class ModelVersion(models.Model):
+    """A student: a LoRA folder and how it scored."""
+
+    project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    parent = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="children")
+    path = models.CharField(max_length=500)
+    sha256 = models.CharField(max_length=64, blank=True)
+    scores = models.JSONField(default=dict)
+    status = models.CharField(max_length=10, choices=VersionStatus, default=VersionStatus.DRAFT)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="one_version_number")]
+
+    def __str__(self) -> str:
+        return f"version {self.number}"
+
+
+class RoundState(models.TextChoices):
+    """See `states.ROUND_MOVES`."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+OPEN = (RoundState.QUEUED, RoundState.RUNNING)
+
+
+class TrainingRound(models.Model):
+    """A training job as a row: who runs it, how far it is, and what came of it."""
+
+    project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="rounds")
+    number = models.PositiveIntegerField()
+    base_version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="rounds_from")
+    result_version = models.OneToOneField(ModelVersion, null=True, on_delete=models.PROTECT, related_name="made_by")
+    settings = models.JSONField(default=dict)
+    state = models.CharField(max_length=10, choices=RoundState, default=RoundState.QUEUED)
+    cancel_requested = models.BooleanField(default=False)
+    started_by = models.ForeignKey(django_settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    idempotency_key = models.CharField(max_length=64)
+    owner = models.CharField(max_length=200, blank=True)
+    token = models.PositiveIntegerField(default=0, help_text="Fencing token: grows with every claim.")
+    heartbeat_at = models.DateTimeField(null=True)
+    phase = models.CharField(max_length=20, blank=True)
+    step = models.PositiveIntegerField(default=0)
+    total = models.PositiveIntegerField(default=0)
+    seconds_left = models.FloatField(default=0)
+    scores_before = models.JSONField(default=dict)
+    scores_after = models.JSONField(default=dict)
+    groups_used = models.PositiveIntegerField(default=0)
+    error = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="one_round_number"),
+            models.UniqueConstraint(fields=["project", "idempotency_key"], name="one_round_a_key"),
+            models.UniqueConstraint(
+                fields=["project"], condition=Q(state__in=["queued", "running"]), name="one_open_round_a_project"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"round {self.number}"
+
+
+class RoundMetric(models.Model):
+    """What a round measured at a step."""
+
+    round = models.ForeignKey(TrainingRound, on_delete=models.CASCADE, related_name="metrics")
+    step = models.PositiveIntegerField()
+    values = models.JSONField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["step"]
+        constraints = [models.UniqueConstraint(fields=["round", "step"], name="one_metric_a_step")]
