@@ -41,7 +41,9 @@ class Project(models.Model):
     )
     ready_target = models.PositiveIntegerField(default=6, help_text="Unrated groups to keep ready.")
     guidelines = models.TextField(blank=True)
-    round_settings = models.JSONField(default=dict, blank=True, help_text="Settings of rounds that differ from the defaults.")
+    round_settings = models.JSONField(
+        default=dict, blank=True, help_text="Settings of rounds that differ from the defaults."
+    )
     active_version = models.ForeignKey(
         "rounds.ModelVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db.models import Count, Max, Min, Q
+from django.db.models import Count, Q
 from django.utils import timezone
 
 from webapp.campaigns.models import Project
@@ -85,5 +85,7 @@ def groups_with_signal_since(project: Project, since) -> int:
     labels = Label.objects.filter(generation__group__project=project)
     if since is not None:
         labels = labels.filter(created_at__gt=since)
-    per_group = labels.values("generation__group").annotate(low=Min("liked_int"), high=Max("liked_int"))
-    return per_group.filter(low=0, high=1).count()
+    per_group = labels.values("generation__group").annotate(
+        likes=Count("id", filter=Q(liked=True)), dislikes=Count("id", filter=Q(liked=False))
+    )
+    return per_group.filter(likes__gt=0, dislikes__gt=0).count()

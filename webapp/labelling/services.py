@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import Count, F
 from django.utils import timezone
 
 from webapp import events, paths, states
@@ -64,9 +64,7 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     rng = rng or random.Random()
     prompts = list(
         Prompt.objects.filter(project=project, split=Split.TRAIN)
-        .extra(
-            select={"shown": "SELECT COUNT(*) FROM labelling_group g WHERE g.prompt_id = campaigns_prompt.id"}
-        )
+        .annotate(shown=Count("groups"))
         .values_list("id", "shown")
     )
     rng.shuffle(prompts)
@@ -185,7 +183,11 @@ def _take(user, project: Project, count: int, now) -> list[Group]:
     )
     if project.overlap == 1:
         candidates = candidates.exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
-    locked = candidates.select_for_update(skip_locked=True, of=("self",))[:CANDIDATES] if _locks() else candidates[:CANDIDATES]
+    locked = (
+        candidates.select_for_update(skip_locked=True, of=("self",))[:CANDIDATES]
+        if _locks()
+        else candidates[:CANDIDATES]
+    )
     taken = []
     for group in locked:
         if len(taken) >= count:

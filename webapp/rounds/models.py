@@ -58,7 +58,9 @@ class TrainingRound(models.Model):
     settings = models.JSONField(default=dict)
     state = models.CharField(max_length=10, choices=RoundState, default=RoundState.QUEUED)
     cancel_requested = models.BooleanField(default=False)
-    started_by = models.ForeignKey(django_settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    started_by = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
     idempotency_key = models.CharField(max_length=64)
     owner = models.CharField(max_length=200, blank=True)
     token = models.PositiveIntegerField(default=0, help_text="Fencing token: grows with every claim.")

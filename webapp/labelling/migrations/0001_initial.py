@@ -6,132 +6,238 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('campaigns', '0002_initial'),
-        ('rounds', '0001_initial'),
+        ("campaigns", "0002_initial"),
+        ("rounds", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Group',
+            name="Group",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('state', models.CharField(choices=[('queued', 'Queued'), ('generating', 'Generating'), ('ready', 'Ready'), ('done', 'Done'), ('failed', 'Failed'), ('superseded', 'Superseded')], default='queued', max_length=10)),
-                ('first_seed', models.BigIntegerField(help_text='Image n has noise seed first_seed + n.')),
-                ('size', models.PositiveSmallIntegerField()),
-                ('trajectory_file', models.CharField(blank=True, max_length=300)),
-                ('attempt', models.PositiveSmallIntegerField(default=0)),
-                ('owner', models.CharField(blank=True, max_length=200)),
-                ('token', models.PositiveIntegerField(default=0, help_text='Fencing token: grows with every claim.')),
-                ('heartbeat_at', models.DateTimeField(null=True)),
-                ('error', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('decisions', models.PositiveSmallIntegerField(default=0, help_text='People who submitted it.')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='groups', to='campaigns.project')),
-                ('prompt', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='groups', to='campaigns.prompt')),
-                ('version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='groups', to='rounds.modelversion')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("queued", "Queued"),
+                            ("generating", "Generating"),
+                            ("ready", "Ready"),
+                            ("done", "Done"),
+                            ("failed", "Failed"),
+                            ("superseded", "Superseded"),
+                        ],
+                        default="queued",
+                        max_length=10,
+                    ),
+                ),
+                ("first_seed", models.BigIntegerField(help_text="Image n has noise seed first_seed + n.")),
+                ("size", models.PositiveSmallIntegerField()),
+                ("trajectory_file", models.CharField(blank=True, max_length=300)),
+                ("attempt", models.PositiveSmallIntegerField(default=0)),
+                ("owner", models.CharField(blank=True, max_length=200)),
+                ("token", models.PositiveIntegerField(default=0, help_text="Fencing token: grows with every claim.")),
+                ("heartbeat_at", models.DateTimeField(null=True)),
+                ("error", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("decisions", models.PositiveSmallIntegerField(default=0, help_text="People who submitted it.")),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="groups", to="campaigns.project"
+                    ),
+                ),
+                (
+                    "prompt",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="groups", to="campaigns.prompt"
+                    ),
+                ),
+                (
+                    "version",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="groups", to="rounds.modelversion"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Generation',
+            name="Generation",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('position', models.PositiveSmallIntegerField()),
-                ('seed', models.BigIntegerField()),
-                ('image', models.CharField(max_length=300)),
-                ('width', models.PositiveIntegerField()),
-                ('height', models.PositiveIntegerField()),
-                ('group', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='generations', to='labelling.group')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("position", models.PositiveSmallIntegerField()),
+                ("seed", models.BigIntegerField()),
+                ("image", models.CharField(max_length=300)),
+                ("width", models.PositiveIntegerField()),
+                ("height", models.PositiveIntegerField()),
+                (
+                    "group",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="generations", to="labelling.group"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['position'],
+                "ordering": ["position"],
             },
         ),
         migrations.CreateModel(
-            name='GroupDecision',
+            name="GroupDecision",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('outcome', models.CharField(choices=[('submitted', 'Submitted'), ('skipped', 'Skipped')], max_length=10)),
-                ('reason', models.CharField(blank=True, max_length=300)),
-                ('seconds', models.FloatField(default=0)),
-                ('idempotency_key', models.CharField(max_length=64)),
-                ('answer', models.JSONField(default=dict, help_text='What was submitted, to tell a replay from a conflict.')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('group', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='group_decisions', to='labelling.group')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='group_decisions', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "outcome",
+                    models.CharField(choices=[("submitted", "Submitted"), ("skipped", "Skipped")], max_length=10),
+                ),
+                ("reason", models.CharField(blank=True, max_length=300)),
+                ("seconds", models.FloatField(default=0)),
+                ("idempotency_key", models.CharField(max_length=64)),
+                (
+                    "answer",
+                    models.JSONField(default=dict, help_text="What was submitted, to tell a replay from a conflict."),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "group",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="group_decisions",
+                        to="labelling.group",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="group_decisions",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Label',
+            name="Label",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('oracle', models.CharField(blank=True, max_length=40)),
-                ('liked', models.BooleanField()),
-                ('score', models.FloatField(help_text="An oracle's score in 0..1.", null=True)),
-                ('reason', models.CharField(blank=True, max_length=300)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('annotator', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='labels', to=settings.AUTH_USER_MODEL)),
-                ('generation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='labels', to='labelling.generation')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("oracle", models.CharField(blank=True, max_length=40)),
+                ("liked", models.BooleanField()),
+                ("score", models.FloatField(help_text="An oracle's score in 0..1.", null=True)),
+                ("reason", models.CharField(blank=True, max_length=300)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "annotator",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="labels",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "generation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="labels", to="labelling.generation"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='LabelEvent',
+            name="LabelEvent",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('oracle', models.CharField(blank=True, max_length=40)),
-                ('liked', models.BooleanField(help_text='Empty: the label was taken back.', null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('annotator', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('generation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='label_events', to='labelling.generation')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("oracle", models.CharField(blank=True, max_length=40)),
+                ("liked", models.BooleanField(help_text="Empty: the label was taken back.", null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "annotator",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "generation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="label_events",
+                        to="labelling.generation",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Lease',
+            name="Lease",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('expires_at', models.DateTimeField(db_index=True)),
-                ('group', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='leases', to='labelling.group')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='leases', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("expires_at", models.DateTimeField(db_index=True)),
+                (
+                    "group",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="leases", to="labelling.group"
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="leases", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
         ),
         migrations.AddIndex(
-            model_name='group',
-            index=models.Index(fields=['project', 'state', 'id'], name='labelling_g_project_e52d1d_idx'),
+            model_name="group",
+            index=models.Index(fields=["project", "state", "id"], name="labelling_g_project_e52d1d_idx"),
         ),
         migrations.AddConstraint(
-            model_name='generation',
-            constraint=models.UniqueConstraint(fields=('group', 'position'), name='one_image_a_position'),
+            model_name="generation",
+            constraint=models.UniqueConstraint(fields=("group", "position"), name="one_image_a_position"),
         ),
         migrations.AddIndex(
-            model_name='groupdecision',
-            index=models.Index(fields=['user', '-created_at'], name='labelling_g_user_id_467f0c_idx'),
+            model_name="groupdecision",
+            index=models.Index(fields=["user", "-created_at"], name="labelling_g_user_id_467f0c_idx"),
         ),
         migrations.AddConstraint(
-            model_name='groupdecision',
-            constraint=models.UniqueConstraint(fields=('group', 'user'), name='one_decision'),
+            model_name="groupdecision",
+            constraint=models.UniqueConstraint(fields=("group", "user"), name="one_decision"),
         ),
         migrations.AddConstraint(
-            model_name='groupdecision',
-            constraint=models.UniqueConstraint(fields=('user', 'idempotency_key'), name='one_decision_a_key'),
+            model_name="groupdecision",
+            constraint=models.UniqueConstraint(fields=("user", "idempotency_key"), name="one_decision_a_key"),
         ),
         migrations.AddConstraint(
-            model_name='label',
-            constraint=models.UniqueConstraint(condition=models.Q(('annotator__isnull', False)), fields=('generation', 'annotator'), name='one_label_a_person'),
+            model_name="label",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("annotator__isnull", False)),
+                fields=("generation", "annotator"),
+                name="one_label_a_person",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='label',
-            constraint=models.UniqueConstraint(condition=models.Q(('annotator__isnull', True)), fields=('generation', 'oracle'), name='one_label_an_oracle'),
+            model_name="label",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("annotator__isnull", True)),
+                fields=("generation", "oracle"),
+                name="one_label_an_oracle",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='label',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('annotator__isnull', False), ('oracle', '')), models.Q(('annotator__isnull', True), models.Q(('oracle', ''), _negated=True)), _connector='OR'), name='label_of_a_person_or_an_oracle'),
+            model_name="label",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("annotator__isnull", False), ("oracle", "")),
+                    models.Q(("annotator__isnull", True), models.Q(("oracle", ""), _negated=True)),
+                    _connector="OR",
+                ),
+                name="label_of_a_person_or_an_oracle",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lease',
-            constraint=models.UniqueConstraint(fields=('group', 'user'), name='one_lease'),
+            model_name="lease",
+            constraint=models.UniqueConstraint(fields=("group", "user"), name="one_lease"),
         ),
     ]

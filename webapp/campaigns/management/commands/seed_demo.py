@@ -1,0 +1,59 @@
+"""The demo's project and its two accounts; running it again changes nothing."""
+
+import json
+import os
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError
+
+from webapp.campaigns.models import Membership, Project, Role
+from webapp.campaigns.services import CampaignError, create_project, ensure_user
+from webapp.labelling.services import top_up
+
+GUIDELINES = "Like an image when it shows just what the prompt says, with clean shapes. Dislike it otherwise."
+
+
+class Command(BaseCommand):
+    help = "Create the demo project, an admin and an annotator (passwords from LIKESTEP_ADMIN_PASSWORD, LIKESTEP_ANNOTATOR_PASSWORD)."
+
+    def add_arguments(self, parser):
+        parser.add_argument("--prompts", type=Path, default=settings.LIKESTEP_MODEL_DIR / "prompts.json")
+        parser.add_argument("--slug", default="demo")
+        parser.add_argument("--group-size", type=int, default=8)
+        parser.add_argument(
+            "--round-settings", default="{}", help="JSON of round settings that differ from the defaults"
+        )
+
+    def handle(self, *args, prompts, slug, group_size, round_settings, **options):
+        people = {}
+        for name, role in (("admin", Role.ADMIN), ("annotator", Role.ANNOTATOR)):
+            variable = f"LIKESTEP_{name.upper()}_PASSWORD"
+            password = os.environ.get(variable, "")
+            if not get_user_model().objects.filter(username=name).exists() and len(password) < 8:
+                raise CommandError(f"{variable}: set a password of at least 8 characters")
+            if password:
+                ensure_user(name, password)
+            people[name] = role
+        project = Project.objects.filter(slug=slug).first()
+        if project is None:
+            try:
+                project = create_project(
+                    slug,
+                    "Drawn scenes",
+                    model_dir=str(settings.LIKESTEP_MODEL_DIR),
+                    student_dir=str(settings.LIKESTEP_STUDENT_DIR),
+                    prompts=json.loads(prompts.read_text()),
+                    group_size=group_size,
+                    oracle="demo",
+                    guidelines=GUIDELINES,
+                    round_settings=json.loads(round_settings),
+                )
+            except (OSError, CampaignError, json.JSONDecodeError) as error:
+                raise CommandError(f"prompts: {prompts} cannot be used: {error}") from error
+        for name, role in people.items():
+            user = get_user_model().objects.get(username=name)
+            Membership.objects.get_or_create(user=user, project=project, defaults={"role": role})
+        queued = top_up(project.pk)
+        self.stdout.write(f"project {project.slug}: {project.prompts.count()} prompts, {len(queued)} groups queued")

@@ -1,0 +1,38 @@
+"""The live socket of a project: tells open pages that something changed."""
+
+from __future__ import annotations
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+
+from webapp.accounts.permissions import may
+from webapp.broker import project_channel
+from webapp.campaigns.models import Project, Role
+
+
+class ProjectConsumer(AsyncJsonWebsocketConsumer):
+    """Sends `{event, …}` notices to members; takes nothing."""
+
+    async def connect(self):
+        """Members only; others are refused with 4403."""
+        project = await self._project()
+        if project is None:
+            await self.close(code=4403)
+            return
+        self.group = project_channel(project.pk)
+        await self.channel_layer.group_add(self.group, self.channel_name)
+        await self.accept()
+
+    async def disconnect(self, code):
+        """Leave the group."""
+        if hasattr(self, "group"):
+            await self.channel_layer.group_discard(self.group, self.channel_name)
+
+    async def notice(self, message):
+        """Pass a notice on."""
+        await self.send_json({k: v for k, v in message.items() if k != "type"})
+
+    @database_sync_to_async
+    def _project(self) -> Project | None:
+        project = Project.objects.filter(slug=self.scope["url_route"]["kwargs"]["slug"]).first()
+        return project if project is not None and may(self.scope["user"], project, Role.ANNOTATOR) else None

@@ -1,0 +1,44 @@
+"""The home page and a project's dashboard."""
+
+from __future__ import annotations
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+
+from webapp.accounts.permissions import RANK, member, projects_of, role_in
+from webapp.campaigns.models import Project, Role
+from webapp.labelling import queries as labelling
+from webapp.labelling.models import Group, GroupState
+from webapp.rounds.models import OPEN, VersionStatus
+
+
+@require_GET
+@login_required
+def home(request: HttpRequest) -> HttpResponse:
+    """The person's projects."""
+    rows = [(p, RANK[role_in(request.user, p)] >= RANK[Role.REVIEWER]) for p in projects_of(request.user)]
+    return render(request, "dashboard/home.html", {"projects": rows, "page": "home"})
+
+
+@require_GET
+@member(Role.REVIEWER)
+def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
+    """Queue, likes, rounds and versions; htmx asks for the changing part only."""
+    last = project.rounds.first()
+    context = {
+        "project": project,
+        "is_admin": role_in(request.user, project) == Role.ADMIN,
+        "counts": labelling.queue_counts(project),
+        "rates": labelling.like_rates(project),
+        "signal": labelling.groups_with_signal_since(project, None),
+        "fresh_signal": labelling.groups_with_signal_since(project, last.created_at if last else None),
+        "rounds": project.rounds.all()[:20],
+        "open_round": project.rounds.filter(state__in=OPEN).first(),
+        "drafts": project.versions.filter(status=VersionStatus.DRAFT),
+        "versions": project.versions.order_by("-number")[:20],
+        "failed": Group.objects.filter(project=project, state=GroupState.FAILED).order_by("-id")[:5],
+        "page": "dashboard",
+    }
+    return render(request, "dashboard/_project.html" if request.htmx else "dashboard/project.html", context)

@@ -1,0 +1,287 @@
+"""Writes of training rounds and versions: start, claim, progress, finish, publish."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from trainer.settings import SettingsError, TDMR1Settings
+from webapp import events, paths, states
+from webapp.campaigns.models import Project, Split
+from webapp.dispatch import enqueue
+from webapp.labelling import queries as labelling
+from webapp.labelling.services import supersede_groups
+from webapp.rounds.models import OPEN, ModelVersion, RoundMetric, RoundState, TrainingRound, VersionStatus
+
+HEARTBEAT_STALE = timedelta(seconds=60)
+MOST_ATTEMPTS = 5
+
+
+class RoundError(ValueError):
+    """A round that cannot be started or moved; the message says what to do."""
+
+
+def check_settings(values: dict) -> dict:
+    """The whole settings of a round, defaults filled in. Raises RoundError that names the field."""
+    try:
+        return TDMR1Settings.from_json(values).to_json()
+    except SettingsError as error:
+        raise RoundError(str(error)) from error
+
+
+def start_round(
+    project: Project, values: dict, *, idempotency_key: str, user=None, base_version: ModelVersion | None = None
+) -> TrainingRound:
+    """Queue a round from the active version. The same key returns the round it started before.
+
+    Raises RoundError when one is open already, when settings are wrong or when no labelled group has signal.
+    """
+    done = TrainingRound.objects.filter(project=project, idempotency_key=idempotency_key).first()
+    if done is not None:
+        return done
+    chosen = check_settings({**project.round_settings, **values})
+    base = base_version or project.active_version
+    if base is None:
+        raise RoundError("base version: the project has none; publish a version first")
+    usable = sum(labelling.has_signal(labelling.rewards(g)) for g in labelling.labelled_groups(project))
+    if not usable:
+        raise RoundError("labels: no group has both a liked and a disliked image yet; rate some groups first")
+    try:
+        with transaction.atomic():
+            number = (project.rounds.aggregate(n=Max("number"))["n"] or 0) + 1
+            training = TrainingRound.objects.create(
+                project=project,
+                number=number,
+                base_version=base,
+                settings=chosen,
+                started_by=user,
+                idempotency_key=idempotency_key,
+                total=chosen["updates"],
+            )
+            enqueue("run_round", training.pk)
+            events.publish(project.pk, "round", round=training.pk)
+    except IntegrityError as error:
+        done = TrainingRound.objects.filter(project=project, idempotency_key=idempotency_key).first()
+        if done is not None:
+            return done
+        raise RoundError("round: one is already queued or running; wait for it or cancel it") from error
+    return training
+
+
+@transaction.atomic
+def cancel_round(round_id: int) -> TrainingRound:
+    """Ask a round to stop: at once when it is still queued, at its next step when it runs."""
+    training = TrainingRound.objects.select_for_update().get(pk=round_id)
+    if training.state == RoundState.QUEUED:
+        _close(training, RoundState.CANCELLED)
+    elif training.state == RoundState.RUNNING:
+        training.cancel_requested = True
+        training.save(update_fields=["cancel_requested"])
+    events.publish(training.project_id, "round", round=training.pk)
+    return training
+
+
+@transaction.atomic
+def claim_round(round_id: int, owner: str) -> TrainingRound | None:
+    """Make `owner` the one who runs the round: it is queued, or its owner's heartbeat is stale. None otherwise, so a
+    task that is delivered twice does not run twice. A round that was claimed too often fails."""
+    training = TrainingRound.objects.select_for_update().filter(pk=round_id).first()
+    if training is None or training.state not in OPEN:
+        return None
+    if training.state == RoundState.RUNNING and training.heartbeat_at > timezone.now() - HEARTBEAT_STALE:
+        return None
+    if training.attempt >= MOST_ATTEMPTS:
+        training.error = training.error or f"the worker was lost {MOST_ATTEMPTS} times; see its log"
+        states.move(states.ROUND_MOVES, training, RoundState.RUNNING)
+        _close(training, RoundState.FAILED)
+        return None
+    states.move(states.ROUND_MOVES, training, RoundState.RUNNING)
+    training.owner, training.heartbeat_at = owner, timezone.now()
+    training.token += 1
+    training.attempt += 1
+    training.save()
+    events.publish(training.project_id, "round", round=training.pk)
+    return training
+
+
+def write_spec(training: TrainingRound) -> Path:
+    """Write the round's labelled groups and its RoundSpec as files; returns the spec's path. The groups of a round are
+    fixed when it is first written: a resumed round learns from the same ones."""
+    folder = paths.round_dir(training.pk)
+    folder.mkdir(parents=True, exist_ok=True)
+    spec_file, groups_file = folder / "spec.json", folder / "groups.jsonl"
+    if spec_file.exists():
+        return spec_file
+    project = training.project
+    lines = []
+    for group in labelling.labelled_groups(project):
+        line = {
+            "group": str(group.pk),
+            "prompt": group.prompt.text,
+            "metadata": group.prompt.metadata,
+            "version": str(group.version_id),
+            "trajectory_file": str(paths.data(group.trajectory_file)),
+            "rewards": labelling.rewards(group),
+        }
+        lines.append(json.dumps(line))
+    _write(groups_file, "\n".join(lines) + "\n")
+    TrainingRound.objects.filter(pk=training.pk).update(groups_used=len(lines))
+    spec = {
+        "model_dir": project.model_dir,
+        "parent_dir": str(paths.model_version(training.base_version.path)),
+        "work_dir": str(folder),
+        "output_dir": str(paths.data(paths.version(f"round-{training.pk}"))),
+        "train_prompts": _lines(project, Split.TRAIN),
+        "validation": _lines(project, Split.VALIDATION),
+        "validation_oracle": project.oracle or None,
+        "groups_file": str(groups_file),
+        "settings": training.settings,
+    }
+    _write(spec_file, json.dumps(spec, indent=1))
+    return spec_file
+
+
+def _lines(project: Project, split: str) -> list[dict]:
+    rows = project.prompts.filter(split=split).order_by("pk").values_list("text", "metadata")
+    return [{**metadata, "prompt": text} for text, metadata in rows]
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@transaction.atomic
+def heartbeat(round_id: int, token: int, progress: dict | None = None) -> bool:
+    """The owner is alive; `progress` is the trainer's Progress as a dict. False: the round was cancelled or has another
+    owner, and the caller must stop."""
+    training = TrainingRound.objects.select_for_update().get(pk=round_id)
+    if training.token != token or training.state != RoundState.RUNNING:
+        return False
+    training.heartbeat_at = timezone.now()
+    if progress:
+        training.phase, training.step, training.total = progress["phase"], progress["step"], progress["total"]
+        training.seconds_left = progress["seconds_left"]
+        if progress["metrics"]:
+            RoundMetric.objects.update_or_create(
+                round=training, step=progress["step"], defaults={"values": progress["metrics"]}
+            )
+        events.publish(training.project_id, "progress", round=training.pk)
+    training.save()
+    return not training.cancel_requested
+
+
+@transaction.atomic
+def finish_round(round_id: int, token: int, result: dict) -> ModelVersion | None:
+    """Make the draft version of the trainer's RoundResult (a dict). None when another owner has taken over."""
+    training = _owned(round_id, token)
+    if training is None:
+        return None
+    project = Project.objects.select_for_update().get(pk=training.project_id)
+    version = ModelVersion.objects.create(
+        project=project,
+        number=project.versions.aggregate(n=Max("number"))["n"] + 1,
+        parent=training.base_version,
+        path=paths.version(f"round-{training.pk}"),
+        sha256=result["sha256"],
+        scores=result["scores_after"],
+    )
+    training.result_version = version
+    training.scores_before, training.scores_after = result["scores_before"], result["scores_after"]
+    training.step = training.total
+    _close(training, RoundState.DONE)
+    return version
+
+
+@transaction.atomic
+def fail_round(round_id: int, token: int, error: str) -> None:
+    """The round ended in an error that trying again would not mend."""
+    if (training := _owned(round_id, token)) is not None:
+        training.error = error[:8000]
+        _close(training, RoundState.FAILED)
+
+
+@transaction.atomic
+def confirm_cancel(round_id: int, token: int) -> None:
+    """The owner has stopped at the admin's wish."""
+    training = _owned(round_id, token)
+    if training is not None and training.cancel_requested:
+        _close(training, RoundState.CANCELLED)
+
+
+def _owned(round_id: int, token: int) -> TrainingRound | None:
+    training = TrainingRound.objects.select_for_update().get(pk=round_id)
+    return training if training.token == token and training.state == RoundState.RUNNING else None
+
+
+def _close(training: TrainingRound, state: str) -> None:
+    states.move(states.ROUND_MOVES, training, state)
+    training.finished_at = timezone.now()
+    training.save()
+    events.publish(training.project_id, "round", round=training.pk)
+
+
+@transaction.atomic
+def publish_version(project: Project, version_id: int) -> ModelVersion:
+    """Make a version the one that generates; unrated groups of the old one are dropped from the queue."""
+    project = Project.objects.select_for_update().get(pk=project.pk)
+    version = project.versions.get(pk=version_id)
+    version.status = VersionStatus.PUBLISHED
+    version.save(update_fields=["status"])
+    project.active_version = version
+    project.save(update_fields=["active_version"])
+    supersede_groups(project, version)
+    enqueue("housekeeping", project.pk)
+    events.publish(project.pk, "version")
+    return version
+
+
+@transaction.atomic
+def keep_old_version(project: Project, version_id: int) -> ModelVersion:
+    """Decide against a draft; it is kept, but does not generate."""
+    version = project.versions.select_for_update().get(pk=version_id)
+    if version.status != VersionStatus.DRAFT:
+        raise RoundError(f"version: version {version.number} is {version.status}, not a draft to decide on")
+    version.status = VersionStatus.KEPT_OUT
+    version.save(update_fields=["status"])
+    events.publish(project.pk, "version")
+    return version
+
+
+def start_due_rounds() -> list[TrainingRound]:
+    """Start a round in every project whose threshold of newly labelled groups with signal is met."""
+    started = []
+    for project in Project.objects.filter(auto_start_after__gt=0, active_version__isnull=False):
+        if project.rounds.filter(state__in=OPEN).exists():
+            continue
+        last = project.rounds.first()
+        fresh = labelling.groups_with_signal_since(project, last.created_at if last else None)
+        if fresh >= project.auto_start_after:
+            key = f"auto-{project.pk}-{last.number if last else 0}"
+            try:
+                started.append(start_round(project, {}, idempotency_key=key))
+            except RoundError:
+                continue
+    return started
+
+
+def new_key() -> str:
+    """An idempotency key for a form."""
+    return uuid.uuid4().hex
+
+
+def shipped_student() -> str:
+    """Where the first version of a demo project lies."""
+    return str(settings.LIKESTEP_STUDENT_DIR)

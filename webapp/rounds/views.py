@@ -1,0 +1,105 @@
+"""Starting, watching and judging rounds."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_POST
+
+from webapp import paths
+from webapp.accounts.permissions import member
+from webapp.campaigns.models import Project, Role
+from webapp.rounds import services
+from webapp.rounds.forms import RoundForm
+from webapp.rounds.models import OPEN, TrainingRound
+
+
+@member(Role.ADMIN)
+def start(request: HttpRequest, project: Project) -> HttpResponse:
+    """The form, and on POST the start of a round."""
+    defaults = services.check_settings(project.round_settings)
+    form = RoundForm(request.POST or None, defaults=defaults, initial={"key": services.new_key()})
+    if request.method == "POST" and form.is_valid():
+        try:
+            training = services.start_round(
+                project, form.settings(), idempotency_key=form.cleaned_data["key"], user=request.user
+            )
+        except services.RoundError as error:
+            form.add_error(None, str(error))
+        else:
+            return redirect("round", project.slug, training.number)
+    status = 400 if request.method == "POST" else 200
+    return render(request, "rounds/start.html", {"project": project, "form": form, "page": "rounds"}, status=status)
+
+
+def _context(project: Project, number: int) -> dict:
+    training = get_object_or_404(TrainingRound, project=project, number=number)
+    rows = [
+        {"name": name, "before": before, "after": training.scores_after.get(name), "change": None}
+        for name, before in training.scores_before.items()
+    ]
+    for row in rows:
+        if row["after"] is not None:
+            row["change"] = row["after"] - row["before"]
+    return {
+        "project": project,
+        "round": training,
+        "open": training.state in OPEN,
+        "percent": round(100 * training.step / training.total) if training.total else 0,
+        "scores": rows,
+        "page": "rounds",
+    }
+
+
+@require_GET
+@member(Role.REVIEWER)
+def detail(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """A round: progress while it runs, the comparison when it is done. htmx asks for the changing part only."""
+    template = "rounds/_round.html" if request.htmx else "rounds/detail.html"
+    return render(request, template, _context(project, number))
+
+
+@require_GET
+@member(Role.REVIEWER)
+def metrics(request: HttpRequest, project: Project, number: int) -> JsonResponse:
+    """Every metric by step, for the charts."""
+    training = get_object_or_404(TrainingRound, project=project, number=number)
+    return JsonResponse({"steps": [{"step": m.step, **m.values} for m in training.metrics.all()]})
+
+
+@require_POST
+@member(Role.ADMIN)
+def cancel(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """Ask the round to stop."""
+    services.cancel_round(get_object_or_404(TrainingRound, project=project, number=number).pk)
+    return redirect("round", project.slug, number)
+
+
+@require_POST
+@member(Role.ADMIN)
+def decide(request: HttpRequest, project: Project, version_id: int) -> HttpResponse:
+    """Publish a version or keep the old one (`decision=publish|keep`)."""
+    get_object_or_404(project.versions, pk=version_id)
+    if request.POST.get("decision") == "publish":
+        version = services.publish_version(project, version_id)
+        messages.success(request, f"Version {version.number} is published. New groups come from it.")
+    else:
+        try:
+            version = services.keep_old_version(project, version_id)
+            messages.info(request, f"Version {version.number} stays out; the published version goes on.")
+        except services.RoundError as error:
+            messages.error(request, str(error))
+    return redirect("dashboard", project.slug)
+
+
+@require_GET
+@member(Role.REVIEWER)
+def grid(request: HttpRequest, project: Project, number: int, which: str) -> HttpResponse:
+    """The picture of the old or the new version from the same noise."""
+    training = get_object_or_404(TrainingRound, project=project, number=number)
+    try:
+        file = (paths.round_dir(training.pk) / "grid" / f"{which}.webp").open("rb")
+    except OSError as error:
+        raise Http404 from error
+    return FileResponse(file, content_type="image/webp")

@@ -1,0 +1,1 @@
+"""Celery workers: thin tasks that join the web app's rows to the trainer."""

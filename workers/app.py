@@ -1,0 +1,15 @@
+"""The workers' Celery app: `celery -A workers.app worker -Q generate`."""
+
+from __future__ import annotations
+
+import os
+
+import django
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
+django.setup()
+
+from webapp.broker import configure  # noqa: E402 - settings must be loaded first
+
+app = configure(Celery("likestep", include=["workers.tasks"]))

@@ -1,0 +1,23 @@
+"""One sampler a model and process; versions are swapped in as adapters."""
+
+from __future__ import annotations
+
+import functools
+
+from trainer.sampler import Sampler
+from trainer.settings import SampleSettings
+
+
+@functools.lru_cache(maxsize=2)
+def sampler(model_dir: str, steps: int) -> Sampler:
+    """The sampler of a model folder, loaded once a process."""
+    made = Sampler(model_dir, device=device())
+    made.settings = SampleSettings(steps=steps, shift=made.backend.shift)
+    return made
+
+
+def device() -> str:
+    """The GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,150 @@
+"""The tasks. Each claims a row, calls the trainer and saves; what may be done is decided by the services."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+import os
+import socket
+import threading
+from datetime import timedelta
+
+from django.db import close_old_connections
+from django.utils import timezone
+from PIL import Image
+
+from trainer.files import write_atomic
+from trainer.oracles import get_oracle
+from trainer.rounds import RoundCancelled, RoundSpec
+from trainer.rounds import run_round as train_round
+from trainer.sampler import save_trajectory
+from webapp import broker, paths
+from webapp.campaigns.models import Project
+from webapp.labelling import services as labelling
+from webapp.labelling.models import Group, GroupState
+from webapp.rounds import services as rounds
+from webapp.rounds.models import OPEN, TrainingRound
+from workers.app import app
+from workers.models import device, sampler
+
+log = logging.getLogger(__name__)
+HEARTBEAT_SECONDS = 5
+REQUEUE_AFTER = timedelta(seconds=30)
+
+
+def worker_name() -> str:
+    """Who claims rows: host and process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@app.task(name=broker.TASKS["generate_group"][0])
+def generate_group(group_id: int) -> None:
+    """Sample a queued group's images and keep them with their trajectories."""
+    group = labelling.claim_group_for_generation(group_id, worker_name())
+    if group is None:
+        return
+    try:
+        sizes = _sample(group)
+    except Exception as error:  # a poison group is tried a few times, then shown with its error
+        log.exception("group %s", group_id)
+        labelling.fail_group(group_id, group.token, f"{type(error).__name__}: {error}")
+        return
+    labelling.complete_group(group_id, group.token, sizes)
+
+
+def _sample(group: Group) -> list[tuple[int, int]]:
+    model = sampler(group.project.model_dir, group.project.steps)
+    model.use_version(paths.model_version(group.version.path))
+    made = model.sample_group(group.prompt.text, range(group.first_seed, group.first_seed + group.size))
+    trajectory = paths.data(paths.trajectory(group.project_id, group.pk))
+    save_trajectory(trajectory, made, prompt=group.prompt.text, version=str(group.version_id))
+    for i, image in enumerate(made.images):
+        data = io.BytesIO()
+        image.save(data, "WEBP", quality=95)
+        write_atomic(paths.data(paths.image(group.project_id, group.pk, i)), data.getvalue())
+    return [image.size for image in made.images]
+
+
+@app.task(name=broker.TASKS["score_group"][0])
+def score_group(group_id: int) -> None:
+    """Label a group with the project's oracle."""
+    group = Group.objects.select_related("project", "prompt").get(pk=group_id)
+    images = [Image.open(paths.data(g.image)).convert("RGB") for g in group.generations.all()]
+    prompts, metadata = [group.prompt.text] * len(images), [group.prompt.metadata] * len(images)
+    verdicts = get_oracle(group.project.oracle).score(images, prompts, metadata)
+    labelling.record_oracle_labels(group_id, group.project.oracle, [dataclasses.asdict(v) for v in verdicts])
+
+
+@app.task(name=broker.TASKS["run_round"][0])
+def run_round(round_id: int) -> None:
+    """Run a training round, or take it up from its checkpoint when its worker was lost."""
+    training = rounds.claim_round(round_id, worker_name())
+    if training is None:
+        return
+    with _Heart(training) as heart:
+        try:
+            spec = RoundSpec(**json.loads(rounds.write_spec(training).read_text()))
+            result = train_round(spec, on_progress=heart.report, should_stop=heart.lost, device=device())
+        except RoundCancelled:
+            rounds.confirm_cancel(round_id, training.token)
+        except Exception as error:  # the round's own page shows it
+            log.exception("round %s", round_id)
+            rounds.fail_round(round_id, training.token, f"{type(error).__name__}: {error}")
+        else:
+            rounds.finish_round(round_id, training.token, dataclasses.asdict(result))
+
+
+class _Heart:
+    """Beats while a round runs, also through its slow steps, and learns that the round is lost or cancelled."""
+
+    def __init__(self, training: TrainingRound):
+        self.training, self._lost, self._stop = training, threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> _Heart:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def lost(self) -> bool:
+        """Whether the caller must stop."""
+        return self._lost.is_set()
+
+    def report(self, progress) -> None:
+        """Keep the trainer's progress."""
+        self._send(dataclasses.asdict(progress))
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            self._send(None)
+            close_old_connections()
+
+    def _send(self, progress: dict | None) -> None:
+        try:
+            if not rounds.heartbeat(self.training.pk, self.training.token, progress):
+                self._lost.set()
+        except Exception as error:  # the database may come back before the heartbeat is stale
+            log.warning("no heartbeat for round %s: %s", self.training.pk, error)
+
+
+@app.task(name=broker.TASKS["housekeeping"][0])
+def housekeeping(project_id: int | None = None) -> None:
+    """Find again what waits: stale or unsent jobs, expired leases, queues to fill, rounds that are due."""
+    labelling.expire_leases()
+    for project in Project.objects.filter(pk=project_id) if project_id else Project.objects.all():
+        labelling.top_up(project.pk)
+    now = timezone.now()
+    waiting = Group.objects.filter(state=GroupState.QUEUED, created_at__lt=now - REQUEUE_AFTER)
+    stale = Group.objects.filter(state=GroupState.GENERATING, heartbeat_at__lt=now - labelling.GENERATION_STALE)
+    for group_id in (waiting | stale).values_list("pk", flat=True)[:200]:
+        broker.send("generate_group", group_id)
+    for training in TrainingRound.objects.filter(state__in=OPEN):
+        beat = training.heartbeat_at or training.created_at
+        if beat < now - rounds.HEARTBEAT_STALE:
+            broker.send("run_round", training.pk)
+    rounds.start_due_rounds()
