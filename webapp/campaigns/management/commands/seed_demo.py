@@ -16,7 +16,7 @@ GUIDELINES = "Like an image when it shows just what the prompt says, with clean 
 
 
 class Command(BaseCommand):
-    help = "Create the demo project, an admin and an annotator (passwords from LIKESTEP_ADMIN_PASSWORD, LIKESTEP_ANNOTATOR_PASSWORD)."
+    help = "Create the demo project with an admin and an annotator; passwords come from the environment."
 
     def add_arguments(self, parser):
         parser.add_argument("--prompts", type=Path, default=settings.LIKESTEP_MODEL_DIR / "prompts.json")
