@@ -164,6 +164,16 @@ def export(a: argparse.Namespace) -> None:
     print(export_merged(a.model, a.student, a.output) if a.merged else export_lora(a.model, a.student, a.output))
 
 
+def release(a: argparse.Namespace) -> None:
+    """Copy trained demo weights to models/ in fp16."""
+    from trainer.release import release_base, release_student
+
+    if a.base:
+        release_base(a.base, MODEL)
+    if a.from_student:
+        release_student(MODEL, a.from_student, STUDENT)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Every command with its options."""
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
@@ -242,6 +252,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--guidance", type=float, default=1.0)
     sub.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     sub.add_argument("--picture", type=Path)
+
+    sub = command(release)
+    sub.add_argument("--base", type=Path, help="pipeline folder that pretrain wrote")
+    sub.add_argument("--from-student", type=Path, help="LoRA folder that distill wrote")
 
     sub = command(export)
     model_options(sub)

@@ -21,7 +21,7 @@ class SD3Backend:
     """A StableDiffusion3Pipeline folder: velocity prediction, times as 1000·t, 8× VAE with scale and shift."""
 
     def __init__(self, folder: Path, *, device: str = "cpu"):
-        self.pipeline = StableDiffusion3Pipeline.from_pretrained(folder).to(device)
+        self.pipeline = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.device = torch.device(device)
         self.transformer = self.pipeline.transformer.eval().requires_grad_(False)

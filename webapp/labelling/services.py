@@ -9,8 +9,9 @@ import random
 from collections.abc import Sequence
 from datetime import timedelta
 
-from django.db import IntegrityError, transaction
-from django.db.models import Count, F
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Count, F, OuterRef, Subquery
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from webapp import events, paths, states
@@ -31,7 +32,7 @@ LEASE = timedelta(minutes=10)
 GENERATION_STALE = timedelta(minutes=5)
 MOST_ATTEMPTS = 3
 MOST_LEASES = 4  # a person's page holds one group and prefetches two
-CANDIDATES = 30
+RACES = 5  # tries before a person who lost every race is told that nothing waits
 SEED_SPACE = 500_000_000  # below the seeds of evaluation
 
 
@@ -52,12 +53,22 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
 
     Prompts that were shown least come first, at random among equals.
     """
-    project = Project.objects.select_for_update().select_related("active_version").get(pk=project_id)
+    project = Project.objects.select_for_update(of=("self",)).select_related("active_version").get(pk=project_id)
     if project.active_version is None:
         return []
-    waiting = project.groups.filter(
-        state__in=[GroupState.QUEUED, GroupState.GENERATING, GroupState.READY], version=project.active_version
+    # What was leased or being generated when a version was published is dropped here, once nobody looks at it.
+    supersede_groups(project, project.active_version)
+    coming = project.groups.filter(
+        state__in=[GroupState.QUEUED, GroupState.GENERATING], version=project.active_version
     ).count()
+    # Groups that somebody has on screen or is through with are not what the next person will be given.
+    now = timezone.now()
+    untouched = (
+        project.groups.filter(state=GroupState.READY, version=project.active_version, group_decisions=None)
+        .exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
+        .count()
+    )
+    waiting = coming + untouched
     missing = project.ready_target - waiting
     if missing <= 0:
         return []
@@ -158,53 +169,59 @@ def lease_groups(user, project: Project, count: int = 1) -> list[Group]:
     """Up to `count` groups for a person to rate: those already leased to them first, then new leases.
 
     A group is never given to someone who decided on it, nor to more people than the overlap asks for. The database
-    decides races: candidate rows are locked on PostgreSQL (others are skipped over), and SQLite has one writer at a time.
+    decides races: candidate rows are locked on PostgreSQL (others skip over them), and SQLite has one writer at a time.
     """
-    with transaction.atomic():
-        now = timezone.now()
-        Lease.objects.filter(user=user, group__project=project, expires_at__gt=now).update(expires_at=now + LEASE)
-        mine = list(
-            Group.objects.filter(project=project, state=GroupState.READY, leases__user=user, leases__expires_at__gt=now)
-            .exclude(group_decisions__user=user)
-            .order_by("leases__id")[:count]
-        )
-        if len(mine) < count:
-            mine += _take(user, project, min(count, MOST_LEASES) - len(mine), now)
+    count = min(count, MOST_LEASES)
+    for _ in range(RACES):
+        with transaction.atomic():
+            now = timezone.now()
+            Lease.objects.filter(user=user, group__project=project, expires_at__gt=now).update(expires_at=now + LEASE)
+            mine = list(
+                Group.objects.filter(
+                    project=project, state=GroupState.READY, leases__user=user, leases__expires_at__gt=now
+                )
+                .exclude(group_decisions__user=user)
+                .order_by("leases__id")[:count]
+            )
+            if len(mine) < count:
+                mine += _take(user, project, count - len(mine), now)
+        if mine:
+            break
     return mine
 
 
 def _take(user, project: Project, count: int, now) -> list[Group]:
-    # A group needs rating while decisions + live leases of others < overlap.
+    """New leases on groups that need one more person: decisions + live leases of others < overlap."""
+    live = (
+        Lease.objects.filter(group=OuterRef("pk"), expires_at__gt=now)
+        .order_by()
+        .values("group")
+        .annotate(n=Count("pk"))
+        .values("n")
+    )
     candidates = (
-        Group.objects.filter(project=project, state=GroupState.READY, decisions__lt=project.overlap)
+        Group.objects.filter(project=project, state=GroupState.READY)
         .exclude(pk__in=Lease.objects.filter(user=user, expires_at__gt=now).values("group"))
         .exclude(pk__in=GroupDecision.objects.filter(user=user).values("group"))
+        .annotate(taken=F("decisions") + Coalesce(Subquery(live), 0))
+        .filter(taken__lt=project.overlap)
         .order_by("id")
     )
-    if project.overlap == 1:
-        candidates = candidates.exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
-    locked = (
-        candidates.select_for_update(skip_locked=True, of=("self",))[:CANDIDATES]
-        if _locks()
-        else candidates[:CANDIDATES]
-    )
-    taken = []
-    for group in locked:
-        if len(taken) >= count:
-            break
-        live = group.leases.filter(expires_at__gt=now).exclude(user=user).count()
-        decided = group.group_decisions.filter(outcome=Outcome.SUBMITTED).count()
-        if live + decided >= project.overlap:
-            continue
+    locked = candidates
+    if connection.features.has_select_for_update_skip_locked:
+        # Just the rows that will be taken: a row locked in vain would be skipped by somebody who could have had it.
+        locked = candidates.select_for_update(skip_locked=True, of=("self",))
+    groups = [g for g in locked[:count] if _needs_one_more(g, user, project, now)]
+    for group in groups:
         Lease.objects.update_or_create(group=group, user=user, defaults={"expires_at": now + LEASE})
-        taken.append(group)
-    return taken
+    return groups
 
 
-def _locks() -> bool:
-    from django.db import connection
-
-    return connection.features.has_select_for_update_skip_locked
+def _needs_one_more(group: Group, user, project: Project, now) -> bool:
+    """Asked again with the row locked: the query may have read it just before another person's lease was committed."""
+    others = group.leases.filter(expires_at__gt=now).exclude(user=user).count()
+    submitted = group.group_decisions.filter(outcome=Outcome.SUBMITTED).count()
+    return others + submitted < project.overlap
 
 
 def expire_leases() -> int:

@@ -64,6 +64,7 @@ class TrainingRound(models.Model):
     idempotency_key = models.CharField(max_length=64)
     owner = models.CharField(max_length=200, blank=True)
     token = models.PositiveIntegerField(default=0, help_text="Fencing token: grows with every claim.")
+    attempt = models.PositiveSmallIntegerField(default=0)
     heartbeat_at = models.DateTimeField(null=True)
     phase = models.CharField(max_length=20, blank=True)
     step = models.PositiveIntegerField(default=0)

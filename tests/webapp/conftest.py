@@ -1,0 +1,69 @@
+"""A project with people and ready groups, without any model."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from webapp import paths
+from webapp.accounts.models import User
+from webapp.campaigns.models import Membership, Role
+from webapp.campaigns.services import create_project
+from webapp.labelling import services
+
+PROMPTS = [{"prompt": f"{n} stars", "split": split} for n in range(8) for split in ("train",)]
+
+
+@pytest.fixture
+def project(db, tmp_path):
+    return create_project(
+        "stars", "Stars", model_dir=str(tmp_path), student_dir=str(tmp_path), prompts=PROMPTS, group_size=4
+    )
+
+
+@pytest.fixture
+def person(project):
+    """person("ann", "annotator"): a member of the project, logged out."""
+
+    def make(name, role=Role.ANNOTATOR):
+        user = User.objects.create_user(name, password="correct horse")
+        if role:
+            Membership.objects.create(user=user, project=project, role=role)
+        return user
+
+    return make
+
+
+@pytest.fixture
+def ann(person):
+    return person("ann")
+
+
+@pytest.fixture
+def boss(person):
+    return person("boss", Role.ADMIN)
+
+
+def make_ready(project, count=1):
+    """Groups as a worker leaves them, images and all."""
+    groups = []
+    project.ready_target = project.groups.filter(state="ready").count() + count
+    project.save()
+    for group in services.top_up(project.pk):
+        claimed = services.claim_group_for_generation(group.pk, "test")
+        for i in range(group.size):
+            data = io.BytesIO()
+            Image.new("RGB", (128, 128), (40 * i, 200, 120)).save(data, "WEBP")
+            file = paths.data(paths.image(project.pk, group.pk, i))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data.getvalue())
+        assert services.complete_group(group.pk, claimed.token, [(128, 128)] * group.size)
+        group.refresh_from_db()
+        groups.append(group)
+    return groups
+
+
+@pytest.fixture
+def ready(project):
+    """ready(n): n groups waiting for people."""
+    return lambda count=1: make_ready(project, count)

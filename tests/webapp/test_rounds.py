@@ -1,0 +1,131 @@
+"""Rounds as rows: started once, owned by one worker, ended in one version."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from webapp.labelling import services as labelling
+from webapp.labelling.models import Group
+from webapp.rounds import services
+from webapp.rounds.models import ModelVersion, TrainingRound
+
+RESULT = {"sha256": "ab", "scores_before": {"reward": 0.2}, "scores_after": {"reward": 0.4}}
+
+
+@pytest.fixture
+def labelled(ready, ann, project):
+    groups = ready(3)
+    for group, likes in zip(groups, ([1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 1, 0]), strict=True):
+        answer = {i: bool(v) for i, v in enumerate(likes)}
+        labelling.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=f"k{group.pk}")
+    project.refresh_from_db()
+    return groups
+
+
+def start(project, key="k", **values):
+    return services.start_round(project, values, idempotency_key=key)
+
+
+def test_it_works(project, labelled):
+    training = start(project, updates=7)
+    claimed = services.claim_round(training.pk, "worker")
+    progress = {"phase": "train", "step": 3, "total": 7, "seconds_left": 4.0, "metrics": {"reward": 0.5}}
+    assert services.heartbeat(training.pk, claimed.token, progress)
+    version = services.finish_round(training.pk, claimed.token, RESULT)
+    training.refresh_from_db()
+    assert training.state == "done"
+    assert (version.number, version.parent, version.status) == (2, project.active_version, "draft")
+    assert training.metrics.get().values == {"reward": 0.5}
+
+
+def test_the_manifest_holds_every_label(project, labelled):
+    training = services.claim_round(start(project).pk, "worker")
+    spec = json.loads(services.write_spec(training).read_text())
+    lines = [json.loads(line) for line in Path(spec["groups_file"]).read_text().splitlines()]
+    assert [line["rewards"] for line in lines] == [[1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 1, 0]]
+    assert len(spec["train_prompts"]) == 8
+    again = services.write_spec(training).read_text()
+    assert json.loads(again) == spec
+
+
+def test_a_double_click_starts_one_round(project, labelled):
+    assert start(project) == start(project)
+    with pytest.raises(services.RoundError, match="already queued or running"):
+        start(project, key="another")
+    assert TrainingRound.objects.count() == 1
+
+
+def test_without_signal_it_is_refused(project, ready):
+    with pytest.raises(services.RoundError, match="rate some groups first"):
+        start(project)
+
+
+def test_a_wrong_setting_is_named(project, labelled):
+    with pytest.raises(services.RoundError, match="updates: 0 is out of range"):
+        start(project, updates=0)
+
+
+def test_a_second_delivery_does_not_run_it_twice(project, labelled):
+    training = start(project)
+    assert services.claim_round(training.pk, "one") is not None
+    assert services.claim_round(training.pk, "two") is None
+
+
+def test_a_lost_worker_is_replaced_and_then_refused(project, labelled):
+    training = start(project)
+    old = services.claim_round(training.pk, "one")
+    TrainingRound.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
+    new = services.claim_round(training.pk, "two")
+    assert not services.heartbeat(training.pk, old.token)
+    assert services.finish_round(training.pk, old.token, RESULT) is None
+    assert services.finish_round(training.pk, new.token, RESULT) is not None
+    assert ModelVersion.objects.count() == 2
+
+
+def test_a_round_that_kills_its_workers_fails(project, labelled):
+    training = start(project)
+    for i in range(services.MOST_ATTEMPTS):
+        assert services.claim_round(training.pk, f"w{i}") is not None
+        TrainingRound.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
+    assert services.claim_round(training.pk, "last") is None
+    training.refresh_from_db()
+    assert training.state == "failed"
+    assert "lost 5 times" in training.error
+
+
+def test_a_cancelled_round_stops_at_its_next_heartbeat(project, labelled):
+    training = start(project)
+    claimed = services.claim_round(training.pk, "worker")
+    services.cancel_round(training.pk)
+    assert not services.heartbeat(training.pk, claimed.token)
+    services.confirm_cancel(training.pk, claimed.token)
+    training.refresh_from_db()
+    assert training.state == "cancelled"
+
+
+def test_a_queued_round_is_cancelled_at_once(project, labelled):
+    assert services.cancel_round(start(project).pk).state == "cancelled"
+    assert start(project, key="next").number == 2
+
+
+def test_publishing_drops_the_old_versions_unrated_groups(project, labelled, ready):
+    ready(2)
+    training = start(project)
+    version = services.finish_round(training.pk, services.claim_round(training.pk, "w").token, RESULT)
+    services.publish_version(project, version.pk)
+    assert Group.objects.filter(state="superseded").count() == 2
+    project.refresh_from_db()
+    assert {g.version for g in labelling.top_up(project.pk)} == {version}
+
+
+def test_rounds_start_by_themselves_at_the_threshold(project, labelled):
+    project.auto_start_after = 3
+    project.save()
+    assert services.start_due_rounds() == []
+    project.auto_start_after = 2
+    project.save()
+    assert len(services.start_due_rounds()) == 1
+    assert services.start_due_rounds() == []

@@ -1,0 +1,34 @@
+"""Production refuses to start with a secret that everybody knows, and migrations are complete."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from django.core.management import call_command
+
+
+@pytest.mark.parametrize("secret", ["", "short", "insecure-development-key-" + "x" * 40])
+def test_production_needs_a_secret(secret):
+    environment = {**os.environ, "DEBUG": "0", "SECRET_KEY": secret}
+    run = subprocess.run([sys.executable, "manage.py", "check"], env=environment, capture_output=True, text=True)
+    assert run.returncode
+    assert "SECRET_KEY: set it to a long random string" in run.stderr
+
+
+@pytest.mark.django_db
+def test_migrations_are_complete():
+    call_command("makemigrations", check=True, dry_run=True, verbosity=0)
+
+
+def test_the_web_app_needs_no_torch():
+    code = "import django, sys; django.setup(); import webapp.asgi, webapp.urls; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "webapp.settings"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+def test_the_trainer_needs_no_django():
+    code = (
+        "import sys, trainer.cli, trainer.rounds, trainer.distill, trainer.pretrain; sys.exit('django' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,119 @@
+"""Submitting, skipping and undoing: what was acknowledged is kept once, and only once."""
+
+import json
+
+import pytest
+
+from webapp.labelling.models import GroupDecision, Label, LabelEvent
+
+ALL_LIKED = {"0": True, "1": True, "2": False, "3": True}
+
+
+@pytest.fixture
+def post(client, ann):
+    client.force_login(ann)
+
+    def send(path, body):
+        return client.post(f"/p/stars/{path}", json.dumps(body), content_type="application/json")
+
+    return send
+
+
+def test_it_works(post, ready, client):
+    (group,) = ready()
+    assert client.get("/p/stars/groups/next/").json()["groups"][0]["group"] == group.pk
+    answer = post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "seconds": 3.5, "key": "a"})
+    assert answer.status_code == 200
+    assert answer.json()["session"] == {"groups": 1, "images": 4}
+    assert [label.liked for label in Label.objects.order_by("generation__position")] == [True, True, False, True]
+    group.refresh_from_db()
+    assert group.state == "done"
+
+
+def test_a_replay_is_kept_once(post, ready):
+    (group,) = ready()
+    body = {"labels": ALL_LIKED, "seconds": 1, "key": "a"}
+    for _ in range(3):
+        assert post(f"groups/{group.pk}/submit/", body).status_code == 200
+    assert Label.objects.count() == LabelEvent.objects.count() == 4
+
+
+def test_the_same_key_with_another_answer_is_a_conflict(post, ready):
+    (group,) = ready()
+    post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "key": "a"})
+    answer = post(f"groups/{group.pk}/submit/", {"labels": {**ALL_LIKED, "0": False}, "key": "a"})
+    assert answer.status_code == 409
+    assert "idempotency_key" in answer.json()["error"]
+    assert Label.objects.get(generation__position=0).liked is True
+
+
+def test_a_second_decision_is_a_conflict(post, ready):
+    (group,) = ready()
+    post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "key": "a"})
+    assert post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "key": "b"}).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"labels": {"0": True}, "key": "a"}, "image 2 is undecided"),
+        ({"labels": {**ALL_LIKED, "9": True}, "key": "a"}, "image 10"),
+        ({"labels": {**ALL_LIKED, "0": 1}, "key": "a"}, "labels: send an object"),
+        ({"labels": {**ALL_LIKED, "x": True}, "key": "a"}, "positions"),
+        ({"labels": ALL_LIKED, "key": ""}, "idempotency_key"),
+        ({"labels": ALL_LIKED, "key": "a", "seconds": "soon"}, "seconds"),
+        ([], "body"),
+    ],
+)
+def test_bad_input_names_the_field(post, ready, body, message):
+    (group,) = ready()
+    answer = post(f"groups/{group.pk}/submit/", body)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+    assert not Label.objects.exists()
+
+
+def test_a_skip_leaves_no_labels_and_never_comes_back(post, ready, client):
+    (group,) = ready()
+    client.get("/p/stars/groups/next/")
+    assert post(f"groups/{group.pk}/skip/", {"reason": "unclear", "key": "s"}).status_code == 200
+    assert not Label.objects.exists()
+    assert client.get("/p/stars/groups/next/").json()["groups"] == []
+    group.refresh_from_db()
+    assert group.state == "ready"
+
+
+def test_undo_gives_the_group_and_the_answer_back(post, ready):
+    first, second = ready(2)
+    for group in (first, second):
+        post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "key": str(group.pk)})
+    assert post("undo/", {}).json()["group"]["group"] == second.pk
+    answer = post("undo/", {}).json()
+    assert answer["group"]["group"] == first.pk
+    assert answer["labels"] == ALL_LIKED
+    assert not Label.objects.exists()
+    assert LabelEvent.objects.count() == 16  # history keeps what was given and what was taken back
+    first.refresh_from_db()
+    assert first.state == "ready"
+    assert post("undo/", {}).json()["group"] is None
+
+
+def test_after_an_undo_the_group_can_be_answered_differently(post, ready):
+    (group,) = ready()
+    post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "key": "a"})
+    post("undo/", {})
+    assert post(f"groups/{group.pk}/submit/", {"labels": {**ALL_LIKED, "0": False}, "key": "b"}).status_code == 200
+    assert Label.objects.get(generation__position=0).liked is False
+    assert GroupDecision.objects.count() == 1
+
+
+def test_an_oracle_may_label_too_and_a_persons_word_wins(post, ready, project):
+    from webapp.labelling.queries import labelled_groups, rewards
+    from webapp.labelling.services import record_oracle_labels
+
+    (group,) = ready()
+    verdicts = [{"score": 0.25, "liked": False, "reason": "x"}] * 4
+    record_oracle_labels(group.pk, "demo", verdicts)
+    assert rewards(labelled_groups(project).get()) == [0.25] * 4
+    post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "key": "a"})
+    assert rewards(labelled_groups(project).get()) == [1, 1, 0, 1]

@@ -1,0 +1,25 @@
+"""Put trained demo weights where the product ships them: fp16 safetensors under models/, with the world's prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from trainer.export import export_lora
+from trainer.files import write_json
+from trainer.scenes.prompts import all_prompts
+
+
+def release_base(source: Path, target: Path) -> None:
+    """A pipeline folder in fp16, and prompts.json as the web app's seed command reads it."""
+    pipeline = StableDiffusion3Pipeline.from_pretrained(source, torch_dtype=torch.float32)
+    pipeline.to(torch.float16).save_pretrained(target)
+    rows = [{"prompt": p.prompt, "split": p.split, "metadata": p.metadata} for p in all_prompts()]
+    write_json(target / "prompts.json", rows)
+
+
+def release_student(model: Path, source: Path, target: Path) -> None:
+    """A student's LoRA in fp16."""
+    export_lora(model, source, target)
