@@ -51,7 +51,11 @@ def configure(app: Celery) -> Celery:
 @functools.cache
 def producer() -> Celery:
     """A Celery app that only sends."""
-    return configure(Celery("likestep"))
+    app = configure(Celery("likestep"))
+    # A request must not wait for a broker that is down: the row is committed, and housekeeping sends it later.
+    patience = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, **patience}
+    return app
 
 
 def send(kind: str, row_id: int) -> bool:

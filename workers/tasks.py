@@ -11,6 +11,7 @@ import socket
 import threading
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import close_old_connections
 from django.utils import timezone
 from PIL import Image
@@ -30,7 +31,7 @@ from workers.app import app
 from workers.models import device, sampler
 
 log = logging.getLogger(__name__)
-HEARTBEAT_SECONDS = 5
+HEARTBEAT_SECONDS = min(5.0, settings.LIKESTEP_STALE_SECONDS / 4)
 REQUEUE_AFTER = timedelta(seconds=30)
 
 

@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Count, F, OuterRef, Subquery
 from django.db.models.functions import Coalesce
@@ -29,7 +30,7 @@ from webapp.labelling.models import (
 )
 
 LEASE = timedelta(minutes=10)
-GENERATION_STALE = timedelta(minutes=5)
+GENERATION_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)  # generating does not beat
 MOST_ATTEMPTS = 3
 MOST_LEASES = 4  # a person's page holds one group and prefetches two
 RACES = 5  # tries before a person who lost every race is told that nothing waits

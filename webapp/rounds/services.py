@@ -21,7 +21,7 @@ from webapp.labelling import queries as labelling
 from webapp.labelling.services import supersede_groups
 from webapp.rounds.models import OPEN, ModelVersion, RoundMetric, RoundState, TrainingRound, VersionStatus
 
-HEARTBEAT_STALE = timedelta(seconds=60)
+HEARTBEAT_STALE = timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)
 MOST_ATTEMPTS = 5
 
 

@@ -1,0 +1,116 @@
+"""Each task as a function, and the loop they make: generate, label, train, generate from the new version."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from trainer.sampler import load_trajectory
+from webapp import paths
+from webapp.campaigns.models import LabelSource
+from webapp.labelling import services as labelling
+from webapp.labelling.models import Group, Label
+from webapp.rounds import services as rounds
+from workers import tasks
+
+
+def generate(project):
+    groups = labelling.top_up(project.pk)
+    for group in groups:
+        tasks.generate_group(group.pk)
+    return Group.objects.filter(pk__in=[g.pk for g in groups])
+
+
+def label(project, user, groups):
+    for group in groups:
+        answer = {0: True, 1: False, 2: group.pk % 2 == 0}
+        labelling.submit_group(user, project, group.pk, answer, seconds=1, idempotency_key=str(group.pk))
+
+
+def test_a_generated_group_has_images_and_the_trajectory_that_made_them(project):
+    for group in generate(project):
+        assert group.state == "ready"
+        stored = load_trajectory(paths.data(group.trajectory_file))
+        assert stored.seeds == tuple(range(group.first_seed, group.first_seed + 3))
+        assert stored.prompt == group.prompt.text
+        for generation in group.generations.all():
+            assert Image.open(paths.data(generation.image)).size == (128, 128)
+
+
+def test_a_second_delivery_changes_nothing(project):
+    group = generate(project)[0]
+    tasks.generate_group(group.pk)
+    group.refresh_from_db()
+    assert (group.attempt, group.generations.count()) == (1, 3)
+
+
+def test_a_missing_model_is_reported_on_the_group(project):
+    project.model_dir = "/nowhere"
+    project.save()
+    group = generate(project)[0]
+    assert group.state == "queued"
+    assert "model_index.json" in group.error
+
+
+def test_an_oracle_labels_with_its_reason(project):
+    project.label_source = LabelSource.ORACLE
+    project.save()
+    group = generate(project)[0]
+    tasks.score_group(group.pk)
+    group.refresh_from_db()
+    assert group.state == "done"
+    assert Label.objects.filter(oracle="scenes", generation__group=group).count() == 3
+    assert "expected 1 star" in Label.objects.filter(generation__group=group).first().reason
+
+
+def test_from_labels_to_images_of_the_new_version(project, ann):
+    label(project, ann, generate(project))
+    training = rounds.start_round(project, {}, idempotency_key="k")
+    tasks.run_round(training.pk)
+    training.refresh_from_db()
+    assert training.error == ""
+    assert training.state == "done"
+    assert training.metrics.count() == 3
+    assert training.scores_before.keys() == training.scores_after.keys()
+    for which in ("before", "after"):
+        assert Image.open(paths.round_dir(training.pk) / "grid" / f"{which}.webp").height >= 128
+    version = training.result_version
+    card = json.loads((paths.model_version(version.path) / "version.json").read_text())
+    assert card["sha256"] == version.sha256
+    rounds.publish_version(project, version.pk)
+    groups = generate(project)
+    assert {g.version for g in groups} == {version}
+    assert {g.state for g in groups} == {"ready"}
+
+
+def test_a_round_that_cannot_learn_says_why(project, ann):
+    label(project, ann, generate(project))
+    for file in paths.data(f"trajectories/{project.pk}").iterdir():
+        file.write_bytes(b"broken")
+    training = rounds.start_round(project, {}, idempotency_key="k")
+    tasks.run_round(training.pk)
+    training.refresh_from_db()
+    assert training.state == "failed"
+    assert "cannot be read" in training.error or "damaged" in training.error
+
+
+def test_housekeeping_fills_the_queue_and_works_without_a_broker(project, monkeypatch):
+    sent = []
+    monkeypatch.setattr("webapp.broker.send", lambda kind, row: sent.append((kind, row)))
+    tasks.housekeeping()
+    assert project.groups.filter(state="queued").count() == project.ready_target
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_unreachable_broker_loses_nothing(tiny, settings):
+    from tests.workers.conftest import make_project
+    from webapp import broker
+
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    broker.producer.cache_clear()
+    try:
+        groups = labelling.top_up(make_project(tiny).pk)
+    finally:
+        broker.producer.cache_clear()
+    assert len(groups) == 3
+    assert Group.objects.filter(state="queued").count() == 3
