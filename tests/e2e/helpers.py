@@ -1,0 +1,55 @@
+"""What a person does in the browser, for every browser test."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PICTURES = Path("test-artifacts/screenshots")
+
+
+def picture(page, name: str) -> None:
+    """Keep a screenshot where a developer can look at it."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+
+
+def log_in(page, address: str, name: str, password: str) -> None:
+    """From the log-in page to the projects."""
+    page.goto(f"{address}/login/")
+    page.fill("#id_username", name)
+    page.fill("#id_password", password)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Your projects").wait_for()
+
+
+def rate_by_keyboard(page, likes) -> int:
+    """Rate the group on screen: `likes(position)` says which images; returns the group's number."""
+    grid = page.locator("#grid")
+    grid.locator("button").first.wait_for(timeout=90_000)
+    group = int(grid.get_attribute("data-group"))
+    page.keyboard.press("d")
+    for position in range(grid.locator("button").count()):
+        if likes(position):
+            page.keyboard.press(str(position + 1))
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "n => document.querySelector('#grid').dataset.group != n || !document.querySelector('#grid').children.length",
+        arg=str(group),
+    )
+    return group
+
+
+def wait_saved(page) -> None:
+    """Until the server has every answer."""
+    page.wait_for_function("() => document.querySelector('#status').dataset.waiting === '0'", timeout=30_000)

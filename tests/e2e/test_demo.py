@@ -1,0 +1,99 @@
+"""The whole loop as a newcomer meets it: the demo command, a browser, likes, a round, images of the new version."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.helpers import CHROMIUM, FLAGS, log_in, picture, rate_by_keyboard, wait_saved
+from tests.servers import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+# A small round: the demo's model and loop, few updates.
+SMALL = '{"updates": 4, "validate_every": 4, "validation_images": 14, "student_batch": 8, "prompts_per_update": 4}'
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("CI"), reason="no chromium; install Debian's package `chromium`"
+)
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """The demo as its command starts it: (address, passwords)."""
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE")
+    }
+    environment |= {"LIKESTEP_ROUND_SETTINGS": SMALL, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-u", "likestep", "demo", "--port", str(free_port()), "--data", str(tmp_path)]
+    process = subprocess.Popen(
+        [*command, "--this-python"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C stops" in line:
+            break
+    text = "".join(lines)
+    address = re.search(r"open (http\S+)", text)
+    assert address, text
+    yield address[1], dict(re.findall(r"log in as (\w+) with password (\S+)", text))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+
+
+def test_from_clicks_to_a_new_version(demo, monkeypatch):
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    from playwright.sync_api import sync_playwright
+
+    address, passwords = demo
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        log_in(page, address, "annotator", passwords["annotator"])
+        page.get_by_role("link", name="Rate images").click()
+        rated = []
+        for n in range(12):
+            if n == 1:
+                page.locator("#grid button").nth(7).wait_for(timeout=90_000)
+                page.keyboard.press("1")
+                picture(page, "rate")
+            rated.append(rate_by_keyboard(page, lambda position, n=n: (position + n) % 3 == 0))
+        wait_saved(page)
+        assert len(set(rated)) == 12
+        assert "12 groups, 96 images" in page.locator("#counter").text_content()
+
+        admin = browser.new_page(viewport={"width": 1280, "height": 860})
+        admin.context.clear_cookies()
+        log_in(admin, address, "admin", passwords["admin"])
+        admin.get_by_role("link", name="Dashboard").click()
+        picture(admin, "dashboard")
+        admin.get_by_role("link", name="Start a round").click()
+        picture(admin, "start")
+        admin.get_by_role("button", name="Start the round").click()
+        admin.locator("[data-state=running], [data-state=done]").wait_for(timeout=60_000)
+        picture(admin, "running")
+        admin.locator("[data-state=done]").wait_for(timeout=240_000)
+        for which in ("Images of the old version", "Images of the new version"):
+            assert admin.get_by_alt_text(which).evaluate("i => i.decode().then(() => i.naturalWidth)") > 128
+        admin.wait_for_timeout(1000)
+        picture(admin, "done")
+        admin.get_by_role("button", name="Publish version 2").click()
+        admin.get_by_text("Version 2 is published").wait_for()
+        picture(admin, "published")
+
+        phone = browser.new_page(viewport={"width": 390, "height": 844})
+        log_in(phone, address, "annotator", passwords["annotator"])
+        phone.goto(f"{address}/p/demo/annotate/")
+        # Groups that were on screen when the version was published may come first.
+        for _ in range(6):
+            phone.locator("#grid button").first.wait_for(timeout=120_000)
+            if phone.locator("#grid").get_attribute("data-version") == "2":
+                break
+            rate_by_keyboard(phone, lambda position: position == 0)
+        assert phone.locator("#grid").get_attribute("data-version") == "2"
+        picture(phone, "phone")
+        browser.close()
