@@ -22,7 +22,7 @@ from trainer.advantages import group_advantages, has_signal
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.data import load_groups, read_groups
-from trainer.evaluate import EVALUATION_SEED, Evaluation, evaluate, image_grid
+from trainer.evaluate import EVALUATION_SEED, Evaluation, evaluate, image_grid, sample_images
 from trainer.files import sha256_of, write_atomic, write_json
 from trainer.oracles import Oracle, get_oracle
 from trainer.roles import STUDENT_EMA
@@ -214,10 +214,16 @@ class _Round:
         noise = torch.randn((len(prompts), *self.trainer.backend.latent_shape), generator=generator)
         return self.trainer.sample(self.trainer.backend.encode(prompts), noise)
 
+    def _shown_prompts(self) -> list[dict]:
+        """The validation prompts in a fixed mixed order, so that the first few are of every kind."""
+        lines = list(self.spec.validation or self.spec.train_prompts)
+        random.Random(0).shuffle(lines)
+        return lines
+
     def _validate(self) -> Evaluation | None:
         if not (self.spec.validation and self.spec.validation_oracle and self.settings.validation_images):
             return None
-        lines = self.spec.validation
+        lines = self._shown_prompts()
         lines = [lines[i % len(lines)] for i in range(self.settings.validation_images)]
         rows = [ScenePrompt(m["prompt"], m.get("tag", ""), "validation", m) for m in lines]
         self.trainer.roles.use(STUDENT_EMA)
@@ -225,19 +231,19 @@ class _Round:
         return evaluate(self.trainer.backend, rows, oracle, steps=self.trainer.steps, bf16=self.trainer.bf16)
 
     def _keep_if_best(self, evaluation: Evaluation | None) -> None:
-        """Without a validation score the newest version is the best one there is."""
-        score = evaluation.scores["reward"] if evaluation else float(self.state.step)
+        """With a reward oracle the best validation score wins. Labels may ask for something that no oracle measures, so
+        there the newest version wins and the scores only inform."""
+        judged = evaluation is not None and self.oracle is not None
+        score = evaluation.scores["reward"] if judged else float(self.state.step)
         if score > self.state.best_score:
             self.state.best_score, self.state.best_step = score, self.state.step
             self.state.best_scores = evaluation.scores if evaluation else {}
             self.trainer.save_student(self.work / "best")
 
     def _save_grid(self, name: str) -> Path:
-        lines = (self.spec.validation or self.spec.train_prompts)[:GRID_IMAGES]
+        lines = self._shown_prompts()[:GRID_IMAGES]
         rows = [ScenePrompt(m["prompt"], "", "", m) for m in lines]
         self.trainer.roles.use(STUDENT_EMA)
-        from trainer.evaluate import sample_images
-
         images = sample_images(
             self.trainer.backend, [r.prompt for r in rows], steps=self.trainer.steps, first_seed=EVALUATION_SEED
         )
