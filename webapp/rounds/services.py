@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from datetime import timedelta
 from pathlib import Path
@@ -116,6 +117,9 @@ def write_spec(training: TrainingRound) -> Path:
     """Write the round's labelled groups and its RoundSpec as files; returns the spec's path. The groups of a round are
     fixed when it is first written: a resumed round learns from the same ones."""
     folder = paths.round_dir(training.pk)
+    if training.attempt == 1:
+        # Nobody ran it before, so what lies here is of another database.
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     spec_file, groups_file = folder / "spec.json", folder / "groups.jsonl"
     if spec_file.exists():
