@@ -1,0 +1,88 @@
+"""What TDM-R1 from the scene oracle adds to the demo student on test prompts, seed by seed.
+
+    python bench/oracle_gain.py --seeds 0 1 2 --minutes 20
+
+Training and validation prompts are disjoint from the test prompts. A seed's run is stopped at `--minutes` of training; the
+version that was best on validation is what is tested.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from trainer.backends import load_backend  # noqa: E402 - the repository is not installed
+from trainer.cli import MODEL, STUDENT  # noqa: E402
+from trainer.evaluate import evaluate  # noqa: E402
+from trainer.oracles import get_oracle  # noqa: E402
+from trainer.roles import STUDENT as ROLE  # noqa: E402
+from trainer.roles import Roles  # noqa: E402
+from trainer.rounds import RoundCancelled, RoundSpec, run_round  # noqa: E402
+from trainer.scenes.prompts import TAGS, evaluation_prompts, prompts  # noqa: E402
+from trainer.settings import TDMR1Settings  # noqa: E402
+
+
+def test_scores(lora: Path, per_tag: int) -> dict[str, float]:
+    """The LoRA's scores on test prompts at 4 steps without guidance."""
+    backend = load_backend(MODEL)
+    state, rank, alpha = backend.load_lora(lora)
+    roles = Roles(backend.transformer, backend.lora_targets, rank=rank, alpha=alpha, roles=(ROLE,))
+    roles.load_state_dict(ROLE, state)
+    rows = evaluation_prompts("test", per_tag, tags=TAGS)
+    return evaluate(backend, rows, get_oracle("scenes"), steps=4, bf16=True).scores
+
+
+def train(seed: int, minutes: float, updates: int, work: Path) -> Path:
+    """One run; returns the folder of its best version."""
+    settings = TDMR1Settings(seed=seed, updates=updates)
+    spec = RoundSpec(
+        model_dir=str(MODEL),
+        parent_dir=str(STUDENT),
+        work_dir=str(work),
+        output_dir=str(work / "version"),
+        train_prompts=[p.metadata for p in prompts("train", tags=TAGS)],
+        validation=[p.metadata for p in evaluation_prompts("validation", 24, tags=TAGS)],
+        validation_oracle="scenes",
+        reward_oracle="scenes",
+        settings=settings.to_json(),
+    )
+    deadline = time.monotonic() + 60 * minutes
+    try:
+        run_round(spec, should_stop=lambda: time.monotonic() > deadline)
+    except RoundCancelled:
+        pass
+    return work / "best"
+
+
+def main() -> None:
+    """Run every seed and print the table as Markdown and the rows as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--updates", type=int, default=150)
+    parser.add_argument("--per-tag", type=int, default=48)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "oracle-gain")
+    a = parser.parse_args()
+    before = test_scores(STUDENT, a.per_tag)
+    rows = []
+    for seed in a.seeds:
+        after = test_scores(train(seed, a.minutes, a.updates, a.work / str(seed)), a.per_tag)
+        rows.append({"seed": seed, "before": before["geneval"], "after": after["geneval"], "tags": after})
+        print(json.dumps(rows[-1]), flush=True)
+    print("\n| seed | before | after | gain |\n|---|---|---|---|")
+    for r in rows:
+        print(f"| {r['seed']} | {r['before']:.3f} | {r['after']:.3f} | {r['after'] - r['before']:+.3f} |")
+    gains = [r["after"] - r["before"] for r in rows]
+    spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
+    print(f"\ngain {statistics.mean(gains):+.3f}, standard deviation {spread:.3f} over {len(gains)} seeds")
+
+
+if __name__ == "__main__":
+    main()
