@@ -9,6 +9,7 @@ version that was best on validation is what is tested.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -54,10 +55,8 @@ def train(seed: int, minutes: float, updates: int, work: Path) -> Path:
         settings=settings.to_json(),
     )
     deadline = time.monotonic() + 60 * minutes
-    try:
+    with contextlib.suppress(RoundCancelled):
         run_round(spec, should_stop=lambda: time.monotonic() > deadline)
-    except RoundCancelled:
-        pass
     return work / "best"
 
 
