@@ -21,18 +21,18 @@ async function request(path, body) {
   if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
   const answer = await fetch(path, options);
   const text = await answer.text();
-  let data = {};
+  let data = null;
   try {
     data = JSON.parse(text);
   } catch {
-    // An error page; the status says enough.
+    // A log-in or error page. Only JSON says that something was kept.
   }
-  if (!answer.ok) {
-    const error = new Error(data.error || `The server answered ${answer.status}. Reload the page if this stays.`);
-    error.final = answer.status === 400 || answer.status === 404 || answer.status === 409;
-    throw error;
-  }
-  return data;
+  if (answer.ok && data && !answer.redirected) return data;
+  const advice = answer.status === 403 ? "Reload the page" : "Log in again or reload the page";
+  const error = new Error(data?.error || `The server did not take it (${answer.status}). ${advice}; your answers are kept.`);
+  error.answered = true;
+  error.final = data !== null && [400, 404, 409].includes(answer.status);
+  throw error;
 }
 
 const outbox = new Outbox(
@@ -42,13 +42,13 @@ const outbox = new Outbox(
       const done = await request(`${root.dataset.base}groups/${item.group}/${item.kind}/`, item.body);
       if (done.session) count(done.session);
     } catch (error) {
-      if (error.final) say(error.message);
+      if (error.answered) say(error.message);
       throw error;
     }
   },
   (box) => {
     const waiting = box.items.length;
-    $("status").textContent = box.offline ? `offline, ${waiting} waiting` : waiting ? "saving…" : "saved";
+    $("status").textContent = box.stuck ? `not saved yet, ${waiting} waiting` : waiting ? "saving…" : "saved";
     $("status").dataset.waiting = waiting;
   },
 );
@@ -102,7 +102,7 @@ function show(previous = {}) {
     fill();
     return;
   }
-  say("");
+  if (!outbox.stuck) say("");
   $("empty").hidden = true;
   $("prompt").textContent = group.prompt;
   marks = new Map(Object.entries(previous).map(([k, v]) => [Number(k), v]));
@@ -160,10 +160,21 @@ function all(value) {
   paint();
 }
 
+// Not crypto.randomUUID: browsers have that on HTTPS and localhost only.
+function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+}
+
 function leave(kind, body) {
-  const group = queue.shift();
+  const group = queue[0];
+  try {
+    outbox.add({ group: group.group, kind, body: { ...body, key: newKey() } });
+  } catch (error) {
+    say(`This browser cannot keep the answer (${error.message}). Allow storage for this site and submit again.`);
+    return;
+  }
+  queue.shift();
   seen.add(group.group);
-  outbox.add({ group: group.group, kind, body: { ...body, key: crypto.randomUUID() } });
   show();
   if (queue.length < 3) fill();
 }
@@ -188,7 +199,7 @@ function skip() {
 
 async function undo() {
   if (!(await outbox.settled())) {
-    say("You are offline. Undo works again when the answers are saved.");
+    say("Some answers are not saved yet. Undo works again when they are.");
     return;
   }
   try {

@@ -1,22 +1,32 @@
 // Answers on their way to the server, in order, kept in localStorage until the server has said that it has them.
-// Each carries an idempotency key, so sending one twice keeps it once.
+// Each carries an idempotency key, so sending one twice, or from two tabs, keeps it once. Each is an entry of its own:
+// tabs that shared one list would overwrite each other's answers.
 export class Outbox {
   // send(item) resolves when the server has the item, throws {final: true} when it refused it for good.
   constructor(name, send, onChange) {
-    this.name = `likestep-outbox-${name}`;
+    this.prefix = `likestep-outbox-${name}-`;
     this.send = send;
     this.onChange = onChange;
-    this.items = JSON.parse(localStorage.getItem(this.name) || "[]");
     this.busy = false;
-    this.offline = false;
+    this.stuck = false; // the last try failed; it is tried again
     window.addEventListener("online", () => this.flush());
     setInterval(() => this.flush(), 5000);
-    this.flush();
+    setTimeout(() => this.flush());
+  }
+
+  keys() {
+    return Object.keys(localStorage).filter((key) => key.startsWith(this.prefix)).sort();
+  }
+
+  get items() {
+    return this.keys().map((key) => JSON.parse(localStorage.getItem(key)));
   }
 
   add(item) {
-    this.items.push(item);
-    this.keep();
+    const time = String(Date.now()).padStart(15, "0");
+    const order = String(Math.floor(performance.now() * 10)).padStart(12, "0");
+    localStorage.setItem(`${this.prefix}${time}-${order}-${item.body.key}`, JSON.stringify(item));
+    this.onChange(this);
     this.flush();
   }
 
@@ -26,36 +36,35 @@ export class Outbox {
 
   // The server must have everything before an undo makes sense.
   async settled() {
-    while (this.items.length) {
+    while (this.keys().length) {
       await this.flush();
-      if (this.offline) return false;
+      if (this.stuck) return false;
       await new Promise((done) => setTimeout(done, 50));
     }
     return true;
-  }
-
-  keep() {
-    localStorage.setItem(this.name, JSON.stringify(this.items));
-    this.onChange(this);
   }
 
   async flush() {
     if (this.busy) return;
     this.busy = true;
     try {
-      while (this.items.length) {
+      for (let key = this.keys()[0]; key; key = this.keys()[0]) {
+        const text = localStorage.getItem(key);
+        if (text === null) continue; // another tab was told that it is saved
         try {
-          await this.send(this.items[0]);
+          await this.send(JSON.parse(text));
         } catch (error) {
           if (!error.final) {
-            this.offline = true;
+            this.stuck = true;
             this.onChange(this);
             return;
           }
+          // Refused for good: out of the queue, but not thrown away.
+          localStorage.setItem(key.replace("likestep-outbox-", "likestep-refused-"), text);
         }
-        this.offline = false;
-        this.items.shift();
-        this.keep();
+        this.stuck = false;
+        localStorage.removeItem(key);
+        this.onChange(this);
       }
     } finally {
       this.busy = false;

@@ -117,3 +117,34 @@ def test_an_oracle_may_label_too_and_a_persons_word_wins(post, ready, project):
     assert rewards(labelled_groups(project).get()) == [0.25] * 4
     post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "key": "a"})
     assert rewards(labelled_groups(project).get()) == [1, 1, 0, 1]
+
+
+def test_an_ended_session_is_said_and_never_looks_like_success(ready, client):
+    (group,) = ready()
+    answer = client.post(
+        f"/p/stars/groups/{group.pk}/submit/",
+        json.dumps({"labels": ALL_LIKED, "key": "a"}),
+        content_type="application/json",
+        headers={"accept": "application/json"},
+    )
+    assert answer.status_code == 401
+    assert "Log in again" in answer.json()["error"]
+    assert not Label.objects.exists()
+
+
+def test_losing_a_race_asks_to_try_again(post, ready, monkeypatch):
+    from django.db import IntegrityError
+
+    from webapp.labelling import services
+
+    (group,) = ready()
+
+    def lose(*args):
+        raise IntegrityError
+
+    monkeypatch.setattr(services, "_set_label", lose)
+    answer = post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "key": "a"})
+    assert answer.status_code == 503  # which the page sends again, unlike 409
+    monkeypatch.undo()
+    assert post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "key": "a"}).status_code == 200
+    assert Label.objects.count() == 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import wraps
 
-from django.contrib.auth.decorators import login_required
-from django.http import Http404
+from django.contrib.auth.views import redirect_to_login
+from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404
 
 from webapp.campaigns.models import Membership, Project, Role
@@ -35,14 +35,22 @@ def projects_of(user):
     return Project.objects.filter(memberships__user=user)
 
 
+def _log_in_first(request) -> HttpResponse:
+    """The log-in page for a person; 401 for a script, which would take the page it is sent to for an answer."""
+    if "application/json" in request.headers.get("Accept", ""):
+        return JsonResponse({"error": "Your session has ended. Log in again; your answers are kept."}, status=401)
+    return redirect_to_login(request.get_full_path())
+
+
 def member(needed: Role):
     """Decorator of a view with a `slug`: passes the Project on. Who has no part in it gets 404, so that a project's
     existence is not told either."""
 
     def decorate(view):
-        @login_required
         @wraps(view)
         def wrapper(request, slug: str, *args, **kwargs):
+            if not request.user.is_authenticated:
+                return _log_in_first(request)
             project = get_object_or_404(Project, slug=slug)
             if not may(request.user, project, needed):
                 raise Http404

@@ -45,6 +45,10 @@ class Conflict(LabellingError):
     """The same request was answered before with other content."""
 
 
+class Busy(LabellingError):
+    """Another request got in between; the same request may succeed when it is sent again."""
+
+
 # ---------------------------------------------------------------- generation
 
 
@@ -276,7 +280,7 @@ def submit_group(
     except IntegrityError as error:  # the same request twice at once: the other one won
         if (replay := _replayed(user, group_id, idempotency_key, plain)) is not None:
             return replay
-        raise Conflict("group: it could not be kept because of another request; try again") from error
+        raise Busy("group: it could not be kept because of another request; try again") from error
 
 
 def _replayed(user, group_id: int, key: str, plain: dict) -> GroupDecision | None:

@@ -131,4 +131,6 @@ def _body(request: HttpRequest) -> dict:
 
 
 def _refused(error: services.LabellingError) -> JsonResponse:
-    return JsonResponse({"error": str(error)}, status=409 if isinstance(error, services.Conflict) else 400)
+    # 503 is the only one that the page sends again.
+    status = {services.Conflict: 409, services.Busy: 503}.get(type(error), 400)
+    return JsonResponse({"error": str(error)}, status=status)
