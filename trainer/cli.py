@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import json
 import os
 import random
 import sys
 from pathlib import Path
 
-from trainer.files import write_atomic
-from trainer.settings import DistillSettings, Settings, TDMR1Settings
+from trainer.files import write_image
+from trainer.settings import AutoencoderSettings, DistillSettings, PretrainSettings, Settings, TDMR1Settings
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "demo"
 STUDENT = MODEL.with_name("demo-student")
@@ -58,14 +57,13 @@ def draw(a: argparse.Namespace) -> None:
 
 def autoencoder(a: argparse.Namespace) -> None:
     """Train the demo autoencoder."""
-    from trainer.autoencoder import AutoencoderSettings, train_autoencoder
+    from trainer.autoencoder import train_autoencoder
 
     print(json.dumps(train_autoencoder(_settings(a, AutoencoderSettings), a.work, a.work / "vae"), indent=1))
 
 
 def pretrain(a: argparse.Namespace) -> None:
     """Train the demo base model by flow matching on drawn scenes."""
-    from trainer.pretrain import PretrainSettings
     from trainer.pretrain import pretrain as run
 
     print(json.dumps(run(_settings(a, PretrainSettings), a.vae, a.work, a.work / "model")))
@@ -121,28 +119,22 @@ def generate(a: argparse.Namespace) -> None:
     sampler = Sampler(a.model, device=a.device)
     sampler.use_version(None if a.base else a.student)
     group = sampler.sample_group(a.prompt, range(a.seed, a.seed + a.count))
-    data = io.BytesIO()
-    image_grid(group.images, a.columns).save(data, Path(a.output).suffix.lstrip(".") or "png")
-    write_atomic(Path(a.output), data.getvalue())
+    path = Path(a.output)
+    write_image(path, image_grid(group.images, a.columns), path.suffix.lstrip(".") or "png")
 
 
 def evaluate(a: argparse.Namespace) -> None:
     """Score the base or a student on held-out prompts."""
-    from trainer.backends import load_backend
     from trainer.evaluate import evaluate as run
     from trainer.evaluate import image_grid
     from trainer.oracles import get_oracle
-    from trainer.roles import STUDENT as ROLE
-    from trainer.roles import Roles
+    from trainer.sampler import Sampler
     from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts
 
-    backend = load_backend(a.model, device=a.device)
-    if not a.base:
-        state, rank, alpha = backend.load_lora(a.student)
-        roles = Roles(backend.transformer, backend.lora_targets, rank=rank, alpha=alpha, roles=(ROLE,))
-        roles.load_state_dict(ROLE, state)
+    sampler = Sampler(a.model, device=a.device)
+    sampler.use_version(None if a.base else a.student)
     rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
-    result = run(backend, rows, get_oracle("demo"), steps=a.steps, guidance=a.guidance, bf16=a.bf16)
+    result = run(sampler.backend, rows, get_oracle("demo"), steps=a.steps, guidance=a.guidance, bf16=a.bf16)
     if a.picture:
         shown = [i for k, i in enumerate(result.images) if k % a.per_tag < 8]
         image_grid(shown, min(8, a.per_tag)).save(a.picture)
@@ -166,12 +158,13 @@ def export(a: argparse.Namespace) -> None:
 
 def release(a: argparse.Namespace) -> None:
     """Copy trained demo weights to models/ in fp16."""
-    from trainer.release import release_base, release_student
+    from trainer.export import export_lora
+    from trainer.release import release_base
 
     if a.base:
         release_base(a.base, MODEL)
     if a.from_student:
-        release_student(MODEL, a.from_student, STUDENT)
+        export_lora(MODEL, a.from_student, STUDENT)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -179,8 +172,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(function, name: str | None = None) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name or function.__name__, help=function.__doc__, description=function.__doc__)
+    def command(function) -> argparse.ArgumentParser:
+        sub = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
         sub.set_defaults(run=function)
         return sub
 
@@ -201,24 +194,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--columns", type=int, default=8)
     sub.add_argument("--seed", type=int, default=0)
 
-    # The classes of these two import torch, which --help need not wait for.
-    if sys.argv[1:2] == ["autoencoder"]:
-        from trainer.autoencoder import AutoencoderSettings
+    sub = command(autoencoder)
+    work_option(sub, "autoencoder")
+    _add_settings(sub, AutoencoderSettings)
 
-        sub = command(autoencoder)
-        work_option(sub, "autoencoder")
-        _add_settings(sub, AutoencoderSettings)
-    else:
-        command(autoencoder)
-    if sys.argv[1:2] == ["pretrain"]:
-        from trainer.pretrain import PretrainSettings
-
-        sub = command(pretrain)
-        work_option(sub, "pretrain")
-        sub.add_argument("--vae", type=Path, default=RUNS / "autoencoder" / "vae")
-        _add_settings(sub, PretrainSettings)
-    else:
-        command(pretrain)
+    sub = command(pretrain)
+    work_option(sub, "pretrain")
+    sub.add_argument("--vae", type=Path, default=RUNS / "autoencoder" / "vae")
+    _add_settings(sub, PretrainSettings)
 
     sub = command(distill)
     model_options(sub, student=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
+from trainer.files import append_line
 from trainer.roles import TDM_ROLES
 from trainer.settings import DistillSettings
 from trainer.tdm_r1 import TDMR1
@@ -60,8 +60,7 @@ def distill(
             updates = (step + 1) * settings.updates_per_rollout
             line = {"updates": updates, "seconds": round(seconds), **{k: round(v, 5) for k, v in metrics.items()}}
             bar.set_postfix(student=f"{metrics['student']:.4f}", fake=f"{metrics['fake']:.4f}")
-            with (work / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
+            append_line(work / "log.jsonl", line)
         if now - saved > save_seconds or step + 1 == rollouts:
             save_checkpoint(
                 work / "checkpoint",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from trainer.autoencoder import to_tensor
+from trainer.files import sha256_of, write_atomic
 from trainer.scenes.draw import draw, sample_scene
 from trainer.scenes.prompts import sample_training_prompt
 
@@ -20,7 +20,7 @@ SHARD_SIZE = 4096
 
 def fingerprint(folder: Path) -> str:
     """SHA-256 of a saved model's weight file; latents are only valid for the autoencoder that made them."""
-    return hashlib.sha256((folder / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
+    return sha256_of(folder / "diffusion_pytorch_model.safetensors")
 
 
 @torch.no_grad()
@@ -44,11 +44,8 @@ def ensure_shard(folder: Path, index: int, vae: AutoencoderKL, vae_hash: str, *,
         for start in range(0, SHARD_SIZE, 64):
             part = prompts[start : start + 64]
             parts.append(encode(vae, [draw(sample_scene(p.metadata, rng)) for p in part]).half())
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
         metadata = {"vae": vae_hash, "prompts": "\n".join(p.prompt for p in prompts)}
-        save_file({"latents": torch.cat(parts).contiguous()}, temporary, metadata=metadata)
-        temporary.rename(path)
+        write_atomic(path, save({"latents": torch.cat(parts).contiguous()}, metadata=metadata))
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         if metadata["vae"] != vae_hash:

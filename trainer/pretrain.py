@@ -8,9 +8,8 @@ from weights that already cooled down. Each batch is a function of (seed, step).
 from __future__ import annotations
 
 import copy
-import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -20,31 +19,11 @@ from tqdm import tqdm
 
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.demo_model import DemoModelSettings, build_pipeline, encode_text, tokenize
+from trainer.files import append_line
 from trainer.latents import SHARD_SIZE, ensure_shard, fingerprint
+from trainer.settings import PretrainSettings
 
 TRAINED = ("transformer", "text_encoder", "text_encoder_2")
-
-
-@dataclass(frozen=True)
-class PretrainSettings:
-    """Everything that decides the base model's weights, given its autoencoder."""
-
-    steps: int = 40_000
-    batch: int = 64
-    lr: float = 1e-3
-    muon: bool = True  # orthogonalised momentum for the blocks' matrices, AdamW for the rest
-    muon_lr: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: int = 300
-    decay_share: float = 0.3
-    dropout: float = 0.1  # share of prompts replaced by "" for guidance
-    time_mean: float = 0.4  # times are logit-normal(time_mean, 1)
-    ema: float = 0.999
-    shards_at_start: int = 16
-    steps_per_shard: int = 150
-    shards_at_most: int = 150
-    compile: bool = True
-    seed: int = 0
 
 
 def flow_matching_loss(velocity: torch.Tensor, x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -182,8 +161,7 @@ def pretrain(
                 "lr_factor": round(factor, 4),
             }
             bar.set_postfix(loss=f"{running:.4f}")
-            with (work / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
+            append_line(work / "log.jsonl", line)
         if now - saved > save_seconds or step + 1 == settings.steps:
             _save(work / "checkpoint", step + 1, settings, seconds, {**modules, **averages}, optimizers)
             _export(pipeline, averages, output)

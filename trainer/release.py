@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-from trainer.export import export_lora
 from trainer.files import write_json
 from trainer.scenes.prompts import all_prompts
 
@@ -18,8 +17,3 @@ def release_base(source: Path, target: Path) -> None:
     pipeline.to(torch.float16).save_pretrained(target)
     rows = [{"prompt": p.prompt, "split": p.split, "metadata": p.metadata} for p in all_prompts()]
     write_json(target / "prompts.json", rows)
-
-
-def release_student(model: Path, source: Path, target: Path) -> None:
-    """A student's LoRA in fp16."""
-    export_lora(model, source, target)

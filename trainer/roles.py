@@ -5,8 +5,7 @@ The moving averages are adapters of their own, so evaluating one never copies we
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from peft import LoraConfig
@@ -57,13 +56,6 @@ class Roles:
             layer._disable_adapters = role == TEACHER
             if role != TEACHER:
                 layer._active_adapter = [role]
-
-    @contextlib.contextmanager
-    def acting(self, role: str) -> Iterator[None]:
-        """`use(role)` for the block, without gradient."""
-        self.use(role)
-        with torch.no_grad():
-            yield
 
     def parameters(self, role: str) -> list[torch.nn.Parameter]:
         """The adapter's own tensors, in a fixed order."""

@@ -7,8 +7,6 @@ the groups are sampled from the current student and scored in the update.
 
 from __future__ import annotations
 
-import io
-import json
 import random
 import shutil
 import time
@@ -22,8 +20,8 @@ from trainer.advantages import group_advantages, has_signal
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.data import load_groups, read_groups
-from trainer.evaluate import EVALUATION_SEED, Evaluation, evaluate, image_grid, sample_images
-from trainer.files import sha256_of, write_atomic, write_json
+from trainer.evaluate import Evaluation, evaluate, image_grid, sample_images
+from trainer.files import append_line, sha256_of, write_image, write_json
 from trainer.oracles import Oracle, get_oracle
 from trainer.roles import STUDENT_EMA
 from trainer.scenes.prompts import ScenePrompt
@@ -241,16 +239,12 @@ class _Round:
             self.trainer.save_student(self.work / "best")
 
     def _save_grid(self, name: str) -> Path:
-        lines = self._shown_prompts()[:GRID_IMAGES]
-        rows = [ScenePrompt(m["prompt"], "", "", m) for m in lines]
+        prompts = [line["prompt"] for line in self._shown_prompts()[:GRID_IMAGES]]
         self.trainer.roles.use(STUDENT_EMA)
-        images = sample_images(
-            self.trainer.backend, [r.prompt for r in rows], steps=self.trainer.steps, first_seed=EVALUATION_SEED
-        )
-        data = io.BytesIO()
-        image_grid(images, 4).save(data, "WEBP", lossless=True)
-        write_atomic(self.work / "grid" / f"{name}.webp", data.getvalue())
-        return self.work / "grid" / f"{name}.webp"
+        images = sample_images(self.trainer.backend, prompts, steps=self.trainer.steps)
+        path = self.work / "grid" / f"{name}.webp"
+        write_image(path, image_grid(images, 4), "WEBP", lossless=True)
+        return path
 
     def _finish(self) -> RoundResult:
         state, _, _ = self.trainer.backend.load_lora(self.work / "best")
@@ -283,8 +277,7 @@ class _Round:
 
     def _log(self, metrics: dict[str, float]) -> None:
         line = {"step": self.state.step, "seconds": round(self.state.seconds, 1), **metrics}
-        with (self.work / "log.jsonl").open("a") as log:
-            log.write(json.dumps(line) + "\n")
+        append_line(self.work / "log.jsonl", line)
 
     def _save(self) -> None:
         save_checkpoint(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from trainer.backends import Backend, Conditioning, load_backend
+from trainer.files import write_atomic
 from trainer.flow import guided, rollout, step_grid
 from trainer.roles import STUDENT, TEACHER, Roles
 from trainer.settings import SampleSettings
@@ -118,13 +118,9 @@ class StoredTrajectory:
 
 def save_trajectory(path: Path, group: SampledGroup, *, prompt: str, version: str) -> None:
     """Write a group's trajectories in fp16, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
     tensors = {"trajectory": group.trajectory.half().contiguous(), "sigmas": group.sigmas.contiguous()}
-    save_file(tensors, temporary, metadata={"prompt": prompt, "version": version, "seeds": json.dumps(group.seeds)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    metadata = {"prompt": prompt, "version": version, "seeds": json.dumps(group.seeds)}
+    write_atomic(path, save(tensors, metadata=metadata))
 
 
 def load_trajectory(path: Path) -> StoredTrajectory:

@@ -62,6 +62,41 @@ class SampleSettings(Settings):
 
 
 @dataclass(frozen=True)
+class AutoencoderSettings:
+    """Everything that decides the autoencoder's weights."""
+
+    steps: int = 5000
+    batch: int = 16
+    lr: float = 1e-3
+    kl_weight: float = 1e-3  # per latent element, against a mean absolute error in [-1, 1]
+    latent_channels: int = 8
+    channels: tuple[int, ...] = (16, 32, 64, 64)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """Everything that decides the base model's weights, given its autoencoder."""
+
+    steps: int = 40_000
+    batch: int = 64
+    lr: float = 1e-3
+    muon: bool = True  # orthogonalised momentum for the blocks' matrices, AdamW for the rest
+    muon_lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: int = 300
+    decay_share: float = 0.3
+    dropout: float = 0.1  # share of prompts replaced by "" for guidance
+    time_mean: float = 0.4  # times are logit-normal(time_mean, 1)
+    ema: float = 0.999
+    shards_at_start: int = 16
+    steps_per_shard: int = 150
+    shards_at_most: int = 150
+    compile: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class DistillSettings(Settings):
     """TDM: the base model into a first few-step student."""
 

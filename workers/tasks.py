@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ from django.db import close_old_connections
 from django.utils import timezone
 from PIL import Image
 
-from trainer.files import write_atomic
+from trainer.files import write_image
 from trainer.oracles import get_oracle
 from trainer.rounds import RoundCancelled, RoundSpec
 from trainer.rounds import run_round as train_round
@@ -62,9 +61,7 @@ def _sample(group: Group) -> list[tuple[int, int]]:
     trajectory = paths.data(paths.trajectory(group.project_id, group.pk))
     save_trajectory(trajectory, made, prompt=group.prompt.text, version=str(group.version_id))
     for i, image in enumerate(made.images):
-        data = io.BytesIO()
-        image.save(data, "WEBP", quality=95)
-        write_atomic(paths.data(paths.image(group.project_id, group.pk, i)), data.getvalue())
+        write_image(paths.data(paths.image(group.project_id, group.pk, i)), image, "WEBP", quality=95)
     return [image.size for image in made.images]
 
 

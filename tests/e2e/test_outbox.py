@@ -7,9 +7,8 @@ import sys
 import pytest
 
 from tests.e2e.helpers import CHROMIUM, FLAGS, log_in, rate_by_keyboard, wait_saved
-from tests.servers import free_port
+from tests.servers import database_url, free_port, wait_for
 from tests.webapp.conftest import make_ready
-from tests.workers.test_kill import test_database_url, wait_for
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
@@ -43,7 +42,7 @@ def address(tmp_path):
         user=User.objects.create_user("ann", password=PASSWORD), project=project, role="annotator"
     )
     port = free_port()
-    environment = {**os.environ, "DATABASE_URL": test_database_url(), "DJANGO_SETTINGS_MODULE": "webapp.settings"}
+    environment = {**os.environ, "DATABASE_URL": database_url(), "DJANGO_SETTINGS_MODULE": "webapp.settings"}
     command = [
         sys.executable,
         "-m",

@@ -1,10 +1,12 @@
 """Every address against everybody: outsiders learn nothing, not even that a project exists."""
 
 import pytest
-from django.urls import get_resolver
+from django.urls import get_resolver, reverse
 
+from webapp import paths
 from webapp.campaigns.models import Role
 from webapp.campaigns.services import accept_invitation, create_project, invite
+from webapp.rounds.models import TrainingRound
 
 EVERYBODY, MEMBERS, REVIEWERS, ADMINS = range(4)
 # address → (method, who may)
@@ -39,13 +41,11 @@ def test_every_address_has_a_row():
 
 @pytest.fixture
 def address(project, ready, ann):
-    from webapp.rounds.models import TrainingRound
-
     (group,) = ready()
     training = TrainingRound.objects.create(
         project=project, number=1, base_version=project.active_version, idempotency_key="k", state="failed"
     )
-    folder = __import__("webapp.paths", fromlist=["paths"]).round_dir(training.pk) / "grid"
+    folder = paths.round_dir(training.pk) / "grid"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "before.webp").write_bytes(b"x")
     arguments = {
@@ -58,8 +58,6 @@ def address(project, ready, ann):
         "round-grid": [1, "before"],
         "decide-version": [project.active_version_id],
     }
-    from django.urls import reverse
-
     return lambda name: reverse(name, args=["stars", *arguments.get(name, [])])
 
 

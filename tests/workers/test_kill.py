@@ -4,12 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from django.db import connection
 
+from tests.servers import database_url, wait_for
 from tests.workers.conftest import make_project
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
@@ -22,27 +20,6 @@ from workers import tasks
 STALE_SECONDS = 4
 
 
-def test_database_url():
-    """The address of the database that this test uses, for other processes."""
-    name = connection.settings_dict["NAME"]
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{name}"
-    parts = urlsplit(os.environ["DATABASE_URL"])
-    return urlunsplit(parts._replace(path=f"/{name}"))
-
-
-test_database_url.__test__ = False
-
-
-def wait_for(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.2)
-    return False
-
-
 @pytest.fixture
 def worker(tmp_path):
     started = []
@@ -50,7 +27,7 @@ def worker(tmp_path):
     def start():
         environment = {
             **os.environ,
-            "DATABASE_URL": test_database_url(),
+            "DATABASE_URL": database_url(),
             "LIKESTEP_STALE_SECONDS": str(STALE_SECONDS),
             "DJANGO_SETTINGS_MODULE": "webapp.settings",
         }

@@ -21,9 +21,6 @@ class Conditioning:
     def __len__(self) -> int:
         return len(self.embeds)
 
-    def __getitem__(self, index) -> Conditioning:
-        return Conditioning(self.embeds[index], self.pooled[index])
-
     def repeat(self, times: int) -> Conditioning:
         """Each row `times` times, neighbours together: (B·times, …)."""
         return Conditioning(self.embeds.repeat_interleave(times, 0), self.pooled.repeat_interleave(times, 0))

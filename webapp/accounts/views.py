@@ -7,6 +7,7 @@ from django.contrib.auth.forms import UserCreationForm
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from webapp.accounts.models import User
@@ -50,7 +51,7 @@ def people(request: HttpRequest, project: Project) -> HttpResponse:
         role = request.POST.get("role", "")
         if role not in Role.values:
             raise Http404
-        link = request.build_absolute_uri(f"/join/{services.invite(project, role, request.user)}/")
+        link = request.build_absolute_uri(reverse("join", args=[services.invite(project, role, request.user)]))
     context = {
         "project": project,
         "members": project.memberships.select_related("user").order_by("user__username"),

@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.utils import timezone
 
-from webapp.campaigns.models import Invitation, LabelSource, Membership, Project, Prompt, Role, Split
+from webapp.campaigns.models import Invitation, Membership, Project, Prompt, Role, Split
 from webapp.rounds.models import ModelVersion, VersionStatus
 
 INVITATION = timedelta(days=7)
@@ -51,12 +51,6 @@ def add_prompts(project: Project, rows: list[dict]) -> int:
     before = project.prompts.count()
     Prompt.objects.bulk_create(made, ignore_conflicts=True, batch_size=500)
     return project.prompts.count() - before
-
-
-def label_source(value: str, oracle: str) -> None:
-    """Raises CampaignError when an oracle is needed and none is named."""
-    if value != LabelSource.PEOPLE and not oracle:
-        raise CampaignError("oracle: name one (scenes, ocr or demo) or let people label")
 
 
 def token_hash(token: str) -> str:

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from webapp.accounts.permissions import RANK, member, projects_of, role_in
+from webapp.accounts.permissions import may, member, projects_of, role_in
 from webapp.campaigns.models import Project, Role
 from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState
@@ -18,7 +18,7 @@ from webapp.rounds.models import OPEN, VersionStatus
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """The person's projects."""
-    rows = [(p, RANK[role_in(request.user, p)] >= RANK[Role.REVIEWER]) for p in projects_of(request.user)]
+    rows = [(p, may(request.user, p, Role.REVIEWER)) for p in projects_of(request.user)]
     return render(request, "dashboard/home.html", {"projects": rows, "page": "home"})
 
 

@@ -268,12 +268,10 @@ def submit_group(
             )
             for position, liked in answer.items():
                 _set_label(generations[position], user, liked)
-            group.decisions = F("decisions") + 1
-            group.save(update_fields=["decisions"])
-            group.refresh_from_db()
+            group.decisions += 1  # the row is locked
             if group.state == GroupState.READY and group.decisions >= project.overlap:
                 states.move(states.GROUP_MOVES, group, GroupState.DONE)
-                group.save(update_fields=["state"])
+            group.save(update_fields=["decisions", "state"])
             Lease.objects.filter(group=group, user=user).delete()
             events.publish(project.pk, "labels")
             return decision

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from datetime import timedelta
@@ -14,6 +13,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
 
+from trainer.files import write_atomic, write_json
 from trainer.settings import SettingsError, TDMR1Settings
 from webapp import events, paths, states
 from webapp.campaigns.models import Project, Split
@@ -38,9 +38,7 @@ def check_settings(values: dict) -> dict:
         raise RoundError(str(error)) from error
 
 
-def start_round(
-    project: Project, values: dict, *, idempotency_key: str, user=None, base_version: ModelVersion | None = None
-) -> TrainingRound:
+def start_round(project: Project, values: dict, *, idempotency_key: str, user=None) -> TrainingRound:
     """Queue a round from the active version. The same key returns the round it started before.
 
     Raises RoundError when one is open already, when settings are wrong or when no labelled group has signal.
@@ -49,11 +47,10 @@ def start_round(
     if done is not None:
         return done
     chosen = check_settings({**project.round_settings, **values})
-    base = base_version or project.active_version
+    base = project.active_version
     if base is None:
         raise RoundError("base version: the project has none; publish a version first")
-    usable = sum(labelling.has_signal(labelling.rewards(g)) for g in labelling.labelled_groups(project))
-    if not usable:
+    if not any(labelling.has_signal(labelling.rewards(g)) for g in labelling.labelled_groups(project)):
         raise RoundError("labels: no group has both a liked and a disliked image yet; rate some groups first")
     try:
         with transaction.atomic():
@@ -136,7 +133,7 @@ def write_spec(training: TrainingRound) -> Path:
             "rewards": labelling.rewards(group),
         }
         lines.append(json.dumps(line))
-    _write(groups_file, "\n".join(lines) + "\n")
+    write_atomic(groups_file, ("\n".join(lines) + "\n").encode())
     TrainingRound.objects.filter(pk=training.pk).update(groups_used=len(lines))
     spec = {
         "model_dir": project.model_dir,
@@ -149,22 +146,13 @@ def write_spec(training: TrainingRound) -> Path:
         "groups_file": str(groups_file),
         "settings": training.settings,
     }
-    _write(spec_file, json.dumps(spec, indent=1))
+    write_json(spec_file, spec)
     return spec_file
 
 
 def _lines(project: Project, split: str) -> list[dict]:
     rows = project.prompts.filter(split=split).order_by("pk").values_list("text", "metadata")
     return [{**metadata, "prompt": text} for text, metadata in rows]
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 @transaction.atomic
@@ -284,8 +272,3 @@ def start_due_rounds() -> list[TrainingRound]:
 def new_key() -> str:
     """An idempotency key for a form."""
     return uuid.uuid4().hex
-
-
-def shipped_student() -> str:
-    """Where the first version of a demo project lies."""
-    return str(settings.LIKESTEP_STUDENT_DIR)
