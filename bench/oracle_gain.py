@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -61,22 +63,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--updates", type=int, default=150)
-    parser.add_argument("--per-tag", type=int, default=48)
+    parser.add_argument("--updates", type=int, default=400)
+    parser.add_argument("--per-tag", type=int, default=96)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "oracle-gain")
     a = parser.parse_args()
+    torch.set_num_threads(a.threads)
     before = test_scores(STUDENT, a.per_tag)
     rows = []
     for seed in a.seeds:
         after = test_scores(train(seed, a.minutes, a.updates, a.work / str(seed)), a.per_tag)
-        rows.append({"seed": seed, "before": before["geneval"], "after": after["geneval"], "tags": after})
+        rows.append({"seed": seed, "before": before, "after": after})
         print(json.dumps(rows[-1]), flush=True)
-    print("\n| seed | before | after | gain |\n|---|---|---|---|")
-    for r in rows:
-        print(f"| {r['seed']} | {r['before']:.3f} | {r['after']:.3f} | {r['after'] - r['before']:+.3f} |")
-    gains = [r["after"] - r["before"] for r in rows]
-    spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
-    print(f"\ngain {statistics.mean(gains):+.3f}, standard deviation {spread:.3f} over {len(gains)} seeds")
+    for score in ("geneval", "strict", "reward"):
+        print(f"\n{score}\n| seed | before | after | gain |\n|---|---|---|---|")
+        for r in rows:
+            b, c = r["before"][score], r["after"][score]
+            print(f"| {r['seed']} | {b:.3f} | {c:.3f} | {c - b:+.3f} |")
+        gains = [r["after"][score] - r["before"][score] for r in rows]
+        spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
+        print(f"gain {statistics.mean(gains):+.3f}, standard deviation {spread:.3f} over {len(gains)} seeds")
 
 
 if __name__ == "__main__":

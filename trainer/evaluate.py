@@ -61,7 +61,7 @@ def sample_images(
         part = prompts[start : start + batch]
         noise = initial_noise(range(first_seed + start, first_seed + start + len(part)), backend.latent_shape)
         points = sample_latents(backend, backend.encode(part), noise, grid, guidance=guidance, bf16=bf16)
-        images += backend.decode(points[:, -1])
+        images += backend.decode(points[:, -1], bf16=bf16)
     return images
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from trainer.backends import load_backend
 
 
@@ -20,5 +22,6 @@ def export_merged(model_dir: Path, version_dir: Path, output: Path) -> Path:
     pipeline.load_lora_weights(version_dir)
     pipeline.fuse_lora(components=["transformer"])
     pipeline.unload_lora_weights()
+    pipeline.vae.to(memory_format=torch.contiguous_format)  # safetensors stores no other
     pipeline.save_pretrained(output)
     return output

@@ -45,10 +45,10 @@ def renoise(x_s: torch.Tensor, s: torch.Tensor, tau: torch.Tensor, eps: torch.Te
     return like(a, x_s) * x_s + like(b, x_s) * eps
 
 
-def sample_tau(s: torch.Tensor, shift: float, *, gap: float, low: float = 0.0, generator=None) -> torch.Tensor:
-    """Levels to re-noise to, (B,): uniform in un-shifted time on `(max(unshift(s) + gap, unshift(low)), 1]`."""
+def sample_tau(s: torch.Tensor, shift: float, *, gap: float, u: torch.Tensor, low: float = 0.0) -> torch.Tensor:
+    """Levels to re-noise to, (B,), from `u` (B,) uniform on [0, 1): uniform in un-shifted time on
+    `(max(unshift(s) + gap, unshift(low)), 1]`."""
     start = torch.maximum(unshift_time(s, shift) + gap, unshift_time(torch.full_like(s, low), shift)).clamp_max(1)
-    u = torch.rand(s.shape, generator=generator, dtype=torch.float32).to(s.device)
     return shift_time(1 - u * (1 - start), shift)
 
 

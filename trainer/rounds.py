@@ -1,12 +1,13 @@
 """One training round: a version and labelled groups (or an oracle) in, a better version out.
 
 Every update: groups with rewards → advantages → surrogate by group preference; then the student follows on fresh prompts.
-With stored labels the surrogate makes several updates over the labelled groups before each student update; with an oracle
-the groups are sampled from the current student and scored in the update.
+With stored labels the groups are drawn from the labelled ones; with an oracle they are sampled from the current student and
+scored in the update.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import time
@@ -15,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from trainer.advantages import group_advantages, has_signal
 from trainer.backends import load_backend
@@ -26,6 +29,7 @@ from trainer.oracles import Oracle, get_oracle
 from trainer.roles import STUDENT_EMA
 from trainer.scenes.prompts import ScenePrompt
 from trainer.settings import TDMR1Settings
+from trainer.shares import Part, Share, gather_rows
 from trainer.tdm_r1 import TDMR1, Groups
 
 GRID_IMAGES = 16
@@ -120,20 +124,34 @@ class _Round:
         self.work.mkdir(parents=True, exist_ok=True)
         self.store = load_groups(read_groups(Path(spec.groups_file))) if spec.groups_file else None
         self.oracle: Oracle | None = get_oracle(spec.reward_oracle) if spec.reward_oracle else None
-        self.trainer = TDMR1(load_backend(spec.model_dir, device=device), self.settings, parent=Path(spec.parent_dir))
+        accelerator = Accelerator(cpu=device == "cpu")
+        self.accelerator, self.share, self.main = accelerator, Share.of(accelerator), accelerator.is_main_process
+        if self.settings.prompts_per_update % self.share.processes:
+            raise ValueError(
+                f"prompts_per_update: {self.settings.prompts_per_update} groups cannot be dealt out evenly to "
+                f"{self.share.processes} processes; use a multiple of that"
+            )
+        own = str(accelerator.device) if self.share.processes > 1 else device
+        backend = load_backend(spec.model_dir, device=own)
+        self.trainer = TDMR1(backend, self.settings, parent=Path(spec.parent_dir), accelerator=accelerator)
+        by_tag: dict[str, list[dict]] = {}
+        for line in spec.train_prompts:
+            by_tag.setdefault(line.get("tag", ""), []).append(line)
+        self.pools = list(by_tag.values())
         self.state = self._resume()
 
     def run(self) -> RoundResult:
         if self.state.step == 0 and not self.state.scores_before:
             self._report("validate", {})
             before = self._validate()
-            self._save_grid("before")
+            if self.main:
+                self._save_grid("before")
             self.state.scores_before = before.scores if before else {}
             self._keep_if_best(before)
             self._save()
         saved = time.monotonic()
         while self.state.step < self.settings.updates:
-            if self.should_stop():
+            if self._told_to_stop():
                 self._save()
                 raise RoundCancelled(f"stopped after {self.state.step} of {self.settings.updates} updates")
             started = time.monotonic()
@@ -150,7 +168,16 @@ class _Round:
             if time.monotonic() - saved > self.save_seconds or self.state.step == self.settings.updates:
                 self._save()
                 saved = time.monotonic()
-        return self._finish()
+        if self.main:
+            self._finish()
+        self.accelerator.wait_for_everyone()
+        card = json.loads((self.output / "version.json").read_text())
+        return RoundResult(**{name: card[name] for name in RoundResult.__dataclass_fields__})
+
+    def _told_to_stop(self) -> bool:
+        """The main process decides for all, so that none waits for another that has left."""
+        answer = [self.main and self.should_stop()]
+        return broadcast_object_list(answer)[0]
 
     def _update(self, step: int) -> dict[str, float]:
         """Sample, fake, surrogate, student; the fake is trained inside the student's update."""
@@ -158,58 +185,73 @@ class _Round:
         rng = random.Random(f"round-{s.seed}-{step}")
         generator = torch.Generator().manual_seed(s.seed * 1_000_003 + step)
         if self.store is None:
-            metrics, trajectory, prompts = self._on_policy(rng, generator)
+            metrics, trajectory, prompts, part = self._on_policy(rng, generator)
         else:
             metrics = self._from_labels(generator)
-            prompts = [row["prompt"] for row in self._prompts(rng, s.student_batch)]
-            trajectory = self._rollout(prompts, generator)
+            part = self.share.part(s.student_batch)
+            everyone = [row["prompt"] for row in self._prompts(rng, s.student_batch)]
+            prompts = [everyone[i] for i in part.index.tolist()]
+            trajectory = self._rollout(prompts, generator, part)
         conditioning = trainer.backend.encode(prompts)
-        orders = torch.stack([torch.randperm(trainer.steps, generator=generator) for _ in prompts])
+        orders = part.pick(torch.stack([torch.randperm(trainer.steps, generator=generator) for _ in range(part.total)]))
         for k in range(min(s.steps_trained, trainer.steps)):
             j = orders[:, k].to(trainer.backend.device)
-            metrics |= trainer.student_update(trajectory, conditioning, j, generator)
+            metrics |= trainer.student_update(trajectory, conditioning, j, generator, part)
         return metrics
 
-    def _on_policy(self, rng: random.Random, generator) -> tuple[dict[str, float], torch.Tensor, list[str]]:
+    def _on_policy(self, rng: random.Random, generator) -> tuple[dict[str, float], torch.Tensor, list[str], Part]:
+        """Sample groups, score them and train the surrogate; returns what the student then trains on."""
         s, trainer = self.settings, self.trainer
-        rows = self._prompts(rng, s.prompts_per_update)
+        everyone = self._prompts(rng, s.prompts_per_update)
+        mine = self.share.part(len(everyone))
+        rows = [everyone[i] for i in mine.index.tolist()]
         lines = [row for row in rows for _ in range(s.group_size)]
         prompts = [line["prompt"] for line in lines]
-        trajectory = self._rollout(prompts, generator)
-        images = trainer.backend.decode(trajectory[:, -1])
-        verdicts = self.oracle.score(images, prompts, lines)
-        self.state.images_scored += len(images)
-        rewards = torch.tensor([v.score for v in verdicts]).reshape(len(rows), s.group_size)
+        owner = torch.arange(len(everyone)).repeat_interleave(s.group_size)  # of each image of the whole update
+        trajectory = self._rollout(prompts, generator, self.share.among(owner))
+        images = trainer.backend.decode(trajectory[:, -1], bf16=trainer.bf16)
+        scores = [v.score for v in self.oracle.score(images, prompts, lines)]
+        rewards = torch.tensor(scores, device=trainer.backend.device).reshape(len(rows), s.group_size)
+        rewards = gather_rows(self.accelerator, rewards).cpu()
+        self.state.images_scored += rewards.numel()
         advantages = group_advantages(rewards, torch.ones_like(rewards, dtype=torch.bool))
         loud = has_signal(advantages)
         self.state.silent_groups += int((~loud).sum())
         metrics = {"reward": rewards.mean().item(), "signal": loud.float().mean().item()}
         if loud.any():
             device = trainer.backend.device
-            kept = trajectory.unflatten(0, (len(rows), s.group_size))[loud.to(device)]
-            names = [row["prompt"] for row, is_loud in zip(rows, loud.tolist(), strict=True) if is_loud]
-            groups = Groups(kept, trainer.backend.encode(names), advantages[loud].to(device))
-            metrics |= trainer.surrogate_update(groups, generator)
-        chosen = torch.randperm(len(prompts), generator=generator)[: s.student_batch]
-        return metrics, trajectory[chosen.to(trajectory.device)], [prompts[i] for i in chosen.tolist()]
+            kept = trajectory.unflatten(0, (len(rows), s.group_size))[mine.pick(loud).to(device)]
+            names = [row["prompt"] for row, is_loud in zip(rows, mine.pick(loud).tolist(), strict=True) if is_loud]
+            part = self.share.among(loud.nonzero().flatten())
+            advantages = part.pick(advantages[loud]).to(device)
+            groups = Groups(kept, trainer.backend.encode(names), advantages, part)
+            for _ in range(s.surrogate_updates):
+                metrics |= trainer.surrogate_update(groups, generator)
+        chosen = torch.randperm(len(owner), generator=generator)[: s.student_batch]
+        part = self.share.among(owner[chosen])
+        # Positions of the chosen images among this process' own ones.
+        local = torch.searchsorted(self.share.among(owner).index, part.pick(chosen))
+        return metrics, trajectory[local.to(trajectory.device)], [prompts[i] for i in local.tolist()], part
 
     def _from_labels(self, generator) -> dict[str, float]:
         s, trainer = self.settings, self.trainer
         metrics: dict[str, float] = {}
         for _ in range(s.surrogate_updates):
             size = min(s.prompts_per_update, len(self.store))
-            batch = self.store.take(torch.randperm(len(self.store), generator=generator)[:size])
+            part = self.share.part(size)
+            batch = self.store.take(part.pick(torch.randperm(len(self.store), generator=generator)[:size]))
             device = trainer.backend.device
             conditioning = trainer.backend.encode(batch.prompts)
-            groups = Groups(batch.trajectory.to(device), conditioning, batch.advantages.to(device))
+            groups = Groups(batch.trajectory.to(device), conditioning, batch.advantages.to(device), part)
             metrics = trainer.surrogate_update(groups, generator)
         return metrics
 
     def _prompts(self, rng: random.Random, count: int) -> list[dict]:
-        return [rng.choice(self.spec.train_prompts) for _ in range(count)]
+        # Every tag as often as any other: a tag with many prompts is not more worth than one with few.
+        return [rng.choice(rng.choice(self.pools)) for _ in range(count)]
 
-    def _rollout(self, prompts: list[str], generator) -> torch.Tensor:
-        noise = torch.randn((len(prompts), *self.trainer.backend.latent_shape), generator=generator)
+    def _rollout(self, prompts: list[str], generator, part: Part) -> torch.Tensor:
+        noise = part.pick(torch.randn((part.total, *self.trainer.backend.latent_shape), generator=generator))
         return self.trainer.sample(self.trainer.backend.encode(prompts), noise)
 
     def _shown_prompts(self) -> list[dict]:
@@ -219,18 +261,20 @@ class _Round:
         return lines
 
     def _validate(self) -> Evaluation | None:
-        if not (self.spec.validation and self.spec.validation_oracle and self.settings.validation_images):
+        if not (self.main and self.spec.validation and self.spec.validation_oracle and self.settings.validation_images):
             return None
         lines = self._shown_prompts()
         lines = [lines[i % len(lines)] for i in range(self.settings.validation_images)]
         rows = [ScenePrompt(m["prompt"], m.get("tag", ""), "validation", m) for m in lines]
-        self.trainer.roles.use(STUDENT_EMA)
         oracle = get_oracle(self.spec.validation_oracle)
-        return evaluate(self.trainer.backend, rows, oracle, steps=self.trainer.steps, bf16=self.trainer.bf16)
+        with self.trainer.roles.merged(STUDENT_EMA):
+            return evaluate(self.trainer.backend, rows, oracle, steps=self.trainer.steps, bf16=self.trainer.bf16)
 
     def _keep_if_best(self, evaluation: Evaluation | None) -> None:
         """With a reward oracle the best validation score wins. Labels may ask for something that no oracle measures, so
         there the newest version wins and the scores only inform."""
+        if not self.main:
+            return
         judged = evaluation is not None and self.oracle is not None
         score = evaluation.scores["reward"] if judged else float(self.state.step)
         if score > self.state.best_score:
@@ -246,7 +290,7 @@ class _Round:
         write_image(path, image_grid(images, 4), "WEBP", lossless=True)
         return path
 
-    def _finish(self) -> RoundResult:
+    def _finish(self) -> None:
         state, _, _ = self.trainer.backend.load_lora(self.work / "best")
         self.trainer.roles.load_state_dict(STUDENT_EMA, state)
         after = self._save_grid("after")
@@ -268,18 +312,23 @@ class _Round:
         shutil.rmtree(self.output, ignore_errors=True)
         self.output.parent.mkdir(parents=True, exist_ok=True)
         fresh.rename(self.output)
-        return result
 
     def _report(self, phase: str, metrics: dict[str, float]) -> None:
+        if not self.main:
+            return
         done, total = self.state.step, self.settings.updates
         left = self.state.seconds / done * (total - done) if done else 0.0
         self.on_progress(Progress(phase, done, total, left, metrics))
 
     def _log(self, metrics: dict[str, float]) -> None:
+        if not self.main:
+            return
         line = {"step": self.state.step, "seconds": round(self.state.seconds, 1), **metrics}
         append_line(self.work / "log.jsonl", line)
 
     def _save(self) -> None:
+        if not self.main:
+            return
         save_checkpoint(
             self.work / "checkpoint",
             modules=self.trainer.parts(),

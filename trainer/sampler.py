@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save
 
-from trainer.backends import Backend, Conditioning, load_backend
+from trainer.backends import Backend, Conditioning, autocast, load_backend
 from trainer.files import write_atomic
 from trainer.flow import guided, rollout, step_grid
 from trainer.roles import STUDENT, TEACHER, Roles
@@ -22,11 +22,6 @@ from trainer.settings import SampleSettings
 def initial_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
     """One seed an image: (B, *shape), the same whatever the batch around it."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
-
-
-def autocast(device: torch.device, enabled: bool = True):
-    """bfloat16 autocast on the device; measured faster than fp32 on CPUs with AVX-512 BF16 and on GPUs."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 @torch.no_grad()

@@ -121,27 +121,36 @@ class TDMR1Settings(Settings):
     """One round of TDM-R1 (ALGORITHM.md names; the paper's values for SD3.5-M are in `paper()`)."""
 
     updates: int = option(60, "Student updates in the round.", low=1, high=100_000)
-    surrogate_updates: int = option(
-        2, "Surrogate updates before each student update, when learning from stored labels.", low=1, high=100
-    )
+    surrogate_updates: int = option(1, "Surrogate updates before each student update.", low=1, high=100)
     prompts_per_update: int = option(16, "Prompts (groups) an update looks at.", low=1, high=4096)
     group_size: int = option(8, "Images of one prompt, G, when groups are sampled in training.", low=2, high=64)
     student_batch: int = option(48, "Images the student trains on in an update.", low=1, high=4096)
-    steps_trained: int = option(2, "How many of the K steps an update trains.", low=1, high=50)
+    steps_trained: int = option(1, "How many of the K steps an update trains.", low=1, high=50)
     rank: int = option(32, "LoRA rank of every role.", low=1, high=512)
     alpha: int = option(64, "LoRA alpha; an adapter is scaled by alpha / rank.", low=1)
-    student_lr: float = option(1e-4, "Learning rate of the student.", low=0, high=1)
-    fake_lr: float = option(4e-4, "Learning rate of the fake score.", low=0, high=1)
-    surrogate_lr: float = option(4e-4, "Learning rate of the surrogate reward.", low=0, high=1)
+    student_lr: float = option(2e-4, "Learning rate of the student.", low=0, high=1)
+    fake_lr: float = option(6e-4, "Learning rate of the fake score.", low=0, high=1)
+    surrogate_lr: float = option(5e-4, "Learning rate of the surrogate reward.", low=0, high=1)
     weight_decay: float = option(1e-4, "AdamW weight decay.", low=0, high=1)
     clip_norm: float = option(1.0, "Gradient clipping.", low=0)
     guidance: float = option(4.0, "w_cfg: guidance of the teacher in the guidance term.", low=1, high=20)
-    rl_cfg: float = option(3.0, "Guidance of the surrogate in the reward term.", low=1, high=20)
+    rl_cfg: float = option(2.5, "Guidance in the reward term.", low=1, high=20)
+    reward_guidance: str = option(
+        "teacher",
+        "Whose guidance the reward term has: the surrogate's own, as in the paper, or the teacher's, which keeps what the "
+        "surrogate learned for both of its branches.",
+        choices=("teacher", "surrogate"),
+    )
+    reward_scale: float = option(
+        5.0, "How far the reward term follows what the surrogate learned, with the teacher's guidance.", low=0, high=100
+    )
     guidance_weight: float = option(0.3, "lambda: guidance against reward (1 - lambda).", low=0, high=1)
     trunc_steps: int = option(4, "Steps from this one on drop the reward term.", low=0, high=50)
     beta_dpo: float = option(10.0, "Sharpness of the group weight.", low=0)
-    surrogate_kl: float = option(1e-3, "beta: keeps the surrogate near the teacher.", low=0)
-    clip: float = option(0.02, "Trust region of one surrogate update.", low=0)
+    surrogate_kl: float = option(
+        0.1, "beta: keeps the surrogate near the teacher. Too small, and disliked images push it without end.", low=0
+    )
+    clip: float = option(0.5, "Trust region of one surrogate update.", low=0)
     teacher_clip_from: float = option(0.5, "Distance from the teacher at which its trust region starts.", low=0)
     relative: bool = option(
         True, "Measure distances of the surrogate relative to the teacher's own denoising error, not in absolute units."
@@ -150,7 +159,7 @@ class TDMR1Settings(Settings):
     t_min: float = option(0.25, "Lowest time the surrogate and the reward term look at.", low=0, high=0.95)
     fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0)
     ema: float = option(
-        0.9, "Decay of the student's moving average, which is what is evaluated and published.", low=0, high=1
+        0.95, "Decay of the student's moving average, which is what is evaluated and published.", low=0, high=1
     )
     validation_images: int = option(112, "Images scored before, during and after the round.", low=0)
     validate_every: int = option(20, "Updates between validations; the best one is kept.", low=1)
@@ -173,6 +182,10 @@ class TDMR1Settings(Settings):
             "fake_lr": 3e-4,
             "surrogate_lr": 3e-4,
             "guidance": 4.5,
+            "steps_trained": 2,
+            "ema": 0.9,
+            "surrogate_kl": 1e-3,
+            "reward_guidance": "surrogate",
             "teacher_clip_from": 0.05,
             "relative": False,
             "reference": "ema",

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from trainer.backends import Backend, Conditioning
+from trainer.backends import Backend, Conditioning, autocast
 from trainer.flow import (
     conditional_velocity,
     guided,
@@ -24,8 +24,9 @@ from trainer.flow import (
 )
 from trainer.losses import StudentTargets, fake_loss, mean_square, student_loss, surrogate_loss
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TDM_R1_ROLES, TEACHER, Roles
-from trainer.sampler import autocast, sample_latents
+from trainer.sampler import sample_latents
 from trainer.settings import DistillSettings, TDMR1Settings
+from trainer.shares import Part, Share
 
 TAU_GAP = 0.02  # un-shifted time between a point and the level it is re-noised to
 SURROGATE_BETAS = (0.9, 0.999)
@@ -39,6 +40,7 @@ class Groups:
     trajectory: torch.Tensor
     conditioning: Conditioning
     advantages: torch.Tensor
+    part: Part | None = None  # which groups of the update these are; None: all
 
 
 class TDMR1:
@@ -58,6 +60,7 @@ class TDMR1:
         """`parent` is the LoRA folder that the student starts from; its rank and alpha win over the settings'."""
         self.backend, self.settings, self.steps, self.bf16 = backend, settings, steps, bf16
         self.accelerator = accelerator or Accelerator(cpu=backend.device.type == "cpu")
+        self.share = Share.of(self.accelerator)
         self.grid = step_grid(steps, backend.shift).to(backend.device)
         state, self.rank, self.alpha = None, settings.rank, settings.alpha
         if parent is not None:
@@ -85,8 +88,8 @@ class TDMR1:
 
     def sample(self, conditioning: Conditioning, noise: torch.Tensor, *, role: str = STUDENT) -> torch.Tensor:
         """Trajectories (B, K + 1, C, h, w) of a role from `noise`."""
-        self.roles.use(role)
-        return sample_latents(self.backend, conditioning, noise, self.grid, bf16=self.bf16)
+        with self.roles.merged(role):
+            return sample_latents(self.backend, conditioning, noise, self.grid, bf16=self.bf16)
 
     def velocity(self, role: str, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """A role's velocity, float32; with gradient unless called under no_grad."""
@@ -95,42 +98,58 @@ class TDMR1:
             return self.backend.velocity(x, t, conditioning)
 
     @torch.no_grad()
+    def fixed_velocity(self, role: str, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """A role's velocity without gradient, float32."""
+        with self.roles.merged(role), autocast(self.backend.device, self.bf16):
+            return self.backend.velocity(x, t, conditioning)
+
     def _cond_and_uncond(self, role: str, x, t, conditioning: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
         both = Conditioning.concatenate([conditioning, self.backend.encode([""]).repeat(len(conditioning))])
-        return self.velocity(role, x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
+        return self.fixed_velocity(role, x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
 
     def student_update(
-        self, trajectory: torch.Tensor, conditioning: Conditioning, j: torch.Tensor, generator: torch.Generator
+        self,
+        trajectory: torch.Tensor,
+        conditioning: Conditioning,
+        j: torch.Tensor,
+        generator: torch.Generator,
+        part: Part | None = None,
     ) -> dict[str, float]:
         """Train fake and student on step `j` (B,) of trajectories (B, K + 1, C, h, w).
 
         The student's pass is made once, with gradient, and serves the fake's target too; the fake and the teacher look at
-        one re-noised point, so the teacher's conditional pass serves both losses. Returns what is worth logging.
+        one re-noised point, so the teacher's conditional pass serves both losses. `part` tells which rows of the whole
+        update these are (None: all). Returns what is worth logging.
         """
         s = self.settings
+        part = part or Part.whole(len(j))
+        if not len(j):  # this process holds nothing of the update, but the others wait for its gradients
+            self._step(FAKE, None, part)
+            self._step(STUDENT, None, part)
+            self.roles.average(STUDENT, STUDENT_EMA, s.ema)
+            return {}
         rows = torch.arange(len(j), device=trajectory.device)
         x_j, s_j, s_n = trajectory[rows, j], self.grid[j], self.grid[j + 1]
         v = self.velocity(STUDENT, x_j, s_j, conditioning)
         x0_hat = x0_from_velocity(x_j, s_j, v)
         x_n = (x_j - like(s_j - s_n, x_j) * v).detach()
-        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, generator=generator)
-        x_tau = renoise(x_n, s_n, tau, self._noise(x_n.shape, generator))
+        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, u=self._uniform(part, generator))
+        x_tau = renoise(x_n, s_n, tau, self._noise(part, x_n.shape[1:], generator))
         teacher_cond, teacher_uncond = self._cond_and_uncond(TEACHER, x_tau, tau, conditioning)
 
         v_fake = self.velocity(FAKE, x_tau, tau, conditioning)
         loss_fake = fake_loss(v_fake, x_tau, tau, x0_hat.detach(), teacher_cond, teacher_weight=s.fake_teacher)
-        self._step(FAKE, loss_fake)
-        with torch.no_grad():
-            v_fake = self.velocity(FAKE, x_tau, tau, conditioning)
+        self._step(FAKE, loss_fake, part)
+        v_fake = self.fixed_velocity(FAKE, x_tau, tau, conditioning)
 
         x0_of = [x0_from_velocity(x_tau, tau, v) for v in (teacher_cond, teacher_uncond, v_fake)]
         if SURROGATE in self.roles.names:
-            targets = StudentTargets(*x0_of, **self._reward_targets(x_n, s_n, conditioning, generator))
+            targets = StudentTargets(*x0_of, **self._reward_targets(x_n, s_n, conditioning, generator, part))
             weights = {"guidance_weight": s.guidance_weight, "reward_on": (j < s.trunc_steps).float()}
         else:
             targets, weights = StudentTargets(*x0_of), {"guidance_weight": 1.0}
         loss, terms = student_loss(x0_hat, targets, guidance=s.guidance, **weights)
-        self._step(STUDENT, loss)
+        self._step(STUDENT, loss, part)
         self.roles.average(STUDENT, STUDENT_EMA, s.ema)
         return {
             "fake": loss_fake.item(),
@@ -139,14 +158,24 @@ class TDMR1:
         }
 
     @torch.no_grad()
-    def _reward_targets(self, x_n, s_n, conditioning: Conditioning, generator) -> dict[str, torch.Tensor]:
+    def _reward_targets(self, x_n, s_n, conditioning: Conditioning, generator, part) -> dict[str, torch.Tensor]:
+        """The reward term's pair. The preference loss moves the surrogate's conditional and unconditional predictions
+        alike, since one adapter makes both; its own guidance, which takes their difference, cancels what they share. With
+        the teacher's guidance the whole of what was learned counts, `reward_scale` times."""
         s = self.settings
-        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, low=s.t_min, generator=generator)
-        x_tau = renoise(x_n, s_n, tau, self._noise(x_n.shape[1:], generator).expand_as(x_n))
-        cond, uncond = self._cond_and_uncond(SURROGATE, x_tau, tau, conditioning)
-        reference = self.velocity(self.reference, x_tau, tau, conditioning)
+        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, low=s.t_min, u=self._uniform(part, generator))
+        x_tau = renoise(x_n, s_n, tau, self._noise(Part.whole(1), x_n.shape[1:], generator).expand_as(x_n))
+        if s.reward_guidance == "surrogate":
+            target = guided(*self._cond_and_uncond(SURROGATE, x_tau, tau, conditioning), s.rl_cfg)
+            reference = self.fixed_velocity(self.reference, x_tau, tau, conditioning)
+        else:
+            cond, uncond = self._cond_and_uncond(TEACHER, x_tau, tau, conditioning)
+            learned = self.fixed_velocity(SURROGATE, x_tau, tau, conditioning) - cond
+            target = guided(cond, uncond, s.rl_cfg) + s.reward_scale * learned
+            frozen = self.reference == TEACHER
+            reference = cond if frozen else self.fixed_velocity(self.reference, x_tau, tau, conditioning)
         return {
-            "surrogate_cfg": x0_from_velocity(x_tau, tau, guided(cond, uncond, s.rl_cfg)),
+            "surrogate_cfg": x0_from_velocity(x_tau, tau, target),
             "reference": x0_from_velocity(x_tau, tau, reference),
         }
 
@@ -163,19 +192,23 @@ class TDMR1:
         """
         s = self.settings
         p, g = groups.advantages.shape
+        part = groups.part or Part.whole(p)
+        if not p:
+            self._step(SURROGATE, None, part)
+            self._follow_surrogate()
+            return {}
         weights = torch.arange(1, self.steps + 1, dtype=torch.float32)
-        j = torch.multinomial(weights, p, replacement=True, generator=generator).to(self.backend.device)
+        j = part.pick(torch.multinomial(weights, part.total, replacement=True, generator=generator))
+        j = j.to(self.backend.device)
         rows = torch.arange(p, device=j.device)
         x_n, s_n = groups.trajectory[rows, :, j + 1], self.grid[j + 1]
-        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, low=s.t_min, generator=generator)
-        eps = self._noise((p, 1, *x_n.shape[2:]), generator).expand_as(x_n).flatten(0, 1)
+        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, low=s.t_min, u=self._uniform(part, generator))
+        eps = self._noise(part, (1, *x_n.shape[2:]), generator).expand_as(x_n).flatten(0, 1)
         x_n, s_n, tau = x_n.flatten(0, 1), s_n.repeat_interleave(g), tau.repeat_interleave(g)
         x_tau = renoise(x_n, s_n, tau, eps)
         conditioning = groups.conditioning.repeat(g)
-        velocities = {SURROGATE: self.velocity(SURROGATE, x_tau, tau, conditioning)}
-        with torch.no_grad():
-            for role in (SURROGATE_EMA, TEACHER):
-                velocities[role] = self.velocity(role, x_tau, tau, conditioning)
+        velocities = {role: self.fixed_velocity(role, x_tau, tau, conditioning) for role in (SURROGATE_EMA, TEACHER)}
+        velocities[SURROGATE] = self.velocity(SURROGATE, x_tau, tau, conditioning)
         grouped = {role: v.unflatten(0, (p, g)) for role, v in velocities.items()}
         terms = surrogate_loss(
             conditional_velocity(x_n, s_n, tau, eps).unflatten(0, (p, g)),
@@ -190,10 +223,8 @@ class TDMR1:
             teacher_clip_from=s.teacher_clip_from,
             relative=s.relative,
         )
-        self._step(SURROGATE, terms.loss)
-        self.surrogate_count += 1
-        decay = min(0.3, 0.001 + 0.001 * self.surrogate_count)
-        self.roles.average(SURROGATE, SURROGATE_EMA, decay)
+        self._step(SURROGATE, terms.loss, part)
+        self._follow_surrogate()
         liked = groups.advantages > 0
         disliked = groups.advantages < 0
         return {
@@ -203,6 +234,10 @@ class TDMR1:
             "distance": terms.distance.item(),
             "margin": (terms.gain[liked].mean() - terms.gain[disliked].mean()).item(),
         }
+
+    def _follow_surrogate(self) -> None:
+        self.surrogate_count += 1
+        self.roles.average(SURROGATE, SURROGATE_EMA, min(0.3, 0.001 + 0.001 * self.surrogate_count))
 
     @torch.no_grad()
     def likelihood_gain(self, groups: Groups, *, draws: int = 4, generator: torch.Generator) -> torch.Tensor:
@@ -214,12 +249,13 @@ class TDMR1:
         zero = torch.zeros(p, device=x0.device)
         total = torch.zeros(p, g, device=x0.device)
         for _ in range(draws):
-            tau = sample_tau(zero, self.backend.shift, gap=TAU_GAP, low=self.settings.t_min, generator=generator)
+            u = self._uniform(Part.whole(p), generator)
+            tau = sample_tau(zero, self.backend.shift, gap=TAU_GAP, low=self.settings.t_min, u=u)
             tau = tau.repeat_interleave(g)
-            eps = self._noise((p, 1, *x0.shape[1:]), generator).expand(p, g, *x0.shape[1:]).flatten(0, 1)
+            eps = self._noise(Part.whole(p), (1, *x0.shape[1:]), generator).expand(p, g, *x0.shape[1:]).flatten(0, 1)
             x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
             d_teacher, d_surrogate = (
-                mean_square(eps - x0 - self.velocity(role, x_tau, tau, conditioning)).unflatten(0, (p, g))
+                mean_square(eps - x0 - self.fixed_velocity(role, x_tau, tau, conditioning)).unflatten(0, (p, g))
                 for role in (TEACHER, SURROGATE)
             )
             total += (d_teacher - d_surrogate) / d_teacher.mean(1, keepdim=True)
@@ -239,14 +275,20 @@ class TDMR1:
         """Write the student's moving average as a standard diffusers LoRA; returns the file."""
         return self.backend.save_lora(folder, self.roles.state_dict(STUDENT_EMA), rank=self.rank, alpha=self.alpha)
 
-    def _noise(self, shape, generator: torch.Generator) -> torch.Tensor:
-        # Drawn on the CPU, so that a seed gives the same numbers on every device.
-        return torch.randn(shape, generator=generator).to(self.backend.device)
+    # Random numbers are drawn on the CPU, so that a seed gives the same ones on every device, and for the whole batch.
+    def _noise(self, part: Part, shape, generator: torch.Generator) -> torch.Tensor:
+        return part.pick(torch.randn((part.total, *shape), generator=generator)).to(self.backend.device)
 
-    def _step(self, role: str, loss: torch.Tensor) -> None:
+    def _uniform(self, part: Part, generator: torch.Generator) -> torch.Tensor:
+        return part.pick(torch.rand(part.total, generator=generator)).to(self.backend.device)
+
+    def _step(self, role: str, loss: torch.Tensor | None, part: Part) -> None:
         parameters = self.roles.parameters(role)
-        grads = torch.autograd.grad(loss, parameters)
-        if self.accelerator.num_processes > 1:
+        if loss is None:
+            grads = [torch.zeros_like(p) for p in parameters]
+        else:
+            grads = torch.autograd.grad(loss * part.weight(self.share.processes), parameters)
+        if self.share.processes > 1:
             grads = [self.accelerator.reduce(g, "mean") for g in grads]
         for p, grad in zip(parameters, grads, strict=True):
             p.grad = grad

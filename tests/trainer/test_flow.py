@@ -59,7 +59,7 @@ def test_at_the_image_the_conditional_velocity_is_the_flows():
 
 def test_tau_lies_above_the_point_and_the_floor():
     s = torch.tensor([0.0, 0.5, 0.9]).repeat(2000)
-    tau = sample_tau(s, 3.0, gap=0.02, low=0.6, generator=torch.Generator().manual_seed(0))
+    tau = sample_tau(s, 3.0, gap=0.02, low=0.6, u=torch.rand(s.shape, generator=torch.Generator().manual_seed(0)))
     assert (tau > s).all() and (tau >= 0.6 - 1e-6).all() and (tau <= 1).all()
     assert tau[s == 0].min() < 0.62
 

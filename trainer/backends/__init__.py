@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from trainer.backends.base import Backend, Conditioning
+from trainer.backends.base import Backend, Conditioning, autocast
 
-__all__ = ["Backend", "Conditioning", "load_backend"]
+__all__ = ["Backend", "Conditioning", "autocast", "load_backend"]
 
 
 def load_backend(folder: Path | str, *, device: str = "cpu") -> Backend:

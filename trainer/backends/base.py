@@ -11,6 +11,11 @@ import torch
 from PIL import Image
 
 
+def autocast(device: torch.device, enabled: bool = True):
+    """bfloat16 autocast on the device; measured faster than fp32 on CPUs with AVX-512 BF16 and on GPUs."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
 @dataclass(frozen=True)
 class Conditioning:
     """Text embeddings of B prompts: `embeds` (B, T, D) and `pooled` (B, P)."""
@@ -48,8 +53,8 @@ class Backend(Protocol):
         """`v = eps - x0` at (B, C, h, w) latents and times (B,) in [0, 1], float32."""
         ...
 
-    def decode(self, latents: torch.Tensor) -> list[Image.Image]:
-        """Latents (B, C, h, w) → RGB images."""
+    def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
+        """Latents (B, C, h, w) → RGB images; `bf16` for images that an oracle judges, not for ones that people see."""
         ...
 
     def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: int) -> Path:

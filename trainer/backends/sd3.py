@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
-from trainer.backends.base import Conditioning
+from trainer.backends.base import Conditioning, autocast
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 SMALL_MODEL = 50_000_000  # parameters; below this every linear layer of the blocks gets LoRA, not only attention
@@ -27,6 +27,7 @@ class SD3Backend:
         self.transformer = self.pipeline.transformer.eval().requires_grad_(False)
         for part in (self.pipeline.vae, self.pipeline.text_encoder, self.pipeline.text_encoder_2):
             part.eval().requires_grad_(False)
+        self.pipeline.vae.to(memory_format=torch.channels_last)  # convolutions on CPU run 1.5 times as fast so
         config = self.transformer.config
         self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
         self.shift = float(self.pipeline.scheduler.config.shift)
@@ -66,11 +67,13 @@ class SD3Backend:
         )[0].float()
 
     @torch.no_grad()
-    def decode(self, latents: torch.Tensor) -> list[Image.Image]:
+    def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
         """See `Backend.decode`."""
         vae = self.pipeline.vae
         scaled = latents.to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
-        pixels = torch.cat([vae.decode(part).sample.float() for part in scaled.split(16)])
+        parts = scaled.contiguous(memory_format=torch.channels_last).split(16)
+        with autocast(self.device, bf16):
+            pixels = torch.cat([vae.decode(part).sample.float() for part in parts])
         return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
 
     def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: int) -> Path:

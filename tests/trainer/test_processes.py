@@ -1,0 +1,69 @@
+"""Several processes make the update that one would make: groups stay whole and silent ones are counted over all."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tests.servers import free_port
+from tests.trainer.test_rounds import groups_file, make_spec, parent, reddish  # noqa: F401 - fixtures
+from trainer.rounds import run_round
+from trainer.shares import Share
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {"prompts_per_update": 4, "steps_trained": 2, "surrogate_updates": 1, "validation_images": 0}
+
+
+def launch(script, *arguments, processes):
+    """Run a file under `accelerate launch` on CPU. Its launcher of several processes goes by the name of `--multi_gpu`, but
+    the Accelerator that the trainer makes decides on the device."""
+    options = ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", str(free_port())]
+    options += ["--mixed_precision", "no", "--dynamo_backend", "no", "--multi_gpu" if processes > 1 else "--cpu"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, str(script), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+def read(path):
+    with safe_open(path, "pt") as file:
+        return load_file(path), file.metadata()["processes"]
+
+
+@pytest.mark.parametrize("mode", ["oracle", "labels"])
+def test_two_processes_give_the_gradients_of_one(make_spec, groups_file, tmp_path, mode):  # noqa: F811
+    source = {} if mode == "oracle" else {"reward_oracle": None, "groups_file": str(groups_file)}
+    spec = make_spec(settings=SETTINGS, **source)
+    (tmp_path / "spec.json").write_text(json.dumps(dataclasses.asdict(spec)))
+    results = []
+    for processes in (1, 2):
+        output = tmp_path / f"gradients-{processes}.safetensors"
+        launch(ROOT / "tests/trainer/first_step.py", tmp_path / "spec.json", output, processes=processes)
+        gradients, seen = read(output)
+        assert seen == str(processes)
+        results.append(gradients)
+    one, two = results
+    assert one.keys() == two.keys() and any(g.abs().max() > 0 for g in one.values())
+    for name, gradient in one.items():
+        assert torch.allclose(gradient, two[name], rtol=1e-3, atol=1e-6), name
+
+
+def test_groups_are_dealt_out_whole_and_once():
+    owner = torch.arange(6).repeat_interleave(4)
+    parts = [Share(rank, 3).among(owner) for rank in range(3)]
+    assert sorted(torch.cat([p.index for p in parts]).tolist()) == list(range(24))
+    assert [sorted(set(p.pick(owner).tolist())) for p in parts] == [[0, 3], [1, 4], [2, 5]]
+    assert sum(p.weight(3) for p in parts) == pytest.approx(3)
+
+
+def test_groups_that_cannot_be_dealt_out_evenly_are_refused(make_spec, reddish, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(Share, "of", classmethod(lambda cls, accelerator: cls(0, 2)))
+    with pytest.raises(ValueError, match="prompts_per_update: 3 groups cannot be dealt out evenly to 2 processes"):
+        run_round(make_spec())
