@@ -22,7 +22,9 @@ GROUP = "likestep.oracles"
 
 _BUILT_IN = {
     "demo": "trainer.oracles.demo:DemoOracle",
+    "mix": "trainer.oracles.mix:MixOracle",
     "ocr": "trainer.oracles.ocr:OCROracle",
+    "remote": "trainer.oracles.remote:RemoteOracle",
     "scenes": "trainer.oracles.scenes:SceneOracle",
 }
 _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
