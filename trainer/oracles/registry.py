@@ -22,6 +22,7 @@ GROUP = "likestep.oracles"
 
 _BUILT_IN = {
     "demo": "trainer.oracles.demo:DemoOracle",
+    "geneval": "trainer.oracles.photos:GenEvalOracle",
     "mix": "trainer.oracles.mix:MixOracle",
     "ocr": "trainer.oracles.ocr:OCROracle",
     "remote": "trainer.oracles.remote:RemoteOracle",

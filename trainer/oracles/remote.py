@@ -50,9 +50,10 @@ class RemoteOracle:
         backoff: float = 1.0,
         max_response: int = 1_000_000,
     ):
-        """`timeout` seconds are for one try: connecting, each wait for the server, and the whole body; the n-th retry waits backoff · 2ⁿ⁻¹
-        seconds; `max_response` is in bytes; `token_env` names the environment variable with the bearer token. Without
-        `allow_private` only hosts with public addresses are asked. Raises ValueError that names the option."""
+        """`timeout` seconds are for one try: connecting, each wait for the server, and the whole body; the n-th retry
+        waits backoff · 2ⁿ⁻¹ seconds; `max_response` is in bytes; `token_env` names the environment variable with the
+        bearer token. Without `allow_private` only public addresses are asked. Raises ValueError that names the option.
+        """
         try:
             self._url = urllib3.util.parse_url(url)
         except urllib3.exceptions.LocationParseError:
