@@ -16,8 +16,9 @@ from PIL import Image, ImageOps
 
 from trainer.files import write_atomic
 from trainer.oracles.base import Verdict
-from trainer.oracles.detector import ClipScorer, ColorNamer, Detector, pick_device
+from trainer.oracles.detector import ColorNamer, Detector
 from trainer.oracles.geneval import Detection, by_class, judge, threshold_for
+from trainer.oracles.models import ClipScorer, pick_device
 
 
 class GenEvalOracle:

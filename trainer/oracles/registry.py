@@ -21,10 +21,13 @@ from trainer.oracles.base import Oracle
 GROUP = "likestep.oracles"
 
 _BUILT_IN = {
+    "aesthetic": "trainer.oracles.taste:AestheticOracle",
     "demo": "trainer.oracles.demo:DemoOracle",
     "geneval": "trainer.oracles.photos:GenEvalOracle",
+    "jpeg": "trainer.oracles.taste:JpegOracle",
     "mix": "trainer.oracles.mix:MixOracle",
     "ocr": "trainer.oracles.ocr:OCROracle",
+    "pickscore": "trainer.oracles.taste:PickScoreOracle",
     "remote": "trainer.oracles.remote:RemoteOracle",
     "scenes": "trainer.oracles.scenes:SceneOracle",
 }

@@ -4,8 +4,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from trainer.oracles.detector import COLORS, ClipScorer, ColorNamer, Detector, Instance, color_crop, find_instances
+from trainer.oracles.detector import COLORS, ColorNamer, Detector, Instance, color_crop, find_instances
 from trainer.oracles.geneval import Detection
+from trainer.oracles.models import ClipScorer
 
 CPU = torch.device("cpu")
 LABELS = ("apple", "person", "car")

@@ -81,7 +81,7 @@ def test_one_spec_is_one_oracle(brightness):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("nothing", r"oracle: there is no oracle 'nothing'; use brightness, demo"),
+        ("nothing", r"oracle: there is no oracle 'nothing'; use aesthetic, brightness, demo"),
         ("", r"oracle: there is no oracle ''"),
         ("brightness", r"brightness\.least: is missing"),
         ("brightness:least=high", r"brightness\.least: 'high' is not a number"),
