@@ -3,11 +3,13 @@
 import base64
 import io
 import json
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import trustme
 from PIL import Image
 
 from trainer.oracles import get_oracle
@@ -61,12 +63,21 @@ def dripping(handler, request):
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="module")
-def running():
+def serve(context=None):
+    """A server on a free port in a thread of its own."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     server.handle_error = lambda *args: None  # a client that hangs up is what some tests do
+    server.requests, server.answers = [], [colors]
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    return server
+
+
+@pytest.fixture(scope="module")
+def running():
+    server = serve()
     yield server
     server.shutdown()
     server.server_close()
@@ -190,6 +201,26 @@ def test_private_addresses_are_refused_unless_allowed(server):
         with pytest.raises(RemoteOracleError, match=rf"remote\.url: {host} has the address .*set allow_private=true"):
             ask(remote(server, url=f"http://{host}:{server.server_port}/", allow_private=False))
     assert server.requests == []
+
+
+def test_tls_checks_the_name_although_the_address_is_asked(tmp_path, monkeypatch):
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    server = serve(context)
+    named, other = (
+        remote(server, url=f"https://{host}:{server.server_port}/", retries=0) for host in ("localhost", "127.0.0.1")
+    )
+    with pytest.raises(RemoteOracleError, match="certificate verify failed"):
+        ask(named)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    assert [v.score for v in ask(named)] == [1]
+    with pytest.raises(RemoteOracleError, match=r"127\.0\.0\.1"):
+        ask(other)
+    assert len(server.requests) == 1
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize(
