@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from trainer.oracles.base import Verdict
+
 CONFIDENCE = 0.3
 CONFIDENCE_COUNTING = 0.9
 MOST_PER_CLASS = 16
@@ -118,3 +120,11 @@ def partial_reward(metadata: Mapping, found: Mapping[str, Sequence[Detection]]) 
             terms.append(float(exact and _relation_holds(term, objects, matched[term["position"][1]])))
         matched.append(objects if exact else None)
     return sum(terms) / len(terms) if terms else 0.0
+
+
+def judge(metadata: Mapping, found: Mapping[str, Sequence[Detection]]) -> Verdict:
+    """The strict reward as `score` and `liked`, the benchmark's rule as `correct`."""
+    correct, reason = is_correct(metadata, found)
+    reward = partial_reward(metadata, found)
+    liked = reward == 1.0
+    return Verdict(reward, liked, reason if liked or not correct else "more than was asked", correct)

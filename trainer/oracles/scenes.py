@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from trainer.oracles.base import Verdict
-from trainer.oracles.geneval import Detection, by_class, is_correct, partial_reward
+from trainer.oracles.geneval import Detection, by_class, judge
 from trainer.scenes.draw import shape_mask
 from trainer.scenes.world import COLORS, SHAPES
 
@@ -106,9 +106,5 @@ class SceneOracle:
                 raise ValueError(
                     f"include: prompt {line.get('prompt')!r} has none; the scene oracle needs GenEval lines"
                 )
-            found = by_class(detect(image), threshold=0.0)
-            correct, reason = is_correct(line, found)
-            reward = partial_reward(line, found)
-            liked = reward == 1.0
-            verdicts.append(Verdict(reward, liked, reason if liked or not correct else "more than was asked", correct))
+            verdicts.append(judge(line, by_class(detect(image), threshold=0.0)))
         return verdicts

@@ -2,7 +2,15 @@
 
 import pytest
 
-from trainer.oracles.geneval import Detection, by_class, is_correct, partial_reward, relative_position, threshold_for
+from trainer.oracles.geneval import (
+    Detection,
+    by_class,
+    is_correct,
+    judge,
+    partial_reward,
+    relative_position,
+    threshold_for,
+)
 
 
 def found(*detections, threshold=0.3):
@@ -66,6 +74,14 @@ def test_include_keeps_the_most_confident_of_too_many():
     assert is_correct(RED_STAR, objects)[0]
 
 
+def test_of_equally_confident_objects_the_first_found_is_kept():
+    red, blue = at("star", 0, 0, color="red"), at("star", 40, 0, color="blue")
+    assert is_correct(RED_STAR, found(red, blue))[0]
+    assert not is_correct(RED_STAR, found(blue, red))[0]
+    many = [at("star", i, 0) for i in range(20)]
+    assert found(*many)["star"] == many[:16]
+
+
 def test_exclude_fails_at_its_count():
     two = [at("star", 0, 0), at("star", 40, 0)]
     assert is_correct(COUNT_TWO, found(*two))[0]
@@ -110,3 +126,12 @@ def test_the_training_reward_counts_strictly():
     three = found(at("star", 0, 0), at("star", 40, 0), at("star", 80, 0))
     assert partial_reward({"include": [{"class": "star", "count": 2}]}, three) == 0.5
     assert partial_reward({"include": [{"class": "star", "count": 1}]}, three) == 0
+
+
+def test_the_strict_verdict_and_the_benchmarks_stand_side_by_side():
+    more = judge(RED_STAR, found(at("star", 0, 0, color="red"), at("star", 40, 0, confidence=0.5, color="red")))
+    assert (more.score, more.liked, more.correct, more.reason) == (0, False, True, "more than was asked")
+    right = judge(RED_STAR, found(at("star", 0, 0, color="red")))
+    assert (right.score, right.liked, right.correct) == (1, True, True)
+    nothing = judge(COUNT_TWO, found(threshold=0.9))
+    assert (nothing.score, nothing.liked, nothing.correct) == (0, False, False)
