@@ -1,0 +1,83 @@
+"""What a pass costs: the student's adapter beside the weights or merged into them, and the decoder's layout and precision.
+
+    python bench/passes.py --threads 1
+
+Every figure is the median of `--rounds` turns in which all variants run once, so that the machine's drift hits them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from trainer.backends import load_backend  # noqa: E402 - the repository is not installed
+from trainer.cli import MODEL, STUDENT  # noqa: E402
+from trainer.roles import TEACHER  # noqa: E402
+from trainer.settings import TDMR1Settings  # noqa: E402
+from trainer.tdm_r1 import STUDENT as ROLE  # noqa: E402
+from trainer.tdm_r1 import TDMR1  # noqa: E402
+
+
+def variants(batch: int) -> dict:
+    """Name → what to time: passes of `batch` images and decoding of as many."""
+    made = TDMR1(load_backend(MODEL), TDMR1Settings(), parent=Path(STUDENT))
+    backend = made.backend
+    conditioning = backend.encode(["a red circle and a blue star"] * batch)
+    x, t = torch.randn((batch, *backend.latent_shape)), torch.full((batch,), 0.5)
+    stock = copy.deepcopy(backend.pipeline.vae).to(memory_format=torch.contiguous_format)
+
+    @torch.no_grad()
+    def beside():
+        made.velocity(ROLE, x, t, conditioning)
+
+    @torch.no_grad()
+    def decode_stock():
+        for part in x.split(16):
+            stock.decode(part)
+
+    return {
+        "pass, teacher": lambda: made.fixed_velocity(TEACHER, x, t, conditioning),
+        "pass, adapter beside the weights": beside,
+        "pass, adapter merged": lambda: made.fixed_velocity(ROLE, x, t, conditioning),
+        "decode, as loaded": decode_stock,
+        "decode, channels last": lambda: backend.decode(x),
+        "decode, channels last and bf16": lambda: backend.decode(x, bf16=True),
+    }
+
+
+def main() -> None:
+    """Print the table as Markdown: seconds, and the ratio to the first of its kind."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    made = variants(a.batch)
+    seconds: dict[str, list[float]] = {name: [] for name in made}
+    for turn in range(a.rounds + 1):
+        for name, run in made.items():
+            start = time.perf_counter()
+            run()
+            if turn:  # the first turn warms up
+                seconds[name].append(time.perf_counter() - start)
+    middle = {name: statistics.median(s) for name, s in seconds.items()}
+    print(f"{a.batch} images, {a.threads} thread(s), median of {a.rounds} turns\n")
+    print("| what | seconds | min to max | against |\n|---|---|---|---|")
+    for name, value in middle.items():
+        first = middle["pass, adapter beside the weights" if name.startswith("pass") else "decode, as loaded"]
+        spread = f"{min(seconds[name]):.3f} to {max(seconds[name]):.3f}"
+        print(f"| {name} | {value:.3f} | {spread} | {value / first:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
