@@ -7,6 +7,7 @@ from django.urls import path, register_converter
 from webapp.accounts import views as accounts
 from webapp.dashboard import views as dashboard
 from webapp.labelling import views as labelling
+from webapp.operations import views as operations
 from webapp.rounds import views as rounds
 
 
@@ -24,7 +25,8 @@ urlpatterns = [
     path("login/", auth.LoginView.as_view(template_name="accounts/login.html"), name="login"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("join/<str:token>/", accounts.join, name="join"),
-    path("healthz", accounts.health, name="health"),
+    path("healthz", operations.healthz, name="healthz"),
+    path("readyz", operations.readyz, name="readyz"),
     path("admin/", admin.site.urls),
     # a project, for its members
     path("p/<slug:slug>/annotate/", labelling.annotate, name="annotate"),
