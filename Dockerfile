@@ -32,7 +32,7 @@ COPY templates templates
 COPY static static
 COPY webapp webapp
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    LIKESTEP_DATA=/data STATIC_ROOT=/app/staticfiles HF_HOME=/data/huggingface
+    LIKESTEP_DATA=/data STATIC_ROOT=/app/staticfiles HF_HOME=/data/huggingface OMP_WAIT_POLICY=PASSIVE
 # The key lives for this line only: settings refuse to load without one.
 RUN SECRET_KEY=only-to-collect-the-static-files-of-the-image python manage.py collectstatic --noinput
 USER likestep

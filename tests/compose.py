@@ -122,12 +122,16 @@ class Machine:
             "HOME": str(temporary),
             "TMPDIR": str(temporary),
             "PGHOST": str(self.socket),
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": "1",
         }
 
     def command(self, words: list[str]) -> list[str]:
         """A command of the compose file for this machine."""
-        return [part for word in words for part in (self.here(word).split() if word == "redis-server" else [self.here(word)])]
+        return [
+            part
+            for word in words
+            for part in (self.here(word).split() if word == "redis-server" else [self.here(word)])
+        ]
 
     def start(self, name: str) -> subprocess.Popen:
         """Start a service; its output goes to `<name>.log`."""

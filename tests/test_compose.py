@@ -3,9 +3,11 @@ services as they would be started, on real PostgreSQL and Redis."""
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -18,9 +20,7 @@ from trainer.settings import TDMR1Settings
 
 FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
 SECRETS = ("SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "LIKESTEP_ADMIN_PASSWORD")
-SMALL = (
-    '{"updates": 2, "validate_every": 2, "validation_images": 4, "student_batch": 2, "prompts_per_update": 2, "rank": 4}'
-)
+SMALL = '{"updates": 2, "validate_every": 2, "validation_images": 4, "student_batch": 2, "prompts_per_update": 2, "rank": 4, "alpha": 8}'
 # Read by programs of the images, not by this code.
 OTHERS = {
     "POSTGRES_USER": "postgres",
@@ -29,6 +29,7 @@ OTHERS = {
     "REDISCLI_AUTH": "redis-cli",
     "FORWARDED_ALLOW_IPS": "uvicorn",
     "HF_HOME": "huggingface_hub",
+    "OMP_WAIT_POLICY": "torch",
     "PYTHONUNBUFFERED": "python",
     "PYTHONDONTWRITEBYTECODE": "python",
 }
@@ -234,8 +235,6 @@ def test_from_a_click_to_the_next_version(machine, values):
     admin = Person(address, "admin", values["LIKESTEP_ADMIN_PASSWORD"])
     assert admin.get("/admin/").status_code == 200  # the first admin may do everything
     form = {k: v for k, v in TDMR1Settings().to_json().items() if v is not False}
-    import json
-
     started = admin.post("/p/demo/rounds/start/", **{**form, **json.loads(SMALL), "key": "one"})
     assert started.url.endswith("/p/demo/rounds/1/"), started.text
 
@@ -259,8 +258,6 @@ def test_from_a_click_to_the_next_version(machine, values):
 
 def test_a_service_that_hangs_or_lost_its_database_is_not_healthy(machine):
     """After the loop: a check that cannot fail would show nothing."""
-    import signal
-
     web = machine.processes["web"]
     web.send_signal(signal.SIGSTOP)
     try:
