@@ -9,13 +9,13 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH
 WORKDIR /build
-COPY requirements.txt .
+COPY requirements.txt requirements-server.txt ./
 # PyPI's torch brings CUDA along; the CPU build is a tenth of its size and has an index of its own.
 RUN case "$DEVICE" in \
       cpu) pip install --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.txt)" ;; \
       cuda) ;; \
       *) echo "DEVICE: $DEVICE is not cpu or cuda" >&2; exit 1 ;; \
-    esac && pip install -r requirements.txt
+    esac && pip install -r requirements-server.txt
 
 FROM python:3.11.14-slim-trixie
 # pg_dump and pg_restore 17, for `manage.py backup` and `restore`.

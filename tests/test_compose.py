@@ -14,13 +14,16 @@ import pytest
 import requests
 
 from tests import compose
-from tests.compose import ROOT, Machine, Unset, instructions, interpolate, parse
+from tests.compose import ROOT, Machine, Unset, instructions, parse
 from tests.servers import start_postgres, temporary_folder, wait_for
 from trainer.settings import TDMR1Settings
 
 FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
 SECRETS = ("SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "LIKESTEP_ADMIN_PASSWORD")
-SMALL = '{"updates": 2, "validate_every": 2, "validation_images": 4, "student_batch": 2, "prompts_per_update": 2, "rank": 4, "alpha": 8}'
+SMALL = json.dumps(
+    {"updates": 2, "validate_every": 2, "validation_images": 4, "student_batch": 2, "prompts_per_update": 2}
+    | {"rank": 4, "alpha": 8}
+)
 # Read by programs of the images, not by this code.
 OTHERS = {
     "POSTGRES_USER": "postgres",

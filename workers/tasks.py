@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import json
 import logging
@@ -24,6 +25,7 @@ from webapp import broker, paths
 from webapp.campaigns.models import Project
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Group, GroupState
+from webapp.operations.logs import about
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, TrainingRound
 from workers.app import app
@@ -81,7 +83,7 @@ def run_round(round_id: int) -> None:
     training = rounds.claim_round(round_id, worker_name())
     if training is None:
         return
-    with _Heart(training) as heart:
+    with about(round=round_id), _Heart(training) as heart:
         try:
             spec = RoundSpec(**json.loads(rounds.write_spec(training).read_text()))
             result = train_round(spec, on_progress=heart.report, should_stop=heart.lost, device=device())
@@ -99,7 +101,8 @@ class _Heart:
 
     def __init__(self, training: TrainingRound):
         self.training, self._lost, self._stop = training, threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        context = contextvars.copy_context()  # so that its log lines name the round too
+        self._thread = threading.Thread(target=context.run, args=[self._beat], daemon=True)
 
     def __enter__(self) -> _Heart:
         self._thread.start()

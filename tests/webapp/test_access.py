@@ -17,6 +17,7 @@ TABLE = {
     "join": ("get", EVERYBODY),
     "healthz": ("get", EVERYBODY),
     "readyz": ("get", EVERYBODY),
+    "metrics": ("get", EVERYBODY),
     "annotate": ("get", MEMBERS),
     "next-groups": ("get", MEMBERS),
     "submit": ("post", MEMBERS),
