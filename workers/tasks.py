@@ -25,6 +25,7 @@ from webapp import broker, paths
 from webapp.campaigns.models import Project
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Group, GroupState
+from webapp.operations.faults import sentence
 from webapp.operations.logs import about
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, TrainingRound
@@ -51,7 +52,7 @@ def generate_group(group_id: int) -> None:
         sizes = _sample(group)
     except Exception as error:  # a poison group is tried a few times, then shown with its error
         log.exception("group %s", group_id)
-        labelling.fail_group(group_id, group.token, f"{type(error).__name__}: {error}")
+        labelling.fail_group(group_id, group.token, sentence(error))
         return
     labelling.complete_group(group_id, group.token, sizes)
 
@@ -91,7 +92,7 @@ def run_round(round_id: int) -> None:
             rounds.confirm_cancel(round_id, training.token)
         except Exception as error:  # the round's own page shows it
             log.exception("round %s", round_id)
-            rounds.fail_round(round_id, training.token, f"{type(error).__name__}: {error}")
+            rounds.fail_round(round_id, training.token, sentence(error))
         else:
             rounds.finish_round(round_id, training.token, dataclasses.asdict(result))
 

@@ -11,6 +11,7 @@ from webapp.accounts.permissions import may, member, projects_of, role_in
 from webapp.campaigns.models import Project, Role
 from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState
+from webapp.operations import faults
 from webapp.rounds.models import OPEN, VersionStatus
 
 
@@ -39,6 +40,7 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
         "drafts": project.versions.filter(status=VersionStatus.DRAFT),
         "versions": project.versions.order_by("-number")[:20],
         "failed": Group.objects.filter(project=project, state=GroupState.FAILED).order_by("-id")[:5],
+        "problems": faults.problems(),
         "page": "dashboard",
     }
     return render(request, "dashboard/_project.html" if request.htmx else "dashboard/project.html", context)
