@@ -38,6 +38,7 @@ urlpatterns = [
     path("p/<slug:slug>/images/<int:generation_id>.webp", labelling.image, name="image"),
     # for reviewers and admins
     path("p/<slug:slug>/", dashboard.dashboard, name="dashboard"),
+    path("p/<slug:slug>/groups/<int:group_id>/retry/", dashboard.retry_group, name="retry-group"),
     path("p/<slug:slug>/people/", accounts.people, name="people"),
     path("p/<slug:slug>/rounds/start/", rounds.start, name="start-round"),
     path("p/<slug:slug>/rounds/<int:number>/", rounds.detail, name="round"),

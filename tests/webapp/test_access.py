@@ -25,6 +25,7 @@ TABLE = {
     "undo": ("post", MEMBERS),
     "image": ("get", MEMBERS),
     "dashboard": ("get", REVIEWERS),
+    "retry-group": ("post", ADMINS),
     "people": ("get", ADMINS),
     "start-round": ("get", ADMINS),
     "round": ("get", REVIEWERS),
@@ -53,6 +54,7 @@ def address(project, ready, ann):
     arguments = {
         "submit": [group.pk],
         "skip": [group.pk],
+        "retry-group": [group.pk],
         "image": [group.generations.first().pk],
         "round": [1],
         "round-metrics": [1],

@@ -166,8 +166,8 @@ def fail_group(group_id: int, token: int, error: str) -> None:
 
 @transaction.atomic
 def report_damaged(generation: Generation, error: str) -> None:
-    """An image cannot be shown: an undecided group leaves the queue and its error is on the dashboard. Its seeds and version
-    are kept, so that it can be generated again."""
+    """An image cannot be shown: an undecided group leaves the queue and its error is on the dashboard. Its seeds are kept,
+    so that it can be generated again."""
     group = Group.objects.select_for_update().get(pk=generation.group_id)
     group.error = f"image {generation.position + 1}: {error}"[:4000]
     if group.state == GroupState.READY and group.decisions == 0:
@@ -176,6 +176,21 @@ def report_damaged(generation: Generation, error: str) -> None:
         group.leases.all().delete()
     group.save()
     events.publish(group.project_id, "queue")
+
+
+@transaction.atomic
+def retry_group(project: Project, group_id: int) -> Group:
+    """Generate a failed group again, from the same noise. Raises LabellingError when it has not failed."""
+    group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
+    if group is None or group.state != GroupState.FAILED:
+        raise LabellingError(f"group: {group_id} has not failed; there is nothing to try again")
+    states.move(states.GROUP_MOVES, group, GroupState.QUEUED)
+    group.attempt, group.error = 0, ""
+    group.save()
+    group.generations.all().delete()
+    enqueue("generate_group", group.pk)
+    events.publish(project.pk, "queue")
+    return group
 
 
 def _owned(group_id: int, token: int) -> Group | None:
