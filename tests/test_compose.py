@@ -259,6 +259,34 @@ def test_from_a_click_to_the_next_version(machine, values):
     assert group["version"] == 2
 
 
+def test_redis_goes_and_comes_back(machine, values):
+    """Labels land without it; workers that were up all the time find it again and do what waits in the database."""
+    address = f"http://127.0.0.1:{machine.web_port}"
+    annotator = Person(address, "annotator", values["LIKESTEP_ANNOTATOR_PASSWORD"])
+    admin = Person(address, "admin", values["LIKESTEP_ADMIN_PASSWORD"])
+    redis = machine.processes["redis"]
+    redis.kill()
+    redis.wait()
+    assert machine.check("redis").returncode != 0
+    assert machine.check("web").returncode == 1
+    rated = 0
+    while groups := annotator.get("/p/demo/groups/next/").json()["groups"]:
+        for group in groups:
+            annotator.rate(group)
+            rated += 1
+    assert rated >= 3
+    assert "Redis does not answer" in admin.get("/p/demo/").text
+
+    machine.start("redis")
+    machine.until_healthy("redis", 15)
+    machine.until_healthy("web", 15)
+
+    assert annotator.next_group(90)["group"] > group["group"]
+    assert "Redis does not answer" not in admin.get("/p/demo/").text
+    for name in ("generate", "train", "oracle", "beat"):
+        machine.until_healthy(name, 60)
+
+
 def test_a_service_that_hangs_or_lost_its_database_is_not_healthy(machine):
     """After the loop: a check that cannot fail would show nothing."""
     web = machine.processes["web"]

@@ -36,7 +36,7 @@ def join(request: HttpRequest, token: str) -> HttpResponse:
         except services.CampaignError:
             return render(request, "accounts/join_expired.html", status=410)
         if not known:
-            login(request, user)
+            login(request, user, backend="django.contrib.auth.backends.ModelBackend")
         return redirect("annotate", invitation.project.slug)
     return render(request, "accounts/join.html", {"invitation": invitation, "form": form, "known": known})
 
