@@ -147,7 +147,7 @@ def test_an_address_lets_in_whom_its_row_names(name, address, browsers):
 @pytest.mark.parametrize("name", [n for n, (_, needed) in TABLE.items() if needed >= MEMBERS])
 def test_an_admin_elsewhere_cannot_reach_in_through_their_own_project(name, address, browsers, project):
     """The other project's slug with this project's numbers."""
-    numbered = address(name) != address(name).replace("1", "")  # has a number in it
+    numbered = re.search(r"\d", address(name))
     before = (project.groups.values_list("state").get(), project.versions.values_list("status").get())
     answer = getattr(browsers["admin elsewhere"], TABLE[name][0])(address(name, slug="other"))
     assert answer.status_code < 500
