@@ -6,6 +6,9 @@ from pathlib import Path
 
 from django.conf import settings
 
+# Everything that a back-up must hold lies in these folders of the data folder; what else is there can be made again.
+FOLDERS = ("media", "trajectories", "versions", "rounds")
+
 
 def image(project_id: int, group_id: int, position: int) -> str:
     """An image of a group, relative to the data folder."""

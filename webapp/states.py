@@ -5,7 +5,7 @@ from __future__ import annotations
 GROUP_MOVES = {
     "queued": {"generating", "superseded"},
     "generating": {"ready", "queued", "failed"},
-    "ready": {"done", "superseded"},
+    "ready": {"done", "superseded", "failed"},  # failed: an image was found damaged
     "done": {"ready"},  # an undo takes a decision back
     "failed": {"queued"},
     "superseded": set(),

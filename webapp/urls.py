@@ -7,6 +7,7 @@ from django.urls import path, register_converter
 from webapp.accounts import views as accounts
 from webapp.dashboard import views as dashboard
 from webapp.labelling import views as labelling
+from webapp.operations import views as operations
 from webapp.rounds import views as rounds
 
 
@@ -24,7 +25,9 @@ urlpatterns = [
     path("login/", auth.LoginView.as_view(template_name="accounts/login.html"), name="login"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("join/<str:token>/", accounts.join, name="join"),
-    path("healthz", accounts.health, name="health"),
+    path("healthz", operations.healthz, name="healthz"),
+    path("readyz", operations.readyz, name="readyz"),
+    path("metrics", operations.metrics, name="metrics"),
     path("admin/", admin.site.urls),
     # a project, for its members
     path("p/<slug:slug>/annotate/", labelling.annotate, name="annotate"),
@@ -35,6 +38,7 @@ urlpatterns = [
     path("p/<slug:slug>/images/<int:generation_id>.webp", labelling.image, name="image"),
     # for reviewers and admins
     path("p/<slug:slug>/", dashboard.dashboard, name="dashboard"),
+    path("p/<slug:slug>/groups/<int:group_id>/retry/", dashboard.retry_group, name="retry-group"),
     path("p/<slug:slug>/people/", accounts.people, name="people"),
     path("p/<slug:slug>/rounds/start/", rounds.start, name="start-round"),
     path("p/<slug:slug>/rounds/<int:number>/", rounds.detail, name="round"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import json
 import logging
@@ -24,6 +25,8 @@ from webapp import broker, paths
 from webapp.campaigns.models import Project
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Group, GroupState
+from webapp.operations.faults import sentence
+from webapp.operations.logs import about
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, TrainingRound
 from workers.app import app
@@ -49,7 +52,7 @@ def generate_group(group_id: int) -> None:
         sizes = _sample(group)
     except Exception as error:  # a poison group is tried a few times, then shown with its error
         log.exception("group %s", group_id)
-        labelling.fail_group(group_id, group.token, f"{type(error).__name__}: {error}")
+        labelling.fail_group(group_id, group.token, sentence(error))
         return
     labelling.complete_group(group_id, group.token, sizes)
 
@@ -81,7 +84,7 @@ def run_round(round_id: int) -> None:
     training = rounds.claim_round(round_id, worker_name())
     if training is None:
         return
-    with _Heart(training) as heart:
+    with about(round=round_id), _Heart(training) as heart:
         try:
             spec = RoundSpec(**json.loads(rounds.write_spec(training).read_text()))
             result = train_round(spec, on_progress=heart.report, should_stop=heart.lost, device=device())
@@ -89,7 +92,7 @@ def run_round(round_id: int) -> None:
             rounds.confirm_cancel(round_id, training.token)
         except Exception as error:  # the round's own page shows it
             log.exception("round %s", round_id)
-            rounds.fail_round(round_id, training.token, f"{type(error).__name__}: {error}")
+            rounds.fail_round(round_id, training.token, sentence(error))
         else:
             rounds.finish_round(round_id, training.token, dataclasses.asdict(result))
 
@@ -99,7 +102,8 @@ class _Heart:
 
     def __init__(self, training: TrainingRound):
         self.training, self._lost, self._stop = training, threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        context = contextvars.copy_context()  # so that its log lines name the round too
+        self._thread = threading.Thread(target=context.run, args=[self._beat], daemon=True)
 
     def __enter__(self) -> _Heart:
         self._thread.start()

@@ -95,3 +95,19 @@ def ensure_user(username: str, password: str) -> bool:
         return False
     users.create_user(username, password=password)
     return True
+
+
+def ensure_superuser(username: str, password: str) -> bool:
+    """Create the person who may do everything unless there is a superuser already; returns whether they are new.
+
+    Raises CampaignError when the password is too short or the name belongs to somebody else.
+    """
+    users = get_user_model().objects
+    if users.filter(is_superuser=True).exists():
+        return False
+    if len(password) < 8:
+        raise CampaignError("set a password of at least 8 characters")
+    if users.filter(username=username).exists():
+        raise CampaignError(f"the account {username} is not a superuser; make it one with manage.py shell")
+    users.create_superuser(username, password=password)
+    return True

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.views.decorators.http import require_GET
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import may, member, projects_of, role_in
 from webapp.campaigns.models import Project, Role
 from webapp.labelling import queries as labelling
+from webapp.labelling import services as labelling_services
 from webapp.labelling.models import Group, GroupState
+from webapp.operations import faults
 from webapp.rounds.models import OPEN, VersionStatus
 
 
@@ -39,6 +42,18 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
         "drafts": project.versions.filter(status=VersionStatus.DRAFT),
         "versions": project.versions.order_by("-number")[:20],
         "failed": Group.objects.filter(project=project, state=GroupState.FAILED).order_by("-id")[:5],
+        "problems": faults.problems(),
         "page": "dashboard",
     }
     return render(request, "dashboard/_project.html" if request.htmx else "dashboard/project.html", context)
+
+
+@require_POST
+@member(Role.ADMIN)
+def retry_group(request: HttpRequest, project: Project, group_id: int) -> HttpResponse:
+    """Try a failed group again."""
+    try:
+        labelling_services.retry_group(project, group_id)
+    except labelling_services.LabellingError as error:
+        messages.error(request, str(error))
+    return redirect("dashboard", project.slug)

@@ -32,6 +32,7 @@ from webapp.labelling.models import (
 LEASE = timedelta(minutes=10)
 GENERATION_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)  # generating does not beat
 MOST_ATTEMPTS = 3
+FAILURES_COUNT = timedelta(minutes=10)  # groups that failed within this time are not replaced by new ones
 MOST_LEASES = 4  # a person's page holds one group and prefetches two
 RACES = 5  # tries before a person who lost every race is told that nothing waits
 SEED_SPACE = 500_000_000  # below the seeds of evaluation
@@ -73,8 +74,9 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
         .exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
         .count()
     )
-    waiting = coming + untouched
-    missing = project.ready_target - waiting
+    # A full disk fails every group: then so many are tried again and again, but no more.
+    failed = project.groups.filter(state=GroupState.FAILED, heartbeat_at__gt=now - FAILURES_COUNT).count()
+    missing = project.ready_target - coming - untouched - failed
     if missing <= 0:
         return []
     rng = rng or random.Random()
@@ -160,6 +162,35 @@ def fail_group(group_id: int, token: int, error: str) -> None:
     states.move(states.GROUP_MOVES, group, GroupState.QUEUED if again else GroupState.FAILED)
     group.save()
     events.publish(group.project_id, "queue")
+
+
+@transaction.atomic
+def report_damaged(generation: Generation, error: str) -> None:
+    """An image cannot be shown: an undecided group leaves the queue and its error is on the dashboard. Its seeds are kept,
+    so that it can be generated again."""
+    group = Group.objects.select_for_update().get(pk=generation.group_id)
+    group.error = f"image {generation.position + 1}: {error}"[:4000]
+    if group.state == GroupState.READY and group.decisions == 0:
+        states.move(states.GROUP_MOVES, group, GroupState.FAILED)
+        group.heartbeat_at = timezone.now()
+        group.leases.all().delete()
+    group.save()
+    events.publish(group.project_id, "queue")
+
+
+@transaction.atomic
+def retry_group(project: Project, group_id: int) -> Group:
+    """Generate a failed group again, from the same noise. Raises LabellingError when it has not failed."""
+    group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
+    if group is None or group.state != GroupState.FAILED:
+        raise LabellingError(f"group: {group_id} has not failed; there is nothing to try again")
+    states.move(states.GROUP_MOVES, group, GroupState.QUEUED)
+    group.attempt, group.error = 0, ""
+    group.save()
+    group.generations.all().delete()
+    enqueue("generate_group", group.pk)
+    events.publish(project.pk, "queue")
+    return group
 
 
 def _owned(group_id: int, token: int) -> Group | None:

@@ -9,6 +9,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
+from trainer.files import check_webp
 from webapp import paths
 from webapp.accounts.permissions import member
 from webapp.campaigns.models import Project, Role
@@ -113,7 +114,9 @@ def image(request: HttpRequest, project: Project, generation_id: int) -> HttpRes
     generation = get_object_or_404(Generation, pk=generation_id, group__project=project)
     try:
         file = paths.data(generation.image).open("rb")
-    except OSError as error:
+        check_webp(file)
+    except (OSError, ValueError) as error:
+        services.report_damaged(generation, f"{generation.image} cannot be shown: {error}")
         raise Http404 from error
     response = FileResponse(file, content_type="image/webp")
     response["Cache-Control"] = "private, max-age=86400, immutable"

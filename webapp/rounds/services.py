@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
 from datetime import timedelta
@@ -112,16 +113,25 @@ def claim_round(round_id: int, owner: str) -> TrainingRound | None:
 
 def write_spec(training: TrainingRound) -> Path:
     """Write the round's labelled groups and its RoundSpec as files; returns the spec's path. The groups of a round are
-    fixed when it is first written: a resumed round learns from the same ones."""
+    fixed when it is first written: a resumed round learns from the same ones. Paths are those of today: the data folder may
+    have been restored elsewhere."""
     folder = paths.round_dir(training.pk)
     if training.attempt == 1:
         # Nobody ran it before, so what lies here is of another database.
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     spec_file, groups_file = folder / "spec.json", folder / "groups.jsonl"
-    if spec_file.exists():
-        return spec_file
     project = training.project
+    places = {
+        "model_dir": project.model_dir,
+        "parent_dir": str(paths.model_version(training.base_version.path)),
+        "work_dir": str(folder),
+        "output_dir": str(paths.data(paths.version(f"round-{training.pk}"))),
+        "groups_file": str(groups_file),
+    }
+    if spec_file.exists():
+        write_json(spec_file, {**json.loads(spec_file.read_text()), **places})
+        return spec_file
     lines = []
     for group in labelling.labelled_groups(project):
         line = {
@@ -129,21 +139,17 @@ def write_spec(training: TrainingRound) -> Path:
             "prompt": group.prompt.text,
             "metadata": group.prompt.metadata,
             "version": str(group.version_id),
-            "trajectory_file": str(paths.data(group.trajectory_file)),
+            "trajectory_file": os.path.relpath(paths.data(group.trajectory_file), folder),
             "rewards": labelling.rewards(group),
         }
         lines.append(json.dumps(line))
     write_atomic(groups_file, ("\n".join(lines) + "\n").encode())
     TrainingRound.objects.filter(pk=training.pk).update(groups_used=len(lines))
     spec = {
-        "model_dir": project.model_dir,
-        "parent_dir": str(paths.model_version(training.base_version.path)),
-        "work_dir": str(folder),
-        "output_dir": str(paths.data(paths.version(f"round-{training.pk}"))),
+        **places,
         "train_prompts": _lines(project, Split.TRAIN),
         "validation": _lines(project, Split.VALIDATION),
         "validation_oracle": project.oracle or None,
-        "groups_file": str(groups_file),
         "settings": training.settings,
     }
     write_json(spec_file, spec)
