@@ -36,10 +36,10 @@ def log_in(page, address: str, name: str, password: str) -> None:
 def rate_by_keyboard(page, likes) -> int:
     """Rate the group on screen: `likes(position)` says which images; returns the group's number."""
     grid = page.locator("#grid")
-    grid.locator("button").first.wait_for(timeout=90_000)
+    grid.locator(".tile-image").first.wait_for(timeout=90_000)
     group = int(grid.get_attribute("data-group"))
     page.keyboard.press("d")
-    for position in range(grid.locator("button").count()):
+    for position in range(grid.locator(".tile-image").count()):
         if likes(position):
             page.keyboard.press(str(position + 1))
     page.keyboard.press("Enter")
@@ -51,5 +51,6 @@ def rate_by_keyboard(page, likes) -> int:
 
 
 def wait_saved(page) -> None:
-    """Until the server has every answer."""
+    """Until the server has every answer; the pages' own clock of five seconds between tries is not waited for."""
+    page.evaluate("() => window.dispatchEvent(new Event('online'))")
     page.wait_for_function("() => document.querySelector('#status').dataset.waiting === '0'", timeout=30_000)

@@ -58,7 +58,7 @@ def test_from_clicks_to_a_new_version(demo, monkeypatch):
         rated = []
         for n in range(12):
             if n == 1:
-                page.locator("#grid button").nth(7).wait_for(timeout=90_000)
+                page.locator("#grid .tile-image").nth(7).wait_for(timeout=90_000)
                 page.keyboard.press("1")
                 picture(page, "rate")
             rated.append(rate_by_keyboard(page, lambda position, n=n: (position + n) % 3 == 0))
@@ -90,7 +90,7 @@ def test_from_clicks_to_a_new_version(demo, monkeypatch):
         phone.goto(f"{address}/p/demo/annotate/")
         # Groups that were on screen when the version was published may come first.
         for _ in range(6):
-            phone.locator("#grid button").first.wait_for(timeout=120_000)
+            phone.locator("#grid .tile-image").first.wait_for(timeout=120_000)
             if phone.locator("#grid").get_attribute("data-version") == "2":
                 break
             rate_by_keyboard(phone, lambda position: position == 0)

@@ -20,7 +20,12 @@ TABLE = {
     "next-groups": ("get", MEMBERS),
     "submit": ("post", MEMBERS),
     "skip": ("post", MEMBERS),
+    "flag": ("post", MEMBERS),
     "undo": ("post", MEMBERS),
+    "guidelines": ("get", MEMBERS),
+    "me": ("get", MEMBERS),
+    "language": ("post", MEMBERS),
+    "flags": ("get", REVIEWERS),
     "image": ("get", MEMBERS),
     "dashboard": ("get", REVIEWERS),
     "people": ("get", ADMINS),
@@ -51,6 +56,7 @@ def address(project, ready, ann):
     arguments = {
         "submit": [group.pk],
         "skip": [group.pk],
+        "flag": [group.pk],
         "image": [group.generations.first().pk],
         "round": [1],
         "round-metrics": [1],
@@ -102,7 +108,7 @@ def test_a_used_invitation_is_refused(project, boss, person):
 
 def test_pages_allow_nothing_inline(client, boss, address):
     client.force_login(boss)
-    for name in ("annotate", "dashboard", "start-round", "round", "people"):
+    for name in ("annotate", "guidelines", "me", "flags", "dashboard", "start-round", "round", "people"):
         answer = client.get(address(name))
         assert "unsafe" not in answer["Content-Security-Policy"]
         text = answer.content.decode()

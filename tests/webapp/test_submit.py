@@ -24,7 +24,7 @@ def test_it_works(post, ready, client):
     assert client.get("/p/stars/groups/next/").json()["groups"][0]["group"] == group.pk
     answer = post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "seconds": 3.5, "key": "a"})
     assert answer.status_code == 200
-    assert answer.json()["session"] == {"groups": 1, "images": 4}
+    assert answer.json()["today"] == {"groups": 1, "images": 4}
     assert [label.liked for label in Label.objects.order_by("generation__position")] == [True, True, False, True]
     group.refresh_from_db()
     assert group.state == "done"
@@ -142,7 +142,7 @@ def test_losing_a_race_asks_to_try_again(post, ready, monkeypatch):
     def lose(*args):
         raise IntegrityError
 
-    monkeypatch.setattr(services, "_set_label", lose)
+    monkeypatch.setattr(services, "_set_labels", lose)
     answer = post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "key": "a"})
     assert answer.status_code == 503  # which the page sends again, unlike 409
     monkeypatch.undo()

@@ -1,0 +1,39 @@
+"""Texts in pages: Markdown that people wrote, and the translations that scripts need."""
+
+from __future__ import annotations
+
+from django import template
+from django.utils.html import json_script
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import get_language
+from django.views.i18n import JavaScriptCatalog
+from markdown_it import MarkdownIt
+
+register = template.Library()
+# HTML in the text is shown, not obeyed; the parser lets no script address through; pictures are of this site or none.
+_markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).disable("image")
+
+
+@register.filter
+def markdown(text: str) -> SafeString:
+    """CommonMark as HTML, safe whoever wrote it."""
+    return mark_safe(_markdown.render(text))
+
+
+@register.simple_tag
+def script_texts() -> SafeString:
+    """The present language's texts of static/js, read by i18n.js: data in the page, so that it needs no request."""
+    view = JavaScriptCatalog()
+    view.translation = _catalog(get_language() or "en")
+    return json_script(view.get_catalog(), "script-texts")
+
+
+def _catalog(language: str):
+    from django.utils.translation.trans_real import DjangoTranslation
+
+    if language not in _catalogs:
+        _catalogs[language] = DjangoTranslation(language, domain="djangojs")
+    return _catalogs[language]
+
+
+_catalogs: dict[str, object] = {}
