@@ -97,7 +97,7 @@ export class Grid {
     this.columns = columns;
     this.grid.style.setProperty("--columns", columns);
     this.grid.style.setProperty("--tile", `${tile}px`);
-    this.grid.classList.toggle("dense", tile < 110);
+    this.grid.classList.toggle("dense", tile < 140);
   }
 
   tile(image, index, width, key) {
@@ -144,7 +144,7 @@ export class Grid {
       button.classList.toggle("liked", mark === true);
       button.classList.toggle("disliked", mark === false);
       button.classList.remove("missing");
-      const [sign, word] = mark === true ? ["👍", gettext("like")] : mark === false ? ["👎", gettext("dislike")] : ["", gettext("undecided")];
+      const [sign, word] = mark === true ? ["✓", gettext("like")] : mark === false ? ["✗", gettext("dislike")] : ["", gettext("undecided")];
       button.querySelector(".word").replaceChildren(sign, sign ? " " : "", Object.assign(document.createElement("span"), { className: "text", textContent: word }));
       button.setAttribute("aria-label", fill(gettext("Image %(n)s: %(mark)s"), { n: i + 1, mark: word }));
       button.setAttribute("aria-pressed", mark === undefined ? "mixed" : String(mark));

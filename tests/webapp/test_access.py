@@ -87,7 +87,7 @@ def test_images_are_bytes_from_the_data_folder(address, client, ann):
     client.force_login(ann)
     answer = client.get(address("image"))
     assert answer["Content-Type"] == "image/webp"
-    assert b"".join(answer.streaming_content)[:4] == b"RIFF"
+    assert answer.content[:4] == b"RIFF"
 
 
 def test_an_invitation_works_once(project, boss, client):

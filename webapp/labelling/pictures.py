@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
-
 from PIL import Image
 
 from trainer.files import write_image
@@ -13,19 +11,19 @@ from webapp.labelling.models import Generation
 WIDTHS = (256, 512, 1024)  # the only ones that are made
 
 
-def open_at(generation: Generation, wanted: str = "") -> BinaryIO:
+def read_at(generation: Generation, wanted: str = "") -> bytes:
     """The image's file, the full one unless `wanted` is one of WIDTHS and smaller; a smaller one is made once and kept.
 
     Raises OSError when the image is gone.
     """
     full = paths.data(generation.image)
     if wanted not in map(str, WIDTHS) or int(wanted) >= generation.width:
-        return full.open("rb")
+        return full.read_bytes()
     small = paths.data(paths.small_image(generation.image, int(wanted)))
     try:
-        return small.open("rb")
+        return small.read_bytes()
     except FileNotFoundError:
         with Image.open(full) as image:
             height = round(image.height * int(wanted) / image.width)
             write_image(small, image.convert("RGB").resize((int(wanted), height), Image.LANCZOS), "WEBP", quality=90)
-        return small.open("rb")
+        return small.read_bytes()

@@ -6,7 +6,7 @@ import json
 
 from django.conf import settings
 from django.contrib import messages
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.translation import check_for_language
@@ -50,9 +50,9 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
     context = {
         "project": project,
         "page": "annotate",
-        "keys": mine,
         "keys_on": preferences.keys_on,
-        "key_list": [(command, keys.name_of(command), key) for command, key in mine.items()],
+        "command_keys": [(name, mine[command]) for command, name in keys.COMMANDS.items()],
+        "image_keys": [mine[f"image_{n}"] for n in range(1, keys.MOST_IMAGES + 1)],
         "page_data": page,
         "skip_reasons": SkipReason.choices,
         "flag_kinds": FlagKind.choices,
@@ -162,10 +162,10 @@ def image(request: HttpRequest, project: Project, generation_id: int) -> HttpRes
     """One image for members only, no wider than `?w=` asks for; the bytes of an address never change."""
     generation = get_object_or_404(Generation, pk=generation_id, group__project=project)
     try:
-        file = pictures.open_at(generation, request.GET.get("w", ""))
+        data = pictures.read_at(generation, request.GET.get("w", ""))
     except OSError as error:
         raise Http404 from error
-    response = FileResponse(file, content_type="image/webp")
+    response = HttpResponse(data, content_type="image/webp")
     response["Cache-Control"] = "private, max-age=604800, immutable"
     return response
 
@@ -213,7 +213,7 @@ def language(request: HttpRequest, project: Project) -> HttpResponse:
     """Keep the language of this browser."""
     code = request.POST.get("language", "")
     if code not in dict(settings.LANGUAGES) or not check_for_language(code):
-        raise Http404
+        return HttpResponseBadRequest(f"language: send one of {', '.join(dict(settings.LANGUAGES))}")
     response = redirect("me", project.slug)
     response.set_cookie(settings.LANGUAGE_COOKIE_NAME, code, max_age=365 * 86_400, samesite="Lax", httponly=True)
     return response

@@ -16,8 +16,12 @@ _markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).disable("i
 
 @register.filter
 def markdown(text: str) -> SafeString:
-    """CommonMark as HTML, safe whoever wrote it."""
-    return mark_safe(_markdown.render(text))
+    """CommonMark as HTML, safe whoever wrote it; its headings come below the page's own two levels."""
+    tokens = _markdown.parse(text)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
+    return mark_safe(_markdown.renderer.render(tokens, _markdown.options, {}))
 
 
 @register.simple_tag
