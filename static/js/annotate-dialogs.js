@@ -1,5 +1,6 @@
 // What opens over the rating page: a closer look, skip, flag, keys, pause; and the guidelines beside it.
-// `page` has: group(), mark(position), decide(position, liked), address(image), skip(body), flag(body), pause(), resume().
+// `page` has: group(), mark(position), decide(position, liked), address(image), focus(), skip(body),
+// flag(body), pause(), resume().
 import { fill, gettext } from "./i18n.js";
 
 const $ = (id) => document.getElementById(id);
@@ -14,7 +15,7 @@ export class Dialogs {
       dialog.addEventListener("close", () => this.closed(dialog));
     }
     for (const kind of ["skip", "flag"]) {
-      $(`${kind}-form`).addEventListener("submit", () => this.send(kind));
+      $(`${kind}-form`).addEventListener("submit", (event) => this.send(kind, event));
       $(`${kind}-dialog`).addEventListener("keydown", (event) => this.choose(event));
     }
     $("zoom-before").addEventListener("click", () => this.step(-1));
@@ -44,6 +45,8 @@ export class Dialogs {
 
   closed(dialog) {
     if (dialog.id === "pause-dialog") this.page.resume();
+    // Where the focus came from may be gone: then to the images.
+    if (document.activeElement === document.body) this.page.focus();
     if (dialog.id === "zoom-dialog") document.querySelector(`.tile-image[data-position="${this.position}"]`)?.focus();
   }
 
@@ -57,7 +60,9 @@ export class Dialogs {
     choice.focus();
   }
 
-  send(kind) {
+  send(kind, event) {
+    event.preventDefault();
+    $(`${kind}-dialog`).close(); // first, or the next group could not take the focus
     const values = Object.fromEntries(new FormData($(`${kind}-form`)));
     if (kind === "flag") values.position = values.position === "" ? null : Number(values.position);
     this.page[kind](values);

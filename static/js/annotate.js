@@ -22,6 +22,7 @@ const MOST_GIVEN = 100;
 let queue = [];
 let marks = new Map();
 let loading = false;
+let wanted = false; // asked for while a request was on the way
 let again = null;
 const drafts = new Map();
 const given = [];
@@ -58,6 +59,8 @@ const outbox = new Outbox(
     try {
       const done = await request(root.dataset.base + path, item.body);
       if (done.today) count(done.today);
+      // Only now does the server know that this one is through and that another may come.
+      if (queue.length < AHEAD) setTimeout(fill);
     } catch (error) {
       if (error.answered) say(error.message);
       throw error;
@@ -111,6 +114,7 @@ const dialogs = new Dialogs({
     grid.paint(marks);
   },
   address: (image) => image.url,
+  focus: () => grid.buttons[0]?.focus({ preventScroll: true }),
   skip: (body) => leave("skip", body),
   flag: (body) => leave("flag", body),
   pause: () => clock.stop(),
@@ -122,8 +126,12 @@ const dialogs = new Dialogs({
 
 // Ask the server for groups; with `renew` also drop those it has given to others meanwhile.
 async function fill(renew = false) {
-  if (loading) return;
+  if (loading) {
+    wanted = true;
+    return;
+  }
   loading = true;
+  wanted = false;
   try {
     const data = await request(root.dataset.next);
     if (!outbox.items.length) count(data.today);
@@ -139,7 +147,9 @@ async function fill(renew = false) {
     loading = false;
   }
   if (queue.length && !grid.group) show();
-  if (!queue.length) {
+  if (wanted) {
+    fill();
+  } else if (!queue.length) {
     empty();
     clearTimeout(again);
     again = setTimeout(fill, LOOK_AGAIN_MS);
@@ -213,7 +223,6 @@ function leave(kind, body) {
   seen.add(group.group);
   show();
   measure();
-  if (queue.length < AHEAD) fill();
 }
 
 function post(item) {

@@ -85,7 +85,7 @@ def test_an_ended_session_keeps_the_answers_until_the_next_log_in(site, ann):
     context = site.context(ann)
     page = site.rate(context)
     cookies = context.cookies()
-    context.clear_cookies()
+    context.clear_cookies(name="sessionid")
     rate_by_keyboard(page, lambda position: position == 0)
     stuck(page)
     page.get_by_text("Your session has ended").wait_for()
