@@ -70,9 +70,9 @@ export class Dialogs {
 
   flag(position) {
     this.open("flag");
-    const option = (value, text) => Object.assign(document.createElement("option"), { value, textContent: text });
-    const images = this.page.group().images.map((image, i) => option(image.position, fill(gettext("Image %(n)s"), { n: i + 1 })));
-    $("flag-position").replaceChildren(option("", gettext("The whole group")), ...images);
+    const choice = (value, text) => Object.assign(document.createElement("option"), { value, textContent: text });
+    const images = this.page.group().images.map((image, i) => choice(image.position, fill(gettext("Image %(n)s"), { n: i + 1 })));
+    $("flag-position").replaceChildren(choice("", gettext("The whole group")), ...images);
     $("flag-position").value = position ?? "";
   }
 

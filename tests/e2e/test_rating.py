@@ -239,7 +239,7 @@ def test_a_dashboard_moves_by_itself_when_somebody_submits(site):
     site.ready(2)
     watcher = site.context(site.person("rev", Role.REVIEWER)).new_page()
     watcher.goto(site.url(""))
-    watcher.wait_for_function("() => document.querySelector('#live').textContent === 'live'")
+    watcher.wait_for_function("() => document.querySelector('#live').dataset.live === 'true'")
     labelled = watcher.locator(".tile", has_text="groups labelled").locator("b")
     assert labelled.text_content() == "0"
     page = site.rate(site.context(site.person("ann")))

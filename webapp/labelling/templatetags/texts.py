@@ -5,11 +5,27 @@ from __future__ import annotations
 from django import template
 from django.utils.html import json_script
 from django.utils.safestring import SafeString, mark_safe
-from django.utils.translation import get_language
+from django.utils.translation import get_language, gettext_noop
+from django.utils.translation.trans_real import DjangoTranslation
 from django.views.i18n import JavaScriptCatalog
 from markdown_it import MarkdownIt
 
 register = template.Library()
+# States are shown by {% translate row.state %}; named here so that makemessages finds them.
+STATES = (
+    gettext_noop("queued"),
+    gettext_noop("generating"),
+    gettext_noop("ready"),
+    gettext_noop("done"),
+    gettext_noop("failed"),
+    gettext_noop("superseded"),
+    gettext_noop("flagged"),
+    gettext_noop("running"),
+    gettext_noop("cancelled"),
+    gettext_noop("draft"),
+    gettext_noop("published"),
+    gettext_noop("kept out"),
+)
 # HTML in the text is shown, not obeyed; the parser lets no script address through; pictures are of this site or none.
 _markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).disable("image")
 
@@ -33,8 +49,6 @@ def script_texts() -> SafeString:
 
 
 def _catalog(language: str):
-    from django.utils.translation.trans_real import DjangoTranslation
-
     if language not in _catalogs:
         _catalogs[language] = DjangoTranslation(language, domain="djangojs")
     return _catalogs[language]
