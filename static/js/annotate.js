@@ -18,6 +18,7 @@ const LOOK_AGAIN_MS = 3000;
 const RENEW_MS = 4 * 60_000; // a lease lasts ten minutes
 const AHEAD = 3;
 const MOST_GIVEN = 100;
+const PATIENCE_MS = 20_000; // a request without an answer is given up, and sent again
 
 let queue = [];
 let marks = new Map();
@@ -31,7 +32,8 @@ const clock = new Clock();
 const command = new Map(Object.entries(keys).filter(([, key]) => key).map(([name, key]) => [key, name]));
 
 async function request(path, body) {
-  const options = { headers: { "X-CSRFToken": csrf, Accept: "application/json" } };
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  const options = { signal, headers: { "X-CSRFToken": csrf, Accept: "application/json" } };
   if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
   const answer = await fetch(path, options);
   const text = await answer.text();
@@ -349,6 +351,8 @@ for (const button of root.querySelectorAll("[data-command]")) {
 document.addEventListener("visibilitychange", () => (document.hidden ? clock.stop() : dialogs.showing !== "pause" && clock.go()));
 setInterval(() => document.hidden || dialogs.showing === "pause" || fill(true), RENEW_MS);
 window.addEventListener("online", () => fill());
+// Answers that only this browser has: closing it now may be a mistake.
+window.addEventListener("beforeunload", (event) => outbox.stuck && outbox.items.length && event.preventDefault());
 // Another tab of this person answered a group that waits here.
 window.addEventListener("storage", () => drop((group) => outbox.has(group.group)));
 tell(outbox);

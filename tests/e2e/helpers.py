@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+
+from PIL import Image
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -15,13 +18,21 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PICTURES = Path("test-artifacts/screenshots")
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "test-artifacts" / "screenshots"
+TOUR = ROOT / "docs" / "images" / "tour"
 
 
-def picture(page, name: str) -> None:
-    """Keep a screenshot where a developer can look at it."""
+def picture(page, name: str, *, whole: bool = True) -> None:
+    """Keep a screenshot where a developer can look at it; with LIKESTEP_TOUR=1 also the one that docs/tour.md shows."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+    file = PICTURES / f"{name}.png"
+    page.screenshot(path=file, full_page=whole)
+    if os.environ.get("LIKESTEP_TOUR") == "1" and f"tour/{name}.webp" in (ROOT / "docs" / "tour.md").read_text():
+        TOUR.mkdir(parents=True, exist_ok=True)
+        with Image.open(file) as image:
+            image.thumbnail((1000, 1000))
+            image.convert("RGB").save(TOUR / f"{name}.webp", quality=80, method=6)
 
 
 def log_in(page, address: str, name: str, password: str) -> None:

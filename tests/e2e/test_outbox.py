@@ -34,8 +34,12 @@ def test_answers_given_offline_are_kept_through_a_reload_and_sent_in_order(site,
     stuck(page)
     assert "3 answers are kept in this browser" in page.locator("#offline").text_content()
     assert not Label.objects.exists()
+    asked = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
     context.set_offline(False)
-    page.reload()
+    page.evaluate("() => location.reload()")  # who leaves now is asked first
+    page.locator("#status[data-waiting='0']").wait_for(timeout=15_000)
+    assert asked == ["beforeunload"]
     wait_saved(page)
     assert not page.locator("#offline").is_visible()
     assert decided() == rated
