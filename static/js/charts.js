@@ -54,7 +54,7 @@ async function redraw() {
     canvas.setAttribute("aria-label", fill(gettext("%(title)s by step"), { title }));
     figure.append(caption, canvas);
     place.append(figure);
-    const options = { animation: false, parsing: false, scales: { x: { type: "linear" }, y: {} }, plugins: { legend: { labels: {} } } };
+    const options = { animation: false, parsing: false, scales: { x: { type: "linear", ticks: { precision: 0 } }, y: {} }, plugins: { legend: { labels: {} } } };
     drawn.set(title, new window.Chart(canvas, { type: "line", data: { datasets }, options }));
   }
   dress();

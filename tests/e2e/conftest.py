@@ -1,14 +1,16 @@
-"""One server and one browser a module; a project, people and pages for each test."""
+"""One server and one browser for all browser tests; a project, people and pages for each test."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import time
 from urllib.request import urlopen
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import connection
 from django.test import Client
 
 from tests.e2e.helpers import CHROMIUM, FLAGS
@@ -30,7 +32,7 @@ def data_folder(settings):
     return DATA
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser():
     """Chromium."""
     from playwright.sync_api import sync_playwright
@@ -42,7 +44,7 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server(django_db_setup, django_db_blocker):
     """The address of a web server on the tests' database."""
     port = free_port()
@@ -112,6 +114,20 @@ class Site:
         return page
 
 
+def quiet() -> bool:
+    """Whether the server asks the database nothing; emptying the tables would deadlock with a request."""
+    if connection.vendor != "postgresql":
+        return True
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'"
+    with connection.cursor() as cursor:
+        for _ in range(5):
+            cursor.execute(query + " AND pid <> pg_backend_pid()")
+            if cursor.fetchone()[0]:
+                return False
+            time.sleep(0.04)
+    return True
+
+
 @pytest.fixture
 def site(transactional_db, browser, server):
     """A fresh project."""
@@ -119,3 +135,4 @@ def site(transactional_db, browser, server):
     yield site
     for context in site.contexts:
         context.close()
+    wait_for(quiet, 10, every=0.05)

@@ -20,6 +20,8 @@ FLAGS = [
 ]
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "test-artifacts" / "screenshots"
+LOADED = """() => [...document.images].every((image) => image.complete ||
+  image.getBoundingClientRect().top > innerHeight)"""
 TOUR = ROOT / "docs" / "images" / "tour"
 
 
@@ -27,6 +29,8 @@ def picture(page, name: str, *, whole: bool = True) -> None:
     """Keep a screenshot where a developer can look at it; with LIKESTEP_TOUR=1 also the one that docs/tour.md shows."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     file = PICTURES / f"{name}.png"
+    page.wait_for_function(LOADED)
+    page.wait_for_timeout(200)  # colours that are changing
     page.screenshot(path=file, full_page=whole)
     if os.environ.get("LIKESTEP_TOUR") == "1" and f"tour/{name}.webp" in (ROOT / "docs" / "tour.md").read_text():
         TOUR.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, FLAGS, log_in, picture, rate_by_keyboard, wait_saved
+from tests.e2e.helpers import CHROMIUM, log_in, picture, rate_by_keyboard, wait_saved
 from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,73 +68,67 @@ def tour_of_rating(page):
     page.wait_for_function("n => document.querySelector('#grid').dataset.group !== n", arg=group)
 
 
-def test_from_clicks_to_a_new_version(demo, monkeypatch):
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-    from playwright.sync_api import sync_playwright
-
+def test_from_clicks_to_a_new_version(demo, browser):
     address, passwords = demo
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 860})
-        log_in(page, address, "annotator", passwords["annotator"])
-        page.get_by_role("link", name="Rate images").click()
-        rated = []
-        for n in range(12):
-            if n == 1:
-                tour_of_rating(page)
-            rated.append(rate_by_keyboard(page, lambda position, n=n: (position + n) % 3 == 0))
-        wait_saved(page)
-        assert len(set(rated)) == 12
-        assert "12 groups, 96 images" in page.locator("#counter").text_content()
+    page = browser.new_page(viewport={"width": 1280, "height": 860})
+    log_in(page, address, "annotator", passwords["annotator"])
+    page.get_by_role("link", name="Rate images").click()
+    rated = []
+    for n in range(12):
+        if n == 1:
+            tour_of_rating(page)
+        rated.append(rate_by_keyboard(page, lambda position, n=n: (position + n) % 3 == 0))
+    wait_saved(page)
+    assert len(set(rated)) == 12
+    assert "12 groups, 96 images" in page.locator("#counter").text_content()
 
-        page.get_by_role("link", name="My work").click()
-        picture(page, "me", whole=False)
-        page.select_option("#language", "de")
-        page.get_by_role("button", name="Save", exact=True).click()
-        page.get_by_role("link", name="Bewerten").click()
-        page.locator("#grid .tile-image").nth(7).wait_for(timeout=90_000)
-        page.keyboard.press("l")
-        picture(page, "german")
+    page.get_by_role("link", name="My work").click()
+    picture(page, "me", whole=False)
+    page.select_option("#language", "de")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_role("link", name="Bewerten").click()
+    page.locator("#grid .tile-image").nth(7).wait_for(timeout=90_000)
+    page.keyboard.press("l")
+    picture(page, "german")
 
-        admin = browser.new_page(viewport={"width": 1280, "height": 860})
-        admin.context.clear_cookies()
-        log_in(admin, address, "admin", passwords["admin"])
-        admin.get_by_role("link", name="Dashboard").click()
-        picture(admin, "dashboard")
-        admin.get_by_role("link", name="Flags").click()
-        admin.get_by_text("Show the images").first.click()
-        picture(admin, "flags", whole=False)
-        admin.get_by_role("button", name="Nothing wrong: back to the queue").click()
-        admin.get_by_text("No flag is open").wait_for()
-        admin.get_by_role("link", name="Guidelines").click()
-        admin.locator(".candidate input[name=note]").first.fill("Clean edges, and just what was asked for.")
-        admin.locator(".candidate button[value=yes]").first.click()
-        admin.locator(".examples figure").wait_for()
-        picture(admin, "guidelines", whole=False)
-        admin.goto(f"{address}/p/demo/")
-        admin.get_by_role("link", name="Start a round").click()
-        picture(admin, "start")
-        admin.get_by_role("button", name="Start the round").click()
-        admin.locator("[data-state=running], [data-state=done]").wait_for(timeout=60_000)
-        picture(admin, "running")
-        admin.locator("[data-state=done]").wait_for(timeout=240_000)
-        for which in ("Images of the old version", "Images of the new version"):
-            assert admin.get_by_alt_text(which).evaluate("i => i.decode().then(() => i.naturalWidth)") > 128
-        admin.wait_for_timeout(1000)
-        picture(admin, "done")
-        admin.get_by_role("button", name="Publish version 2").click()
-        admin.get_by_text("Version 2 is published").wait_for()
-        picture(admin, "published")
+    admin = browser.new_page(viewport={"width": 1280, "height": 860})
+    admin.context.clear_cookies()
+    log_in(admin, address, "admin", passwords["admin"])
+    admin.get_by_role("link", name="Dashboard").click()
+    picture(admin, "dashboard")
+    admin.get_by_role("link", name="Flags").click()
+    admin.get_by_text("Show the images").first.click()
+    picture(admin, "flags", whole=False)
+    admin.get_by_role("button", name="Nothing wrong: back to the queue").click()
+    admin.get_by_text("No flag is open").wait_for()
+    admin.get_by_role("link", name="Guidelines").click()
+    admin.locator(".candidate input[name=note]").first.fill("Clean edges, and just what was asked for.")
+    admin.locator(".candidate button[value=yes]").first.click()
+    admin.locator(".examples figure").wait_for()
+    picture(admin, "guidelines", whole=False)
+    admin.goto(f"{address}/p/demo/")
+    admin.get_by_role("link", name="Start a round").click()
+    picture(admin, "start")
+    admin.get_by_role("button", name="Start the round").click()
+    admin.locator("[data-state=running], [data-state=done]").wait_for(timeout=60_000)
+    picture(admin, "running")
+    admin.locator("[data-state=done]").wait_for(timeout=240_000)
+    for which in ("Images of the old version", "Images of the new version"):
+        assert admin.get_by_alt_text(which).evaluate("i => i.decode().then(() => i.naturalWidth)") > 128
+    admin.wait_for_timeout(1000)
+    picture(admin, "done")
+    admin.get_by_role("button", name="Publish version 2").click()
+    admin.get_by_text("Version 2 is published").wait_for()
+    picture(admin, "published")
 
-        phone = browser.new_page(viewport={"width": 390, "height": 844})
-        log_in(phone, address, "annotator", passwords["annotator"])
-        phone.goto(f"{address}/p/demo/annotate/")
-        # Groups that were on screen when the version was published may come first.
-        for _ in range(6):
-            phone.locator("#grid .tile-image").first.wait_for(timeout=120_000)
-            if phone.locator("#grid").get_attribute("data-version") == "2":
-                break
-            rate_by_keyboard(phone, lambda position: position == 0)
-        assert phone.locator("#grid").get_attribute("data-version") == "2"
-        picture(phone, "phone")
-        browser.close()
+    phone = browser.new_page(viewport={"width": 390, "height": 844})
+    log_in(phone, address, "annotator", passwords["annotator"])
+    phone.goto(f"{address}/p/demo/annotate/")
+    # Groups that were on screen when the version was published may come first.
+    for _ in range(6):
+        phone.locator("#grid .tile-image").first.wait_for(timeout=120_000)
+        if phone.locator("#grid").get_attribute("data-version") == "2":
+            break
+        rate_by_keyboard(phone, lambda position: position == 0)
+    assert phone.locator("#grid").get_attribute("data-version") == "2"
+    picture(phone, "phone")

@@ -32,20 +32,21 @@ def marks(page) -> str:
     )
 
 
-@pytest.mark.parametrize("size", [2, 3, 5, 8, 12, 24])
-def test_a_group_of_any_size_is_seen_at_one_glance(site, size):
-    site.ready(3, size=size)
-    ann = site.person("ann")
+def test_a_group_of_any_size_is_seen_at_one_glance(site):
     site.project.guidelines = "Like what the prompt says."
     site.project.save()
-    page = site.rate(site.context(ann))
-    for viewport in (DESKTOP, PHONE, LOW, {"width": 1920, "height": 1000}):
-        page.set_viewport_size(viewport)
-        page.wait_for_timeout(80)
-        assert page.evaluate(SEEN) == 0, viewport
-        width = page.locator("#grid .tile-image").first.bounding_box()["width"]
-        assert width >= 56, viewport
-    picture(page, f"group-of-{size}")
+    context = site.context(site.person("ann"))
+    for size in (2, 3, 5, 8, 12, 24):
+        site.project.groups.all().delete()
+        site.ready(1, size=size)
+        page = site.rate(context)
+        for viewport in (DESKTOP, PHONE, LOW, {"width": 1920, "height": 1000}):
+            page.set_viewport_size(viewport)
+            page.wait_for_timeout(60)
+            assert page.evaluate(SEEN) == 0, (size, viewport)
+            width = page.locator("#grid .tile-image").first.bounding_box()["width"]
+            assert width >= 56, (size, viewport)
+        page.close()
 
 
 def test_a_group_can_be_rated_with_the_keyboard_alone(site):
@@ -183,14 +184,14 @@ def test_a_pause_stops_the_clock(site):
     page = site.rate(site.context(site.person("ann")))
     page.keyboard.press("p")
     assert page.get_by_role("heading", name="Paused").is_visible()
-    page.wait_for_timeout(2500)
+    page.wait_for_timeout(1500)
     page.keyboard.press("Enter")
     page.wait_for_function("() => !document.querySelector('#pause-dialog').open")
     page.keyboard.press("l")
     page.keyboard.press("Enter")
     wait_saved(page)
     assert wait_for(GroupDecision.objects.exists, 5)
-    assert GroupDecision.objects.get().seconds < 2.0
+    assert GroupDecision.objects.get().seconds < 1.2
 
 
 def test_the_next_group_is_on_screen_within_100_ms_however_slow_the_server(site):
@@ -199,16 +200,17 @@ def test_the_next_group_is_on_screen_within_100_ms_however_slow_the_server(site)
     page.wait_for_load_state("networkidle")
 
     def slowly(route):
-        time.sleep(0.4)
+        time.sleep(0.3)
         route.continue_()
 
     page.route("**/submit/", slowly)
-    for _ in range(5):
+    for n in range(1, 4):
         rate_by_keyboard(page, lambda position: position == 0)
-        page.wait_for_timeout(600)
+        wait_saved(page)
+        page.wait_for_load_state("networkidle")
+        page.wait_for_function("n => performance.getEntriesByName('likestep-next').length === n", arg=n)
     took = page.evaluate("() => performance.getEntriesByName('likestep-next').map((entry) => entry.duration)")
-    assert len(took) == 5
-    assert sorted(took)[2] < 100, took
+    assert sorted(took)[1] < 100, took  # the median: the machine may be busy for a moment
     # It was loaded before it was asked for, at the size it has on this screen.
     asked = page.evaluate(
         "() => performance.getEntriesByType('resource').map((r) => r.name).filter((n) => n.includes('.webp'))"
@@ -275,7 +277,9 @@ def test_the_machine_takes_less_than_ten_seconds_of_a_newcomers_first_group_of_8
 
     site.ready(3, size=8)
     link = f"{site.address}/join/{invite(site.project, Role.ANNOTATOR, site.person('boss', Role.ADMIN))}/"
-    page = site.browser.new_context(viewport=DESKTOP).new_page()
+    context = site.browser.new_context(viewport=DESKTOP)
+    site.contexts.append(context)
+    page = context.new_page()
     start = time.monotonic()
     page.goto(link)
     page.fill("#id_username", "newcomer")
@@ -285,6 +289,5 @@ def test_the_machine_takes_less_than_ten_seconds_of_a_newcomers_first_group_of_8
     rate_by_keyboard(page, lambda position: position % 2 == 0)
     wait_saved(page)
     took = time.monotonic() - start
-    page.context.close()
     assert Label.objects.filter(annotator__username="newcomer").count() == 8
     assert took < 10, took

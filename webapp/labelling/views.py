@@ -50,6 +50,7 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
     context = {
         "project": project,
         "page": "annotate",
+        "manages": may(request.user, project, Role.REVIEWER),
         "keys_on": preferences.keys_on,
         "command_keys": [(name, mine[command]) for command, name in keys.COMMANDS.items()],
         "image_keys": [mine[f"image_{n}"] for n in range(1, keys.MOST_IMAGES + 1)],
@@ -195,6 +196,7 @@ def me(request: HttpRequest, project: Project) -> HttpResponse:
     context = {
         "project": project,
         "page": "me",
+        "manages": may(request.user, project, Role.REVIEWER),
         "today": queries.today(request.user, project),
         "days": queries.recent_days(request.user, project),
         "pace": queries.pace(request.user, project),
@@ -261,6 +263,7 @@ def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
         "page": "guidelines",
         "examples": queries.examples(project),
         "reviews": reviews,
+        "manages": reviews,
         "candidates": queries.example_candidates(project) if reviews else [],
     }
     return render(request, "labelling/guidelines.html", context)
