@@ -331,6 +331,7 @@ document.addEventListener("keydown", (event) => {
   if (event.repeat) return;
   // On layouts where digits need Shift (French ones), the digit row works without it.
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1];
+  if (!command.size) return; // this person has switched single keys off
   const name = event.key === "?" ? "help" : command.get(event.key.length === 1 ? event.key.toLowerCase() : event.key) ?? command.get(digit);
   if (!name) return;
   // Enter on an ordinary button or link presses it; on an image it submits, Space switches the image.

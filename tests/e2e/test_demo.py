@@ -45,6 +45,14 @@ def demo(tmp_path):
     assert process.wait(30) == 0
 
 
+@pytest.fixture
+def pages(demo, browser):
+    """The browser; its pages are closed before the demo is stopped, since an open one holds the server."""
+    yield browser
+    for context in browser.contexts:
+        context.close()
+
+
 def tour_of_rating(page):
     """A group in the hands of somebody who looks at everything, and flags it in the end."""
     page.locator("#grid .tile-image").nth(7).wait_for(timeout=90_000)
@@ -68,8 +76,9 @@ def tour_of_rating(page):
     page.wait_for_function("n => document.querySelector('#grid').dataset.group !== n", arg=group)
 
 
-def test_from_clicks_to_a_new_version(demo, browser):
+def test_from_clicks_to_a_new_version(demo, pages):
     address, passwords = demo
+    browser = pages
     page = browser.new_page(viewport={"width": 1280, "height": 860})
     log_in(page, address, "annotator", passwords["annotator"])
     page.get_by_role("link", name="Rate images").click()

@@ -9,7 +9,8 @@ from tests.e2e.conftest import DESKTOP, PHONE
 from tests.e2e.helpers import CHROMIUM, picture, rate_by_keyboard, wait_saved
 from tests.servers import wait_for
 from webapp.campaigns.models import Role
-from webapp.labelling.models import Flag, GroupDecision, Label
+from webapp.labelling import services
+from webapp.labelling.models import Flag, GroupDecision, Label, Lease
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
 
@@ -39,6 +40,8 @@ def test_a_group_of_any_size_is_seen_at_one_glance(site):
     for size in (2, 3, 5, 8, 12, 24):
         site.project.groups.all().delete()
         site.ready(1, size=size)
+        text = "a star" if size != 8 else "a very long prompt, " * 49  # the longest there may be
+        site.project.prompts.update(text=text)
         page = site.rate(context)
         for viewport in (DESKTOP, PHONE, LOW, {"width": 1920, "height": 1000}):
             page.set_viewport_size(viewport)
@@ -192,6 +195,37 @@ def test_a_pause_stops_the_clock(site):
     wait_saved(page)
     assert wait_for(GroupDecision.objects.exists, 5)
     assert GroupDecision.objects.get().seconds < 1.2
+
+
+def test_a_group_that_went_to_somebody_else_meanwhile_is_let_go(site):
+    groups = site.ready(5)
+    page = site.rate(site.context(site.person("ann")))
+    page.wait_for_load_state("networkidle")
+    assert group_on(page) == groups[0].pk
+    Lease.objects.all().delete()  # as after ten minutes
+    lent = services.lease_groups(site.person("bob"), site.project, 3)
+    page.keyboard.press("p")
+    page.keyboard.press("Enter")
+    page.wait_for_function("n => document.querySelector('#grid').dataset.group === n", arg=str(groups[3].pk))
+    assert groups[0] in lent and groups[3] not in lent
+
+
+def test_keys_that_were_switched_off_do_nothing_and_the_rest_goes_on(site):
+    site.ready(2)
+    ann = site.person("ann")
+    services.save_keys(ann, {}, keys_on=False)
+    page = site.rate(site.context(ann))
+    for key in ("l", "1", "?", "s"):
+        page.keyboard.press(key)
+    assert marks(page) == "...." and not page.locator("dialog[open]").count()
+    for _ in range(4):
+        page.keyboard.press("Space")
+        page.keyboard.press("ArrowRight")
+    assert marks(page) == "LLLL"
+    page.locator("#submit").focus()
+    page.keyboard.press("Enter")
+    wait_saved(page)
+    assert wait_for(lambda: Label.objects.count() == 4, 5)
 
 
 def test_the_next_group_is_on_screen_within_100_ms_however_slow_the_server(site):

@@ -83,3 +83,16 @@ def test_examples_are_chosen_by_reviewers_and_seen_beside_the_work(client, ann, 
     client.force_login(person("rev2", Role.REVIEWER))
     client.post("/p/stars/guidelines/", {"remove": image.example.pk})
     assert queries.examples(project) == []
+
+
+def test_a_small_image_asked_for_by_many_at_once_is_made_once_and_whole(project):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from webapp.labelling import pictures
+
+    (group,) = make_ready(project, 1, pixels=600)
+    generation = group.generations.first()
+    with ThreadPoolExecutor(8) as pool:
+        files = set(pool.map(lambda _: pictures.read_at(generation, "256"), range(24)))
+    assert len(files) == 1
+    assert Image.open(io.BytesIO(files.pop())).size == (256, 256)

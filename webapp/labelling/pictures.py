@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from PIL import Image
 
 from trainer.files import write_image
@@ -9,6 +11,7 @@ from webapp import paths
 from webapp.labelling.models import Generation
 
 WIDTHS = (256, 512, 1024)  # the only ones that are made
+_making = threading.Lock()  # a file's temporary name is one a process
 
 
 def read_at(generation: Generation, wanted: str = "") -> bytes:
@@ -20,10 +23,11 @@ def read_at(generation: Generation, wanted: str = "") -> bytes:
     if wanted not in map(str, WIDTHS) or int(wanted) >= generation.width:
         return full.read_bytes()
     small = paths.data(paths.small_image(generation.image, int(wanted)))
-    try:
-        return small.read_bytes()
-    except FileNotFoundError:
-        with Image.open(full) as image:
-            height = round(image.height * int(wanted) / image.width)
-            write_image(small, image.convert("RGB").resize((int(wanted), height), Image.LANCZOS), "WEBP", quality=90)
-        return small.read_bytes()
+    with _making:
+        if not small.exists():
+            with Image.open(full) as image:
+                height = round(image.height * int(wanted) / image.width)
+                write_image(
+                    small, image.convert("RGB").resize((int(wanted), height), Image.LANCZOS), "WEBP", quality=90
+                )
+    return small.read_bytes()
