@@ -87,6 +87,16 @@ def test_axe_finds_nothing_serious_while_rating(full):
     assert wrong == []
 
 
+def test_no_page_must_be_scrolled_sideways_on_a_narrow_screen(full):
+    page = full.context(full.boss, viewport={"width": 320, "height": 640}, locale="de").new_page()
+    wide = {}
+    for path in ("annotate/", "guidelines/", "me/", "flags/", "", "people/", "rounds/start/", "rounds/1/"):
+        page.goto(full.url(path))
+        page.wait_for_load_state("networkidle")
+        wide[path] = page.evaluate("() => document.documentElement.scrollWidth")
+    assert set(wide.values()) == {320}, wide
+
+
 def test_axe_really_looks(full):
     page = full.browser.new_page()
     page.set_content("<html lang=en><title>x</title><main><h1>x</h1><img src=x><p style='color:#aaa'>pale</p></main>")
