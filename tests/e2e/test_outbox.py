@@ -38,7 +38,7 @@ def test_answers_given_offline_are_kept_through_a_reload_and_sent_in_order(site,
     page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
     context.set_offline(False)
     page.evaluate("() => location.reload()")  # who leaves now is asked first
-    page.locator("#status[data-waiting='0']").wait_for(timeout=15_000)
+    page.locator("#status[data-waiting='0']").wait_for(timeout=30_000)
     assert asked == ["beforeunload"]
     wait_saved(page)
     assert not page.locator("#offline").is_visible()
@@ -63,7 +63,7 @@ def test_the_page_goes_on_offline_with_what_it_has_and_takes_up_again_by_itself(
     context.set_offline(False)
     wait_saved(page)
     page.locator("#grid .tile-image").first.wait_for()
-    assert wait_for(lambda: decided() == rated, 10)
+    assert wait_for(lambda: decided() == rated, 20)
     last = GroupDecision.objects.latest("pk")
     assert last.answer == {"0": True, "1": True, "2": False, "3": False}
     assert UndoneDecision.objects.count() == 1
@@ -98,7 +98,7 @@ def test_an_ended_session_keeps_the_answers_until_the_next_log_in(site, ann):
     context.add_cookies(cookies)
     page.goto(site.url("annotate/"))
     wait_saved(page)
-    assert wait_for(lambda: Label.objects.count() == 4, 10)
+    assert wait_for(lambda: Label.objects.count() == 4, 20)
 
 
 def test_two_tabs_lose_nothing_of_each_other(site, ann):
@@ -124,5 +124,5 @@ def test_two_tabs_lose_nothing_of_each_other(site, ann):
     assert first.evaluate("Object.keys(localStorage).filter(k => k.startsWith('likestep-outbox-')).length") == 1
     context.set_offline(False)
     wait_saved(second)  # either tab sends what waits
-    assert wait_for(lambda: set(rated) <= set(decided()), 15)
+    assert wait_for(lambda: set(rated) <= set(decided()), 20)
     assert len(decided()) == len(set(decided()))

