@@ -184,8 +184,8 @@ def test_skip_with_a_reason_flag_an_image_and_undo_both(site):
 
 def test_a_pause_stops_the_clock(site):
     site.ready(2)
-    page = site.rate(site.context(site.person("ann")))
     start = time.monotonic()
+    page = site.rate(site.context(site.person("ann")))
     page.keyboard.press("p")
     assert page.get_by_role("heading", name="Paused").is_visible()
     page.wait_for_timeout(1500)
