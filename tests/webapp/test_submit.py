@@ -60,6 +60,7 @@ def test_a_second_decision_is_a_conflict(post, ready):
         ({"labels": {**ALL_LIKED, "9": True}, "key": "a"}, "image 10"),
         ({"labels": {**ALL_LIKED, "0": 1}, "key": "a"}, "labels: send an object"),
         ({"labels": {**ALL_LIKED, "x": True}, "key": "a"}, "positions"),
+        ({"labels": {**ALL_LIKED, "²": True}, "key": "a"}, "positions"),
         ({"labels": ALL_LIKED, "key": ""}, "idempotency_key"),
         ({"labels": ALL_LIKED, "key": "a", "seconds": "soon"}, "seconds"),
         ([], "body"),

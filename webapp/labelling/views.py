@@ -86,7 +86,7 @@ def submit(request: HttpRequest, project: Project, group_id: int) -> JsonRespons
         labels = body.get("labels")
         if not isinstance(labels, dict) or not all(isinstance(v, bool) for v in labels.values()):
             raise services.LabellingError(_("labels: send an object of position to true (like) or false (dislike)"))
-        if not all(k.isdigit() for k in labels):
+        if not all(k.isdecimal() for k in labels):
             raise services.LabellingError(_("labels: positions are whole numbers from 0"))
         answer = {int(k): v for k, v in labels.items()}
         seconds = body.get("seconds", 0)
@@ -217,7 +217,14 @@ def language(request: HttpRequest, project: Project) -> HttpResponse:
     if code not in dict(settings.LANGUAGES) or not check_for_language(code):
         return HttpResponseBadRequest(f"language: send one of {', '.join(dict(settings.LANGUAGES))}")
     response = redirect("me", project.slug)
-    response.set_cookie(settings.LANGUAGE_COOKIE_NAME, code, max_age=365 * 86_400, samesite="Lax", httponly=True)
+    response.set_cookie(
+        settings.LANGUAGE_COOKIE_NAME,
+        code,
+        max_age=365 * 86_400,
+        samesite="Lax",
+        httponly=True,
+        secure=request.is_secure(),
+    )
     return response
 
 
@@ -226,7 +233,7 @@ def flags(request: HttpRequest, project: Project) -> HttpResponse:
     """Flagged groups for reviewers; POST `{group, decision=restore|remove}`."""
     if request.method == "POST":
         decision, number = request.POST.get("decision"), request.POST.get("group", "")
-        if decision not in ("restore", "remove") or not number.isdigit():
+        if decision not in ("restore", "remove") or not number.isdecimal():
             raise Http404
         try:
             services.resolve_flags(request.user, project, int(number), restore=decision == "restore")
@@ -246,12 +253,12 @@ def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
             raise Http404
         try:
             if number := request.POST.get("remove", ""):
-                services.remove_example(project, int(number) if number.isdigit() else 0)
+                services.remove_example(project, int(number) if number.isdecimal() else 0)
             else:
                 image_number = request.POST.get("image", "")
                 services.add_example(
                     project,
-                    int(image_number) if image_number.isdigit() else 0,
+                    int(image_number) if image_number.isdecimal() else 0,
                     good=request.POST.get("good") == "yes",
                     note=request.POST.get("note", ""),
                 )
