@@ -1,4 +1,4 @@
-"""One server and one browser for all browser tests; a project, people and pages for each test."""
+"""One server for all browser tests, one browser a module; a project, people and pages for each test."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def data_folder(settings):
     return DATA
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser():
     """Chromium."""
     from playwright.sync_api import sync_playwright

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, log_in, picture, rate_by_keyboard, wait_saved
+from tests.e2e.helpers import CHROMIUM, FLAGS, log_in, picture, rate_by_keyboard, wait_saved
 from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,14 +45,6 @@ def demo(tmp_path):
     assert process.wait(30) == 0
 
 
-@pytest.fixture
-def pages(demo, browser):
-    """The browser; its pages are closed before the demo is stopped, since an open one holds the server."""
-    yield browser
-    for context in browser.contexts:
-        context.close()
-
-
 def tour_of_rating(page):
     """A group in the hands of somebody who looks at everything, and flags it in the end."""
     page.locator("#grid .tile-image").nth(7).wait_for(timeout=90_000)
@@ -65,79 +57,88 @@ def tour_of_rating(page):
         picture(page, name)
         page.keyboard.press("Escape")
     page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(300)
     picture(page, "dark")
     page.emulate_media(color_scheme="light")
     page.keyboard.press("f")
-    page.locator("#flag-note").fill("The second one is not an image.")
+    page.locator("#flag-note").fill("The first one is not what was asked for.")
     picture(page, "flag")
     group = page.locator("#grid").get_attribute("data-group")
     page.keyboard.press("Enter")
     page.wait_for_function("n => document.querySelector('#grid').dataset.group !== n", arg=group)
 
 
-def test_from_clicks_to_a_new_version(demo, pages):
+def tour_of_reviewing(page):
+    """The flag is looked at, and an image becomes an example."""
+    page.get_by_role("link", name="Flags").click()
+    page.get_by_text("Show the images").first.click()
+    picture(page, "flags", whole=False)
+    page.get_by_role("button", name="Nothing wrong: back to the queue").click()
+    page.get_by_text("No flag is open").wait_for()
+    page.get_by_role("link", name="Guidelines").click()
+    page.locator(".candidate input[name=note]").first.fill("Clean edges, and just what was asked for.")
+    page.locator(".candidate button[value=yes]").first.click()
+    page.locator(".examples figure").wait_for()
+    picture(page, "guidelines", whole=False)
+
+
+def test_from_clicks_to_a_new_version(demo, monkeypatch):
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    from playwright.sync_api import sync_playwright
+
     address, passwords = demo
-    browser = pages
-    page = browser.new_page(viewport={"width": 1280, "height": 860})
-    log_in(page, address, "annotator", passwords["annotator"])
-    page.get_by_role("link", name="Rate images").click()
-    rated = []
-    for n in range(12):
-        if n == 1:
-            tour_of_rating(page)
-        rated.append(rate_by_keyboard(page, lambda position, n=n: (position + n) % 3 == 0))
-    wait_saved(page)
-    assert len(set(rated)) == 12
-    assert "12 groups, 96 images" in page.locator("#counter").text_content()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        log_in(page, address, "annotator", passwords["annotator"])
+        page.get_by_role("link", name="Rate images").click()
+        rated = []
+        for n in range(12):
+            if n == 1:
+                tour_of_rating(page)
+            rated.append(rate_by_keyboard(page, lambda position, n=n: (position + n) % 3 == 0))
+        wait_saved(page)
+        assert len(set(rated)) == 12
+        assert "12 groups, 96 images" in page.locator("#counter").text_content()
 
-    page.get_by_role("link", name="My work").click()
-    picture(page, "me", whole=False)
-    page.select_option("#language", "de")
-    page.get_by_role("button", name="Save", exact=True).click()
-    page.get_by_role("link", name="Bewerten").click()
-    page.locator("#grid .tile-image").nth(7).wait_for(timeout=90_000)
-    page.keyboard.press("l")
-    picture(page, "german")
+        page.get_by_role("link", name="My work").click()
+        picture(page, "me", whole=False)
+        page.select_option("#language", "de")
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.get_by_role("link", name="Bewerten").click()
+        page.locator("#grid .tile-image").nth(7).wait_for(timeout=90_000)
+        page.keyboard.press("l")
+        picture(page, "german")
 
-    admin = browser.new_page(viewport={"width": 1280, "height": 860})
-    admin.context.clear_cookies()
-    log_in(admin, address, "admin", passwords["admin"])
-    admin.get_by_role("link", name="Dashboard").click()
-    picture(admin, "dashboard")
-    admin.get_by_role("link", name="Flags").click()
-    admin.get_by_text("Show the images").first.click()
-    picture(admin, "flags", whole=False)
-    admin.get_by_role("button", name="Nothing wrong: back to the queue").click()
-    admin.get_by_text("No flag is open").wait_for()
-    admin.get_by_role("link", name="Guidelines").click()
-    admin.locator(".candidate input[name=note]").first.fill("Clean edges, and just what was asked for.")
-    admin.locator(".candidate button[value=yes]").first.click()
-    admin.locator(".examples figure").wait_for()
-    picture(admin, "guidelines", whole=False)
-    admin.goto(f"{address}/p/demo/")
-    admin.get_by_role("link", name="Start a round").click()
-    picture(admin, "start")
-    admin.get_by_role("button", name="Start the round").click()
-    admin.locator("[data-state=running], [data-state=done]").wait_for(timeout=60_000)
-    picture(admin, "running")
-    admin.locator("[data-state=done]").wait_for(timeout=240_000)
-    for which in ("Images of the old version", "Images of the new version"):
-        assert admin.get_by_alt_text(which).evaluate("i => i.decode().then(() => i.naturalWidth)") > 128
-    admin.wait_for_timeout(1000)
-    picture(admin, "done")
-    admin.get_by_role("button", name="Publish version 2").click()
-    admin.get_by_text("Version 2 is published").wait_for()
-    picture(admin, "published")
+        admin = browser.new_page(viewport={"width": 1280, "height": 860})
+        admin.context.clear_cookies()
+        log_in(admin, address, "admin", passwords["admin"])
+        admin.get_by_role("link", name="Dashboard").click()
+        picture(admin, "dashboard")
+        tour_of_reviewing(admin)
+        admin.goto(f"{address}/p/demo/")
+        admin.get_by_role("link", name="Start a round").click()
+        picture(admin, "start")
+        admin.get_by_role("button", name="Start the round").click()
+        admin.locator("[data-state=running], [data-state=done]").wait_for(timeout=60_000)
+        picture(admin, "running")
+        admin.locator("[data-state=done]").wait_for(timeout=240_000)
+        for which in ("Images of the old version", "Images of the new version"):
+            assert admin.get_by_alt_text(which).evaluate("i => i.decode().then(() => i.naturalWidth)") > 128
+        admin.wait_for_timeout(1000)
+        picture(admin, "done")
+        admin.get_by_role("button", name="Publish version 2").click()
+        admin.get_by_text("Version 2 is published").wait_for()
+        picture(admin, "published")
 
-    phone = browser.new_page(viewport={"width": 390, "height": 844})
-    log_in(phone, address, "annotator", passwords["annotator"])
-    phone.goto(f"{address}/p/demo/annotate/")
-    # Groups that were on screen when the version was published may come first.
-    for _ in range(6):
-        phone.locator("#grid .tile-image").first.wait_for(timeout=120_000)
-        if phone.locator("#grid").get_attribute("data-version") == "2":
-            break
-        rate_by_keyboard(phone, lambda position: position == 0)
-    assert phone.locator("#grid").get_attribute("data-version") == "2"
-    picture(phone, "phone")
+        phone = browser.new_page(viewport={"width": 390, "height": 844})
+        log_in(phone, address, "annotator", passwords["annotator"])
+        phone.goto(f"{address}/p/demo/annotate/")
+        # Groups that were on screen when the version was published may come first.
+        for _ in range(6):
+            phone.locator("#grid .tile-image").first.wait_for(timeout=120_000)
+            if phone.locator("#grid").get_attribute("data-version") == "2":
+                break
+            rate_by_keyboard(phone, lambda position: position == 0)
+        assert phone.locator("#grid").get_attribute("data-version") == "2"
+        picture(phone, "phone")
+        browser.close()
