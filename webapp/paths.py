@@ -15,6 +15,11 @@ def image(project_id: int, group_id: int, position: int) -> str:
     return f"media/projects/{project_id}/groups/{group_id}/{position}.webp"
 
 
+def small_image(image_name: str, width: int) -> str:
+    """An image no wider than `width` pixels, beside the full one; made when it is first asked for."""
+    return f"{image_name.removesuffix('.webp')}.w{width}.webp"
+
+
 def trajectory(project_id: int, group_id: int) -> str:
     """A group's trajectories, relative to the data folder."""
     return f"trajectories/{project_id}/{group_id}.safetensors"

@@ -79,6 +79,42 @@ def demo(data):
         made.stop()
 
 
+def tour_of_rating(page):
+    """A group in the hands of somebody who looks at everything, and flags it in the end."""
+    page.locator("#grid .tile-image").nth(7).wait_for(timeout=90_000)
+    page.keyboard.press("d")
+    for key in "236":
+        page.keyboard.press(key)
+    picture(page, "rate")
+    for key, name in (("k", "zoom"), ("s", "skip"), ("?", "keys")):
+        page.keyboard.press(key)
+        picture(page, name)
+        page.keyboard.press("Escape")
+    page.emulate_media(color_scheme="dark")
+    picture(page, "dark")
+    page.emulate_media(color_scheme="light")
+    page.keyboard.press("f")
+    page.locator("#flag-note").fill("The first one is not what was asked for.")
+    picture(page, "flag")
+    group = page.locator("#grid").get_attribute("data-group")
+    page.keyboard.press("Enter")
+    page.wait_for_function("n => document.querySelector('#grid').dataset.group !== n", arg=group)
+
+
+def tour_of_reviewing(page):
+    """The flag is looked at, and an image becomes an example."""
+    page.get_by_role("link", name="Flags").click()
+    page.get_by_text("Show the images").first.click()
+    picture(page, "flags", whole=False)
+    page.get_by_role("button", name="Nothing wrong: back to the queue").click()
+    page.get_by_text("No flag is open").wait_for()
+    page.get_by_role("link", name="Guidelines").click()
+    page.locator(".candidate input[name=note]").first.fill("Clean edges, and just what was asked for.")
+    page.locator(".candidate button[value=yes]").first.click()
+    page.locator(".examples figure").wait_for()
+    picture(page, "guidelines", whole=False)
+
+
 def test_from_clicks_to_a_new_version(demo, monkeypatch):
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
     from playwright.sync_api import sync_playwright
@@ -94,19 +130,28 @@ def test_from_clicks_to_a_new_version(demo, monkeypatch):
         rated = []
         for n in range(12):
             if n == 1:
-                page.locator("#grid button").nth(7).wait_for(timeout=90_000)
-                page.keyboard.press("1")
-                picture(page, "rate")
+                tour_of_rating(page)
             rated.append(rate_by_keyboard(page, lambda position, n=n: (position + n) % 3 == 0))
         wait_saved(page)
         assert len(set(rated)) == 12
         assert "12 groups, 96 images" in page.locator("#counter").text_content()
+
+        page.get_by_role("link", name="My work").click()
+        picture(page, "me", whole=False)
+        page.select_option("#language", "de")
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.get_by_role("link", name="Bewerten").click()
+        page.locator("#grid .tile-image").nth(7).wait_for(timeout=90_000)
+        page.keyboard.press("l")
+        picture(page, "german")
 
         admin = browser.new_page(viewport={"width": 1280, "height": 860})
         admin.context.clear_cookies()
         log_in(admin, address, "admin", passwords["admin"])
         admin.get_by_role("link", name="Dashboard").click()
         picture(admin, "dashboard")
+        tour_of_reviewing(admin)
+        admin.goto(f"{address}/p/demo/")
         admin.get_by_role("link", name="Start a round").click()
         picture(admin, "start")
         admin.get_by_role("button", name="Start the round").click()
@@ -126,7 +171,7 @@ def test_from_clicks_to_a_new_version(demo, monkeypatch):
         phone.goto(f"{address}/p/demo/annotate/")
         # Groups that were on screen when the version was published may come first.
         for _ in range(6):
-            phone.locator("#grid button").first.wait_for(timeout=120_000)
+            phone.locator("#grid .tile-image").first.wait_for(timeout=120_000)
             if phone.locator("#grid").get_attribute("data-version") == "2":
                 break
             rate_by_keyboard(phone, lambda position: position == 0)

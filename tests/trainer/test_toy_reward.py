@@ -4,7 +4,6 @@ import random
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import trainer.rounds
 from trainer.evaluate import sample_images

@@ -32,7 +32,12 @@ TABLE = {
     "next-groups": ("get", MEMBERS),
     "submit": ("post", MEMBERS),
     "skip": ("post", MEMBERS),
+    "flag": ("post", MEMBERS),
     "undo": ("post", MEMBERS),
+    "guidelines": ("get", MEMBERS),
+    "me": ("get", MEMBERS),
+    "language": ("post", MEMBERS),
+    "flags": ("get", REVIEWERS),
     "image": ("get", MEMBERS),
     "dashboard": ("get", REVIEWERS),
     "retry-group": ("post", ADMINS),
@@ -199,7 +204,7 @@ def test_images_are_bytes_from_the_data_folder(address, client, ann):
     client.force_login(ann)
     answer = client.get(address("image"))
     assert answer["Content-Type"] == "image/webp"
-    assert b"".join(answer.streaming_content)[:4] == b"RIFF"
+    assert answer.content[:4] == b"RIFF"
 
 
 def test_an_invitation_works_once(project, boss, client):
@@ -220,7 +225,7 @@ def test_a_used_invitation_is_refused(project, boss, person):
 
 def test_pages_allow_nothing_inline(client, boss, address):
     client.force_login(boss)
-    for name in ("annotate", "dashboard", "start-round", "round", "people"):
+    for name in ("annotate", "guidelines", "me", "flags", "dashboard", "start-round", "round", "people"):
         answer = client.get(address(name))
         assert "unsafe" not in answer["Content-Security-Policy"]
         text = answer.content.decode()

@@ -7,6 +7,7 @@ from functools import wraps
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
 
 from webapp.campaigns.models import Membership, Project, Role
 
@@ -38,7 +39,7 @@ def projects_of(user):
 def _log_in_first(request) -> HttpResponse:
     """The log-in page for a person; 401 for a script, which would take the page it is sent to for an answer."""
     if "application/json" in request.headers.get("Accept", ""):
-        return JsonResponse({"error": "Your session has ended. Log in again; your answers are kept."}, status=401)
+        return JsonResponse({"error": _("Your session has ended. Log in again; your answers are kept.")}, status=401)
     return redirect_to_login(request.get_full_path())
 
 

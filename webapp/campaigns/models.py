@@ -5,22 +5,23 @@ from __future__ import annotations
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 
 class Role(models.TextChoices):
     """What a member may do; each role may do all that the later ones may."""
 
-    ADMIN = "admin", "Admin"
-    REVIEWER = "reviewer", "Reviewer"
-    ANNOTATOR = "annotator", "Annotator"
+    ADMIN = "admin", _("Admin")
+    REVIEWER = "reviewer", _("Reviewer")
+    ANNOTATOR = "annotator", _("Annotator")
 
 
 class LabelSource(models.TextChoices):
     """Who decides on images."""
 
-    PEOPLE = "people", "People"
-    ORACLE = "oracle", "An oracle"
-    BOTH = "both", "An oracle, and people whose word wins"
+    PEOPLE = "people", _("People")
+    ORACLE = "oracle", _("An oracle")
+    BOTH = "both", _("An oracle, and people whose word wins")
 
 
 class Project(models.Model):

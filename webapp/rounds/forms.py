@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from django import forms
+from django.utils.translation import gettext as _
 
 from trainer.settings import TDMR1Settings
 
@@ -21,7 +22,7 @@ class RoundForm(forms.Form):
     def __init__(self, *args, defaults: dict | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         for f in dataclasses.fields(TDMR1Settings):
-            options = {"help_text": f.metadata["help"], "initial": (defaults or {}).get(f.name, f.default)}
+            options = {"help_text": _(f.metadata["help"]), "initial": (defaults or {}).get(f.name, f.default)}
             if f.metadata["choices"]:
                 self.fields[f.name] = forms.ChoiceField(choices=[(c, c) for c in f.metadata["choices"]], **options)
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext as _
 
 
 class VersionStatus(models.TextChoices):
@@ -32,7 +33,7 @@ class ModelVersion(models.Model):
         constraints = [models.UniqueConstraint(fields=["project", "number"], name="one_version_number")]
 
     def __str__(self) -> str:
-        return f"version {self.number}"
+        return _("version %(n)s") % {"n": self.number}
 
 
 class RoundState(models.TextChoices):

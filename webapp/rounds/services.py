@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from trainer.files import write_atomic, write_json
 from trainer.settings import SettingsError, TDMR1Settings
@@ -50,9 +51,9 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
     chosen = check_settings({**project.round_settings, **values})
     base = project.active_version
     if base is None:
-        raise RoundError("base version: the project has none; publish a version first")
+        raise RoundError(_("base version: the project has none; publish a version first"))
     if not any(labelling.has_signal(labelling.rewards(g)) for g in labelling.labelled_groups(project)):
-        raise RoundError("labels: no group has both a liked and a disliked image yet; rate some groups first")
+        raise RoundError(_("labels: no group has both a liked and a disliked image yet; rate some groups first"))
     try:
         with transaction.atomic():
             number = (project.rounds.aggregate(n=Max("number"))["n"] or 0) + 1
@@ -71,7 +72,7 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
         done = TrainingRound.objects.filter(project=project, idempotency_key=idempotency_key).first()
         if done is not None:
             return done
-        raise RoundError("round: one is already queued or running; wait for it or cancel it") from error
+        raise RoundError(_("round: one is already queued or running; wait for it or cancel it")) from error
     return training
 
 
@@ -251,7 +252,10 @@ def keep_old_version(project: Project, version_id: int) -> ModelVersion:
     """Decide against a draft; it is kept, but does not generate."""
     version = project.versions.select_for_update().get(pk=version_id)
     if version.status != VersionStatus.DRAFT:
-        raise RoundError(f"version: version {version.number} is {version.status}, not a draft to decide on")
+        raise RoundError(
+            _("version: version %(n)s is %(status)s, not a draft to decide on")
+            % {"n": version.number, "status": _(version.status)}
+        )
     version.status = VersionStatus.KEPT_OUT
     version.save(update_fields=["status"])
     events.publish(project.pk, "version")
