@@ -27,6 +27,7 @@ from trainer.evaluate import Evaluation, evaluate, image_grid, sample_images
 from trainer.files import append_line, sha256_of, write_image, write_json
 from trainer.oracles import Oracle, get_oracle
 from trainer.roles import STUDENT_EMA
+from trainer.sampler import related_noise
 from trainer.scenes.prompts import ScenePrompt
 from trainer.settings import TDMR1Settings
 from trainer.shares import Part, Share, gather_rows
@@ -191,7 +192,8 @@ class _Round:
             part = self.share.part(s.student_batch)
             everyone = [row["prompt"] for row in self._prompts(rng, s.student_batch)]
             prompts = [everyone[i] for i in part.index.tolist()]
-            trajectory = self._rollout(prompts, generator, part)
+            noise = torch.randn((part.total, *trainer.backend.latent_shape), generator=generator)
+            trajectory = self._rollout(prompts, part.pick(noise))
         conditioning = trainer.backend.encode(prompts)
         orders = part.pick(torch.stack([torch.randperm(trainer.steps, generator=generator) for _ in range(part.total)]))
         for k in range(min(s.steps_trained, trainer.steps)):
@@ -208,7 +210,9 @@ class _Round:
         lines = [row for row in rows for _ in range(s.group_size)]
         prompts = [line["prompt"] for line in lines]
         owner = torch.arange(len(everyone)).repeat_interleave(s.group_size)  # of each image of the whole update
-        trajectory = self._rollout(prompts, generator, self.share.among(owner))
+        shape = trainer.backend.latent_shape
+        noise = related_noise(len(everyone), s.group_size, shape, s.noise_spread, generator)
+        trajectory = self._rollout(prompts, self.share.among(owner).pick(noise))
         images = trainer.backend.decode(trajectory[:, -1], bf16=trainer.bf16)
         scores = [v.score for v in self.oracle.score(images, prompts, lines)]
         rewards = torch.tensor(scores, device=trainer.backend.device).reshape(len(rows), s.group_size)
@@ -247,11 +251,11 @@ class _Round:
         return metrics
 
     def _prompts(self, rng: random.Random, count: int) -> list[dict]:
-        # Every tag as often as any other: a tag with many prompts is not more worth than one with few.
-        return [rng.choice(rng.choice(self.pools)) for _ in range(count)]
+        """Every tag as often as any other: a tag with many prompts is not worth more than one with few."""
+        pools = rng.sample(self.pools, len(self.pools))
+        return [rng.choice(pools[i % len(pools)]) for i in range(count)]
 
-    def _rollout(self, prompts: list[str], generator, part: Part) -> torch.Tensor:
-        noise = part.pick(torch.randn((part.total, *self.trainer.backend.latent_shape), generator=generator))
+    def _rollout(self, prompts: list[str], noise: torch.Tensor) -> torch.Tensor:
         return self.trainer.sample(self.trainer.backend.encode(prompts), noise)
 
     def _shown_prompts(self) -> list[dict]:

@@ -24,6 +24,16 @@ def initial_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
 
 
+def related_noise(
+    groups: int, size: int, shape: tuple[int, ...], spread: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Noise of `groups` groups of `size` images, (groups·size, *shape), each image's N(0, 1): `sqrt(1 - spread)` of it is
+    shared by the group and `sqrt(spread)` is the image's own. With spread 1 all noise is independent."""
+    shared = torch.randn((groups, 1, *shape), generator=generator)
+    own = torch.randn((groups, size, *shape), generator=generator)
+    return ((1 - spread) ** 0.5 * shared + spread**0.5 * own).flatten(0, 1)
+
+
 @torch.no_grad()
 def sample_latents(
     backend: Backend,

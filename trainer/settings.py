@@ -124,6 +124,13 @@ class TDMR1Settings(Settings):
     surrogate_updates: int = option(1, "Surrogate updates before each student update.", low=1, high=100)
     prompts_per_update: int = option(16, "Prompts (groups) an update looks at.", low=1, high=4096)
     group_size: int = option(8, "Images of one prompt, G, when groups are sampled in training.", low=2, high=64)
+    noise_spread: float = option(
+        0.4,
+        "Share of the noise that differs between the images of a group sampled in training; 1 is independent noise. Images "
+        "that share the rest differ in little but what is liked or disliked, so fewer of them teach as much.",
+        low=0.01,
+        high=1,
+    )
     student_batch: int = option(48, "Images the student trains on in an update.", low=1, high=4096)
     steps_trained: int = option(1, "How many of the K steps an update trains.", low=1, high=50)
     rank: int = option(32, "LoRA rank of every role.", low=1, high=512)
@@ -186,6 +193,7 @@ class TDMR1Settings(Settings):
             "ema": 0.9,
             "surrogate_kl": 1e-3,
             "reward_guidance": "surrogate",
+            "noise_spread": 1.0,
             "teacher_clip_from": 0.05,
             "relative": False,
             "reference": "ema",

@@ -7,7 +7,14 @@ from diffusers import DiffusionPipeline
 from trainer.backends import load_backend
 from trainer.flow import step_grid
 from trainer.roles import STUDENT, TDM_ROLES, Roles
-from trainer.sampler import Sampler, initial_noise, load_trajectory, sample_latents, save_trajectory
+from trainer.sampler import (
+    Sampler,
+    initial_noise,
+    load_trajectory,
+    related_noise,
+    sample_latents,
+    save_trajectory,
+)
 
 PROMPTS = ["a red star", 'the word "CAT"']
 
@@ -93,3 +100,14 @@ def test_a_lora_of_another_model_is_refused(model_dir, tmp_path):
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"model_index\.json"):
         load_backend(tmp_path)
+
+
+def test_related_noise_is_normal_and_shared_within_its_group_only():
+    noise = related_noise(40, 4, (4, 8, 8), 0.4, torch.Generator().manual_seed(0)).unflatten(0, (40, 4)).flatten(2)
+    assert noise.mean().abs() < 0.02 and abs(noise.std() - 1) < 0.02
+
+    def correlation(a, b):
+        return (a * b).mean().item()
+
+    assert correlation(noise[:, 0], noise[:, 1]) == pytest.approx(0.6, abs=0.03)
+    assert correlation(noise[:-1, 0], noise[1:, 0]) == pytest.approx(0, abs=0.03)
