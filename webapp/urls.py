@@ -5,6 +5,7 @@ from django.contrib.auth import views as auth
 from django.urls import path, register_converter
 
 from webapp.accounts import views as accounts
+from webapp.campaigns import views as campaigns
 from webapp.dashboard import views as dashboard
 from webapp.labelling import views as labelling
 from webapp.rounds import views as rounds
@@ -26,6 +27,7 @@ urlpatterns = [
     path("join/<str:token>/", accounts.join, name="join"),
     path("healthz", accounts.health, name="health"),
     path("admin/", admin.site.urls),
+    path("projects/new/", campaigns.new_project, name="new-project"),
     # a project, for its members
     path("p/<slug:slug>/annotate/", labelling.annotate, name="annotate"),
     path("p/<slug:slug>/groups/next/", labelling.next_groups, name="next-groups"),
@@ -36,6 +38,11 @@ urlpatterns = [
     # for reviewers and admins
     path("p/<slug:slug>/", dashboard.dashboard, name="dashboard"),
     path("p/<slug:slug>/people/", accounts.people, name="people"),
+    path("p/<slug:slug>/settings/", campaigns.project_settings, name="project-settings"),
+    path("p/<slug:slug>/prompts/", campaigns.prompts, name="prompts"),
+    path("p/<slug:slug>/clone/", campaigns.clone, name="clone-project"),
+    path("p/<slug:slug>/archive/", campaigns.archive, name="archive-project"),
+    path("p/<slug:slug>/audit/", campaigns.audit_log, name="audit-log"),
     path("p/<slug:slug>/rounds/start/", rounds.start, name="start-round"),
     path("p/<slug:slug>/rounds/<int:number>/", rounds.detail, name="round"),
     path("p/<slug:slug>/rounds/<int:number>/metrics/", rounds.metrics, name="round-metrics"),

@@ -14,6 +14,12 @@ from webapp.labelling import services
 PROMPTS = [{"prompt": f"{n} stars", "split": split} for n in range(8) for split in ("train",)]
 
 
+@pytest.fixture(autouse=True)
+def quick_passwords(settings):
+    """A hash that is cheap: none of these tests is about its strength."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def project(db, tmp_path):
     return create_project(

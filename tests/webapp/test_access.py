@@ -16,6 +16,7 @@ TABLE = {
     "logout": ("post", None),
     "join": ("get", EVERYBODY),
     "health": ("get", EVERYBODY),
+    "new-project": ("get", None),
     "annotate": ("get", MEMBERS),
     "next-groups": ("get", MEMBERS),
     "submit": ("post", MEMBERS),
@@ -24,6 +25,11 @@ TABLE = {
     "image": ("get", MEMBERS),
     "dashboard": ("get", REVIEWERS),
     "people": ("get", ADMINS),
+    "project-settings": ("get", ADMINS),
+    "prompts": ("get", ADMINS),
+    "clone-project": ("post", ADMINS),
+    "archive-project": ("post", ADMINS),
+    "audit-log": ("get", ADMINS),
     "start-round": ("get", ADMINS),
     "round": ("get", REVIEWERS),
     "round-metrics": ("get", REVIEWERS),
@@ -102,7 +108,7 @@ def test_a_used_invitation_is_refused(project, boss, person):
 
 def test_pages_allow_nothing_inline(client, boss, address):
     client.force_login(boss)
-    for name in ("annotate", "dashboard", "start-round", "round", "people"):
+    for name in ("annotate", "dashboard", "start-round", "round", "people", "project-settings", "prompts", "audit-log"):
         answer = client.get(address(name))
         assert "unsafe" not in answer["Content-Security-Policy"]
         text = answer.content.decode()

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from webapp.accounts.permissions import may, member, projects_of, role_in
+from webapp.accounts.permissions import may, may_create_projects, member, projects_of, role_in
 from webapp.campaigns.models import Project, Role
 from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState
@@ -18,8 +18,14 @@ from webapp.rounds.models import OPEN, VersionStatus
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """The person's projects."""
-    rows = [(p, may(request.user, p, Role.REVIEWER)) for p in projects_of(request.user)]
-    return render(request, "dashboard/home.html", {"projects": rows, "page": "home"})
+    rows = [(p, may(request.user, p, Role.REVIEWER)) for p in projects_of(request.user).order_by("name")]
+    context = {
+        "projects": [row for row in rows if row[0].archived_at is None],
+        "archived": [p for p, manages in rows if p.archived_at is not None and manages],
+        "may_create": may_create_projects(request.user),
+        "page": "home",
+    }
+    return render(request, "dashboard/home.html", context)
 
 
 @require_GET

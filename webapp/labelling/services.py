@@ -59,7 +59,7 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     Prompts that were shown least come first, at random among equals.
     """
     project = Project.objects.select_for_update(of=("self",)).select_related("active_version").get(pk=project_id)
-    if project.active_version is None:
+    if project.active_version is None or project.archived_at is not None:
         return []
     # What was leased or being generated when a version was published is dropped here, once nobody looks at it.
     supersede_groups(project, project.active_version)
@@ -176,6 +176,8 @@ def lease_groups(user, project: Project, count: int = 1) -> list[Group]:
     A group is never given to someone who decided on it, nor to more people than the overlap asks for. The database
     decides races: candidate rows are locked on PostgreSQL (others skip over them), and SQLite has one writer at a time.
     """
+    if project.archived_at is not None:
+        return []
     count = min(count, MOST_LEASES)
     for _ in range(RACES):
         with transaction.atomic():

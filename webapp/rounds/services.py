@@ -16,6 +16,7 @@ from django.utils import timezone
 from trainer.files import write_atomic, write_json
 from trainer.settings import SettingsError, TDMR1Settings
 from webapp import events, paths, states
+from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
 from webapp.dispatch import enqueue
 from webapp.labelling import queries as labelling
@@ -48,6 +49,8 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
         return done
     chosen = check_settings({**project.round_settings, **values})
     base = project.active_version
+    if project.archived_at is not None:
+        raise RoundError("project: it is archived; reopen it first")
     if base is None:
         raise RoundError("base version: the project has none; publish a version first")
     if not any(labelling.has_signal(labelling.rewards(g)) for g in labelling.labelled_groups(project)):
@@ -226,12 +229,19 @@ def _close(training: TrainingRound, state: str) -> None:
 
 
 @transaction.atomic
-def publish_version(project: Project, version_id: int) -> ModelVersion:
+def publish_version(project: Project, version_id: int, *, by=None) -> ModelVersion:
     """Make a version the one that generates; unrated groups of the old one are dropped from the queue."""
     project = Project.objects.select_for_update().get(pk=project.pk)
     version = project.versions.get(pk=version_id)
     version.status = VersionStatus.PUBLISHED
     version.save(update_fields=["status"])
+    audit(
+        project,
+        by,
+        "version published",
+        version=version.number,
+        before=project.active_version.number if project.active_version else None,
+    )
     project.active_version = version
     project.save(update_fields=["active_version"])
     supersede_groups(project, version)
@@ -241,13 +251,14 @@ def publish_version(project: Project, version_id: int) -> ModelVersion:
 
 
 @transaction.atomic
-def keep_old_version(project: Project, version_id: int) -> ModelVersion:
+def keep_old_version(project: Project, version_id: int, *, by=None) -> ModelVersion:
     """Decide against a draft; it is kept, but does not generate."""
     version = project.versions.select_for_update().get(pk=version_id)
     if version.status != VersionStatus.DRAFT:
         raise RoundError(f"version: version {version.number} is {version.status}, not a draft to decide on")
     version.status = VersionStatus.KEPT_OUT
     version.save(update_fields=["status"])
+    audit(project, by, "version kept out", version=version.number)
     events.publish(project.pk, "version")
     return version
 
@@ -255,7 +266,7 @@ def keep_old_version(project: Project, version_id: int) -> ModelVersion:
 def start_due_rounds() -> list[TrainingRound]:
     """Start a round in every project whose threshold of newly labelled groups with signal is met."""
     started = []
-    for project in Project.objects.filter(auto_start_after__gt=0, active_version__isnull=False):
+    for project in Project.objects.filter(auto_start_after__gt=0, active_version__isnull=False, archived_at=None):
         if project.rounds.filter(state__in=OPEN).exists():
             continue
         last = project.rounds.first()
