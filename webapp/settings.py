@@ -55,6 +55,7 @@ INSTALLED_APPS = [
     "webapp.campaigns",
     "webapp.rounds",
     "webapp.labelling",
+    "webapp.quality",
     "webapp.dashboard",
 ]
 MIDDLEWARE = [

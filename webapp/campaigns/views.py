@@ -26,12 +26,9 @@ def new_project(request: HttpRequest) -> HttpResponse:
     if not may_create_projects(request.user):
         raise Http404
     if request.method != "POST":
-        forms = {
-            "form": NewProjectForm(user=request.user),
-            "prompts": PromptsForm(),
-            "training": TrainingForm(prefix="training"),
-        }
-        return render(request, "campaigns/new.html", {**forms, "page": "home"})
+        form, training = NewProjectForm(user=request.user), TrainingForm(prefix="training")
+        context = {"form": form, "prompts": PromptsForm(), "training": training, "page": "home"}
+        return render(request, "campaigns/new.html", context)
     form = NewProjectForm(request.POST, user=request.user)
     prompts, training = PromptsForm(request.POST, request.FILES), TrainingForm(request.POST, prefix="training")
     valid = [form.is_valid(), training.is_valid(), prompts.ready()]

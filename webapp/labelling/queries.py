@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from webapp.campaigns.models import Project
 from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Outcome
+from webapp.quality.models import Consensus
 
 # A session ends after this long without a decision.
 SESSION_GAP = timedelta(minutes=30)
@@ -47,45 +48,21 @@ def session_counts(user, project: Project) -> dict[str, int]:
     return {"groups": groups, "images": images}
 
 
-def reward_of(labels: list[Label]) -> float | None:
-    """The share of likes among people's labels; an oracle's score only where no person decided; None without labels."""
-    people = [label.liked for label in labels if label.annotator_id is not None]
-    if people:
-        return sum(people) / len(people)
-    scores = [label.score if label.score is not None else float(label.liked) for label in labels]
-    return sum(scores) / len(scores) if scores else None
-
-
 def labelled_groups(project: Project, *, versions: int = 3):
     """Groups with labels of the newest `versions` versions that have any, oldest first: the replay a round learns from."""
-    labelled = Group.objects.filter(project=project, generations__labels__isnull=False)
-    newest = labelled.values_list("version__number", flat=True).distinct().order_by("-version__number")[:versions]
-    return (
-        labelled.filter(version__number__in=list(newest))
-        .distinct()
-        .order_by("id")
-        .select_related("prompt", "version")
-        .prefetch_related("generations__labels")
-    )
+    labelled = Group.objects.filter(project=project, consensus__isnull=False)
+    newest = [
+        version.pk for version in project.versions.order_by("-number") if labelled.filter(version=version).exists()
+    ]
+    return labelled.filter(version__in=newest[:versions]).order_by("id").select_related("prompt", "consensus")
 
 
 def rewards(group: Group) -> list[float | None]:
-    """The group's rewards by position; its generations and labels should be prefetched."""
-    return [reward_of(list(g.labels.all())) for g in group.generations.all()]
-
-
-def has_signal(values: list[float | None]) -> bool:
-    """Whether a group's rewards differ: only then can it teach."""
-    known = {v for v in values if v is not None}
-    return len(known) > 1
+    """The group's rewards by position, as its consensus has them."""
+    return group.consensus.rewards
 
 
 def groups_with_signal_since(project: Project, since) -> int:
-    """Groups labelled after `since` (all when None) that carry signal: some image liked and some disliked."""
-    labels = Label.objects.filter(generation__group__project=project)
-    if since is not None:
-        labels = labels.filter(created_at__gt=since)
-    per_group = labels.values("generation__group").annotate(
-        likes=Count("id", filter=Q(liked=True)), dislikes=Count("id", filter=Q(liked=False))
-    )
-    return per_group.filter(likes__gt=0, dislikes__gt=0).count()
+    """Groups labelled after `since` (all when None) whose rewards differ (`quality.consensus.has_signal`)."""
+    found = Consensus.objects.filter(project=project, signal=True)
+    return (found if since is None else found.filter(labelled_at__gt=since)).count()

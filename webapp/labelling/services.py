@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count, F, OuterRef, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -28,6 +28,8 @@ from webapp.labelling.models import (
     Lease,
     Outcome,
 )
+from webapp.quality import services as quality
+from webapp.quality.models import Consensus
 
 LEASE = timedelta(minutes=10)
 GENERATION_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)  # generating does not beat
@@ -170,7 +172,7 @@ def _owned(group_id: int, token: int) -> Group | None:
 # ---------------------------------------------------------------- assignment
 
 
-def lease_groups(user, project: Project, count: int = 1) -> list[Group]:
+def lease_groups(user, project: Project, count: int = 1, *, rng: random.Random | None = None) -> list[Group]:
     """Up to `count` groups for a person to rate: those already leased to them first, then new leases.
 
     A group is never given to someone who decided on it, nor to more people than the overlap asks for. The database
@@ -184,21 +186,28 @@ def lease_groups(user, project: Project, count: int = 1) -> list[Group]:
             now = timezone.now()
             Lease.objects.filter(user=user, group__project=project, expires_at__gt=now).update(expires_at=now + LEASE)
             mine = list(
+                # A gold group is done already, and is shown all the same.
                 Group.objects.filter(
-                    project=project, state=GroupState.READY, leases__user=user, leases__expires_at__gt=now
+                    Q(state=GroupState.READY) | Q(state=GroupState.DONE, gold__isnull=False),
+                    project=project,
+                    leases__user=user,
+                    leases__expires_at__gt=now,
                 )
                 .exclude(group_decisions__user=user)
                 .order_by("leases__id")[:count]
             )
             if len(mine) < count:
-                mine += _take(user, project, count - len(mine), now)
+                mine += _take(user, project, count - len(mine), now, rng or random.Random())
         if mine:
             break
     return mine
 
 
-def _take(user, project: Project, count: int, now) -> list[Group]:
-    """New leases on groups that need one more person: decisions + live leases of others < overlap."""
+def _take(user, project: Project, count: int, now, rng: random.Random) -> list[Group]:
+    """New leases on groups that need one more person: decisions + live leases of others < what the group needs.
+
+    At the project's gold rate a group whose answer is known stands in for one of them, which stays in the queue.
+    """
     live = (
         Lease.objects.filter(group=OuterRef("pk"), expires_at__gt=now)
         .order_by()
@@ -208,18 +217,24 @@ def _take(user, project: Project, count: int, now) -> list[Group]:
     )
     candidates = (
         Group.objects.filter(project=project, state=GroupState.READY)
-        .exclude(pk__in=Lease.objects.filter(user=user, expires_at__gt=now).values("group"))
-        .exclude(pk__in=GroupDecision.objects.filter(user=user).values("group"))
+        .filter(~Exists(Lease.objects.filter(group=OuterRef("pk"), user=user, expires_at__gt=now)))
+        .filter(~Exists(GroupDecision.objects.filter(group=OuterRef("pk"), user=user)))
         .annotate(taken=F("decisions") + Coalesce(Subquery(live), 0))
-        .filter(taken__lt=project.overlap)
         .order_by("id")
     )
+    if project.tie_break:
+        tie = Exists(Consensus.objects.filter(group=OuterRef("pk"), tie=True))
+        candidates = candidates.filter(Q(taken__lt=project.overlap) | Q(tie, taken__lt=project.overlap + 1))
+    else:
+        candidates = candidates.filter(taken__lt=project.overlap)
     locked = candidates
     if connection.features.has_select_for_update_skip_locked:
         # Just the rows that will be taken: a row locked in vain would be skipped by somebody who could have had it.
         locked = candidates.select_for_update(skip_locked=True, of=("self",))
     groups = [g for g in locked[:count] if _needs_one_more(g, user, project, now)]
-    for group in groups:
+    for i, group in enumerate(groups):
+        if project.gold_rate and rng.random() < project.gold_rate:
+            group = groups[i] = quality.pick_gold(user, project, rng=rng) or group
         Lease.objects.update_or_create(group=group, user=user, defaults={"expires_at": now + LEASE})
     return groups
 
@@ -228,7 +243,8 @@ def _needs_one_more(group: Group, user, project: Project, now) -> bool:
     """Asked again with the row locked: the query may have read it just before another person's lease was committed."""
     others = group.leases.filter(expires_at__gt=now).exclude(user=user).count()
     submitted = group.group_decisions.filter(outcome=Outcome.SUBMITTED).count()
-    return others + submitted < project.overlap
+    tie = project.tie_break and Consensus.objects.filter(group=group, tie=True).exists()
+    return others + submitted < quality.wanted(project, tie)
 
 
 def expire_leases() -> int:
@@ -271,7 +287,9 @@ def submit_group(
             for position, liked in answer.items():
                 _set_label(generations[position], user, liked)
             group.decisions += 1  # the row is locked
-            if group.state == GroupState.READY and group.decisions >= project.overlap:
+            tie = quality.settle(group).tie
+            quality.record_gold(decision)
+            if group.state == GroupState.READY and group.decisions >= quality.wanted(project, tie):
                 states.move(states.GROUP_MOVES, group, GroupState.DONE)
             group.save(update_fields=["decisions", "state"])
             Lease.objects.filter(group=group, user=user).delete()
@@ -329,7 +347,10 @@ def undo_last(user, project: Project) -> tuple[Group, dict] | None:
             LabelEvent.objects.create(generation_id=label.generation_id, annotator=user, liked=None)
             label.delete()
         group.decisions = max(0, group.decisions - 1)
-        if group.state == GroupState.DONE:
+        left = quality.settle(group)
+        quality.forget_gold(group.pk, user.pk)
+        needed = quality.wanted(project, left is not None and left.tie)
+        if group.state == GroupState.DONE and group.decisions < needed:
             states.move(states.GROUP_MOVES, group, GroupState.READY)
         group.save(update_fields=["decisions", "state"])
     answer = decision.answer
@@ -347,6 +368,7 @@ def record_oracle_labels(group_id: int, oracle: str, verdicts: Sequence[dict]) -
         values = {"liked": verdict["liked"], "score": verdict["score"], "reason": verdict["reason"][:300]}
         Label.objects.update_or_create(generation=generation, annotator=None, oracle=oracle, defaults=values)
         LabelEvent.objects.create(generation=generation, oracle=oracle, liked=verdict["liked"])
+    quality.settle(group)
     if group.project.label_source == LabelSource.ORACLE and group.state == GroupState.READY:
         states.move(states.GROUP_MOVES, group, GroupState.DONE)
         group.save(update_fields=["state"])

@@ -53,7 +53,7 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
         raise RoundError("project: it is archived; reopen it first")
     if base is None:
         raise RoundError("base version: the project has none; publish a version first")
-    if not any(labelling.has_signal(labelling.rewards(g)) for g in labelling.labelled_groups(project)):
+    if not labelling.labelled_groups(project).filter(consensus__signal=True).exists():
         raise RoundError("labels: no group has both a liked and a disliked image yet; rate some groups first")
     try:
         with transaction.atomic():
@@ -126,7 +126,7 @@ def write_spec(training: TrainingRound) -> Path:
         return spec_file
     project = training.project
     lines = []
-    for group in labelling.labelled_groups(project):
+    for group in labelling.labelled_groups(project).iterator(chunk_size=1000):
         line = {
             "group": str(group.pk),
             "prompt": group.prompt.text,
