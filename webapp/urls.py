@@ -7,6 +7,7 @@ from django.urls import path, register_converter
 from webapp.accounts import views as accounts
 from webapp.campaigns import views as campaigns
 from webapp.dashboard import views as dashboard
+from webapp.exports import views as exports
 from webapp.labelling import views as labelling
 from webapp.rounds import views as rounds
 
@@ -43,6 +44,9 @@ urlpatterns = [
     path("p/<slug:slug>/clone/", campaigns.clone, name="clone-project"),
     path("p/<slug:slug>/archive/", campaigns.archive, name="archive-project"),
     path("p/<slug:slug>/audit/", campaigns.audit_log, name="audit-log"),
+    path("p/<slug:slug>/export/", exports.export_page, name="export"),
+    path("p/<slug:slug>/export/download/", exports.download, name="export-download"),
+    path("p/<slug:slug>/import/", exports.import_labels, name="import-labels"),
     path("p/<slug:slug>/rounds/start/", rounds.start, name="start-round"),
     path("p/<slug:slug>/rounds/<int:number>/", rounds.detail, name="round"),
     path("p/<slug:slug>/rounds/<int:number>/metrics/", rounds.metrics, name="round-metrics"),

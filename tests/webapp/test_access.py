@@ -30,6 +30,9 @@ TABLE = {
     "clone-project": ("post", ADMINS),
     "archive-project": ("post", ADMINS),
     "audit-log": ("get", ADMINS),
+    "export": ("get", ADMINS),
+    "export-download": ("get", ADMINS),
+    "import-labels": ("post", ADMINS),
     "start-round": ("get", ADMINS),
     "round": ("get", REVIEWERS),
     "round-metrics": ("get", REVIEWERS),
@@ -37,6 +40,17 @@ TABLE = {
     "round-grid": ("get", REVIEWERS),
     "decide-version": ("post", ADMINS),
 }
+PAGES = (
+    "annotate",
+    "dashboard",
+    "start-round",
+    "round",
+    "people",
+    "project-settings",
+    "prompts",
+    "audit-log",
+    "export",
+)
 PROJECT_PAGES = [name for name, (_, who) in TABLE.items() if who in (MEMBERS, REVIEWERS, ADMINS)]
 
 
@@ -108,7 +122,7 @@ def test_a_used_invitation_is_refused(project, boss, person):
 
 def test_pages_allow_nothing_inline(client, boss, address):
     client.force_login(boss)
-    for name in ("annotate", "dashboard", "start-round", "round", "people", "project-settings", "prompts", "audit-log"):
+    for name in PAGES:
         answer = client.get(address(name))
         assert "unsafe" not in answer["Content-Security-Policy"]
         text = answer.content.decode()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 # Rewards closer than this are the same one: a difference that small teaches nothing.
 SAME = 0.01
+MOVED = 0.02  # of a rate
 # Of a person who was not measured, beside others who were: people agree on preferences 65 to 78% of the time.
 UNMEASURED = 0.75
 
@@ -18,6 +19,10 @@ class Reliability:
 
     like: float
     dislike: float
+
+    def moved(self, before: Reliability) -> bool:
+        """Whether it is so far from what it was that rewards should follow."""
+        return max(abs(self.like - before.like), abs(self.dislike - before.dislike)) > MOVED
 
 
 @dataclass(frozen=True)

@@ -54,13 +54,12 @@ def prior_of(project_id: int) -> float:
 
 def settle(group: Group) -> Consensus | None:
     """Write what the group's labels come to now; the caller holds the group's row. None when it has no label."""
-    return _settle([group], group.project, reliabilities(group.project_id), prior_of(group.project_id))[0]
+    return settle_groups(group.project, [group])[0]
 
 
-def _settle(
-    groups: Sequence[Group], project: Project, known: dict[int, Reliability], prior: float
-) -> list[Consensus | None]:
+def settle_groups(project: Project, groups: Sequence[Group]) -> list[Consensus | None]:
     """`settle` for many groups of one project in a fixed number of queries."""
+    known, prior = reliabilities(project.pk), prior_of(project.pk)
     ids = [g.pk for g in groups]
     images: dict[int, list[int]] = {pk: [] for pk in ids}
     for pk, group_id in (
@@ -253,7 +252,7 @@ def find_gold(project: Project) -> int:
 
 
 def measure_project(project: Project) -> ProjectQuality | None:
-    """Measure everybody, settle the groups that more than one person rated, look for gold. Slow: for a worker.
+    """Measure everybody, settle again the groups of those whose reliability moved, look for gold. Slow: for a worker.
 
     None when there is no label that the last measurement had not seen.
     """
@@ -263,6 +262,7 @@ def measure_project(project: Project) -> ProjectQuality | None:
     last = project.qualities.first()
     if count == 0 or (last is not None and last.labels == count and last.created_at > _newest(people_labels)):
         return None
+    before = reliabilities(project.pk)
     found = measure.measure(project)
     now = timezone.now()
     with transaction.atomic():
@@ -290,7 +290,9 @@ def measure_project(project: Project) -> ProjectQuality | None:
             shared=found.shared,
             people=len(found.people),
         )
-    settle_all(project)
+    after = reliabilities(project.pk)
+    moved = [user for user, rates in after.items() if user not in before or rates.moved(before[user])]
+    settle_all(project, moved)
     return quality
 
 
@@ -299,16 +301,16 @@ def _newest(labels):
     return newest or timezone.now() - timedelta(days=36_500)
 
 
-def settle_all(project: Project) -> int:
-    """Settle every labelled group again with the people's reliabilities of now, in chunks; returns how many."""
-    known, prior = reliabilities(project.pk), prior_of(project.pk)
+def settle_all(project: Project, people: Sequence[int]) -> int:
+    """Settle the groups that these people (ids) labelled with their reliabilities of now, in chunks; returns how many."""
     last, settled = 0, 0
-    labelled = Group.objects.filter(project=project, generations__labels__isnull=False).distinct()
+    theirs = Group.objects.filter(
+        Exists(Label.objects.filter(generation__group=OuterRef("pk"), annotator__in=people)), project=project
+    )
     while True:
         with transaction.atomic():
-            ids = list(labelled.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:CHUNK])
+            ids = list(theirs.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:CHUNK])
             if not ids:
                 return settled
-            groups = list(Group.objects.select_for_update().filter(pk__in=ids).order_by("pk"))
-            _settle(groups, project, known, prior)
+            settle_groups(project, list(Group.objects.select_for_update().filter(pk__in=ids).order_by("pk")))
         last, settled = ids[-1], settled + len(ids)
