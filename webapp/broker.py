@@ -15,6 +15,8 @@ TASKS = {
     "generate_group": ("workers.tasks.generate_group", GENERATE),
     "run_round": ("workers.tasks.run_round", TRAIN),
     "score_group": ("workers.tasks.score_group", ORACLE),
+    "deliver_webhook": ("workers.tasks.deliver_webhook", ORACLE),
+    "measure_quality": ("workers.tasks.measure_quality", ORACLE),
     "housekeeping": ("workers.tasks.housekeeping", ORACLE),
 }
 HOUSEKEEPING_SECONDS = 15

@@ -39,6 +39,9 @@ LIKESTEP_MODEL_DIR = Path(env("LIKESTEP_MODEL_DIR", str(BASE_DIR / "models" / "d
 LIKESTEP_STUDENT_DIR = Path(env("LIKESTEP_STUDENT_DIR", str(BASE_DIR / "models" / "demo-student")))
 # A job whose owner has not been heard of for this long may be taken over by another worker.
 LIKESTEP_STALE_SECONDS = float(env("LIKESTEP_STALE_SECONDS", "60"))
+LIKESTEP_API_RATE = int(env("LIKESTEP_API_RATE", "600"))  # requests a token and minute
+# Private networks that webhooks may reach all the same, for example 10.0.5.0/24.
+LIKESTEP_WEBHOOK_NETWORKS = env_list("LIKESTEP_WEBHOOK_NETWORKS")
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 INSTALLED_APPS = [
@@ -50,12 +53,14 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_htmx",
+    "ninja",
     "channels",
     "webapp.accounts",
     "webapp.campaigns",
     "webapp.rounds",
     "webapp.labelling",
     "webapp.quality",
+    "webapp.api",
     "webapp.dashboard",
 ]
 MIDDLEWARE = [
@@ -99,6 +104,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # In memory, connections would share one cache and fail where a file makes them wait.
     DATABASES["default"]["TEST"] = {"NAME": str(LIKESTEP_DATA / "test.sqlite3")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}}
 
 AUTH_USER_MODEL = "accounts.User"

@@ -5,6 +5,8 @@ from django.contrib.auth import views as auth
 from django.urls import path, register_converter
 
 from webapp.accounts import views as accounts
+from webapp.api import views as api_pages
+from webapp.api.endpoints import api
 from webapp.campaigns import views as campaigns
 from webapp.dashboard import views as dashboard
 from webapp.exports import views as exports
@@ -28,6 +30,7 @@ urlpatterns = [
     path("join/<str:token>/", accounts.join, name="join"),
     path("healthz", accounts.health, name="health"),
     path("admin/", admin.site.urls),
+    path("api/v1/", api.urls),
     path("projects/new/", campaigns.new_project, name="new-project"),
     # a project, for its members
     path("p/<slug:slug>/annotate/", labelling.annotate, name="annotate"),
@@ -47,6 +50,7 @@ urlpatterns = [
     path("p/<slug:slug>/export/", exports.export_page, name="export"),
     path("p/<slug:slug>/export/download/", exports.download, name="export-download"),
     path("p/<slug:slug>/import/", exports.import_labels, name="import-labels"),
+    path("p/<slug:slug>/api/", api_pages.access, name="api-access"),
     path("p/<slug:slug>/rounds/start/", rounds.start, name="start-round"),
     path("p/<slug:slug>/rounds/<int:number>/", rounds.detail, name="round"),
     path("p/<slug:slug>/rounds/<int:number>/metrics/", rounds.metrics, name="round-metrics"),

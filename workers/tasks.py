@@ -21,9 +21,11 @@ from trainer.rounds import RoundCancelled, RoundSpec
 from trainer.rounds import run_round as train_round
 from trainer.sampler import save_trajectory
 from webapp import broker, paths
+from webapp.api import outbox
 from webapp.campaigns.models import Project
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Group, GroupState
+from webapp.quality import services as quality
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, TrainingRound
 from workers.app import app
@@ -94,6 +96,18 @@ def run_round(round_id: int) -> None:
             rounds.finish_round(round_id, training.token, dataclasses.asdict(result))
 
 
+@app.task(name=broker.TASKS["deliver_webhook"][0])
+def deliver_webhook(delivery_id: int) -> None:
+    """Try to send a message of the outbox."""
+    outbox.deliver(delivery_id)
+
+
+@app.task(name=broker.TASKS["measure_quality"][0])
+def measure_quality(project_id: int) -> None:
+    """Measure how far a project's people agree and how reliable each is."""
+    quality.measure_project(Project.objects.get(pk=project_id))
+
+
 class _Heart:
     """Beats while a round runs, also through its slow steps, and learns that the round is lost or cancelled."""
 
@@ -146,3 +160,8 @@ def housekeeping(project_id: int | None = None) -> None:
         if beat < now - rounds.HEARTBEAT_STALE:
             broker.send("run_round", training.pk)
     rounds.start_due_rounds()
+    outbox.announce_milestones()
+    for delivery_id in outbox.due():
+        broker.send("deliver_webhook", delivery_id)
+    for due_id in quality.due():
+        broker.send("measure_quality", due_id)

@@ -24,6 +24,7 @@ TABLE = {
     "undo": ("post", MEMBERS),
     "image": ("get", MEMBERS),
     "dashboard": ("get", REVIEWERS),
+    "api-access": ("get", MEMBERS),
     "people": ("get", ADMINS),
     "project-settings": ("get", ADMINS),
     "prompts": ("get", ADMINS),

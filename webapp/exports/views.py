@@ -40,8 +40,8 @@ def download(request: HttpRequest, project: Project) -> HttpResponse:
     return export_response(request, project, form)
 
 
-def export_response(request: HttpRequest, project: Project, form: ExportForm) -> HttpResponse:
-    """The streamed file of a valid form; the API answers with the same."""
+def export_response(request: HttpRequest, project: Project, form: ExportForm, *, image: str = "image") -> HttpResponse:
+    """The streamed file of a valid form. The API answers with the same and names images by its own address `image`."""
     chosen, container = FORMATS[form.cleaned_data["format"]], form.cleaned_data["container"]
     groups = records(project, form.filter())
     name = f"{project.slug}-{chosen.name}"
@@ -49,8 +49,8 @@ def export_response(request: HttpRequest, project: Project, form: ExportForm) ->
         pieces = writers.archive(chosen, container.removeprefix("zip-"), groups)
         return streamed(request, pieces, content_type="application/zip", name=f"{name}.zip")
 
-    def reference(group: GroupRecord, image: ImageRecord) -> str:
-        return request.build_absolute_uri(reverse("image", args=[group.project, image.id]))
+    def reference(group: GroupRecord, record: ImageRecord) -> str:
+        return request.build_absolute_uri(reverse(image, args=[group.project, record.id]))
 
     ending = "json" if chosen.schema is None else container.partition("-")[0]
     pieces = writers.one_file(chosen, container, groups, reference)

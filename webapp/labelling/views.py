@@ -110,6 +110,11 @@ def undo(request: HttpRequest, project: Project) -> JsonResponse:
 @member(Role.ANNOTATOR)
 def image(request: HttpRequest, project: Project, generation_id: int) -> HttpResponse:
     """One image, for members only; its bytes never change."""
+    return image_response(project, generation_id)
+
+
+def image_response(project: Project, generation_id: int) -> HttpResponse:
+    """The file of an image of this project, or 404."""
     generation = get_object_or_404(Generation, pk=generation_id, group__project=project)
     try:
         file = paths.data(generation.image).open("rb")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import Count, Exists, OuterRef
+from django.db.models import Count, Exists, F, Max, OuterRef, Q
 from django.utils import timezone
 
 from webapp import events
@@ -30,6 +30,7 @@ CHUNK = 500  # groups settled a transaction
 CERTAIN = 0.9  # an oracle's score beyond which (or below 1 - it) gold may be made of an image
 OBVIOUS = 0.98  # the same for an attention check
 GOLD_KEPT = 200  # active gold groups of oracles a project has at most
+MEASURED_EVERY = timedelta(minutes=5)
 MEASURED_AFTER = 20  # shared labels before a person's reliability is used
 
 
@@ -294,6 +295,17 @@ def measure_project(project: Project) -> ProjectQuality | None:
     moved = [user for user, rates in after.items() if user not in before or rates.moved(before[user])]
     settle_all(project, moved)
     return quality
+
+
+def due() -> list[int]:
+    """Ids of projects with labels that are newer than their last measurement, which is `MEASURED_EVERY` old."""
+    old = timezone.now() - MEASURED_EVERY
+    rows = (
+        Project.objects.filter(archived_at=None)
+        .annotate(newest=Max("consensuses__labelled_at"), measured=Max("qualities__created_at"))
+        .filter(Q(measured=None) | Q(measured__lt=old, newest__gt=F("measured")), newest__isnull=False)
+    )
+    return list(rows.values_list("pk", flat=True))
 
 
 def _newest(labels):

@@ -16,6 +16,8 @@ from django.utils import timezone
 from trainer.files import write_atomic, write_json
 from trainer.settings import SettingsError, TDMR1Settings
 from webapp import events, paths, states
+from webapp.api import outbox
+from webapp.api.models import Event
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
 from webapp.dispatch import enqueue
@@ -225,6 +227,8 @@ def _close(training: TrainingRound, state: str) -> None:
     states.move(states.ROUND_MOVES, training, state)
     training.finished_at = timezone.now()
     training.save()
+    told = {"round": training.number, "state": state, "scores_after": training.scores_after, "error": training.error}
+    outbox.tell(training.project_id, Event.ROUND, f"round-{training.number}-{state}", told)
     events.publish(training.project_id, "round", round=training.pk)
 
 
@@ -235,17 +239,14 @@ def publish_version(project: Project, version_id: int, *, by=None) -> ModelVersi
     version = project.versions.get(pk=version_id)
     version.status = VersionStatus.PUBLISHED
     version.save(update_fields=["status"])
-    audit(
-        project,
-        by,
-        "version published",
-        version=version.number,
-        before=project.active_version.number if project.active_version else None,
-    )
+    before = project.active_version.number if project.active_version else None
+    audit(project, by, "version published", version=version.number, before=before)
     project.active_version = version
     project.save(update_fields=["active_version"])
     supersede_groups(project, version)
     enqueue("housekeeping", project.pk)
+    told = {"version": version.number, "before": before}
+    outbox.tell(project.pk, Event.PUBLISHED, f"published-{version.number}-{timezone.now().timestamp()}", told)
     events.publish(project.pk, "version")
     return version
 
