@@ -11,6 +11,7 @@ from webapp.campaigns import views as campaigns
 from webapp.dashboard import views as dashboard
 from webapp.exports import views as exports
 from webapp.labelling import views as labelling
+from webapp.quality import views as quality
 from webapp.rounds import views as rounds
 
 
@@ -51,6 +52,11 @@ urlpatterns = [
     path("p/<slug:slug>/export/download/", exports.download, name="export-download"),
     path("p/<slug:slug>/import/", exports.import_labels, name="import-labels"),
     path("p/<slug:slug>/api/", api_pages.access, name="api-access"),
+    path("p/<slug:slug>/quality/", quality.quality, name="quality"),
+    path("p/<slug:slug>/quality/agreement/", quality.agreement, name="quality-agreement"),
+    path("p/<slug:slug>/review/", quality.review_list, name="review-list"),
+    path("p/<slug:slug>/review/<int:group_id>/", quality.review, name="review"),
+    path("p/<slug:slug>/review/<int:group_id>/gold/", quality.gold, name="gold"),
     path("p/<slug:slug>/rounds/start/", rounds.start, name="start-round"),
     path("p/<slug:slug>/rounds/<int:number>/", rounds.detail, name="round"),
     path("p/<slug:slug>/rounds/<int:number>/metrics/", rounds.metrics, name="round-metrics"),

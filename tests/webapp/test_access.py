@@ -34,6 +34,11 @@ TABLE = {
     "export": ("get", ADMINS),
     "export-download": ("get", ADMINS),
     "import-labels": ("post", ADMINS),
+    "quality": ("get", REVIEWERS),
+    "quality-agreement": ("get", REVIEWERS),
+    "review-list": ("get", REVIEWERS),
+    "review": ("get", REVIEWERS),
+    "gold": ("post", REVIEWERS),
     "start-round": ("get", ADMINS),
     "round": ("get", REVIEWERS),
     "round-metrics": ("get", REVIEWERS),
@@ -51,6 +56,9 @@ PAGES = (
     "prompts",
     "audit-log",
     "export",
+    "quality",
+    "review-list",
+    "review",
 )
 PROJECT_PAGES = [name for name, (_, who) in TABLE.items() if who in (MEMBERS, REVIEWERS, ADMINS)]
 
@@ -71,6 +79,8 @@ def address(project, ready, ann):
     (folder / "before.webp").write_bytes(b"x")
     arguments = {
         "submit": [group.pk],
+        "review": [group.pk],
+        "gold": [group.pk],
         "skip": [group.pk],
         "image": [group.generations.first().pk],
         "round": [1],
