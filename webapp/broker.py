@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 GENERATE, TRAIN, ORACLE = "generate", "train", "oracle"
 TASKS = {
     "generate_group": ("workers.tasks.generate_group", GENERATE),
+    "generate_pairs": ("workers.tasks.generate_pairs", GENERATE),
     "run_round": ("workers.tasks.run_round", TRAIN),
     "score_group": ("workers.tasks.score_group", ORACLE),
     "deliver_webhook": ("workers.tasks.deliver_webhook", ORACLE),

@@ -12,6 +12,11 @@ def image(project_id: int, group_id: int, position: int) -> str:
     return f"media/projects/{project_id}/groups/{group_id}/{position}.webp"
 
 
+def pair_image(project_id: int, pair_id: int, version: str) -> str:
+    """The image of version "a" or "b" of a comparison's pair, relative to the data folder."""
+    return f"media/projects/{project_id}/pairs/{pair_id}/{version}.webp"
+
+
 def trajectory(project_id: int, group_id: int) -> str:
     """A group's trajectories, relative to the data folder."""
     return f"trajectories/{project_id}/{group_id}.safetensors"

@@ -12,6 +12,7 @@ from webapp.dashboard import views as dashboard
 from webapp.exports import views as exports
 from webapp.labelling import views as labelling
 from webapp.quality import views as quality
+from webapp.rounds import version_views as versions
 from webapp.rounds import views as rounds
 
 
@@ -22,7 +23,15 @@ class GridName:
     to_python = to_url = staticmethod(str)
 
 
+class Side:
+    """Which of a pair's two images."""
+
+    regex = "left|right"
+    to_python = to_url = staticmethod(str)
+
+
 register_converter(GridName, "grid")
+register_converter(Side, "side")
 
 urlpatterns = [
     path("", dashboard.home, name="home"),
@@ -40,6 +49,10 @@ urlpatterns = [
     path("p/<slug:slug>/groups/<int:group_id>/skip/", labelling.skip, name="skip"),
     path("p/<slug:slug>/undo/", labelling.undo, name="undo"),
     path("p/<slug:slug>/images/<int:generation_id>.webp", labelling.image, name="image"),
+    path("p/<slug:slug>/compare/", versions.compare, name="compare"),
+    path("p/<slug:slug>/comparisons/<int:number>/next/", versions.next_pairs, name="next-pairs"),
+    path("p/<slug:slug>/comparisons/<int:number>/vote/", versions.vote, name="vote"),
+    path("p/<slug:slug>/pairs/<int:pair_id>/<side:side>.webp", versions.pair_image, name="pair-image"),
     # for reviewers and admins
     path("p/<slug:slug>/", dashboard.dashboard, name="dashboard"),
     path("p/<slug:slug>/people/", accounts.people, name="people"),
@@ -62,5 +75,11 @@ urlpatterns = [
     path("p/<slug:slug>/rounds/<int:number>/metrics/", rounds.metrics, name="round-metrics"),
     path("p/<slug:slug>/rounds/<int:number>/cancel/", rounds.cancel, name="cancel-round"),
     path("p/<slug:slug>/rounds/<int:number>/<grid:which>.webp", rounds.grid, name="round-grid"),
+    path("p/<slug:slug>/versions/", versions.versions, name="versions"),
+    path("p/<slug:slug>/versions/scores/", versions.version_scores, name="version-scores"),
+    path("p/<slug:slug>/versions/<int:number>/lora/", versions.download_lora, name="download-lora"),
+    path("p/<slug:slug>/comparisons/", versions.start_comparison, name="start-comparison"),
+    path("p/<slug:slug>/comparisons/<int:number>/", versions.comparison, name="comparison"),
+    path("p/<slug:slug>/comparisons/<int:number>/stop/", versions.stop_comparison, name="stop-comparison"),
     path("p/<slug:slug>/versions/<int:version_id>/decide/", rounds.decide, name="decide-version"),
 ]

@@ -26,8 +26,9 @@ from webapp.campaigns.models import Project
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Group, GroupState
 from webapp.quality import services as quality
+from webapp.rounds import comparisons
 from webapp.rounds import services as rounds
-from webapp.rounds.models import OPEN, TrainingRound
+from webapp.rounds.models import OPEN, Pair, TrainingRound
 from workers.app import app
 from workers.models import device, sampler
 
@@ -65,6 +66,32 @@ def _sample(group: Group) -> list[tuple[int, int]]:
     for i, image in enumerate(made.images):
         write_image(paths.data(paths.image(group.project_id, group.pk, i)), image, "WEBP", quality=95)
     return [image.size for image in made.images]
+
+
+@app.task(name=broker.TASKS["generate_pairs"][0])
+def generate_pairs(comparison_id: int) -> None:
+    """Sample both images of some queued pairs of a comparison, each pair from one noise."""
+    pairs = comparisons.claim_pairs(comparison_id)
+    if not pairs:
+        return
+    try:
+        _sample_pairs(pairs)
+    except Exception as error:  # tried again a few times, then shown with its error
+        log.exception("pairs of comparison %s", comparison_id)
+        comparisons.fail_pairs(pairs, f"{type(error).__name__}: {error}")
+        return
+    comparisons.complete_pairs(pairs)
+
+
+def _sample_pairs(pairs: list[Pair]) -> None:
+    comparison = pairs[0].comparison
+    project = comparison.project
+    model = sampler(project.model_dir, project.steps)
+    for name, version in (("a", comparison.version_a), ("b", comparison.version_b)):
+        model.use_version(paths.model_version(version.path))
+        for pair in pairs:
+            (image,) = model.sample_group(pair.prompt.text, [pair.seed]).images
+            write_image(paths.data(paths.pair_image(project.pk, pair.pk, name)), image, "WEBP", quality=95)
 
 
 @app.task(name=broker.TASKS["score_group"][0])
@@ -159,6 +186,8 @@ def housekeeping(project_id: int | None = None) -> None:
         beat = training.heartbeat_at or training.created_at
         if beat < now - rounds.HEARTBEAT_STALE:
             broker.send("run_round", training.pk)
+    for comparison_id in comparisons.waiting():
+        broker.send("generate_pairs", comparison_id)
     rounds.start_due_rounds()
     outbox.announce_milestones()
     for delivery_id in outbox.due():

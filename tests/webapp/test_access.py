@@ -1,12 +1,15 @@
 """Every address against everybody: outsiders learn nothing, not even that a project exists."""
 
+from pathlib import Path
+
 import pytest
 from django.urls import get_resolver, reverse
 
 from webapp import paths
 from webapp.campaigns.models import Role
 from webapp.campaigns.services import accept_invitation, create_project, invite
-from webapp.rounds.models import TrainingRound
+from webapp.rounds import comparisons
+from webapp.rounds.models import ModelVersion, Pair, TrainingRound
 
 EVERYBODY, MEMBERS, REVIEWERS, ADMINS = range(4)
 # address → (method, who may)
@@ -23,6 +26,16 @@ TABLE = {
     "skip": ("post", MEMBERS),
     "undo": ("post", MEMBERS),
     "image": ("get", MEMBERS),
+    "compare": ("get", MEMBERS),
+    "next-pairs": ("get", MEMBERS),
+    "vote": ("post", MEMBERS),
+    "pair-image": ("get", REVIEWERS),  # and the person who has it on screen
+    "versions": ("get", REVIEWERS),
+    "version-scores": ("get", REVIEWERS),
+    "download-lora": ("get", ADMINS),
+    "start-comparison": ("post", ADMINS),
+    "comparison": ("get", REVIEWERS),
+    "stop-comparison": ("post", ADMINS),
     "dashboard": ("get", REVIEWERS),
     "api-access": ("get", MEMBERS),
     "people": ("get", ADMINS),
@@ -59,6 +72,9 @@ PAGES = (
     "quality",
     "review-list",
     "review",
+    "versions",
+    "comparison",
+    "compare",
 )
 PROJECT_PAGES = [name for name, (_, who) in TABLE.items() if who in (MEMBERS, REVIEWERS, ADMINS)]
 
@@ -77,7 +93,20 @@ def address(project, ready, ann):
     folder = paths.round_dir(training.pk) / "grid"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "before.webp").write_bytes(b"x")
+    other = ModelVersion.objects.create(project=project, number=2, parent=project.active_version, path="x")
+    (Path(project.active_version.path) / "pytorch_lora_weights.safetensors").write_bytes(b"x")
+    comparisons.start(project, 1, other.number, None)
+    pair = Pair.objects.first()
+    file = paths.data(paths.pair_image(project.pk, pair.pk, "a" if pair.a_is_left else "b"))
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
     arguments = {
+        "next-pairs": [1],
+        "vote": [1],
+        "pair-image": [pair.pk, "left"],
+        "download-lora": [1],
+        "comparison": [1],
+        "stop-comparison": [1],
         "submit": [group.pk],
         "review": [group.pk],
         "gold": [group.pk],

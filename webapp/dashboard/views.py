@@ -11,7 +11,7 @@ from webapp.accounts.permissions import may, may_create_projects, member, projec
 from webapp.campaigns.models import Project, Role
 from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState
-from webapp.rounds.models import OPEN, VersionStatus
+from webapp.rounds.models import OPEN, Comparison, ComparisonState, VersionStatus
 
 
 @require_GET
@@ -19,8 +19,9 @@ from webapp.rounds.models import OPEN, VersionStatus
 def home(request: HttpRequest) -> HttpResponse:
     """The person's projects."""
     rows = [(p, may(request.user, p, Role.REVIEWER)) for p in projects_of(request.user).order_by("name")]
+    compared = set(Comparison.objects.filter(state=ComparisonState.OPEN).values_list("project", flat=True))
     context = {
-        "projects": [row for row in rows if row[0].archived_at is None],
+        "projects": [(p, manages, p.pk in compared) for p, manages in rows if p.archived_at is None],
         "archived": [p for p, manages in rows if p.archived_at is not None and manages],
         "may_create": may_create_projects(request.user),
         "page": "home",
