@@ -55,6 +55,7 @@ urlpatterns = [
     path("p/<slug:slug>/pairs/<int:pair_id>/<side:side>.webp", versions.pair_image, name="pair-image"),
     # for reviewers and admins
     path("p/<slug:slug>/", dashboard.dashboard, name="dashboard"),
+    path("p/<slug:slug>/series/", dashboard.series, name="dashboard-series"),
     path("p/<slug:slug>/people/", accounts.people, name="people"),
     path("p/<slug:slug>/settings/", campaigns.project_settings, name="project-settings"),
     path("p/<slug:slug>/prompts/", campaigns.prompts, name="prompts"),

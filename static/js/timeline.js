@@ -1,9 +1,10 @@
 // Charts over time. `data-url` answers with {points: [{at, …}]}; `data-kind` says which lines are drawn of them. One point
-// is drawn as a dot in the middle of a day; of a thousand, no dots and few dates.
+// is drawn as a dot in the middle of a day; a thousand are drawn as the means of at most MOST stretches of equal length.
 const place = document.getElementById("charts");
 const style = getComputedStyle(document.documentElement);
 const COLORS = ["--accent", "--like", "--dislike", "--muted"].map((name) => style.getPropertyValue(name).trim());
 const DAY = 86400000;
+const MOST = 100;
 const KINDS = {
   agreement: [["Agreement (Krippendorff's alpha)", [["alpha", "alpha"]], [-0.2, 1]]],
   dashboard: [
@@ -27,8 +28,8 @@ function chart(title, datasets, [low, high]) {
   const line = style.getPropertyValue("--line");
   const x = {
     type: "linear",
-    min: span ? undefined : times[0] - DAY / 2,
-    max: span ? undefined : times[0] + DAY / 2,
+    min: Math.min(...times) - (span ? span / 50 : DAY / 2),
+    max: Math.max(...times) + (span ? span / 50 : DAY / 2),
     ticks: { color: ink, maxTicksLimit: 5, maxRotation: 0, callback: (value) => dateText(value, span) },
     grid: { color: line },
   };
@@ -36,6 +37,7 @@ function chart(title, datasets, [low, high]) {
   const options = {
     animation: false,
     parsing: false,
+    clip: false,
     scales: { x, y },
     plugins: {
       legend: { display: datasets.length > 1, labels: { color: ink } },
@@ -61,6 +63,18 @@ function chart(title, datasets, [low, high]) {
   drawn.set(title, new window.Chart(canvas, { type: "line", data: { datasets }, options }));
 }
 
+function thinned(points) {
+  if (points.length <= MOST) return points;
+  const [first, last] = [points[0].x, points.at(-1).x];
+  const bins = new Map();
+  for (const point of points) {
+    const bin = Math.min(MOST - 1, Math.floor(((point.x - first) / (last - first)) * MOST));
+    bins.set(bin, [...(bins.get(bin) ?? []), point]);
+  }
+  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+  return [...bins.values()].map((bin) => ({ x: mean(bin.map((p) => p.x)), y: mean(bin.map((p) => p.y)) }));
+}
+
 async function redraw() {
   const answer = await fetch(place.dataset.url, { headers: { Accept: "application/json" } });
   if (!answer.ok) return;
@@ -69,7 +83,7 @@ async function redraw() {
     const datasets = lines
       .map(([name, label], i) => ({
         label,
-        data: points.filter((p) => p[name] !== null && p[name] !== undefined).map((p) => ({ x: Date.parse(p.at), y: p[name] })),
+        data: thinned(points.filter((p) => (p[name] ?? null) !== null).map((p) => ({ x: Date.parse(p.at), y: p[name] }))),
         borderColor: COLORS[i],
         backgroundColor: COLORS[i],
         borderWidth: 2,

@@ -37,6 +37,7 @@ TABLE = {
     "comparison": ("get", REVIEWERS),
     "stop-comparison": ("post", ADMINS),
     "dashboard": ("get", REVIEWERS),
+    "dashboard-series": ("get", REVIEWERS),
     "api-access": ("get", MEMBERS),
     "people": ("get", ADMINS),
     "project-settings": ("get", ADMINS),

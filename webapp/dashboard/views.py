@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from webapp.accounts.permissions import may, may_create_projects, member, projects_of, role_in
 from webapp.campaigns.models import Project, Role
+from webapp.dashboard import queries
 from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState
 from webapp.rounds.models import OPEN, Comparison, ComparisonState, VersionStatus
@@ -46,6 +47,17 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
         "drafts": project.versions.filter(status=VersionStatus.DRAFT),
         "versions": project.versions.order_by("-number")[:20],
         "failed": Group.objects.filter(project=project, state=GroupState.FAILED).order_by("-id")[:5],
+        "pace": queries.pace(project),
+        "people_now": queries.people(project),
+        "warnings": queries.warnings(project),
+        "health": queries.health(project),
         "page": "dashboard",
     }
     return render(request, "dashboard/_project.html" if request.htmx else "dashboard/project.html", context)
+
+
+@require_GET
+@member(Role.REVIEWER)
+def series(request: HttpRequest, project: Project) -> JsonResponse:
+    """Lines over time, for the charts."""
+    return JsonResponse({"points": queries.series(project)})

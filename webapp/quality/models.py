@@ -120,3 +120,19 @@ class Overrule(models.Model):
 
     class Meta:
         ordering = ["-id"]
+
+
+class DayCount(models.Model):
+    """What was labelled on a day (UTC), counted by a worker, so that a chart of years reads a row a day."""
+
+    project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="day_counts")
+    day = models.DateField()
+    groups = models.PositiveIntegerField(default=0, help_text="Groups whose newest label is of that day.")
+    signal = models.PositiveIntegerField(default=0, help_text="Those of them whose rewards differ.")
+    labels = models.PositiveIntegerField(default=0, help_text="Labels of people.")
+    likes = models.PositiveIntegerField(default=0)
+    people = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering = ["-day"]
+        constraints = [models.UniqueConstraint(fields=["project", "day"], name="one_count_a_day")]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from django.db import transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q
+from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from webapp import events
@@ -18,6 +19,7 @@ from webapp.quality import measure
 from webapp.quality.consensus import Reliability, Vote, has_signal, reward, tied
 from webapp.quality.models import (
     Consensus,
+    DayCount,
     GoldAnswer,
     GoldGroup,
     GoldKind,
@@ -253,11 +255,13 @@ def find_gold(project: Project) -> int:
 
 
 def measure_project(project: Project) -> ProjectQuality | None:
-    """Measure everybody, settle again the groups of those whose reliability moved, look for gold. Slow: for a worker.
+    """Look for gold, count the days, measure everybody, settle again the groups of those whose reliability moved. Slow:
+    for a worker.
 
     None when there is no label that the last measurement had not seen.
     """
     find_gold(project)
+    count_days(project)
     people_labels = Label.objects.filter(generation__group__project=project, annotator__isnull=False)
     count = people_labels.count()
     last = project.qualities.first()
@@ -295,6 +299,36 @@ def measure_project(project: Project) -> ProjectQuality | None:
     moved = [user for user, rates in after.items() if user not in before or rates.moved(before[user])]
     settle_all(project, moved)
     return quality
+
+
+def count_days(project: Project) -> int:
+    """Count the days since the last counted one, that one and the day before again; returns how many have labels."""
+    last = project.day_counts.values_list("day", flat=True).first()
+    settled = Consensus.objects.filter(project=project)
+    if last is not None:
+        last -= timedelta(days=1)
+        settled = settled.filter(labelled_at__gte=datetime.combine(last, time.min, UTC))
+    days: dict[date, DayCount] = {}
+    by_day = settled.annotate(day=TruncDate("labelled_at", tzinfo=UTC)).values("day").order_by()
+    for row in by_day.annotate(groups=Count("pk"), signal=Count("pk", filter=Q(signal=True))):
+        days[row["day"]] = DayCount(project=project, day=row["day"], groups=row["groups"], signal=row["signal"])
+    # A label's day may be before its group's: look at the labels of the groups that have one since.
+    labels = Label.objects.filter(annotator__isnull=False, generation__group__consensus__in=settled.values("pk"))
+    if last is not None:
+        labels = labels.filter(created_at__gte=datetime.combine(last, time.min, UTC))
+    per_day = labels.annotate(day=TruncDate("created_at", tzinfo=UTC)).values("day").order_by()
+    for row in per_day.annotate(
+        labels=Count("pk"), likes=Count("pk", filter=Q(liked=True)), people=Count("annotator", distinct=True)
+    ):
+        found = days.setdefault(row["day"], DayCount(project=project, day=row["day"]))
+        found.labels, found.likes, found.people = row["labels"], row["likes"], row["people"]
+    DayCount.objects.bulk_create(
+        days.values(),
+        update_conflicts=True,
+        unique_fields=["project", "day"],
+        update_fields=["groups", "signal", "labels", "likes", "people"],
+    )
+    return len(days)
 
 
 def due() -> list[int]:
