@@ -103,6 +103,7 @@ class Prompt(models.Model):
     text = models.CharField(max_length=1000)
     metadata = models.JSONField(default=dict, blank=True)
     split = models.CharField(max_length=10, choices=Split, default=Split.TRAIN)
+    shown = models.PositiveIntegerField(default=0, editable=False, help_text="Groups that were made of it.")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["project", "text"], name="one_prompt_text")]

@@ -23,17 +23,21 @@ def queue_counts(project: Project) -> dict[str, int]:
 
 
 def like_rates(project: Project) -> list[dict]:
-    """By version: number, labels of people, and the share of likes."""
+    """By version: number, labels of people, and the share of likes. A worker's count, and the labels since it."""
+    counts = {c.version_id: [c.labels, c.likes, c.counted_to] for c in project.version_counts.all()}
+    counted_to = max((to for _, _, to in counts.values()), default=0)
     rows = (
-        Label.objects.filter(generation__group__project=project, annotator__isnull=False)
-        .values("generation__group__version__number")
+        Label.objects.filter(pk__gt=counted_to, generation__group__project=project, annotator__isnull=False)
+        .values_list("generation__group__version")
         .annotate(labels=Count("id"), likes=Count("id", filter=Q(liked=True)))
-        .order_by("generation__group__version__number")
+        .order_by()
     )
-    return [
-        {"version": r["generation__group__version__number"], "labels": r["labels"], "rate": r["likes"] / r["labels"]}
-        for r in rows
-    ]
+    for version, labels, likes in rows:
+        known = counts.setdefault(version, [0, 0, 0])
+        known[0], known[1] = known[0] + labels, known[1] + likes
+    numbers = dict(project.versions.filter(pk__in=counts).values_list("pk", "number"))
+    found = [(numbers[pk], labels, likes) for pk, (labels, likes, _) in counts.items() if labels]
+    return [{"version": n, "labels": labels, "rate": likes / labels} for n, labels, likes in sorted(found)]
 
 
 def session_counts(user, project: Project) -> dict[str, int]:

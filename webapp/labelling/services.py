@@ -80,11 +80,7 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     if missing <= 0:
         return []
     rng = rng or random.Random()
-    prompts = list(
-        Prompt.objects.filter(project=project, split=Split.TRAIN)
-        .annotate(shown=Count("groups"))
-        .values_list("id", "shown")
-    )
+    prompts = list(Prompt.objects.filter(project=project, split=Split.TRAIN).values_list("id", "shown"))
     rng.shuffle(prompts)
     prompts.sort(key=lambda row: row[1])
     if not prompts:
@@ -101,6 +97,7 @@ def create_group(project: Project, prompt_id: int, rng: random.Random) -> Group:
         first_seed=rng.randrange(SEED_SPACE),
         size=project.group_size,
     )
+    Prompt.objects.filter(pk=prompt_id).update(shown=F("shown") + 1)
     enqueue("generate_group", group.pk)
     return group
 

@@ -136,3 +136,14 @@ class DayCount(models.Model):
     class Meta:
         ordering = ["-day"]
         constraints = [models.UniqueConstraint(fields=["project", "day"], name="one_count_a_day")]
+
+
+class VersionCount(models.Model):
+    """Labels of people on a version's images, counted by a worker up to the label `counted_to`."""
+
+    version = models.OneToOneField("rounds.ModelVersion", on_delete=models.CASCADE, related_name="label_count")
+    project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="version_counts")
+    labels = models.PositiveIntegerField(default=0)
+    likes = models.PositiveIntegerField(default=0)
+    counted_to = models.BigIntegerField(default=0)
+    counted_at = models.DateTimeField()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
 from django.db import transaction
-from django.db.models import Count, Exists, F, Max, OuterRef, Q
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, Subquery
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
@@ -26,6 +26,7 @@ from webapp.quality.models import (
     Overrule,
     PersonQuality,
     ProjectQuality,
+    VersionCount,
 )
 
 CHUNK = 500  # groups settled a transaction
@@ -33,6 +34,7 @@ CERTAIN = 0.9  # an oracle's score beyond which (or below 1 - it) gold may be ma
 OBVIOUS = 0.98  # the same for an attention check
 GOLD_KEPT = 200  # active gold groups of oracles a project has at most
 MEASURED_EVERY = timedelta(minutes=5)
+RECOUNT = timedelta(minutes=10)  # a transaction that was open while the last count was made has ended since
 MEASURED_AFTER = 20  # shared labels before a person's reliability is used
 
 
@@ -262,6 +264,7 @@ def measure_project(project: Project) -> ProjectQuality | None:
     """
     find_gold(project)
     count_days(project)
+    count_versions(project)
     people_labels = Label.objects.filter(generation__group__project=project, annotator__isnull=False)
     count = people_labels.count()
     last = project.qualities.first()
@@ -331,12 +334,33 @@ def count_days(project: Project) -> int:
     return len(days)
 
 
+def count_versions(project: Project) -> int:
+    """Count the labels of the versions that have new ones since the last count; returns how many versions."""
+    now, counts = timezone.now(), project.version_counts
+    last = counts.aggregate(at=Max("counted_at"))["at"]
+    newest = Label.objects.aggregate(n=Max("pk"))["n"] or 0
+    settled = Consensus.objects.filter(project=project)
+    if last is not None:
+        settled = settled.filter(labelled_at__gte=last - RECOUNT)
+    versions = list(settled.order_by().values_list("group__version", flat=True).distinct())
+    for version in versions:
+        row = Label.objects.filter(generation__group__version=version, annotator__isnull=False, pk__lte=newest)
+        found = row.aggregate(labels=Count("pk"), likes=Count("pk", filter=Q(liked=True)))
+        VersionCount.objects.update_or_create(
+            version_id=version, defaults={"project": project, "counted_at": now, "counted_to": newest, **found}
+        )
+    counts.update(counted_to=newest)
+    return len(versions)
+
+
 def due() -> list[int]:
     """Ids of projects with labels that are newer than their last measurement, which is `MEASURED_EVERY` old."""
     old = timezone.now() - MEASURED_EVERY
+    newest = Consensus.objects.filter(project=OuterRef("pk")).order_by("-labelled_at").values("labelled_at")[:1]
+    measured = ProjectQuality.objects.filter(project=OuterRef("pk")).order_by("-id").values("created_at")[:1]
     rows = (
         Project.objects.filter(archived_at=None)
-        .annotate(newest=Max("consensuses__labelled_at"), measured=Max("qualities__created_at"))
+        .annotate(newest=Subquery(newest), measured=Subquery(measured))
         .filter(Q(measured=None) | Q(measured__lt=old, newest__gt=F("measured")), newest__isnull=False)
     )
     return list(rows.values_list("pk", flat=True))

@@ -9,6 +9,7 @@ from tests.webapp.quality.test_consensus import submit
 from webapp.dashboard import queries
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Group, GroupDecision, Label, Lease
+from webapp.labelling.queries import like_rates
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, DayCount, ProjectQuality
 from webapp.rounds.models import TrainingRound
@@ -133,3 +134,18 @@ def test_the_charts_ask_for_their_points(client, boss, rated, project):
     assert 'data-url="/p/stars/series/"' in page
     (point,) = client.get("/p/stars/series/").json()["points"]
     assert (point["labels"], point["like_rate"], point["signal_rate"]) == (4, 0.25, 1)
+
+
+def test_like_rates_are_the_workers_count_and_what_came_since(project, rated, ann):
+    assert like_rates(project) == []
+    rated([1, 1, 0, 0])
+    assert like_rates(project) == [{"version": 1, "labels": 4, "rate": 0.5}]
+    quality.count_versions(project)
+    group = rated([1, 1, 1, 1])
+    assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
+    quality.count_versions(project)
+    assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
+    labelling.undo_last(ann, project)
+    submit(ann, project, group, [0, 0, 0, 0])
+    quality.count_versions(project)
+    assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.25}]
