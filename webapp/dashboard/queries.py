@@ -26,7 +26,6 @@ class Person:
     """A member now: the groups on their screen, the last answer, and whether they seem stuck."""
 
     name: str
-    role: str
     held: int
     today: int
     last: datetime | None
@@ -56,34 +55,31 @@ def pace(project: Project) -> dict:
 
 
 def people(project: Project, *, most: int = 50) -> list[Person]:
-    """Members with work on screen or done today, those that seem stuck first."""
+    """Members with work on screen or done today (UTC), those that seem stuck first."""
     now = timezone.now()
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    held = dict(
-        Lease.objects.filter(group__project=project, expires_at__gt=now)
-        .values_list("user")
-        .annotate(n=Count("id"))
-        .order_by()
-    )
+    members = {m.user_id: m for m in project.memberships.select_related("user")}
+    leases = Lease.objects.filter(group__project=project, expires_at__gt=now, user__in=members).order_by()
+    held = {
+        user: (n, until)
+        for user, n, until in leases.values_list("user").annotate(n=Count("id"), until=Max("expires_at"))
+    }
+    mine = GroupDecision.objects.filter(group__project=project)
+    days = mine.filter(user__in=members, created_at__gte=midnight).values_list("user").order_by()
+    today = {
+        user: (n, last)
+        for user, n, last in days.annotate(n=Count("id", filter=Q(outcome=Outcome.SUBMITTED)), last=Max("created_at"))
+    }
     found = []
-    for member in project.memberships.select_related("user"):
-        mine = GroupDecision.objects.filter(user=member.user_id, group__project=project)
-        last = mine.order_by("-created_at").values_list("created_at", flat=True).first()
-        leases = held.get(member.user_id, 0)
-        if not leases and (last is None or last < midnight):
-            continue
-        today = mine.filter(created_at__gte=midnight, outcome=Outcome.SUBMITTED).count()
-        asked = _held_since(project, member.user_id) if leases else None
-        quiet = max((moment for moment in (last, asked) if moment is not None), default=None)
-        stuck = bool(leases) and quiet is not None and now - quiet > STUCK
-        found.append(Person(member.user.username, member.get_role_display(), leases, today, last, stuck))
+    for user in held.keys() | today.keys():
+        (groups, until), (done, last) = held.get(user, (0, None)), today.get(user, (0, None))
+        if last is None:
+            last = mine.filter(user=user).order_by("-created_at").values_list("created_at", flat=True).first()
+        # A page renews its leases each time it asks for groups, which is after each answer.
+        asked = until - LEASE if until else None
+        quiet = max((moment for moment in (last, asked) if moment is not None), default=now)
+        found.append(Person(members[user].user.username, groups, done, last, groups > 0 and now - quiet > STUCK))
     return sorted(found, key=lambda p: (not p.stuck, -p.held, -p.today, p.name))[:most]
-
-
-def _held_since(project: Project, user_id: int) -> datetime | None:
-    """When the person's page last asked for groups: it renews its leases with each answer."""
-    expires = Lease.objects.filter(user=user_id, group__project=project).aggregate(n=Max("expires_at"))["n"]
-    return expires - LEASE if expires else None
 
 
 def warnings(project: Project) -> list[str]:
