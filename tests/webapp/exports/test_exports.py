@@ -222,7 +222,7 @@ def test_under_asgi_it_streams(boss, labelled):
 
 
 def test_memory_does_not_grow_with_the_number_of_groups(project, ann, monkeypatch):
-    monkeypatch.setattr(records, "CHUNK", 40)
+    monkeypatch.setattr(records, "CHUNK", 20)
 
     def add(count):
         groups = Group.objects.bulk_create(
@@ -250,15 +250,15 @@ def test_memory_does_not_grow_with_the_number_of_groups(project, ann, monkeypatc
             for row in chosen.rows(group, writers.in_archive)
         )
         tracemalloc.start()
-        size = sum(len(part) for part in writers.parquet(rows, chosen.schema, size=200))
+        size = sum(len(part) for part in writers.parquet(rows, chosen.schema, size=100))
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return highest, size
 
-    add(200)
+    add(100)
     peak()
     small, first = peak()
-    add(600)
+    add(300)
     large, second = peak()
     assert second > 3 * first
     assert large < 1.3 * small

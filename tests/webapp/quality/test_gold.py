@@ -30,19 +30,19 @@ def gold(project, ready, person):
 
 
 def test_they_come_at_the_set_rate_and_look_like_any_other(project, gold, ready, ann):
-    gold(30)
-    ready(60)
+    gold(20)
+    ready(40)
     project.gold_rate = 0.3
     project.save()
     rng, given = random.Random(1), []
-    for _ in range(60):
+    for _ in range(40):
         (group,) = labelling.lease_groups(ann, project, rng=rng)
         assert labelling.lease_groups(ann, project, rng=rng) == [group]  # a reload shows the same
         submit(ann, project, group, [1, 0, 1, 1])
         given.append(group.pk)
-    assert len(set(given)) == 60
+    assert len(set(given)) == 40
     golden = GoldAnswer.objects.filter(user=ann)
-    assert 10 <= golden.count() <= 26
+    assert 6 <= golden.count() <= 18
     assert {(a.right, a.total) for a in golden} == {(3, 4)}
 
 
