@@ -20,6 +20,11 @@ def small_image(image_name: str, width: int) -> str:
     return f"{image_name.removesuffix('.webp')}.w{width}.webp"
 
 
+def pair_image(project_id: int, pair_id: int, version: str) -> str:
+    """The image of version "a" or "b" of a comparison's pair, relative to the data folder."""
+    return f"media/projects/{project_id}/pairs/{pair_id}/{version}.webp"
+
+
 def trajectory(project_id: int, group_id: int) -> str:
     """A group's trajectories, relative to the data folder."""
     return f"trajectories/{project_id}/{group_id}.safetensors"

@@ -41,6 +41,9 @@ LIKESTEP_STUDENT_DIR = Path(env("LIKESTEP_STUDENT_DIR", str(BASE_DIR / "models" 
 # A job whose owner has not been heard of for this long may be taken over by another worker.
 LIKESTEP_STALE_SECONDS = float(env("LIKESTEP_STALE_SECONDS", "60"))
 METRICS_TOKEN = env("METRICS_TOKEN")
+LIKESTEP_API_RATE = int(env("LIKESTEP_API_RATE", "600"))  # requests a token and minute
+# Private networks that webhooks may reach all the same, for example 10.0.5.0/24.
+LIKESTEP_WEBHOOK_NETWORKS = env_list("LIKESTEP_WEBHOOK_NETWORKS")
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 INSTALLED_APPS = [
@@ -52,11 +55,14 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_htmx",
+    "ninja",
     "channels",
     "webapp.accounts",
     "webapp.campaigns",
     "webapp.rounds",
     "webapp.labelling",
+    "webapp.quality",
+    "webapp.api",
     "webapp.dashboard",
     "webapp.operations",
     "axes",
@@ -105,6 +111,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # In memory, connections would share one cache and fail where a file makes them wait.
     DATABASES["default"]["TEST"] = {"NAME": str(LIKESTEP_DATA / "test.sqlite3")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 # A socket on which nothing happens asks Redis again every 5 s, which is also the client's own time-out: without a longer
 # one every quiet page loses its socket.
 _channels = {"hosts": [{"address": REDIS_URL, "socket_timeout": 15}]}

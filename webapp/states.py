@@ -18,6 +18,13 @@ ROUND_MOVES = {
     "failed": set(),
     "cancelled": set(),
 }
+PAIR_MOVES = {
+    "queued": {"generating"},
+    "generating": {"ready", "queued", "failed"},
+    "ready": {"done"},
+    "done": set(),
+    "failed": set(),
+}
 
 
 class IllegalMove(ValueError):

@@ -48,6 +48,15 @@ class Project(models.Model):
     active_version = models.ForeignKey(
         "rounds.ModelVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
+    gold_rate = models.FloatField(
+        default=0,
+        validators=[MinValueValidator(0), MaxValueValidator(0.5)],
+        help_text="Share of the groups given out whose answer is known already; nobody is told which. 0 is none.",
+    )
+    tie_break = models.BooleanField(
+        default=False, help_text="Ask one person more than the overlap when those who rated an image are split evenly."
+    )
+    archived_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -95,6 +104,7 @@ class Prompt(models.Model):
     text = models.CharField(max_length=1000)
     metadata = models.JSONField(default=dict, blank=True)
     split = models.CharField(max_length=10, choices=Split, default=Split.TRAIN)
+    shown = models.PositiveIntegerField(default=0, editable=False, help_text="Groups that were made of it.")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["project", "text"], name="one_prompt_text")]
@@ -102,3 +112,20 @@ class Prompt(models.Model):
 
     def __str__(self) -> str:
         return self.text
+
+
+class AuditEntry(models.Model):
+    """Append-only: who changed what in a project."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="audit_entries")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    action = models.CharField(max_length=40)
+    detail = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return self.action

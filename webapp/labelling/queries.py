@@ -22,6 +22,7 @@ from webapp.labelling.models import (
     Preferences,
     Tally,
 )
+from webapp.quality.models import Consensus
 
 
 def queue_counts(project: Project) -> dict[str, int]:
@@ -32,17 +33,21 @@ def queue_counts(project: Project) -> dict[str, int]:
 
 
 def like_rates(project: Project) -> list[dict]:
-    """By version: number, labels of people, and the share of likes."""
+    """By version: number, labels of people, and the share of likes. A worker's count, and the labels since it."""
+    counts = {c.version_id: [c.labels, c.likes, c.counted_to] for c in project.version_counts.all()}
+    counted_to = max((to for _, _, to in counts.values()), default=0)
     rows = (
-        Label.objects.filter(generation__group__project=project, annotator__isnull=False)
-        .values("generation__group__version__number")
+        Label.objects.filter(pk__gt=counted_to, generation__group__project=project, annotator__isnull=False)
+        .values_list("generation__group__version")
         .annotate(labels=Count("id"), likes=Count("id", filter=Q(liked=True)))
-        .order_by("generation__group__version__number")
+        .order_by()
     )
-    return [
-        {"version": r["generation__group__version__number"], "labels": r["labels"], "rate": r["likes"] / r["labels"]}
-        for r in rows
-    ]
+    for version, labels, likes in rows:
+        known = counts.setdefault(version, [0, 0, 0])
+        known[0], known[1] = known[0] + labels, known[1] + likes
+    numbers = dict(project.versions.filter(pk__in=counts).values_list("pk", "number"))
+    found = [(numbers[pk], labels, likes) for pk, (labels, likes, _) in counts.items() if labels]
+    return [{"version": n, "labels": labels, "rate": likes / labels} for n, labels, likes in sorted(found)]
 
 
 def today(user, project: Project) -> dict[str, int]:
@@ -129,50 +134,26 @@ def example_candidates(project: Project, *, images: int = 24) -> list[Generation
     return list(Generation.objects.filter(pk__in=numbers).select_related("group__prompt").order_by("-pk"))
 
 
-def reward_of(labels: list[Label]) -> float | None:
-    """The share of likes among people's labels; an oracle's score only where no person decided; None without labels."""
-    people = [label.liked for label in labels if label.annotator_id is not None]
-    if people:
-        return sum(people) / len(people)
-    scores = [label.score if label.score is not None else float(label.liked) for label in labels]
-    return sum(scores) / len(scores) if scores else None
-
-
 def labelled_groups(project: Project, *, versions: int = 3):
     """Groups with labels of the newest `versions` versions that have any, oldest first: the replay a round learns from.
     Flagged ones are left out."""
-    labelled = Group.objects.filter(project=project, generations__labels__isnull=False).exclude(
-        state=GroupState.FLAGGED
-    )
-    newest = labelled.values_list("version__number", flat=True).distinct().order_by("-version__number")[:versions]
-    return (
-        labelled.filter(version__number__in=list(newest))
-        .distinct()
-        .order_by("id")
-        .select_related("prompt", "version")
-        .prefetch_related("generations__labels")
-    )
+    labelled = Group.objects.filter(project=project, consensus__isnull=False).exclude(state=GroupState.FLAGGED)
+    newest = [
+        version.pk for version in project.versions.order_by("-number") if labelled.filter(version=version).exists()
+    ]
+    return labelled.filter(version__in=newest[:versions]).order_by("id").select_related("prompt", "consensus")
 
 
 def rewards(group: Group) -> list[float | None]:
-    """The group's rewards by position; its generations and labels should be prefetched."""
-    return [reward_of(list(g.labels.all())) for g in group.generations.all()]
-
-
-def has_signal(values: list[float | None]) -> bool:
-    """Whether a group's rewards differ: only then can it teach."""
-    known = {v for v in values if v is not None}
-    return len(known) > 1
+    """The group's rewards by position, as its consensus has them."""
+    return group.consensus.rewards
 
 
 def groups_with_signal_since(project: Project, since) -> int:
-    """Groups labelled after `since` (all when None) that carry signal: some image liked and some disliked."""
-    labels = Label.objects.filter(generation__group__project=project).exclude(
-        generation__group__state=GroupState.FLAGGED
-    )
+    """Groups labelled after `since` (all when None) whose rewards differ (`quality.consensus.has_signal`); flagged ones
+    are left out."""
+    found = Consensus.objects.filter(project=project, signal=True)
     if since is not None:
-        labels = labels.filter(created_at__gt=since)
-    per_group = labels.values("generation__group").annotate(
-        likes=Count("id", filter=Q(liked=True)), dislikes=Count("id", filter=Q(liked=False))
-    )
-    return per_group.filter(likes__gt=0, dislikes__gt=0).count()
+        found = found.filter(labelled_at__gt=since)
+    # Two counts over indexes: an exclusion would read every group's state.
+    return found.count() - found.filter(group__project=project, group__state=GroupState.FLAGGED).count()

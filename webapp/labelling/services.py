@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count, F, OuterRef, Q, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -37,6 +37,8 @@ from webapp.labelling.models import (
     Tally,
     UndoneDecision,
 )
+from webapp.quality import services as quality
+from webapp.quality.models import Consensus
 
 LEASE = timedelta(minutes=10)
 GENERATION_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)  # generating does not beat
@@ -69,7 +71,7 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     Prompts that were shown least come first, at random among equals.
     """
     project = Project.objects.select_for_update(of=("self",)).select_related("active_version").get(pk=project_id)
-    if project.active_version is None:
+    if project.active_version is None or project.archived_at is not None:
         return []
     # What was leased or being generated when a version was published is dropped here, once nobody looks at it.
     supersede_groups(project, project.active_version)
@@ -89,11 +91,7 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     if missing <= 0:
         return []
     rng = rng or random.Random()
-    prompts = list(
-        Prompt.objects.filter(project=project, split=Split.TRAIN)
-        .annotate(shown=Count("groups"))
-        .values_list("id", "shown")
-    )
+    prompts = list(Prompt.objects.filter(project=project, split=Split.TRAIN).values_list("id", "shown"))
     rng.shuffle(prompts)
     prompts.sort(key=lambda row: row[1])
     if not prompts:
@@ -110,6 +108,7 @@ def create_group(project: Project, prompt_id: int, rng: random.Random) -> Group:
         first_seed=rng.randrange(SEED_SPACE),
         size=project.group_size,
     )
+    Prompt.objects.filter(pk=prompt_id).update(shown=F("shown") + 1)
     enqueue("generate_group", group.pk)
     return group
 
@@ -210,20 +209,26 @@ def _owned(group_id: int, token: int) -> Group | None:
 # ---------------------------------------------------------------- assignment
 
 
-def lease_groups(user, project: Project, count: int = 1) -> list[Group]:
+def lease_groups(user, project: Project, count: int = 1, *, rng: random.Random | None = None) -> list[Group]:
     """Up to `count` groups for a person to rate: those already leased to them first, then new leases.
 
     A group is never given to someone who decided on it, nor to more people than the overlap asks for. The database
     decides races: candidate rows are locked on PostgreSQL (others skip over them), and SQLite has one writer at a time.
     """
+    if project.archived_at is not None:
+        return []
     count = min(count, MOST_LEASES)
     for _attempt in range(RACES):
         with transaction.atomic():
             now = timezone.now()
             Lease.objects.filter(user=user, group__project=project, expires_at__gt=now).update(expires_at=now + LEASE)
             mine = list(
+                # A gold group is done already, and is shown all the same.
                 Group.objects.filter(
-                    project=project, state=GroupState.READY, leases__user=user, leases__expires_at__gt=now
+                    Q(state=GroupState.READY) | Q(state=GroupState.DONE, gold__isnull=False),
+                    project=project,
+                    leases__user=user,
+                    leases__expires_at__gt=now,
                 )
                 .exclude(group_decisions__user=user)
                 .select_related("prompt", "version", "project")
@@ -231,14 +236,17 @@ def lease_groups(user, project: Project, count: int = 1) -> list[Group]:
                 .order_by("leases__id")[:count]
             )
             if len(mine) < count:
-                mine += _take(user, project, count - len(mine), now)
+                mine += _take(user, project, count - len(mine), now, rng or random.Random())
         if mine:
             break
     return mine
 
 
-def _take(user, project: Project, count: int, now) -> list[Group]:
-    """New leases on groups that need one more person: decisions + live leases of others < overlap."""
+def _take(user, project: Project, count: int, now, rng: random.Random) -> list[Group]:
+    """New leases on groups that need one more person: decisions + live leases of others < what the group needs.
+
+    At the project's gold rate a group whose answer is known stands in for one of them, which stays in the queue.
+    """
     live = (
         Lease.objects.filter(group=OuterRef("pk"), expires_at__gt=now)
         .order_by()
@@ -248,20 +256,26 @@ def _take(user, project: Project, count: int, now) -> list[Group]:
     )
     candidates = (
         Group.objects.filter(project=project, state=GroupState.READY)
-        .exclude(pk__in=Lease.objects.filter(user=user, expires_at__gt=now).values("group"))
-        .exclude(pk__in=GroupDecision.objects.filter(user=user).values("group"))
+        .filter(~Exists(Lease.objects.filter(group=OuterRef("pk"), user=user, expires_at__gt=now)))
+        .filter(~Exists(GroupDecision.objects.filter(group=OuterRef("pk"), user=user)))
         .annotate(taken=F("decisions") + Coalesce(Subquery(live), 0))
-        .filter(taken__lt=project.overlap)
         .select_related("prompt", "version", "project")
         .prefetch_related("generations")
         .order_by("id")
     )
+    if project.tie_break:
+        tie = Exists(Consensus.objects.filter(group=OuterRef("pk"), tie=True))
+        candidates = candidates.filter(Q(taken__lt=project.overlap) | Q(tie, taken__lt=project.overlap + 1))
+    else:
+        candidates = candidates.filter(taken__lt=project.overlap)
     locked = candidates
     if connection.features.has_select_for_update_skip_locked:
         # Just the rows that will be taken: a row locked in vain would be skipped by somebody who could have had it.
         locked = candidates.select_for_update(skip_locked=True, of=("self",))
     groups = [g for g in locked[:count] if _needs_one_more(g, user, project, now)]
-    for group in groups:
+    for i, group in enumerate(groups):
+        if project.gold_rate and rng.random() < project.gold_rate:
+            group = groups[i] = quality.pick_gold(user, project, rng=rng) or group
         Lease.objects.update_or_create(group=group, user=user, defaults={"expires_at": now + LEASE})
     return groups
 
@@ -270,7 +284,8 @@ def _needs_one_more(group: Group, user, project: Project, now) -> bool:
     """Asked again with the row locked: the query may have read it just before another person's lease was committed."""
     others = group.leases.filter(expires_at__gt=now).exclude(user=user).count()
     submitted = group.group_decisions.filter(outcome=Outcome.SUBMITTED).count()
-    return others + submitted < project.overlap
+    tie = project.tie_break and Consensus.objects.filter(group=group, tie=True).exists()
+    return others + submitted < quality.wanted(project, tie)
 
 
 def expire_leases() -> int:
@@ -300,7 +315,9 @@ def submit_group(
             )
         _set_labels(group, user, {generations[position]: liked for position, liked in answer.items()})
         group.decisions += 1  # the row is locked
-        if group.state == GroupState.READY and group.decisions >= project.overlap:
+        tie = quality.settle(group).tie
+        quality.record_gold(decision)
+        if group.state == GroupState.READY and group.decisions >= quality.wanted(project, tie):
             states.move(states.GROUP_MOVES, group, GroupState.DONE)
         group.save(update_fields=["decisions", "state"])
 
@@ -441,7 +458,10 @@ def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
         )
         labels.delete()
         group.decisions = max(0, group.decisions - 1)
-        if group.state == GroupState.DONE:
+        left = quality.settle(group)
+        quality.forget_gold(group.pk, user.pk)
+        needed = quality.wanted(project, left is not None and left.tie)
+        if group.state == GroupState.DONE and group.decisions < needed:
             states.move(states.GROUP_MOVES, group, GroupState.READY)
         group.save(update_fields=["decisions", "state"])
     elif decision.outcome == Outcome.FLAGGED:
@@ -475,7 +495,8 @@ def _back_from_flags(group: Group) -> None:
     """Back to where the group was, unless a flag is still open or a reviewer kept it out."""
     if group.state != GroupState.FLAGGED or group.flags.filter(Q(resolved_at=None) | Q(restored=False)).exists():
         return
-    done = group.decisions >= group.project.overlap
+    tie = Consensus.objects.filter(group=group, tie=True).exists()
+    done = group.decisions >= quality.wanted(group.project, tie)
     states.move(states.GROUP_MOVES, group, GroupState.DONE if done else GroupState.READY)
     group.save(update_fields=["state"])
 
@@ -520,6 +541,7 @@ def record_oracle_labels(group_id: int, oracle: str, verdicts: Sequence[dict]) -
         values = {"liked": verdict["liked"], "score": verdict["score"], "reason": verdict["reason"][:300]}
         Label.objects.update_or_create(generation=generation, annotator=None, oracle=oracle, defaults=values)
         LabelEvent.objects.create(generation=generation, oracle=oracle, liked=verdict["liked"])
+    quality.settle(group)
     if group.project.label_source == LabelSource.ORACLE and group.state == GroupState.READY:
         states.move(states.GROUP_MOVES, group, GroupState.DONE)
         group.save(update_fields=["state"])

@@ -161,9 +161,14 @@ def undo(request: HttpRequest, project: Project) -> JsonResponse:
 @member(Role.ANNOTATOR)
 def image(request: HttpRequest, project: Project, generation_id: int) -> HttpResponse:
     """One image for members only, no wider than `?w=` asks for; the bytes of an address never change."""
+    return image_response(project, generation_id, request.GET.get("w", ""))
+
+
+def image_response(project: Project, generation_id: int, width: str = "") -> HttpResponse:
+    """The file of an image of this project, no wider than `width` pixels asks for ("": as it is), or 404."""
     generation = get_object_or_404(Generation, pk=generation_id, group__project=project)
     try:
-        data = pictures.read_at(generation, request.GET.get("w", ""))
+        data = pictures.read_at(generation, width)
     except (OSError, ValueError) as error:
         services.report_damaged(generation, f"{generation.image} cannot be shown: {error}")
         raise Http404 from error

@@ -18,6 +18,9 @@ from django.utils.translation import gettext as _
 from trainer.files import write_atomic, write_json
 from trainer.settings import SettingsError, TDMR1Settings
 from webapp import events, paths, states
+from webapp.api import outbox
+from webapp.api.models import Event
+from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
 from webapp.dispatch import enqueue
 from webapp.labelling import queries as labelling
@@ -50,9 +53,11 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
         return done
     chosen = check_settings({**project.round_settings, **values})
     base = project.active_version
+    if project.archived_at is not None:
+        raise RoundError(_("project: it is archived; reopen it first"))
     if base is None:
         raise RoundError(_("base version: the project has none; publish a version first"))
-    if not any(labelling.has_signal(labelling.rewards(g)) for g in labelling.labelled_groups(project)):
+    if not labelling.labelled_groups(project).filter(consensus__signal=True).exists():
         raise RoundError(_("labels: no group has both a liked and a disliked image yet; rate some groups first"))
     try:
         with transaction.atomic():
@@ -134,7 +139,7 @@ def write_spec(training: TrainingRound) -> Path:
         write_json(spec_file, {**json.loads(spec_file.read_text()), **places})
         return spec_file
     lines = []
-    for group in labelling.labelled_groups(project):
+    for group in labelling.labelled_groups(project).iterator(chunk_size=1000):
         line = {
             "group": str(group.pk),
             "prompt": group.prompt.text,
@@ -229,26 +234,32 @@ def _close(training: TrainingRound, state: str) -> None:
     states.move(states.ROUND_MOVES, training, state)
     training.finished_at = timezone.now()
     training.save()
+    told = {"round": training.number, "state": state, "scores_after": training.scores_after, "error": training.error}
+    outbox.tell(training.project_id, Event.ROUND, f"round-{training.number}-{state}", told)
     events.publish(training.project_id, "round", round=training.pk)
 
 
 @transaction.atomic
-def publish_version(project: Project, version_id: int) -> ModelVersion:
+def publish_version(project: Project, version_id: int, *, by=None) -> ModelVersion:
     """Make a version the one that generates; unrated groups of the old one are dropped from the queue."""
     project = Project.objects.select_for_update().get(pk=project.pk)
     version = project.versions.get(pk=version_id)
     version.status = VersionStatus.PUBLISHED
     version.save(update_fields=["status"])
+    before = project.active_version.number if project.active_version else None
+    audit(project, by, "version published", version=version.number, before=before)
     project.active_version = version
     project.save(update_fields=["active_version"])
     supersede_groups(project, version)
     enqueue("housekeeping", project.pk)
+    told = {"version": version.number, "before": before}
+    outbox.tell(project.pk, Event.PUBLISHED, f"published-{version.number}-{timezone.now().timestamp()}", told)
     events.publish(project.pk, "version")
     return version
 
 
 @transaction.atomic
-def keep_old_version(project: Project, version_id: int) -> ModelVersion:
+def keep_old_version(project: Project, version_id: int, *, by=None) -> ModelVersion:
     """Decide against a draft; it is kept, but does not generate."""
     version = project.versions.select_for_update().get(pk=version_id)
     if version.status != VersionStatus.DRAFT:
@@ -258,6 +269,7 @@ def keep_old_version(project: Project, version_id: int) -> ModelVersion:
         )
     version.status = VersionStatus.KEPT_OUT
     version.save(update_fields=["status"])
+    audit(project, by, "version kept out", version=version.number)
     events.publish(project.pk, "version")
     return version
 
@@ -265,7 +277,7 @@ def keep_old_version(project: Project, version_id: int) -> ModelVersion:
 def start_due_rounds() -> list[TrainingRound]:
     """Start a round in every project whose threshold of newly labelled groups with signal is met."""
     started = []
-    for project in Project.objects.filter(auto_start_after__gt=0, active_version__isnull=False):
+    for project in Project.objects.filter(auto_start_after__gt=0, active_version__isnull=False, archived_at=None):
         if project.rounds.filter(state__in=OPEN).exists():
             continue
         last = project.rounds.first()

@@ -83,11 +83,11 @@ def decide(request: HttpRequest, project: Project, version_id: int) -> HttpRespo
     """Publish a version or keep the old one (`decision=publish|keep`)."""
     get_object_or_404(project.versions, pk=version_id)
     if request.POST.get("decision") == "publish":
-        version = services.publish_version(project, version_id)
+        version = services.publish_version(project, version_id, by=request.user)
         messages.success(request, _("Version %(n)s is published. New groups come from it.") % {"n": version.number})
     else:
         try:
-            version = services.keep_old_version(project, version_id)
+            version = services.keep_old_version(project, version_id, by=request.user)
             messages.info(request, _("Version %(n)s stays out; the published version goes on.") % {"n": version.number})
         except services.RoundError as error:
             messages.error(request, str(error))
