@@ -1,5 +1,7 @@
 // The blind test. State: `waiting` pairs that this person holds, the first of them on screen, and `unsent` votes, which
 // are sent in order and tried again until the server has them; a vote that is sent twice counts once.
+import { fill, gettext } from "./i18n.js";
+
 const root = document.getElementById("compare");
 const [prompt, status, stage, tie, empty, over, message] = ["prompt", "status", "pair", "tie", "empty", "over", "message"].map((id) => document.getElementById(id));
 const sides = { left: document.getElementById("left"), right: document.getElementById("right") };
@@ -19,7 +21,7 @@ function show() {
   stage.hidden = tie.hidden = !pair;
   empty.hidden = Boolean(pair) || ended;
   over.hidden = Boolean(pair) || !ended;
-  prompt.textContent = pair ? pair.prompt : ended ? "The test is over" : "Waiting for images";
+  prompt.textContent = pair ? pair.prompt : ended ? gettext("The test is over") : gettext("Waiting for images");
   if (!pair) return;
   for (const [side, button] of Object.entries(sides)) button.querySelector("img").src = pair[side];
   stage.dataset.pair = pair.pair;
@@ -43,7 +45,7 @@ async function ask() {
     if (blank || ended) show();
     message.hidden = true;
   } catch {
-    message.textContent = "The server does not answer; trying again.";
+    message.textContent = gettext("The server does not answer; trying again.");
     message.hidden = false;
   } finally {
     asking = false;
@@ -75,7 +77,7 @@ async function send() {
 }
 
 function tell() {
-  status.textContent = unsent.length ? `${unsent.length} not saved yet` : `${count} saved`;
+  status.textContent = unsent.length ? fill(gettext("%(n)s not saved yet"), { n: unsent.length }) : fill(gettext("%(n)s saved"), { n: count });
   status.dataset.waiting = unsent.length;
 }
 

@@ -1,17 +1,19 @@
 // Charts over time. `data-url` answers with {points: [{at, …}]}; `data-kind` says which lines are drawn of them. One point
 // is drawn as a dot in the middle of a day; a thousand are drawn as the means of at most MOST stretches of equal length.
+import { fill, gettext } from "./i18n.js";
+
 const place = document.getElementById("charts");
 const style = getComputedStyle(document.documentElement);
 const COLORS = ["--accent", "--like", "--dislike", "--muted"].map((name) => style.getPropertyValue(name).trim());
 const DAY = 86400000;
 const MOST = 100;
 const KINDS = {
-  agreement: [["Agreement (Krippendorff's alpha)", [["alpha", "alpha"]], [-0.2, 1]]],
+  agreement: [[gettext("Agreement (Krippendorff's alpha)"), [["alpha", "alpha"]], [-0.2, 1]]],
   dashboard: [
-    ["Labels a day", [["labels", "labels"], ["groups", "groups"]], [0, null]],
-    ["Like rate", [["like_rate", "likes of people"]], [0, 1]],
-    ["Groups with signal", [["signal_rate", "share of labelled groups"]], [0, 1]],
-    ["Agreement (Krippendorff's alpha)", [["alpha", "alpha"]], [-0.2, 1]],
+    [gettext("Labels a day"), [["labels", gettext("labels")], ["groups", gettext("groups")]], [0, null]],
+    [gettext("Like rate"), [["like_rate", gettext("likes of people")]], [0, 1]],
+    [gettext("Groups with signal"), [["signal_rate", gettext("share of labelled groups")]], [0, 1]],
+    [gettext("Agreement (Krippendorff's alpha)"), [["alpha", "alpha"]], [-0.2, 1]],
   ],
 };
 const drawn = new Map();
@@ -57,7 +59,7 @@ function chart(title, datasets, [low, high]) {
   const canvas = document.createElement("canvas");
   canvas.setAttribute("role", "img");
   const last = datasets.map((d) => `${d.label} ${d.data.at(-1).y.toFixed(2)}`).join(", ");
-  canvas.setAttribute("aria-label", `${title} over time, last: ${last}`);
+  canvas.setAttribute("aria-label", fill(gettext("%(title)s over time, last: %(last)s"), { title, last }));
   figure.append(caption, canvas);
   place.append(figure);
   drawn.set(title, new window.Chart(canvas, { type: "line", data: { datasets }, options }));

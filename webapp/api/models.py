@@ -5,14 +5,15 @@ from __future__ import annotations
 from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 
 class Scope(models.TextChoices):
     """What a token may do, as far as its owner may: each is apart, and `admin` has the others in it."""
 
-    READ = "read", "Read: project, prompts, groups, images, labels, versions, rounds, exports"
-    LABEL = "label", "Label: take groups and decide on them"
-    ADMIN = "admin", "Admin: prompts, rounds, versions, imports, webhooks"
+    READ = "read", _("Read: project, prompts, groups, images, labels, versions, rounds, exports")
+    LABEL = "label", _("Label: take groups and decide on them")
+    ADMIN = "admin", _("Admin: prompts, rounds, versions, imports, webhooks")
 
 
 class ApiToken(models.Model):
@@ -39,9 +40,9 @@ class ApiToken(models.Model):
 class Event(models.TextChoices):
     """What a webhook is told."""
 
-    MILESTONE = "labels.milestone", "A number of groups was labelled"
-    ROUND = "round.finished", "A round is done, failed or cancelled"
-    PUBLISHED = "version.published", "A version was published"
+    MILESTONE = "labels.milestone", _("A number of groups was labelled")
+    ROUND = "round.finished", _("A round is done, failed or cancelled")
+    PUBLISHED = "version.published", _("A version was published")
 
 
 class Webhook(models.Model):

@@ -13,6 +13,7 @@ import ssl
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 SECONDS = 10
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -28,14 +29,14 @@ def check_url(url: str) -> tuple[str, str, int, str]:
         parts = urlsplit(url)
         port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
     except ValueError as error:
-        raise Refused(f"url: {error}") from error
+        raise Refused(_("url: %(error)s") % {"error": error}) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Refused("url: give an address that starts with https://")
+        raise Refused(_("url: give an address that starts with https://"))
     if parts.username or parts.password:
-        raise Refused("url: leave name and password out; messages are signed instead")
+        raise Refused(_("url: leave name and password out; messages are signed instead"))
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if any(ord(c) <= 32 or ord(c) > 126 for c in path + parts.hostname):
-        raise Refused("url: write other characters than ASCII, and spaces, in their encoded form")
+        raise Refused(_("url: write other characters than ASCII, and spaces, in their encoded form"))
     return parts.scheme, parts.hostname, port, path
 
 
@@ -61,7 +62,9 @@ def resolve(host: str, port: int) -> str:
     found = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     for address in sorted(found):
         if not _allowed(address):
-            raise Refused(f"url: {host} is at {address}, which is not a public address")
+            raise Refused(
+                _("url: %(host)s is at %(address)s, which is not a public address") % {"host": host, "address": address}
+            )
     return sorted(found)[0]
 
 

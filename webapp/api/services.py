@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from webapp.accounts.permissions import may
 from webapp.api import outbox
@@ -33,12 +34,15 @@ def create_token(
     """A token and its text, which is not kept and cannot be shown again."""
     name = name.strip()
     if not 1 <= len(name) <= 80:
-        raise ApiError("name: say in 1 to 80 characters what the token is for")
+        raise ApiError(_("name: say in 1 to 80 characters what the token is for"))
     if not scopes or (wrong := sorted(set(scopes) - set(Scope.values))):
-        raise ApiError(f"scopes: choose some of {', '.join(Scope.values)}" + (f", not {wrong[0]!r}" if scopes else ""))
+        raise ApiError(
+            _("scopes: choose some of %(values)s") % {"values": ", ".join(Scope.values)}
+            + (_(", not %(value)s") % {"value": repr(wrong[0])} if scopes else "")
+        )
     for scope in scopes:
         if not may(user, project, ROLES[scope]):
-            raise ApiError(f"scopes: {scope} needs the role {ROLES[scope]}")
+            raise ApiError(_("scopes: %(scope)s needs the role %(value)s") % {"scope": scope, "value": ROLES[scope]})
     text = PREFIX + secrets.token_urlsafe(32)
     token = ApiToken.objects.create(
         project=project,
@@ -92,11 +96,11 @@ def create_webhook(project: Project, url: str, events: list[str], by, *, every: 
     except Refused as error:
         raise ApiError(str(error)) from error
     if len(url) > 500:
-        raise ApiError("url: at most 500 characters")
+        raise ApiError(_("url: at most 500 characters"))
     if not events or set(events) - set(Event.values):
-        raise ApiError(f"events: choose some of {', '.join(Event.values)}")
+        raise ApiError(_("events: choose some of %(values)s") % {"values": ", ".join(Event.values)})
     if every < 1:
-        raise ApiError("every: at least 1")
+        raise ApiError(_("every: at least 1"))
     webhook = outbox.switch_on(project, url, sorted(set(events)), secrets.token_urlsafe(32), by, every=every)
     audit(project, by, "webhook made", url=url, events=webhook.events)
     return webhook

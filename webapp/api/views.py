@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from webapp.accounts.permissions import may, member
@@ -52,11 +53,11 @@ def _change(request: HttpRequest, project: Project, is_admin: bool) -> dict | No
         services.revoke_token(project, int(form["id"]), request.user)
         return None
     if not is_admin:
-        raise services.ApiError("webhooks: only an admin of the project may change them")
+        raise services.ApiError(_("webhooks: only an admin of the project may change them"))
     if action == "webhook":
         every = form.get("every", "100")
         if not every.isdigit():
-            raise services.ApiError("every: give a whole number of groups")
+            raise services.ApiError(_("every: give a whole number of groups"))
         made = services.create_webhook(
             project, form.get("url", "").strip(), form.getlist("events"), request.user, every=int(every)
         )
@@ -64,4 +65,4 @@ def _change(request: HttpRequest, project: Project, is_admin: bool) -> dict | No
     if action == "remove-webhook" and form.get("id", "").isdigit():
         services.delete_webhook(project, int(form["id"]), request.user)
         return None
-    raise services.ApiError("action: send token, revoke, webhook or remove-webhook")
+    raise services.ApiError(_("action: send token, revoke, webhook or remove-webhook"))

@@ -9,6 +9,8 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
+from django.utils.translation import gettext as _
+
 SPLITS = ("train", "validation", "test")
 FORMATS = ("text", "csv", "jsonl")
 MOST_BYTES = 2_000_000
@@ -38,7 +40,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.message}"
+        return _("line %(line)s: %(message)s") % {"line": self.line, "message": self.message}
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,17 @@ def guess_format(name: str, text: str) -> str:
 def decode(data: bytes) -> str:
     """UTF-8, with or without a byte order mark. Raises ValueError that names the line of the first bad byte."""
     if len(data) > MOST_BYTES:
-        raise ValueError(f"prompts: the file has {len(data):,} bytes; split it into parts of at most {MOST_BYTES:,}")
+        raise ValueError(
+            _("prompts: the file has %(count)s bytes; split it into parts of at most %(most)s")
+            % {"count": f"{len(data):,}", "most": f"{MOST_BYTES:,}"}
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ValueError(f"prompts: line {line} is not UTF-8; save the file as UTF-8 and upload it again") from error
+        raise ValueError(
+            _("prompts: line %(line)s is not UTF-8; save the file as UTF-8 and upload it again") % {"line": line}
+        ) from error
 
 
 def parse(text: str, *, name: str = "", validation: float = 0.1, test: float = 0.0) -> Parsed:
@@ -109,32 +116,40 @@ def parse(text: str, *, name: str = "", validation: float = 0.1, test: float = 0
         if isinstance(row, Problem):
             parsed.errors.append(row)
         elif row.prompt in first_line:
-            parsed.duplicates.append(Problem(line, f"the same prompt as line {first_line[row.prompt]}; left out"))
+            parsed.duplicates.append(
+                Problem(line, _("the same prompt as line %(first)s; left out") % {"first": first_line[row.prompt]})
+            )
         else:
             first_line[row.prompt] = line
             parsed.rows.append(row)
     if len(parsed.rows) > MOST_ROWS:
         over = parsed.rows[MOST_ROWS].line
-        parsed.errors.append(Problem(over, f"more than {MOST_ROWS:,} prompts; split the file here"))
+        parsed.errors.append(
+            Problem(over, _("more than %(most)s prompts; split the file here") % {"most": f"{MOST_ROWS:,}"})
+        )
     return parsed
 
 
 def _row(line: int, found: dict, validation: float, test: float) -> Row | Problem:
     prompt, split, metadata = found.get("prompt"), found.get("split"), found.get("metadata")
     if not isinstance(prompt, str) or not (prompt := " ".join(prompt.split())):
-        return Problem(line, "prompt: give a text")
+        return Problem(line, _("prompt: give a text"))
     if "\0" in prompt or "\\u0000" in json.dumps(metadata):
-        return Problem(line, "prompt: it holds a NUL character; remove it")
+        return Problem(line, _("prompt: it holds a NUL character; remove it"))
     if len(prompt) > LONGEST:
-        return Problem(line, f"prompt: {len(prompt)} characters; {LONGEST} is the most")
+        return Problem(
+            line, _("prompt: %(count)s characters; %(most)s is the most") % {"count": len(prompt), "most": LONGEST}
+        )
     if split in (None, ""):
         split = split_of(prompt, validation, test)
     elif split not in SPLITS:
-        return Problem(line, f"split: {split!r} is not one of {', '.join(SPLITS)}")
+        return Problem(
+            line, _("split: %(split)s is not one of %(values)s") % {"split": repr(split), "values": ", ".join(SPLITS)}
+        )
     if metadata is None:
         metadata = {}
     if not isinstance(metadata, dict):
-        return Problem(line, "metadata: give a JSON object")
+        return Problem(line, _("metadata: give a JSON object"))
     if wrong := _geneval_problem(metadata):
         return Problem(line, wrong)
     return Row(line, prompt, split, metadata)
@@ -145,12 +160,15 @@ def _geneval_problem(metadata: dict) -> str | None:
     for name in ("include", "exclude"):
         items = metadata.get(name, [])
         if not isinstance(items, list):
-            return f"{name}: give a list"
+            return _("%(name)s: give a list") % {"name": name}
         for item in items:
             if not isinstance(item, dict) or not isinstance(item.get("class"), str):
-                return f"{name}: every entry needs a `class`"
+                return _("%(name)s: every entry needs a `class`") % {"name": name}
             if not isinstance(item.get("count"), int):
-                return f"{name}: `count` of {item['class']} is not a whole number"
+                return _("%(name)s: `count` of %(class)s is not a whole number") % {
+                    "name": name,
+                    "class": item["class"],
+                }
     return None
 
 
@@ -160,7 +178,7 @@ def _json(text: str):
 
 
 def _refuse(name: str):
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(_("%(name)s is not JSON") % {"name": name})
 
 
 def _text_lines(text: str):
@@ -179,24 +197,31 @@ def _csv_lines(text: str):
         except StopIteration:
             return
         except csv.Error as error:
-            yield start, Problem(start, f"not CSV: {error}")
+            yield start, Problem(start, _("not CSV: %(error)s") % {"error": error})
             return
         if not any(cell.strip() for cell in cells):
             continue
         if columns is None:
             columns = [cell.strip().lower() for cell in cells]
             if "prompt" not in columns:
-                yield start, Problem(start, "no column is called prompt; name the columns in the first line")
+                yield start, Problem(start, _("no column is called prompt; name the columns in the first line"))
                 return
             continue
         if len(cells) != len(columns):
-            yield start, Problem(start, f"{len(cells)} cells where the first line names {len(columns)} columns")
+            yield (
+                start,
+                Problem(
+                    start,
+                    _("%(count)s cells where the first line names %(columns)s columns")
+                    % {"count": len(cells), "columns": len(columns)},
+                ),
+            )
             continue
         found = dict(zip(columns, cells, strict=True))
         try:
             found["metadata"] = _json(found["metadata"]) if found.get("metadata") else None
         except (ValueError, RecursionError):
-            yield start, Problem(start, "metadata: not JSON")
+            yield start, Problem(start, _("metadata: not JSON"))
             continue
         yield start, found
 
@@ -208,10 +233,10 @@ def _json_lines(text: str):
         try:
             found = _json(content)
         except (ValueError, RecursionError) as error:
-            yield line, Problem(line, f"not JSON: {getattr(error, 'msg', error)}")
+            yield line, Problem(line, _("not JSON: %(error)s") % {"error": getattr(error, "msg", error)})
             continue
         if not isinstance(found, dict):
-            yield line, Problem(line, "not a JSON object")
+            yield line, Problem(line, _("not a JSON object"))
             continue
         if "metadata" not in found:  # GenEval's line is its own metadata
             rest = {k: v for k, v in found.items() if k != "split"}

@@ -9,6 +9,7 @@ from datetime import timedelta
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Invitation, LabelSource, Membership, Project, Prompt, Role, Split
@@ -41,9 +42,11 @@ ORACLES = ("scenes", "ocr", "demo")
 def check_label_source(label_source: str, oracle: str) -> None:
     """Raises CampaignError when labels should come from an oracle and none is chosen."""
     if oracle and oracle not in ORACLES:
-        raise CampaignError(f"oracle: {oracle!r} is not one of {', '.join(ORACLES)}")
+        raise CampaignError(
+            _("oracle: %(oracle)s is not one of %(values)s") % {"oracle": repr(oracle), "values": ", ".join(ORACLES)}
+        )
     if label_source != LabelSource.PEOPLE and not oracle:
-        raise CampaignError("oracle: choose one, or let people alone label")
+        raise CampaignError(_("oracle: choose one, or let people alone label"))
 
 
 @transaction.atomic
@@ -56,7 +59,9 @@ def create_project(
     """
     check_label_source(fields.get("label_source", LabelSource.PEOPLE), fields.get("oracle", ""))
     if Project.objects.filter(slug=slug).exists():
-        raise CampaignError(f"slug: a project has the address {slug!r} already; choose another")
+        raise CampaignError(
+            _("slug: a project has the address %(slug)s already; choose another") % {"slug": repr(slug)}
+        )
     project = Project.objects.create(slug=slug, name=name, model_dir=model_dir, **fields)
     if by is not None:
         Membership.objects.create(user=by, project=project, role=Role.ADMIN)
@@ -78,12 +83,17 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
     for number, row in enumerate(rows, start=1):
         text, split = row.get("prompt"), row.get("split", Split.TRAIN)
         if not isinstance(text, str) or not 1 <= len(text.strip()) <= 1000:
-            raise CampaignError(f"prompts, row {number}: prompt: give a text of 1 to 1000 characters")
+            raise CampaignError(
+                _("prompts, row %(number)s: prompt: give a text of 1 to 1000 characters") % {"number": number}
+            )
         if split not in Split.values:
-            raise CampaignError(f"prompts, row {number}: split: {split!r} is not one of {', '.join(Split.values)}")
+            raise CampaignError(
+                _("prompts, row %(number)s: split: %(split)s is not one of %(values)s")
+                % {"number": number, "split": repr(split), "values": ", ".join(Split.values)}
+            )
         metadata = row.get("metadata") or {}
         if not isinstance(metadata, dict):
-            raise CampaignError(f"prompts, row {number}: metadata: give a JSON object")
+            raise CampaignError(_("prompts, row %(number)s: metadata: give a JSON object") % {"number": number})
         made.append(Prompt(project=project, text=text.strip(), split=split, metadata=metadata))
     before = project.prompts.count()
     Prompt.objects.bulk_create(made, ignore_conflicts=True, batch_size=500)
@@ -97,12 +107,12 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
 def update_project(project: Project, by, **values) -> dict:
     """Change settings of `EDITABLE`; returns {field: [old, new]} of what changed, which is also audited."""
     if wrong := sorted(set(values) - set(EDITABLE)):
-        raise CampaignError(f"{wrong[0]}: it cannot be changed; make a new project")
+        raise CampaignError(_("%(field)s: it cannot be changed; make a new project") % {"field": wrong[0]})
     project = Project.objects.select_for_update().get(pk=project.pk)
     changed = {
         name: [getattr(project, name), value] for name, value in values.items() if getattr(project, name) != value
     }
-    for name, (_, value) in changed.items():
+    for name, (_old, value) in changed.items():
         setattr(project, name, value)
     check_label_source(project.label_source, project.oracle)
     if changed:
@@ -115,7 +125,7 @@ def update_project(project: Project, by, **values) -> dict:
 def clone_project(project: Project, slug: str, name: str, by) -> Project:
     """A new project with the same settings, prompts and published model, without labels, rounds or other people."""
     if project.active_version is None:
-        raise CampaignError("version: the project has none published; publish one first")
+        raise CampaignError(_("version: the project has none published; publish one first"))
     rows = project.prompts.order_by("pk").values_list("text", "split", "metadata")
     return create_project(
         slug,
@@ -147,7 +157,9 @@ def token_hash(token: str) -> str:
 def invite(project: Project, role: str, by) -> str:
     """Make an invitation; returns its token, which is not kept and cannot be shown again."""
     if role not in Role.values:
-        raise CampaignError(f"role: {role!r} is not one of {', '.join(Role.values)}")
+        raise CampaignError(
+            _("role: %(role)s is not one of %(values)s") % {"role": repr(role), "values": ", ".join(Role.values)}
+        )
     token = secrets.token_urlsafe(24)
     audit(project, by, "invitation made", role=role)
     Invitation.objects.create(
@@ -168,8 +180,8 @@ def accept_invitation(token: str, user) -> Membership:
     """Make the user a member, once. Raises CampaignError when the link was used or is too old."""
     invitation = find_invitation(token)
     if invitation is None or not Invitation.objects.filter(pk=invitation.pk, used_by__isnull=True).update(used_by=user):
-        raise CampaignError("invitation: the link was used already or is too old; ask an admin for a new one")
-    membership, _ = Membership.objects.get_or_create(
+        raise CampaignError(_("invitation: the link was used already or is too old; ask an admin for a new one"))
+    membership, _new = Membership.objects.get_or_create(
         user=user, project=invitation.project, defaults={"role": invitation.role}
     )
     audit(invitation.project, user, "joined", role=membership.role)
@@ -194,8 +206,10 @@ def ensure_superuser(username: str, password: str) -> bool:
     if users.filter(is_superuser=True).exists():
         return False
     if len(password) < 8:
-        raise CampaignError("set a password of at least 8 characters")
+        raise CampaignError(_("set a password of at least 8 characters"))
     if users.filter(username=username).exists():
-        raise CampaignError(f"the account {username} is not a superuser; make it one with manage.py shell")
+        raise CampaignError(
+            _("the account %(username)s is not a superuser; make it one with manage.py shell") % {"username": username}
+        )
     users.create_superuser(username, password=password)
     return True

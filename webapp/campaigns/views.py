@@ -8,6 +8,7 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.text import slugify
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import may_create_projects, member
@@ -43,7 +44,9 @@ def new_project(request: HttpRequest) -> HttpResponse:
         else:
             top_up(project.pk)
             messages.success(
-                request, f"{project.name} is ready, with {len(rows)} prompts. Its first groups are coming."
+                request,
+                _("%(name)s is ready, with %(count)s prompts. Its first groups are coming.")
+                % {"name": project.name, "count": len(rows)},
             )
             return redirect("dashboard", project.slug)
     context = {
@@ -66,7 +69,10 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
         changed = services.update_project(
             project, request.user, **form.cleaned_data, round_settings=training.differences()
         )
-        messages.success(request, f"Saved: {', '.join(changed)}." if changed else "Nothing was different.")
+        messages.success(
+            request,
+            _("Saved: %(values)s.") % {"values": ", ".join(changed)} if changed else _("Nothing was different."),
+        )
         return redirect("project-settings", project.slug)
     context = {"project": project, "form": form, "training": training, "page": "settings"}
     return render(request, "campaigns/settings.html", context, status=200 if sent is None else 400)
@@ -76,13 +82,17 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
 @member(Role.ADMIN)
 def clone(request: HttpRequest, project: Project) -> HttpResponse:
     """A copy under the name in `name`."""
-    name = request.POST.get("name", "").strip()[:120] or f"{project.name} copy"
+    name = request.POST.get("name", "").strip()[:120] or _("%(name)s copy") % {"name": project.name}
     try:
         made = services.clone_project(project, slugify(name)[:50], name, request.user)
     except services.CampaignError as error:
         messages.error(request, str(error))
         return redirect("project-settings", project.slug)
-    messages.success(request, f"{made.name} has the settings, prompts and model of {project.name}, and no labels yet.")
+    messages.success(
+        request,
+        _("%(name)s has the settings, prompts and model of %(original)s, and no labels yet.")
+        % {"name": made.name, "original": project.name},
+    )
     return redirect("project-settings", made.slug)
 
 
@@ -92,7 +102,9 @@ def archive(request: HttpRequest, project: Project) -> HttpResponse:
     """Archive, or reopen with `reopen=1`."""
     archived = request.POST.get("reopen") != "1"
     services.set_archived(project, archived, request.user)
-    messages.success(request, f"{project.name} is {'archived' if archived else 'open again'}.")
+    messages.success(
+        request, (_("%(name)s is archived.") if archived else _("%(name)s is open again.")) % {"name": project.name}
+    )
     return redirect("home" if archived else "dashboard", *([] if archived else [project.slug]))
 
 
@@ -106,7 +118,9 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
         if checked and request.POST.get("action") == "add":
             new = services.add_prompts(project, [row.plain() for row in form.parsed.rows], by=request.user)
             known = len(form.parsed.rows) - new
-            messages.success(request, f"{new} prompts added; {known} were there already.")
+            messages.success(
+                request, _("%(new)s prompts added; %(known)s were there already.") % {"new": new, "known": known}
+            )
             return redirect("prompts", project.slug)
         form, status = form.shown_again(), 200 if checked else 400
     split = request.GET.get("split") if request.GET.get("split") in Split.values else ""

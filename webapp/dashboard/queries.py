@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Count, Exists, Max, Min, OuterRef, Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from webapp import broker
 from webapp.campaigns.models import Project
@@ -88,30 +89,41 @@ def warnings(project: Project) -> list[str]:
     annotators = project.memberships.count()
     if project.overlap > annotators:
         found.append(
-            f"Each group asks for {project.overlap} people and the project has {annotators}: invite more, or lower the "
-            "overlap."
+            _(
+                "Each group asks for %(overlap)s people and the project has %(annotators)s: invite more, or lower the "
+                "overlap."
+            )
+            % {"overlap": project.overlap, "annotators": annotators}
         )
     if not project.prompts.filter(split="train").exists():
-        found.append("There is no prompt for training: add some, or no group can be generated.")
+        found.append(_("There is no prompt for training: add some, or no group can be generated."))
     oldest = project.groups.filter(state=GroupState.QUEUED).aggregate(n=Min("created_at"))["n"]
     if oldest is not None and now - oldest > SLOW_QUEUE:
-        found.append(f"A group has waited {_minutes(now - oldest)} to be generated: is a generate worker running?")
+        found.append(
+            _("A group has waited %(time)s to be generated: is a generate worker running?")
+            % {"time": _minutes(now - oldest)}
+        )
     waiting = project.rounds.filter(state=RoundState.QUEUED).first()
     if waiting is not None and now - waiting.created_at > SLOW_QUEUE:
         found.append(
-            f"Round {waiting.number} has waited {_minutes(now - waiting.created_at)}: is a train worker running?"
+            _("Round %(number)s has waited %(time)s: is a train worker running?")
+            % {"number": waiting.number, "time": _minutes(now - waiting.created_at)}
         )
     unseen = Group.objects.filter(project=project, state=GroupState.READY, decisions__gt=0).filter(
         ~Exists(GroupDecision.objects.filter(group=OuterRef("pk"), created_at__gt=now - timedelta(days=1)))
     )
     if stale := unseen[:1000].count():
-        found.append(f"{stale} groups have waited over a day for another person who has not rated them.")
+        found.append(
+            _("%(stale)s groups have waited over a day for another person who has not rated them.") % {"stale": stale}
+        )
     return found
 
 
 def _minutes(span: timedelta) -> str:
     minutes = int(span.total_seconds() // 60)
-    return f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
+    if minutes < 120:
+        return _("%(n)s minutes") % {"n": minutes}
+    return _("%(n)s hours") % {"n": minutes // 60}
 
 
 def health(project: Project) -> dict:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from webapp.accounts.models import User
 from webapp.campaigns.audit import audit
@@ -36,12 +37,15 @@ class Imported:
 def read_rows(data: bytes, name: str) -> tuple[list[tuple[int, dict]], list[str]]:
     """(line, row) of a JSONL or Parquet file, and what cannot be read, by line."""
     if len(data) > MOST_BYTES:
-        return [], [f"file: {len(data):,} bytes; split it into parts of at most {MOST_BYTES:,}"]
+        return [], [
+            _("file: %(count)s bytes; split it into parts of at most %(most)s")
+            % {"count": f"{len(data):,}", "most": f"{MOST_BYTES:,}"}
+        ]
     if name.lower().endswith(".parquet") or data[:4] == b"PAR1":
         try:
             rows = pq.read_table(io.BytesIO(data)).to_pylist()
         except (pa.ArrowException, OSError) as error:
-            return [], [f"file: not Parquet: {error}"]
+            return [], [_("file: not Parquet: %(error)s") % {"error": error}]
         return list(enumerate(rows, start=1)), []
     found, errors = [], []
     for number, line in enumerate(data.split(b"\n"), start=1):
@@ -54,7 +58,7 @@ def read_rows(data: bytes, name: str) -> tuple[list[tuple[int, dict]], list[str]
         if isinstance(row, dict):
             found.append((number, row))
         else:
-            errors.append(f"line {number}: not a JSON object")
+            errors.append(_("line %(number)s: not a JSON object") % {"number": number})
     return found, errors[:MOST_ERRORS]
 
 
@@ -83,11 +87,11 @@ def import_labels(project: Project, rows: Iterable[tuple[int, dict]], by=None) -
 
 def _checked(project: Project, rows: list[tuple[int, dict]]):
     result = Imported()
-    names = {str(row.get("annotator")) for _, row in rows if row.get("annotator")}
+    names = {str(row.get("annotator")) for _line, row in rows if row.get("annotator")}
     people = {
         user.username: user for user in User.objects.filter(username__in=names, memberships__project=project).distinct()
     }
-    groups = {row["group"] for _, row in rows if type(row.get("group")) is int and 0 < row["group"] < 2**63}
+    groups = {row["group"] for _line, row in rows if type(row.get("group")) is int and 0 < row["group"] < 2**63}
     images: dict[int, dict[int, int]] = {}
     wanted = sorted(groups)
     for start in range(0, len(wanted), 1000):
@@ -105,12 +109,18 @@ def _checked(project: Project, rows: list[tuple[int, dict]]):
                 place = scores.setdefault((row["group"], row["oracle"]), {})
                 value = {"liked": row["liked"], "score": row.get("score"), "reason": row.get("reason") or ""}
             if place.setdefault(row["position"], value) != value:
-                wrong = f"position: image {row['position']} of group {row['group']} has two values in this file"
+                wrong = _("position: image %(position)s of group %(group)s has two values in this file") % {
+                    "position": row["position"],
+                    "group": row["group"],
+                }
         if wrong is not None:
-            result.errors.append(f"line {line}: {wrong}")
+            result.errors.append(_("line %(line)s: %(wrong)s") % {"line": line, "wrong": wrong})
     for (group, who), answer in [*answers.items(), *scores.items()]:
         if lacking := sorted(set(images[group]) - set(answer)):
-            result.errors.append(f"group {group}: {who} decided on only part of it; image {lacking[0]} is missing")
+            result.errors.append(
+                _("group %(group)s: %(who)s decided on only part of it; image %(image)s is missing")
+                % {"group": group, "who": who, "image": lacking[0]}
+            )
     del result.errors[MOST_ERRORS:]
     return answers, scores, result
 
@@ -119,26 +129,31 @@ def _wrong(row: dict, people: dict, images: dict) -> str | None:
     """The first thing that is wrong with a row."""
     for name in NEEDED:
         if row.get(name) is None:
-            return f"{name}: it is missing"
+            return _("%(name)s: it is missing") % {"name": name}
     if type(row["group"]) is not int or type(row["position"]) is not int:
-        return "group: group and position are whole numbers"
+        return _("group: group and position are whole numbers")
     if not isinstance(row["liked"], bool):
-        return "liked: true or false"
+        return _("liked: true or false")
     annotator, oracle = row.get("annotator"), row.get("oracle")
     if bool(annotator) == bool(oracle):
-        return "annotator: give the annotator's name, or the oracle's"
+        return _("annotator: give the annotator's name, or the oracle's")
     if annotator and annotator not in people:
-        return f"annotator: {annotator!r} is not a member of the project; invite them first"
+        return _("annotator: %(annotator)s is not a member of the project; invite them first") % {
+            "annotator": repr(annotator)
+        }
     if oracle and (not isinstance(oracle, str) or len(oracle) > 40):
-        return "oracle: a name of at most 40 characters"
+        return _("oracle: a name of at most 40 characters")
     if oracle and row.get("score") is not None and not (_number(row["score"]) and 0 <= row["score"] <= 1):
-        return "score: a number from 0 to 1"
+        return _("score: a number from 0 to 1")
     if row["group"] not in images:
-        return f"group: {row['group']} is no group of this project"
+        return _("group: %(group)s is no group of this project") % {"group": row["group"]}
     if row["position"] not in images[row["group"]]:
-        return f"position: group {row['group']} has no image {row['position']}"
+        return _("position: group %(group)s has no image %(position)s") % {
+            "group": row["group"],
+            "position": row["position"],
+        }
     if row.get("seed") is not None and row["seed"] != images[row["group"]][row["position"]]:
-        return "seed: it is not the image's; the file belongs to another database"
+        return _("seed: it is not the image's; the file belongs to another database")
     return None
 
 
@@ -153,7 +168,10 @@ def _give(project: Project, group: int, user: User, answer: dict[int, bool], res
         if done.outcome == Outcome.SUBMITTED and done.answer == plain:
             result.known += 1
         else:
-            result.conflicts.append(f"group {group}: {user.username} decided otherwise since; left as it is")
+            result.conflicts.append(
+                _("group %(group)s: %(username)s decided otherwise since; left as it is")
+                % {"group": group, "username": user.username}
+            )
         return
     labelling.submit_group(user, project, group, answer, seconds=0, idempotency_key=f"import-{group}")
     result.new += 1
@@ -167,7 +185,9 @@ def _score(group: int, oracle: str, verdicts: dict[int, dict], result: Imported)
     if there == {position: (v["liked"], v["score"]) for position, v in verdicts.items()}:
         result.known += 1
     elif there:
-        result.conflicts.append(f"group {group}: {oracle} scored otherwise since; left as it is")
+        result.conflicts.append(
+            _("group %(group)s: %(oracle)s scored otherwise since; left as it is") % {"group": group, "oracle": oracle}
+        )
     else:
         labelling.record_oracle_labels(group, oracle, [verdicts[p] for p in sorted(verdicts)])
         result.new += 1

@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import member
@@ -63,10 +64,12 @@ def import_labels(request: HttpRequest, project: Project) -> HttpResponse:
     """Labels of a `labels` export (JSONL or Parquet) back in: every line or none."""
     file = request.FILES.get("file")
     if file is None:
-        messages.error(request, "file: choose a file of the labels export")
+        messages.error(request, _("file: choose a file of the labels export"))
         return redirect("export", project.slug)
     if file.size > imports.MOST_BYTES:
-        result = imports.Imported(errors=[f"file: split it into parts of at most {imports.MOST_BYTES:,} bytes"])
+        result = imports.Imported(
+            errors=[_("file: split it into parts of at most %(most)s bytes") % {"most": f"{imports.MOST_BYTES:,}"}]
+        )
     else:
         rows, errors = imports.read_rows(file.read(), file.name)
         result = imports.Imported(errors=errors) if errors else imports.import_labels(project, rows, by=request.user)

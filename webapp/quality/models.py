@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.core.validators import MinLengthValidator
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 
 class Consensus(models.Model):
@@ -76,9 +77,9 @@ class ProjectQuality(models.Model):
 class GoldKind(models.TextChoices):
     """Why a group's answer is known."""
 
-    ORACLE = "oracle", "An oracle is certain"
-    REVIEW = "review", "A reviewer decided"
-    ATTENTION = "attention", "Anybody who looks sees it"
+    ORACLE = "oracle", _("An oracle is certain")
+    REVIEW = "review", _("A reviewer decided")
+    ATTENTION = "attention", _("Anybody who looks sees it")
 
 
 class GoldGroup(models.Model):

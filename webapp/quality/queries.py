@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.db.models import Count, F, Q, Sum
+from django.utils.translation import gettext_lazy as _
 
 from webapp.campaigns.models import Project
 from webapp.labelling.models import Group, LabelEvent
@@ -40,15 +41,20 @@ class PersonRow:
         """Why a reviewer should look at this person's work; empty when nothing stands out."""
         q, found = self.quality, []
         if self.attention_failed >= FAILED_ATTENTION:
-            found.append(f"missed {self.attention_failed} attention checks")
+            found.append(
+                _("missed %(attention_failed)s attention checks") % {"attention_failed": self.attention_failed}
+            )
         if self.gold_total >= FEW_GOLD and self.gold_share < LOW_GOLD:
-            found.append(f"right on {self.gold_share:.0%} of the known images")
+            found.append(_("right on %(gold_share)s of the known images") % {"gold_share": f"{self.gold_share:.0%}"})
         if q.shared >= FEW_SHARED and q.agreement is not None and q.agreement < LOW_AGREEMENT:
-            found.append(f"agrees with others on {q.agreement:.0%}")
+            found.append(_("agrees with others on %(agreement)s") % {"agreement": f"{q.agreement:.0%}"})
         if q.groups >= FEW_GROUPS and q.hasty / q.groups > HASTY_SHARE:
-            found.append(f"answered {q.hasty} of {q.groups} groups too fast to have looked")
+            found.append(
+                _("answered %(hasty)s of %(groups)s groups too fast to have looked")
+                % {"hasty": q.hasty, "groups": q.groups}
+            )
         if q.labels >= FEW_SHARED and self.like_rate in (0.0, 1.0):
-            found.append("gave the same answer to every image")
+            found.append(_("gave the same answer to every image"))
         return found
 
 
@@ -81,10 +87,10 @@ def alpha_over_time(project: Project, *, points: int = 500) -> list[dict]:
 
 
 ORDERS = {
-    "ties": ("evenly split", Q(tie=True)),
-    "several": ("rated by several people", Q(people__gt=1)),
-    "signal": ("with signal", Q(signal=True)),
-    "all": ("all labelled", Q()),
+    "ties": (_("evenly split"), Q(tie=True)),
+    "several": (_("rated by several people"), Q(people__gt=1)),
+    "signal": (_("with signal"), Q(signal=True)),
+    "all": (_("all labelled"), Q()),
 }
 
 

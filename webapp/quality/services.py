@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, Subquery
 from django.db.models.functions import TruncDate
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from webapp import events
 from webapp.campaigns.audit import audit
@@ -136,10 +137,10 @@ def overrule(reviewer, project: Project, words: dict[int, bool | None], reason: 
     """
     reason = reason.strip()
     if len(reason) < 3:
-        raise QualityError("reason: say why in a few words; the annotators may read it")
+        raise QualityError(_("reason: say why in a few words; the annotators may read it"))
     images = list(Generation.objects.filter(pk__in=words, group__project=project).select_related("group"))
     if not words or len(images) != len(words) or len({i.group_id for i in images}) != 1:
-        raise QualityError("images: choose images of one group of this project")
+        raise QualityError(_("images: choose images of one group of this project"))
     group = Group.objects.select_for_update().get(pk=images[0].group_id)
     made = [
         Overrule.objects.create(generation=image, reviewer=reviewer, liked=words[image.pk], reason=reason[:300])
@@ -158,10 +159,10 @@ def overrule(reviewer, project: Project, words: dict[int, bool | None], reason: 
 def make_gold(group: Group, kind: str, answer: dict[int, bool], by=None) -> GoldGroup:
     """Show a rated group again to people who have not seen it. Raises QualityError when it cannot tell anything."""
     if group.state != GroupState.DONE:
-        raise QualityError(f"group: it is {group.state}; only a labelled group can be gold")
+        raise QualityError(_("group: it is %(state)s; only a labelled group can be gold") % {"state": group.state})
     if len(answer) < 2 or len(set(answer.values())) < 2:
-        raise QualityError("answer: a gold group needs an image to like and one to dislike")
-    gold, _ = GoldGroup.objects.update_or_create(
+        raise QualityError(_("answer: a gold group needs an image to like and one to dislike"))
+    gold, _new = GoldGroup.objects.update_or_create(
         group=group,
         defaults={
             "project": group.project,
@@ -210,7 +211,7 @@ def record_gold(decision: GroupDecision) -> GoldAnswer | None:
     if gold is None:
         return None
     right = sum(decision.answer.get(position) == liked for position, liked in gold.answer.items())
-    made, _ = GoldAnswer.objects.update_or_create(
+    made, _new = GoldAnswer.objects.update_or_create(
         gold=gold, user_id=decision.user_id, defaults={"right": right, "total": len(gold.answer)}
     )
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import member
@@ -22,7 +23,7 @@ def quality(request: HttpRequest, project: Project) -> HttpResponse:
     """People, agreement and gold groups; POST asks a worker to measure now."""
     if request.method == "POST":
         enqueue("measure_quality", project.pk)
-        messages.info(request, "A worker is measuring; the page shows it when it is done.")
+        messages.info(request, _("A worker is measuring; the page shows it when it is done."))
         return redirect("quality", project.slug)
     gold = project.gold_groups.filter(active=True).select_related("group__prompt").prefetch_related("answers")
     context = {
@@ -56,7 +57,7 @@ def review_list(request: HttpRequest, project: Project) -> HttpResponse:
         "project": project,
         "groups": groups,
         "which": which,
-        "orders": [(name, label) for name, (label, _) in queries.ORDERS.items()],
+        "orders": [(name, label) for name, (label, _rows) in queries.ORDERS.items()],
         "next": groups[-1].pk if len(groups) == 24 else None,
         "page": "review",
     }
@@ -76,7 +77,7 @@ def review(request: HttpRequest, project: Project, group_id: int) -> HttpRespons
         except services.QualityError as refused:
             status, error = 400, str(refused)
         else:
-            messages.success(request, "Your word counts from now on. The labels are kept as they were given.")
+            messages.success(request, _("Your word counts from now on. The labels are kept as they were given."))
             return redirect("review", project.slug, group.pk)
     context = {"project": project, "group": group, "error": error, "page": "review", **queries.review(group)}
     return render(request, "quality/review.html", context, status=status)
@@ -99,12 +100,12 @@ def gold(request: HttpRequest, project: Project, group_id: int) -> HttpResponse:
     try:
         if request.POST.get("action") == "retire":
             services.retire_gold(project, get_object_or_404(project.gold_groups, group=group).pk, request.user)
-            messages.info(request, "The group is shown to nobody any more.")
+            messages.info(request, _("The group is shown to nobody any more."))
         else:
             settled = group.consensus.rewards if hasattr(group, "consensus") else []
             answer = {p: r > 0.5 for p, r in enumerate(settled) if r is not None and abs(r - 0.5) > 0.2}
             services.make_gold(group, GoldKind.REVIEW, answer, by=request.user)
-            messages.success(request, "People who have not seen this group may be given it from now on.")
+            messages.success(request, _("People who have not seen this group may be given it from now on."))
     except services.QualityError as refused:
         messages.error(request, str(refused))
     return redirect("review", project.slug, group.pk)

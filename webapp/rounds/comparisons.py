@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Exists, Max, OuterRef, Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from webapp import events, states
 from webapp.campaigns.audit import audit
@@ -35,17 +36,17 @@ def start(project: Project, a: int, b: int, by, *, most_votes: int = 400, alpha:
     """Open a test of two of the project's versions (by number). Raises ComparisonError for any other pair."""
     project = Project.objects.select_for_update().get(pk=project.pk)
     if a == b:
-        raise ComparisonError("versions: choose two different ones")
+        raise ComparisonError(_("versions: choose two different ones"))
     found = {v.number: v for v in ModelVersion.objects.filter(project=project, number__in=[a, b])}
     for number in (a, b):
         if number not in found:
-            raise ComparisonError(f"versions: there is no version {number}")
+            raise ComparisonError(_("versions: there is no version %(number)s") % {"number": number})
     if not 10 <= most_votes <= 10_000:
-        raise ComparisonError("most votes: choose from 10 to 10,000")
+        raise ComparisonError(_("most votes: choose from 10 to 10,000"))
     if not 0.001 <= alpha <= 0.2:
-        raise ComparisonError("alpha: choose from 0.001 to 0.2")
+        raise ComparisonError(_("alpha: choose from 0.001 to 0.2"))
     if not project.prompts.filter(split=Split.TRAIN).exists():
-        raise ComparisonError("prompts: the project has none for training; add some first")
+        raise ComparisonError(_("prompts: the project has none for training; add some first"))
     number = (project.comparisons.aggregate(n=Max("number"))["n"] or 0) + 1
     made = Comparison.objects.create(
         project=project,
@@ -182,16 +183,18 @@ def vote(user, comparison: Comparison, pair_id: int, choice: str, *, seconds: fl
     The same vote again changes nothing. Raises ComparisonError for another one, or for a pair that is not theirs.
     """
     if choice not in CHOICES:
-        raise ComparisonError(f"choice: {choice!r} is not one of {', '.join(CHOICES)}")
+        raise ComparisonError(
+            _("choice: %(choice)s is not one of %(values)s") % {"choice": repr(choice), "values": ", ".join(CHOICES)}
+        )
     comparison = Comparison.objects.select_for_update(of=("self",)).select_related("project").get(pk=comparison.pk)
     pair = comparison.pairs.filter(pk=pair_id).first()
     if pair is None:
-        raise ComparisonError("pair: it is not in this comparison; ask for the next one")
+        raise ComparisonError(_("pair: it is not in this comparison; ask for the next one"))
     won = choice if choice == "tie" else "a" if (choice == "left") == pair.a_is_left else "b"
     if pair.state == PairState.DONE and (pair.voter_id, pair.choice) == (user.pk, won):
         return _standing(comparison)
     if pair.state != PairState.READY or pair.leased_to_id != user.pk:
-        raise ComparisonError("pair: somebody decided on it, or it was not given to you; ask for the next one")
+        raise ComparisonError(_("pair: somebody decided on it, or it was not given to you; ask for the next one"))
     states.move(states.PAIR_MOVES, pair, PairState.DONE)
     pair.voter, pair.choice, pair.voted_at = user, won, timezone.now()
     pair.seconds = max(0.0, min(seconds, 86_400.0))

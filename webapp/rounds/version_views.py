@@ -8,6 +8,7 @@ from django.contrib import messages
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp import paths
@@ -66,7 +67,7 @@ def start_comparison(request: HttpRequest, project: Project) -> HttpResponse:
     numbers = [request.POST.get(name, "") for name in ("a", "b", "most_votes")]
     try:
         if not all(n.isdigit() for n in numbers):
-            raise comparisons.ComparisonError("versions: choose two versions and a number of votes")
+            raise comparisons.ComparisonError(_("versions: choose two versions and a number of votes"))
         a, b, most = (int(n) for n in numbers)
         made = comparisons.start(project, a, b, request.user, most_votes=most)
     except comparisons.ComparisonError as error:
@@ -141,10 +142,10 @@ def vote(request: HttpRequest, project: Project, number: int) -> JsonResponse:
     try:
         body = json.loads(request.body)
         if not isinstance(body, dict) or type(body.get("pair")) is not int:
-            raise comparisons.ComparisonError("pair: send its number")
+            raise comparisons.ComparisonError(_("pair: send its number"))
         seconds = body.get("seconds", 0)
         if not isinstance(seconds, int | float):
-            raise comparisons.ComparisonError("seconds: send a number")
+            raise comparisons.ComparisonError(_("seconds: send a number"))
         comparisons.vote(request.user, found, body["pair"], str(body.get("choice")), seconds=float(seconds))
     except comparisons.ComparisonError as error:
         return JsonResponse({"error": str(error)}, status=400)

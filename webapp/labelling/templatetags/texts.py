@@ -11,7 +11,7 @@ from django.views.i18n import JavaScriptCatalog
 from markdown_it import MarkdownIt
 
 register = template.Library()
-# States are shown by {% translate row.state %}; named here so that makemessages finds them.
+# States, outcomes and splits are shown by {% translate row.state %}; named here so that makemessages finds them.
 STATES = (
     gettext_noop("queued"),
     gettext_noop("generating"),
@@ -25,6 +25,16 @@ STATES = (
     gettext_noop("draft"),
     gettext_noop("published"),
     gettext_noop("kept out"),
+    gettext_noop("open"),
+    gettext_noop("decided"),
+    gettext_noop("stopped"),
+    gettext_noop("submitted"),
+    gettext_noop("skipped"),
+    gettext_noop("pending"),
+    gettext_noop("delivered"),
+    gettext_noop("train"),
+    gettext_noop("validation"),
+    gettext_noop("test"),
 )
 # HTML in the text is shown, not obeyed; the parser lets no script address through; pictures are of this site or none.
 _markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).disable("image")
