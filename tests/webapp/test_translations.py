@@ -14,6 +14,7 @@ from babel.messages.pofile import read_po
 
 from webapp.campaigns.models import Role
 from webapp.labelling import services
+from webapp.labelling.models import Group
 from webapp.rounds.forms import RoundForm
 from webapp.rounds.models import ModelVersion, TrainingRound
 
@@ -34,6 +35,25 @@ SAME = {
     "noise",
     "reward",
     "Stars · Likestep",
+    "API",
+    "API · Stars",
+    "Export",
+    "Export · Stars",
+    "Format",
+    "GenEval",
+    "HPDv2 groups",
+    "JSONL",
+    "Label Studio JSON",
+    "LoRA",
+    "Parquet",
+    "Pick-a-Pic v2",
+    "Prompt",
+    "Prompts",
+    "Prompts · Stars",
+    "TRL preference (DPO)",
+    "TRL unpaired preference (KTO)",
+    "Test",
+    "Webhooks",
 }
 
 
@@ -114,13 +134,17 @@ def boss_with_work(project, ready, person):
 
 
 @pytest.mark.parametrize(
-    "page", ["annotate/", "guidelines/", "me/", "flags/", "", "people/", "rounds/1/", "rounds/start/"]
-)
+    "page",
+    [
+        "annotate/", "guidelines/", "me/", "flags/", "", "people/", "rounds/1/", "rounds/start/", "versions/", "quality/",
+        "review/", "review/1/", "prompts/", "settings/", "export/", "api/", "audit/", "compare/",
+    ],
+)  # fmt: skip
 def test_no_page_speaks_english_to_a_german(boss_with_work, client, page):
     client.force_login(boss_with_work)
-    spoken = {}
+    spoken, rated = {}, Group.objects.filter(decisions=1).get().pk
     for language in ("en", "de"):
-        html = client.get(f"/p/stars/{page}", headers={"accept-language": language}).content.decode()
+        html = client.get(f"/p/stars/{page.replace('review/1', f'review/{rated}')}", headers={"accept-language": language}).content.decode()
         assert f'<html lang="{language}">' in html
         spoken[language] = {t for t in Texts(html).found if re.search(r"[A-Za-z]{3}", t)}
     settings = {field.label or field.name for field in RoundForm()} | {"frozen", "ema"}  # named as on the command line

@@ -29,21 +29,21 @@ class Project(models.Model):
 
     slug = models.SlugField(unique=True)
     name = models.CharField(max_length=120)
-    model_dir = models.CharField(max_length=500, help_text=_("Folder of a diffusers pipeline, as the workers see it."))
+    model_dir = models.CharField(max_length=500, help_text="Folder of a diffusers pipeline, as the workers see it.")
     group_size = models.PositiveSmallIntegerField(default=8, validators=[MinValueValidator(2), MaxValueValidator(24)])
     steps = models.PositiveSmallIntegerField(default=4, validators=[MinValueValidator(1), MaxValueValidator(50)])
     overlap = models.PositiveSmallIntegerField(
         default=1, validators=[MinValueValidator(1)], help_text=_("How many people rate each group.")
     )
     label_source = models.CharField(max_length=10, choices=LabelSource, default=LabelSource.PEOPLE)
-    oracle = models.CharField(max_length=40, blank=True, help_text=_("scenes, ocr or demo."))
+    oracle = models.CharField(max_length=40, blank=True, help_text="scenes, ocr or demo.")
     auto_start_after = models.PositiveIntegerField(
         default=0, help_text=_("Start a round after this many newly labelled groups with signal; 0 is never.")
     )
     ready_target = models.PositiveIntegerField(default=6, help_text=_("Unrated groups to keep ready."))
     guidelines = models.TextField(blank=True)
     round_settings = models.JSONField(
-        default=dict, blank=True, help_text=_("Settings of rounds that differ from the defaults.")
+        default=dict, blank=True, help_text="Settings of rounds that differ from the defaults."
     )
     active_version = models.ForeignKey(
         "rounds.ModelVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
@@ -105,7 +105,7 @@ class Prompt(models.Model):
     text = models.CharField(max_length=1000)
     metadata = models.JSONField(default=dict, blank=True)
     split = models.CharField(max_length=10, choices=Split, default=Split.TRAIN)
-    shown = models.PositiveIntegerField(default=0, editable=False, help_text=_("Groups that were made of it."))
+    shown = models.PositiveIntegerField(default=0, editable=False, help_text="Groups that were made of it.")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["project", "text"], name="one_prompt_text")]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
+from django.utils.translation import gettext_lazy as _
 
 from webapp.exports.records import GroupRecord, ImageRecord, LabelRecord
 
@@ -144,7 +145,7 @@ def _ranks(values: list[float]) -> list[int]:
 
 def _complete(group: GroupRecord, images: list[ImageRecord]) -> Iterator[tuple[str, list[LabelRecord]]]:
     """The people who labelled each of the images, with their labels in the images' order."""
-    for name, _ in group.annotators():
+    for name, _when in group.annotators():
         own = [next((v for v in i.labels if v.annotator == name), None) for i in images]
         if None not in own:
             yield name, own
@@ -163,7 +164,7 @@ def labelstudio_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]
     annotations = []
     for name, person in group.annotators():
         own = [(i, v) for i in group.images for v in i.labels if v.annotator == name]
-        moment = max(v.created_at for _, v in own).isoformat()
+        moment = max(v.created_at for _image, v in own).isoformat()
         annotations.append(
             {
                 "id": int(f"{group.id}{person:04d}"),
@@ -180,7 +181,7 @@ def labelstudio_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]
     predictions = []
     for oracle in sorted({v.oracle for i in group.images for v in i.labels if v.oracle}):
         own = [(i, v) for i in group.images for v in i.labels if v.oracle == oracle]
-        known = [v.score for _, v in own if v.score is not None]
+        known = [v.score for _image, v in own if v.score is not None]
         predictions.append(
             {
                 "model_version": oracle,
@@ -228,7 +229,7 @@ FORMATS = {
     for f in (
         Format(
             "labels",
-            "Every label with its provenance; can be imported back",
+            _("Every label with its provenance; can be imported back"),
             labels_rows,
             pa.schema(
                 {

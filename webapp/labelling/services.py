@@ -191,7 +191,7 @@ def retry_group(project: Project, group_id: int) -> Group:
     """Generate a failed group again, from the same noise. Raises LabellingError when it has not failed."""
     group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
     if group is None or group.state != GroupState.FAILED:
-        raise LabellingError(f"group: {group_id} has not failed; there is nothing to try again")
+        raise LabellingError(_("group: %(id)s has not failed; there is nothing to try again") % {"id": group_id})
     states.move(states.GROUP_MOVES, group, GroupState.QUEUED)
     group.attempt, group.error = 0, ""
     group.save()

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from webapp.broker import GENERATE, ORACLE, TRAIN
 from webapp.operations.models import Heartbeat
@@ -39,10 +40,12 @@ def storage_problem() -> str:
     try:
         CHECKS["storage"]()
     except OSError as error:
-        return f"Images and checkpoints cannot be written: {sentence(error)}."
+        return _("Images and checkpoints cannot be written: %(error)s.") % {"error": sentence(error)}
     free = shutil.disk_usage(settings.LIKESTEP_DATA).free
     if free < LITTLE_SPACE:
-        return f"The disk with the data folder is nearly full ({free / 1e6:.0f} MB left); free some space."
+        return _("The disk with the data folder is nearly full (%(mb)s MB left); free some space.") % {
+            "mb": f"{free / 1e6:.0f}"
+        }
     return ""
 
 
@@ -52,13 +55,12 @@ def problems() -> list[str]:
     try:
         CHECKS["redis"]()
     except Exception:  # whatever its client raises
-        found.append("Redis does not answer: labels are kept, live updates and new jobs wait until it is back.")
+        found.append(_("Redis does not answer: labels are kept, live updates and new jobs wait until it is back."))
     alive = set(Heartbeat.objects.filter(seen_at__gt=timezone.now() - SILENT).values_list("name", flat=True))
     if Heartbeat.objects.exists():  # workers of before this version do not beat
         kinds = {name.split("@")[0] for name in alive}
-        found += [
-            f"No {queue} worker is running; start one." for queue in (GENERATE, TRAIN, ORACLE) if queue not in kinds
-        ]
+        silent = [queue for queue in (GENERATE, TRAIN, ORACLE) if queue not in kinds]
+        found += [_("No %(queue)s worker is running; start one.") % {"queue": queue} for queue in silent]
         if "beat" not in kinds:
-            found.append("Beat is not running: nothing is started by itself, and lost jobs are not found again.")
+            found.append(_("Beat is not running: nothing is started by itself, and lost jobs are not found again."))
     return found
