@@ -142,9 +142,10 @@ def boss_with_work(project, ready, person):
 )  # fmt: skip
 def test_no_page_speaks_english_to_a_german(boss_with_work, client, page):
     client.force_login(boss_with_work)
-    spoken, rated = {}, Group.objects.filter(decisions=1).get().pk
+    spoken, rated = {}, Group.objects.get(decisions=1).pk
+    page = page.replace("review/1", f"review/{rated}")
     for language in ("en", "de"):
-        html = client.get(f"/p/stars/{page.replace('review/1', f'review/{rated}')}", headers={"accept-language": language}).content.decode()
+        html = client.get(f"/p/stars/{page}", headers={"accept-language": language}).content.decode()
         assert f'<html lang="{language}">' in html
         spoken[language] = {t for t in Texts(html).found if re.search(r"[A-Za-z]{3}", t)}
     settings = {field.label or field.name for field in RoundForm()} | {"frozen", "ema"}  # named as on the command line
