@@ -4,7 +4,8 @@
 
 Every service of docker-compose.yml runs as a process of this machine, on a PostgreSQL and a Redis of its own. Labellers
 keep what was answered with 2xx; an admin starts rounds and publishes what they make. A random part gets SIGKILL and is
-started again after a moment, as Docker would. Prints the seed, what was done and every violation; exits with 1 on any.
+started again after a moment, as Docker would. Prints the seed, what was done and every violation; exits with 1 when there
+is one.
 """
 
 from __future__ import annotations
