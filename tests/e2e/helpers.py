@@ -65,6 +65,14 @@ def rate_by_keyboard(page, likes) -> int:
     return group
 
 
+def wait_loaded(page, images: int) -> None:
+    """Until so many images have arrived, those of the groups ahead included."""
+    page.wait_for_function(
+        "n => performance.getEntriesByType('resource').filter((r) => r.name.includes('.webp')).length >= n", arg=images
+    )
+    page.wait_for_timeout(200)
+
+
 def wait_saved(page) -> None:
     """Until the server has every answer; the pages' own clock of five seconds between tries is not waited for."""
     page.evaluate("() => window.dispatchEvent(new Event('online'))")

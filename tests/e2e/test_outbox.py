@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, rate_by_keyboard, wait_saved
+from tests.e2e.helpers import CHROMIUM, rate_by_keyboard, wait_loaded, wait_saved
 from tests.servers import wait_for
 from webapp.labelling.models import GroupDecision, Label, UndoneDecision
 
@@ -28,7 +28,7 @@ def decided():
 def test_answers_given_offline_are_kept_through_a_reload_and_sent_in_order(site, ann):
     context = site.context(ann)
     page = site.rate(context)
-    page.wait_for_load_state("networkidle")
+    wait_loaded(page, 12)
     context.set_offline(True)
     rated = [rate_by_keyboard(page, lambda position: position == 0) for _ in range(3)]
     stuck(page)
@@ -49,7 +49,7 @@ def test_answers_given_offline_are_kept_through_a_reload_and_sent_in_order(site,
 def test_the_page_goes_on_offline_with_what_it_has_and_takes_up_again_by_itself(site, ann):
     context = site.context(ann)
     page = site.rate(context)
-    page.wait_for_load_state("networkidle")
+    wait_loaded(page, 12)
     context.set_offline(True)
     rated = []
     for _ in range(3):  # the group on screen and the two that were loaded ahead, pictures and all
