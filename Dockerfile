@@ -29,6 +29,7 @@ COPY models models
 COPY trainer trainer
 COPY workers workers
 COPY templates templates
+COPY locale locale
 COPY static static
 COPY webapp webapp
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
