@@ -289,8 +289,8 @@ class Likestep:
         for attempt in range(TRIES):
             last = attempt == TRIES - 1 or not (again or method == "GET")
             try:
-                request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 (its user's own server)
-                return urllib.request.urlopen(request, timeout=self._timeout)  # noqa: S310
+                request = urllib.request.Request(url, data, headers, method=method)
+                return urllib.request.urlopen(request, timeout=self._timeout)
             except urllib.error.HTTPError as error:
                 if last or error.code not in RETRIED:
                     raise LikestepError(error.code, _detail(error)) from None
