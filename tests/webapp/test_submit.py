@@ -258,6 +258,6 @@ def test_a_submit_of_24_images_takes_few_queries(post, ready, project, django_as
     project.save()
     (group,) = ready()
     body = {"labels": {str(i): True for i in range(24)}, "key": "a"}
-    with django_assert_max_num_queries(30):
+    with django_assert_max_num_queries(36):  # a third of them settle what the labels come to
         assert post(f"groups/{group.pk}/submit/", body).status_code == 200
     assert Label.objects.count() == LabelEvent.objects.count() == 24

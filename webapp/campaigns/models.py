@@ -93,9 +93,9 @@ class Invitation(models.Model):
 class Split(models.TextChoices):
     """What a prompt is for; people only ever see images of training prompts."""
 
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
+    TRAIN = "train", _("Train")
+    VALIDATION = "validation", _("Validation")
+    TEST = "test", _("Test")
 
 
 class Prompt(models.Model):

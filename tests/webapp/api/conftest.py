@@ -35,6 +35,8 @@ def call(client):
         answer = getattr(client, method)(address, headers=headers, **arguments)
         if answer.streaming:
             return answer.status_code, b"".join(answer.streaming_content)
+        if not answer["Content-Type"].startswith("application/json"):
+            return answer.status_code, answer.content or None
         return answer.status_code, json.loads(answer.content) if answer.content else None
 
     return ask

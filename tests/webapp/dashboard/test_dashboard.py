@@ -145,7 +145,7 @@ def test_like_rates_are_the_workers_count_and_what_came_since(project, rated, an
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
     quality.count_versions(project)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
-    labelling.undo_last(ann, project)
+    labelling.undo(ann, project)
     submit(ann, project, group, [0, 0, 0, 0])
     quality.count_versions(project)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.25}]

@@ -61,7 +61,7 @@ def test_each_label_settles_its_group(project, ready, ann):
     assert (found.rewards, found.signal, found.people) == ([1, 1, 0, 1], True, 1)
     assert groups_with_signal_since(project, None) == 1
     assert groups_with_signal_since(project, found.labelled_at) == 0
-    labelling.undo_last(ann, project)
+    labelling.undo(ann, project)
     assert Consensus.objects.count() == groups_with_signal_since(project, None) == 0
 
 
@@ -106,7 +106,7 @@ def test_a_tie_asks_one_person_more_and_only_one(project, ready, ann, person):
     group.refresh_from_db()
     assert group.state == "done"
     assert Consensus.objects.get().rewards == [1, 0.6667, 1, 0]
-    labelling.undo_last(cat, project)
+    labelling.undo(cat, project)
     group.refresh_from_db()
     assert group.state == "ready"
 

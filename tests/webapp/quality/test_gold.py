@@ -75,7 +75,7 @@ def test_an_undone_gold_answer_is_forgotten_and_the_group_stays_done(project, go
     Lease.objects.create(group=group, user=ann, expires_at=group.created_at)
     submit(ann, project, group, [1, 0, 0, 1])
     assert GoldAnswer.objects.get().right == 4
-    labelling.undo_last(ann, project)
+    labelling.undo(ann, project)
     group.refresh_from_db()
     assert (group.state, GoldAnswer.objects.count()) == ("done", 0)
 

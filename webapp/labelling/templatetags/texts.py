@@ -36,6 +36,28 @@ STATES = (
     gettext_noop("validation"),
     gettext_noop("test"),
 )
+# The same for what the audit log says.
+ACTIONS = (
+    gettext_noop("API token made"),
+    gettext_noop("API token revoked"),
+    gettext_noop("comparison started"),
+    gettext_noop("comparison stopped"),
+    gettext_noop("gold group made"),
+    gettext_noop("gold group retired"),
+    gettext_noop("invitation made"),
+    gettext_noop("joined"),
+    gettext_noop("labels imported"),
+    gettext_noop("labels overruled"),
+    gettext_noop("project archived"),
+    gettext_noop("project reopened"),
+    gettext_noop("project created"),
+    gettext_noop("prompts added"),
+    gettext_noop("settings changed"),
+    gettext_noop("version kept out"),
+    gettext_noop("version published"),
+    gettext_noop("webhook made"),
+    gettext_noop("webhook removed"),
+)
 # HTML in the text is shown, not obeyed; the parser lets no script address through; pictures are of this site or none.
 _markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).disable("image")
 
