@@ -152,7 +152,8 @@ def test_no_page_speaks_english_to_a_german(boss_with_work, client, page):
         html = client.get(f"/p/stars/{page}", headers={"accept-language": language}).content.decode()
         assert f'<html lang="{language}">' in html
         spoken[language] = {t for t in Texts(html).found if re.search(r"[A-Za-z]{3}", t)}
-    settings = {field.label or field.name for field in RoundForm()} | {"frozen", "ema", "surrogate", "teacher"}  # named as on the command line
+    # Settings and their choices are named as on the command line.
+    settings = {field.label or field.name for field in RoundForm()} | {"frozen", "ema", "surrogate", "teacher"}
     names = SAME | settings | set(boss_with_work._meta.model.objects.values_list("username", flat=True))
     left = {t for t in spoken["en"] & spoken["de"] if t.rstrip(":") not in names and not re.fullmatch(r"\d+ stars", t)}
     assert left == set()
