@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db.models import Exists, OuterRef
 
 from webapp.campaigns.models import Project
-from webapp.labelling.models import Generation, Group, GroupDecision, Label
+from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Label
 from webapp.quality.models import Consensus
 
 CHUNK = 200  # groups in memory at once
@@ -112,7 +112,7 @@ def _labels(chosen: Filter):
 
 
 def _groups(project: Project, chosen: Filter):
-    groups = Group.objects.filter(project=project, consensus__isnull=False)
+    groups = Group.objects.filter(project=project, consensus__isnull=False).exclude(state=GroupState.FLAGGED)
     if chosen.signal:
         groups = groups.filter(consensus__signal=True)
     if chosen.version is not None:

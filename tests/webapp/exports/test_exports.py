@@ -173,6 +173,15 @@ def test_filters_leave_out_what_they_say(fetch, project, labelled):
     assert [r["label"] for r in map(json.loads, fetch("unpaired", annotator="bob").splitlines())].count(True) == 7
 
 
+def test_a_flagged_group_is_left_out_until_it_is_put_back(project, labelled, person, boss):
+    group = labelled[1]
+    labelling.flag_group(person("eve"), project, group.pk, kind="broken", position=None, idempotency_key="f")
+    assert {r.id for r in records.records(project, records.Filter())} == {labelled[0].pk, labelled[2].pk}
+    assert records.count(project, records.Filter()) == 2
+    labelling.resolve_flags(boss, project, group.pk, restore=True)
+    assert records.count(project, records.Filter()) == 3
+
+
 def test_a_filter_or_shape_that_does_not_exist_is_named(client, boss, project):
     client.force_login(boss)
     for query in ("format=pdf", "format=labels&version=9", "format=hpd&container=parquet-images"):
