@@ -171,7 +171,7 @@ def machine(parsed, tmp_path_factory):
         made.until_healthy("redis", 15)
         (collect,) = [rest for kind, rest in instructions() if kind == "RUN" and "collectstatic" in rest]
         subprocess.run(["sh", "-c", collect], cwd=ROOT, env=made.environment("web"), check=True, capture_output=True)
-        assert made.start("setup").wait(60) == 0, made.log("setup")
+        assert made.start("setup").wait(180) == 0, made.log("setup")
         for name in ("web", "generate", "train", "oracle", "beat"):
             made.start(name)
         for name in ("web", "generate", "train", "oracle", "beat"):
