@@ -16,7 +16,7 @@ from webapp.accounts.models import User
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
 from webapp.labelling import services as labelling
-from webapp.labelling.models import Generation, GroupDecision, Label, Outcome
+from webapp.labelling.models import Generation, GroupDecision, Label, Outcome, UndoneDecision
 from webapp.labelling.services import LabellingError
 
 MOST_BYTES = 50_000_000
@@ -173,7 +173,14 @@ def _give(project: Project, group: int, user: User, answer: dict[int, bool], res
                 % {"group": group, "username": user.username}
             )
         return
-    labelling.submit_group(user, project, group, answer, seconds=0, idempotency_key=f"import-{group}")
+    key = f"import-{group}"
+    if UndoneDecision.objects.filter(user=user, idempotency_key=key).exists():
+        result.conflicts.append(
+            _("group %(group)s: %(username)s took the imported answer back; left as it is")
+            % {"group": group, "username": user.username}
+        )
+        return
+    labelling.submit_group(user, project, group, answer, seconds=0, idempotency_key=key)
     result.new += 1
 
 

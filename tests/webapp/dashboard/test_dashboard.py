@@ -146,6 +146,7 @@ def test_like_rates_are_the_workers_count_and_what_came_since(project, rated, an
     quality.count_versions(project)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
     labelling.undo(ann, project)
-    submit(ann, project, group, [0, 0, 0, 0])
+    disliked = dict.fromkeys(range(4), False)
+    labelling.submit_group(ann, project, group.pk, disliked, seconds=4, idempotency_key="again")
     quality.count_versions(project)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.25}]

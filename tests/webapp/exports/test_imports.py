@@ -6,6 +6,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
 from tests.webapp.exports.test_exports import labelled  # noqa: F401 - a fixture
+from webapp.labelling import services as labelling
 from webapp.labelling.models import GroupDecision, Label, LabelEvent
 from webapp.quality.models import Consensus
 
@@ -72,6 +73,18 @@ def test_other_values_are_conflicts_and_left(send, exported, ann):
     status, page = send(rows)
     assert status == 200
     assert page.count("ann decided otherwise since") == 3
+    assert state() == before
+
+
+def test_an_imported_answer_that_was_taken_back_stays_so(send, exported, ann, project):
+    data = exported()
+    wipe()
+    send(data)
+    undone, _answer = labelling.undo(ann, project)
+    before = state()
+    status, page = send(data)
+    assert status == 200
+    assert f"group {undone.pk}: ann took the imported answer back" in page
     assert state() == before
 
 
