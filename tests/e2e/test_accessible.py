@@ -13,6 +13,7 @@ from webapp.labelling import services
 from webapp.rounds.models import ModelVersion, RoundMetric, TrainingRound
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
+MANAGED = ("versions/", "quality/", "review/", "prompts/", "settings/", "export/", "api/", "audit/", "compare/")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -57,7 +58,7 @@ def full(site):
 def test_axe_finds_nothing_serious_on_any_page(full):
     page = full.context(full.boss).new_page()
     wrong = []
-    for path in ("guidelines/", "me/", "flags/", "", "people/", "rounds/start/", "rounds/1/"):
+    for path in ("guidelines/", "me/", "flags/", "", "people/", "rounds/start/", "rounds/1/", *MANAGED):
         page.goto(full.url(path))
         wrong += faults(page)
     for path in ("/", "/nowhere/"):
@@ -90,7 +91,7 @@ def test_axe_finds_nothing_serious_while_rating(full):
 def test_no_page_must_be_scrolled_sideways_on_a_narrow_screen(full):
     page = full.context(full.boss, viewport={"width": 320, "height": 640}, locale="de").new_page()
     wide = {}
-    for path in ("annotate/", "guidelines/", "me/", "flags/", "", "people/", "rounds/start/", "rounds/1/"):
+    for path in ("annotate/", "guidelines/", "me/", "flags/", "", "people/", "rounds/start/", "rounds/1/", *MANAGED):
         page.goto(full.url(path))
         page.wait_for_load_state("networkidle")
         wide[path] = page.evaluate("() => document.documentElement.scrollWidth")
