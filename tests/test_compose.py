@@ -264,6 +264,7 @@ def test_redis_goes_and_comes_back(machine, values):
     address = f"http://127.0.0.1:{machine.web_port}"
     annotator = Person(address, "annotator", values["LIKESTEP_ANNOTATOR_PASSWORD"])
     admin = Person(address, "admin", values["LIKESTEP_ADMIN_PASSWORD"])
+    assert wait_for(lambda: len(annotator.get("/p/demo/groups/next/").json()["groups"]) >= 3, 90, every=1)
     redis = machine.processes["redis"]
     redis.kill()
     redis.wait()
