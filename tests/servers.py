@@ -36,6 +36,11 @@ def database_url() -> str:
     name = connection.settings_dict["NAME"]
     if connection.vendor == "sqlite":
         return f"sqlite:///{name}"
+    return with_database_name(name)
+
+
+def with_database_name(name: str) -> str:
+    """The address of another database of the tests' PostgreSQL."""
     return urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}"))
 
 

@@ -47,13 +47,17 @@ def save_checkpoint(
                 tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
     fresh, old = (folder.with_name(folder.name + ending) for ending in (".tmp", ".old"))
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, fresh / "state.safetensors")
-    values = {"step": step, "sha256": sha256_of(fresh / "state.safetensors"), **(extra or {})}
-    (fresh / "state.json").write_text(json.dumps(values))
-    for file in fresh.iterdir():
-        with file.open("rb") as f:
-            os.fsync(f.fileno())
+    try:
+        fresh.mkdir(parents=True)
+        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, fresh / "state.safetensors")
+        values = {"step": step, "sha256": sha256_of(fresh / "state.safetensors"), **(extra or {})}
+        (fresh / "state.json").write_text(json.dumps(values))
+        for file in fresh.iterdir():
+            with file.open("rb") as f:
+                os.fsync(f.fileno())
+    except BaseException:  # a full disk is not made fuller by half a checkpoint
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)

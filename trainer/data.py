@@ -15,7 +15,8 @@ from trainer.sampler import load_trajectory
 
 @dataclass(frozen=True)
 class LabelledGroup:
-    """One line of groups.jsonl. `rewards` are shares of likes in 0..1, None where nobody decided."""
+    """One line of groups.jsonl, whose `trajectory_file` may be relative to that file's folder. `rewards` are shares of
+    likes in 0..1, None where nobody decided."""
 
     group: str
     prompt: str
@@ -34,6 +35,7 @@ def read_groups(path: Path) -> list[LabelledGroup]:
             row["rewards"] = tuple(row["rewards"])
             if bad := [r for r in row["rewards"] if r is not None and not 0 <= r <= 1]:
                 raise ValueError(f"rewards: {bad[0]} is not within 0 and 1")
+            row["trajectory_file"] = str(path.parent / row["trajectory_file"])
             groups.append(LabelledGroup(**row))
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error

@@ -11,14 +11,18 @@ from typing import Any
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Temporary name, fsync, rename."""
+    """Temporary name, fsync, rename. A write that fails leaves the old file and no temporary one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -31,6 +35,19 @@ def write_image(path: Path, image, form: str, **options) -> None:
     data = io.BytesIO()
     image.save(data, form, **options)
     write_atomic(path, data.getvalue())
+
+
+def check_webp(file) -> None:
+    """Raise ValueError unless an open file has a WebP header that tells its own length; leaves it at its start."""
+    header = file.read(12)
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if header[:4] != b"RIFF" or header[8:] != b"WEBP":
+        raise ValueError("it is not a WebP image")
+    if int.from_bytes(header[4:8], "little") + 8 != length:
+        raise ValueError(
+            f"it has {length} bytes, not the {int.from_bytes(header[4:8], 'little') + 8} it was written with"
+        )
 
 
 def append_line(path: Path, value: dict) -> None:

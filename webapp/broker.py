@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 
+import redis
 from celery import Celery
 from django.conf import settings
 
@@ -13,8 +14,11 @@ log = logging.getLogger(__name__)
 GENERATE, TRAIN, ORACLE = "generate", "train", "oracle"
 TASKS = {
     "generate_group": ("workers.tasks.generate_group", GENERATE),
+    "generate_pairs": ("workers.tasks.generate_pairs", GENERATE),
     "run_round": ("workers.tasks.run_round", TRAIN),
     "score_group": ("workers.tasks.score_group", ORACLE),
+    "deliver_webhook": ("workers.tasks.deliver_webhook", ORACLE),
+    "measure_quality": ("workers.tasks.measure_quality", ORACLE),
     "housekeeping": ("workers.tasks.housekeeping", ORACLE),
 }
 HOUSEKEEPING_SECONDS = 15
@@ -67,3 +71,15 @@ def send(kind: str, row_id: int) -> bool:
         log.warning("task %s of row %s waits for housekeeping: %s", kind, row_id, error)
         return False
     return True
+
+
+def queue_lengths() -> dict[str, int] | None:
+    """Tasks that wait for a worker, by queue; None when the broker cannot be reached."""
+    client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=0.5, socket_connect_timeout=0.5)
+    try:
+        return {queue: client.llen(queue) for queue in (GENERATE, TRAIN, ORACLE)}
+    except (redis.RedisError, OSError) as error:
+        log.warning("the broker does not tell its queues: %s", error)
+        return None
+    finally:
+        client.close()

@@ -6,10 +6,23 @@ from pathlib import Path
 
 from django.conf import settings
 
+# Everything that a back-up must hold lies in these folders of the data folder; what else is there can be made again.
+FOLDERS = ("media", "trajectories", "versions", "rounds")
+
 
 def image(project_id: int, group_id: int, position: int) -> str:
     """An image of a group, relative to the data folder."""
     return f"media/projects/{project_id}/groups/{group_id}/{position}.webp"
+
+
+def small_image(image_name: str, width: int) -> str:
+    """An image no wider than `width` pixels, beside the full one; made when it is first asked for."""
+    return f"{image_name.removesuffix('.webp')}.w{width}.webp"
+
+
+def pair_image(project_id: int, pair_id: int, version: str) -> str:
+    """The image of version "a" or "b" of a comparison's pair, relative to the data folder."""
+    return f"media/projects/{project_id}/pairs/{pair_id}/{version}.webp"
 
 
 def trajectory(project_id: int, group_id: int) -> str:

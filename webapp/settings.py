@@ -6,6 +6,7 @@ The development default is SQLite and a debug server. With DEBUG off, a missing 
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import dj_database_url
@@ -39,6 +40,10 @@ LIKESTEP_MODEL_DIR = Path(env("LIKESTEP_MODEL_DIR", str(BASE_DIR / "models" / "d
 LIKESTEP_STUDENT_DIR = Path(env("LIKESTEP_STUDENT_DIR", str(BASE_DIR / "models" / "demo-student")))
 # A job whose owner has not been heard of for this long may be taken over by another worker.
 LIKESTEP_STALE_SECONDS = float(env("LIKESTEP_STALE_SECONDS", "60"))
+METRICS_TOKEN = env("METRICS_TOKEN")
+LIKESTEP_API_RATE = int(env("LIKESTEP_API_RATE", "600"))  # requests a token and minute
+# Private networks that webhooks may reach all the same, for example 10.0.5.0/24.
+LIKESTEP_WEBHOOK_NETWORKS = env_list("LIKESTEP_WEBHOOK_NETWORKS")
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 INSTALLED_APPS = [
@@ -50,17 +55,24 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_htmx",
+    "ninja",
     "channels",
     "webapp.accounts",
     "webapp.campaigns",
     "webapp.rounds",
     "webapp.labelling",
+    "webapp.quality",
+    "webapp.api",
     "webapp.dashboard",
+    "webapp.operations",
+    "axes",
 ]
 MIDDLEWARE = [
+    "webapp.middleware.request_log",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -68,6 +80,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "webapp.middleware.content_security_policy",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "webapp.urls"
 ASGI_APPLICATION = "webapp.asgi.application"
@@ -98,9 +111,22 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # In memory, connections would share one cache and fail where a file makes them wait.
     DATABASES["default"]["TEST"] = {"NAME": str(LIKESTEP_DATA / "test.sqlite3")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}}
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+# A socket on which nothing happens asks Redis again every 5 s, which is also the client's own time-out: without a longer
+# one every quiet page loses its socket.
+_channels = {"hosts": [{"address": REDIS_URL, "socket_timeout": 15}]}
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": _channels}}
 
 AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+# A name from an address is locked for a while after so many wrong passwords; others may go on logging in.
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_LOCKOUT_TEMPLATE = "accounts/locked.html"
+AXES_DISABLE_ACCESS_LOG = True  # who logs in from where is nobody's business
+AXES_VERBOSE = False
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
@@ -110,6 +136,8 @@ LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
 
 LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True
@@ -133,11 +161,32 @@ if env("HTTPS", "0") == "1":
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = 31_536_000
+    # Whether sub-domains and browsers' preload lists may be bound is not this program's to say.
+    SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+    # Asked by machines of the same network, over plain HTTP.
+    SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "filters": {"about": {"()": "webapp.operations.logs.About"}},
+    "formatters": {
+        "plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s%(about)s"},
+        "json": {"()": "webapp.operations.logs.json_formatter"},
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "json" if env("LOG_FORMAT") == "json" else "plain",
+            "filters": ["about"],
+        }
+    },
     "root": {"handlers": ["console"], "level": env("LOG_LEVEL", "INFO")},
 }
+
+if SENTRY_DSN := env("SENTRY_DSN"):
+    try:
+        import sentry_sdk
+    except ImportError as error:
+        raise ImproperlyConfigured("SENTRY_DSN: install requirements-server.txt, or unset it") from error
+    sentry_sdk.init(dsn=SENTRY_DSN, send_default_pii=False, max_request_body_size="never")

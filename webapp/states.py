@@ -5,9 +5,10 @@ from __future__ import annotations
 GROUP_MOVES = {
     "queued": {"generating", "superseded"},
     "generating": {"ready", "queued", "failed"},
-    "ready": {"done", "superseded"},
-    "done": {"ready"},  # an undo takes a decision back
+    "ready": {"done", "superseded", "flagged", "failed"},  # failed: an image was found damaged
+    "done": {"ready", "flagged"},  # ready: an undo takes a decision back
     "failed": {"queued"},
+    "flagged": {"ready", "done"},  # the flag was taken back, or a reviewer found nothing wrong
     "superseded": set(),
 }
 ROUND_MOVES = {
@@ -16,6 +17,13 @@ ROUND_MOVES = {
     "done": set(),
     "failed": set(),
     "cancelled": set(),
+}
+PAIR_MOVES = {
+    "queued": {"generating"},
+    "generating": {"ready", "queued", "failed"},
+    "ready": {"done"},
+    "done": set(),
+    "failed": set(),
 }
 
 

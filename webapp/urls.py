@@ -5,8 +5,15 @@ from django.contrib.auth import views as auth
 from django.urls import path, register_converter
 
 from webapp.accounts import views as accounts
+from webapp.api import views as api_pages
+from webapp.api.endpoints import api
+from webapp.campaigns import views as campaigns
 from webapp.dashboard import views as dashboard
+from webapp.exports import views as exports
 from webapp.labelling import views as labelling
+from webapp.operations import views as operations
+from webapp.quality import views as quality
+from webapp.rounds import version_views as versions
 from webapp.rounds import views as rounds
 
 
@@ -17,29 +24,72 @@ class GridName:
     to_python = to_url = staticmethod(str)
 
 
+class Side:
+    """Which of a pair's two images."""
+
+    regex = "left|right"
+    to_python = to_url = staticmethod(str)
+
+
 register_converter(GridName, "grid")
+register_converter(Side, "side")
 
 urlpatterns = [
     path("", dashboard.home, name="home"),
     path("login/", auth.LoginView.as_view(template_name="accounts/login.html"), name="login"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("join/<str:token>/", accounts.join, name="join"),
-    path("healthz", accounts.health, name="health"),
+    path("healthz", operations.healthz, name="healthz"),
+    path("readyz", operations.readyz, name="readyz"),
+    path("metrics", operations.metrics, name="metrics"),
     path("admin/", admin.site.urls),
+    path("api/v1/", api.urls),
+    path("projects/new/", campaigns.new_project, name="new-project"),
     # a project, for its members
     path("p/<slug:slug>/annotate/", labelling.annotate, name="annotate"),
     path("p/<slug:slug>/groups/next/", labelling.next_groups, name="next-groups"),
     path("p/<slug:slug>/groups/<int:group_id>/submit/", labelling.submit, name="submit"),
     path("p/<slug:slug>/groups/<int:group_id>/skip/", labelling.skip, name="skip"),
+    path("p/<slug:slug>/groups/<int:group_id>/flag/", labelling.flag, name="flag"),
     path("p/<slug:slug>/undo/", labelling.undo, name="undo"),
     path("p/<slug:slug>/images/<int:generation_id>.webp", labelling.image, name="image"),
+    path("p/<slug:slug>/guidelines/", labelling.guidelines, name="guidelines"),
+    path("p/<slug:slug>/me/", labelling.me, name="me"),
+    path("p/<slug:slug>/me/language/", labelling.language, name="language"),
+    path("p/<slug:slug>/compare/", versions.compare, name="compare"),
+    path("p/<slug:slug>/comparisons/<int:number>/next/", versions.next_pairs, name="next-pairs"),
+    path("p/<slug:slug>/comparisons/<int:number>/vote/", versions.vote, name="vote"),
+    path("p/<slug:slug>/pairs/<int:pair_id>/<side:side>.webp", versions.pair_image, name="pair-image"),
     # for reviewers and admins
+    path("p/<slug:slug>/flags/", labelling.flags, name="flags"),
     path("p/<slug:slug>/", dashboard.dashboard, name="dashboard"),
+    path("p/<slug:slug>/groups/<int:group_id>/retry/", dashboard.retry_group, name="retry-group"),
+    path("p/<slug:slug>/series/", dashboard.series, name="dashboard-series"),
     path("p/<slug:slug>/people/", accounts.people, name="people"),
+    path("p/<slug:slug>/settings/", campaigns.project_settings, name="project-settings"),
+    path("p/<slug:slug>/prompts/", campaigns.prompts, name="prompts"),
+    path("p/<slug:slug>/clone/", campaigns.clone, name="clone-project"),
+    path("p/<slug:slug>/archive/", campaigns.archive, name="archive-project"),
+    path("p/<slug:slug>/audit/", campaigns.audit_log, name="audit-log"),
+    path("p/<slug:slug>/export/", exports.export_page, name="export"),
+    path("p/<slug:slug>/export/download/", exports.download, name="export-download"),
+    path("p/<slug:slug>/import/", exports.import_labels, name="import-labels"),
+    path("p/<slug:slug>/api/", api_pages.access, name="api-access"),
+    path("p/<slug:slug>/quality/", quality.quality, name="quality"),
+    path("p/<slug:slug>/quality/agreement/", quality.agreement, name="quality-agreement"),
+    path("p/<slug:slug>/review/", quality.review_list, name="review-list"),
+    path("p/<slug:slug>/review/<int:group_id>/", quality.review, name="review"),
+    path("p/<slug:slug>/review/<int:group_id>/gold/", quality.gold, name="gold"),
     path("p/<slug:slug>/rounds/start/", rounds.start, name="start-round"),
     path("p/<slug:slug>/rounds/<int:number>/", rounds.detail, name="round"),
     path("p/<slug:slug>/rounds/<int:number>/metrics/", rounds.metrics, name="round-metrics"),
     path("p/<slug:slug>/rounds/<int:number>/cancel/", rounds.cancel, name="cancel-round"),
     path("p/<slug:slug>/rounds/<int:number>/<grid:which>.webp", rounds.grid, name="round-grid"),
+    path("p/<slug:slug>/versions/", versions.versions, name="versions"),
+    path("p/<slug:slug>/versions/scores/", versions.version_scores, name="version-scores"),
+    path("p/<slug:slug>/versions/<int:number>/lora/", versions.download_lora, name="download-lora"),
+    path("p/<slug:slug>/comparisons/", versions.start_comparison, name="start-comparison"),
+    path("p/<slug:slug>/comparisons/<int:number>/", versions.comparison, name="comparison"),
+    path("p/<slug:slug>/comparisons/<int:number>/stop/", versions.stop_comparison, name="stop-comparison"),
     path("p/<slug:slug>/versions/<int:version_id>/decide/", rounds.decide, name="decide-version"),
 ]

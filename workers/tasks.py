@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import json
 import logging
@@ -21,11 +22,16 @@ from trainer.rounds import RoundCancelled, RoundSpec
 from trainer.rounds import run_round as train_round
 from trainer.sampler import save_trajectory
 from webapp import broker, paths
+from webapp.api import outbox
 from webapp.campaigns.models import Project
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Group, GroupState
+from webapp.operations.faults import sentence
+from webapp.operations.logs import about
+from webapp.quality import services as quality
+from webapp.rounds import comparisons
 from webapp.rounds import services as rounds
-from webapp.rounds.models import OPEN, TrainingRound
+from webapp.rounds.models import OPEN, Pair, TrainingRound
 from workers.app import app
 from workers.models import device, sampler
 
@@ -49,7 +55,7 @@ def generate_group(group_id: int) -> None:
         sizes = _sample(group)
     except Exception as error:  # a poison group is tried a few times, then shown with its error
         log.exception("group %s", group_id)
-        labelling.fail_group(group_id, group.token, f"{type(error).__name__}: {error}")
+        labelling.fail_group(group_id, group.token, sentence(error))
         return
     labelling.complete_group(group_id, group.token, sizes)
 
@@ -63,6 +69,32 @@ def _sample(group: Group) -> list[tuple[int, int]]:
     for i, image in enumerate(made.images):
         write_image(paths.data(paths.image(group.project_id, group.pk, i)), image, "WEBP", quality=95)
     return [image.size for image in made.images]
+
+
+@app.task(name=broker.TASKS["generate_pairs"][0])
+def generate_pairs(comparison_id: int) -> None:
+    """Sample both images of some queued pairs of a comparison, each pair from one noise."""
+    pairs = comparisons.claim_pairs(comparison_id)
+    if not pairs:
+        return
+    try:
+        _sample_pairs(pairs)
+    except Exception as error:  # tried again a few times, then shown with its error
+        log.exception("pairs of comparison %s", comparison_id)
+        comparisons.fail_pairs(pairs, f"{type(error).__name__}: {error}")
+        return
+    comparisons.complete_pairs(pairs)
+
+
+def _sample_pairs(pairs: list[Pair]) -> None:
+    comparison = pairs[0].comparison
+    project = comparison.project
+    model = sampler(project.model_dir, project.steps)
+    for name, version in (("a", comparison.version_a), ("b", comparison.version_b)):
+        model.use_version(paths.model_version(version.path))
+        for pair in pairs:
+            (image,) = model.sample_group(pair.prompt.text, [pair.seed]).images
+            write_image(paths.data(paths.pair_image(project.pk, pair.pk, name)), image, "WEBP", quality=95)
 
 
 @app.task(name=broker.TASKS["score_group"][0])
@@ -81,7 +113,7 @@ def run_round(round_id: int) -> None:
     training = rounds.claim_round(round_id, worker_name())
     if training is None:
         return
-    with _Heart(training) as heart:
+    with about(round=round_id), _Heart(training) as heart:
         try:
             spec = RoundSpec(**json.loads(rounds.write_spec(training).read_text()))
             result = train_round(spec, on_progress=heart.report, should_stop=heart.lost, device=device())
@@ -89,9 +121,21 @@ def run_round(round_id: int) -> None:
             rounds.confirm_cancel(round_id, training.token)
         except Exception as error:  # the round's own page shows it
             log.exception("round %s", round_id)
-            rounds.fail_round(round_id, training.token, f"{type(error).__name__}: {error}")
+            rounds.fail_round(round_id, training.token, sentence(error))
         else:
             rounds.finish_round(round_id, training.token, dataclasses.asdict(result))
+
+
+@app.task(name=broker.TASKS["deliver_webhook"][0])
+def deliver_webhook(delivery_id: int) -> None:
+    """Try to send a message of the outbox."""
+    outbox.deliver(delivery_id)
+
+
+@app.task(name=broker.TASKS["measure_quality"][0])
+def measure_quality(project_id: int) -> None:
+    """Measure how far a project's people agree and how reliable each is."""
+    quality.measure_project(Project.objects.get(pk=project_id))
 
 
 class _Heart:
@@ -99,7 +143,8 @@ class _Heart:
 
     def __init__(self, training: TrainingRound):
         self.training, self._lost, self._stop = training, threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        context = contextvars.copy_context()  # so that its log lines name the round too
+        self._thread = threading.Thread(target=context.run, args=[self._beat], daemon=True)
 
     def __enter__(self) -> _Heart:
         self._thread.start()
@@ -145,4 +190,11 @@ def housekeeping(project_id: int | None = None) -> None:
         beat = training.heartbeat_at or training.created_at
         if beat < now - rounds.HEARTBEAT_STALE:
             broker.send("run_round", training.pk)
+    for comparison_id in comparisons.waiting():
+        broker.send("generate_pairs", comparison_id)
     rounds.start_due_rounds()
+    outbox.announce_milestones()
+    for delivery_id in outbox.due():
+        broker.send("deliver_webhook", delivery_id)
+    for due_id in quality.due():
+        broker.send("measure_quality", due_id)

@@ -1,23 +1,39 @@
 // The rating page. State:
-//   queue    groups from the server, the first is on screen, the others are loaded ahead
+//   queue    groups from the server, the first is on screen, the others are loaded and decoded ahead
 //   marks    position → true (like) | false (dislike) of the group on screen
+//   drafts   group → marks, of groups that an undo brought back and that are not on screen
+//   given    what this page sent, newest last, for undo: {group, key, marks}
 //   outbox   answers the server has not confirmed yet (outbox.js)
+import { Dialogs } from "./annotate-dialogs.js";
+import { Clock } from "./annotate-clock.js";
+import { Grid } from "./annotate-grid.js";
+import { fill as put, gettext, ngettext } from "./i18n.js";
 import { Outbox } from "./outbox.js";
 
 const root = document.getElementById("annotate");
 const $ = (id) => document.getElementById(id);
-const KEYS = [..."123456789qwerty", ..."zxcvbnm,."];
-const LOOK_AGAIN_MS = 3000;
+const { keys, widths } = JSON.parse($("page-data").textContent);
 const csrf = root.querySelector("[name=csrfmiddlewaretoken]").value;
+const LOOK_AGAIN_MS = 3000;
+const RENEW_MS = 4 * 60_000; // a lease lasts ten minutes
+const AHEAD = 3;
+const MOST_GIVEN = 100;
+const PATIENCE_MS = 20_000; // a request without an answer is given up, and sent again
 
 let queue = [];
 let marks = new Map();
-let shownAt = 0;
-let seen = new Set();
 let loading = false;
+let wanted = false; // asked for while a request was on the way
+let again = null;
+const drafts = new Map();
+const given = [];
+const seen = new Set();
+const clock = new Clock();
+const command = new Map(Object.entries(keys).filter(([, key]) => key).map(([name, key]) => [key, name]));
 
 async function request(path, body) {
-  const options = { headers: { "X-CSRFToken": csrf, Accept: "application/json" } };
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  const options = { signal, headers: { "X-CSRFToken": csrf, Accept: "application/json" } };
   if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
   const answer = await fetch(path, options);
   const text = await answer.text();
@@ -28,8 +44,11 @@ async function request(path, body) {
     // A log-in or error page. Only JSON says that something was kept.
   }
   if (answer.ok && data && !answer.redirected) return data;
-  const advice = answer.status === 403 ? "Reload the page" : "Log in again or reload the page";
-  const error = new Error(data?.error || `The server did not take it (${answer.status}). ${advice}; your answers are kept.`);
+  const advice =
+    answer.status === 403
+      ? gettext("The server did not take it (%(status)s). Reload the page; your answers are kept.")
+      : gettext("The server did not take it (%(status)s). Log in again or reload the page; your answers are kept.");
+  const error = new Error(data?.error || put(advice, { status: answer.status }));
   error.answered = true;
   error.final = data !== null && [400, 404, 409].includes(answer.status);
   throw error;
@@ -38,64 +57,121 @@ async function request(path, body) {
 const outbox = new Outbox(
   root.dataset.person,
   async (item) => {
+    const path = item.kind === "undo" ? "undo/" : `groups/${item.group}/${item.kind}/`;
     try {
-      const done = await request(`${root.dataset.base}groups/${item.group}/${item.kind}/`, item.body);
-      if (done.session) count(done.session);
+      const done = await request(root.dataset.base + path, item.body);
+      if (done.today) count(done.today);
+      // Only now does the server know that this one is through and that another may come.
+      if (queue.length < AHEAD) setTimeout(fill);
     } catch (error) {
       if (error.answered) say(error.message);
       throw error;
     }
   },
-  (box) => {
-    const waiting = box.items.length;
-    $("status").textContent = box.stuck ? `not saved yet, ${waiting} waiting` : waiting ? "saving…" : "saved";
-    $("status").dataset.waiting = waiting;
-  },
+  tell,
 );
+
+// Where the answers are: on the server, on the way, or waiting here for the line.
+function tell(box) {
+  const waiting = box.items.length;
+  const status = $("status");
+  status.dataset.waiting = waiting;
+  status.dataset.stuck = box.stuck && waiting > 0;
+  status.textContent = box.stuck && waiting
+    ? put(gettext("not saved yet, %(n)s waiting"), { n: waiting })
+    : waiting ? gettext("saving…") : gettext("saved");
+  const off = !navigator.onLine || (box.stuck && waiting > 0);
+  $("offline").hidden = !off;
+  $("offline").textContent = off
+    ? put(
+        ngettext(
+          "The server cannot be reached. You can go on: %(n)s answer is kept in this browser and is sent when the line is back.",
+          "The server cannot be reached. You can go on: %(n)s answers are kept in this browser and are sent when the line is back.",
+          waiting,
+        ),
+        { n: waiting },
+      )
+    : "";
+}
 
 function say(text) {
   $("message").textContent = text;
   $("message").hidden = !text;
 }
 
-function count(session) {
-  $("counter").textContent = `This session: ${session.groups} groups, ${session.images} images`;
+function count({ groups, images }) {
+  const texts = [
+    put(ngettext("%(n)s group", "%(n)s groups", groups), { n: groups }),
+    put(ngettext("%(n)s image", "%(n)s images", images), { n: images }),
+  ];
+  $("counter").textContent = put(gettext("Today: %(groups)s, %(images)s"), { groups: texts[0], images: texts[1] });
 }
 
-function preload(group) {
-  for (const image of group.images) new Image().src = image.url;
-}
+const grid = new Grid($("grid"), $("stage"), widths, { toggle, zoom: (position) => dialogs.zoom(position) });
+const dialogs = new Dialogs({
+  group: () => queue[0],
+  mark: (position) => marks.get(position),
+  decide: (position, liked) => {
+    marks.set(position, liked);
+    grid.paint(marks);
+  },
+  address: (image) => image.url,
+  focus: () => grid.buttons[0]?.focus({ preventScroll: true }),
+  skip: (body) => leave("skip", body),
+  flag: (body) => leave("flag", body),
+  pause: () => clock.stop(),
+  resume: () => {
+    clock.go();
+    fill(true);
+  },
+});
 
-async function fill() {
-  if (loading) return;
+// Ask the server for groups; with `renew` also drop those it has given to others meanwhile.
+async function fill(renew = false) {
+  if (loading) {
+    wanted = true;
+    return;
+  }
   loading = true;
+  wanted = false;
   try {
     const data = await request(root.dataset.next);
-    if (!outbox.items.length) count(data.session);
+    if (!outbox.items.length) count(data.today);
     for (const group of data.groups) {
       if (outbox.has(group.group) || seen.has(group.group) || queue.some((g) => g.group === group.group)) continue;
       queue.push(group);
-      preload(group);
+      grid.preload(group);
     }
+    if (renew && !outbox.items.length) drop((group) => !data.held.includes(group.group));
   } catch (error) {
-    if (error.final) say(error.message);
+    if (error.answered) say(error.message);
   } finally {
     loading = false;
   }
-  if (queue.length && !$("grid").children.length) show();
-  if (!queue.length) {
+  if (queue.length && !grid.group) show();
+  if (wanted) {
+    fill();
+  } else if (!queue.length) {
     empty();
-    setTimeout(fill, LOOK_AGAIN_MS);
+    clearTimeout(again);
+    again = setTimeout(fill, LOOK_AGAIN_MS);
   }
 }
 
+function drop(gone) {
+  const [shown] = queue;
+  queue = queue.filter((group) => !gone(group));
+  if (shown && shown !== queue[0]) show();
+}
+
 function empty() {
-  $("grid").replaceChildren();
-  $("prompt").textContent = "Nothing to rate yet";
+  grid.clear();
+  $("grid").removeAttribute("data-group");
+  $("prompt").textContent = gettext("Nothing to rate yet");
   $("empty").hidden = false;
 }
 
-function show(previous = {}) {
+function show() {
   const group = queue[0];
   if (!group) {
     empty();
@@ -105,59 +181,30 @@ function show(previous = {}) {
   if (!outbox.stuck) say("");
   $("empty").hidden = true;
   $("prompt").textContent = group.prompt;
-  marks = new Map(Object.entries(previous).map(([k, v]) => [Number(k), v]));
-  const size = group.images.length;
-  $("grid").className = `grid n${size}${size > 12 ? " many" : ""}`;
-  $("grid").dataset.group = group.group;
-  $("grid").dataset.version = group.version;
-  $("grid").replaceChildren(...group.images.map(tile));
-  paint();
-  $("grid").firstElementChild.focus({ preventScroll: true });
-  shownAt = performance.now();
+  const long = group.prompt.length > 160;
+  $("prompt").classList.toggle("long", long); // it scrolls then, with the keyboard too
+  $("prompt").tabIndex = long ? 0 : -1;
+  marks = drafts.get(group.group) ?? new Map();
+  drafts.delete(group.group);
+  grid.show(group, (i) => keyOf(`image_${i + 1}`));
+  grid.paint(marks);
+  grid.buttons[0].focus({ preventScroll: true });
+  grid.forget(queue);
+  clock.start();
 }
 
-function tile(image, index) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "tile-image";
-  button.dataset.position = image.position;
-  const picture = document.createElement("img");
-  picture.src = image.url;
-  picture.alt = "";
-  const mark = document.createElement("span");
-  mark.className = "mark";
-  const key = document.createElement("span");
-  key.textContent = (KEYS[index] || "").toUpperCase();
-  const word = document.createElement("span");
-  word.className = "word";
-  mark.append(key, word);
-  button.append(picture, mark);
-  button.addEventListener("click", () => toggle(image.position));
-  return button;
+function keyOf(name) {
+  return (keys[name] ?? "").toUpperCase();
 }
 
 function toggle(position) {
   marks.set(position, !(marks.get(position) ?? false));
-  paint();
-}
-
-function paint() {
-  for (const button of $("grid").children) {
-    const mark = marks.get(Number(button.dataset.position));
-    button.classList.toggle("liked", mark === true);
-    button.classList.toggle("disliked", mark === false);
-    button.classList.remove("missing");
-    const word = mark === true ? "👍 like" : mark === false ? "👎 dislike" : "undecided";
-    button.querySelector(".word").textContent = word;
-    const key = button.querySelector(".mark span").textContent;
-    button.setAttribute("aria-label", `Image ${key}: ${mark === undefined ? "undecided" : mark ? "liked" : "disliked"}`);
-    button.setAttribute("aria-pressed", mark === undefined ? "mixed" : String(mark));
-  }
+  grid.paint(marks);
 }
 
 function all(value) {
   for (const image of queue[0]?.images ?? []) marks.set(image.position, value(image.position));
-  paint();
+  grid.paint(marks);
 }
 
 // Not crypto.randomUUID: browsers have that on HTTPS and localhost only.
@@ -165,84 +212,149 @@ function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 }
 
+// Give the answer to the outbox and show the next group.
 function leave(kind, body) {
-  const group = queue[0];
-  try {
-    outbox.add({ group: group.group, kind, body: { ...body, key: newKey() } });
-  } catch (error) {
-    say(`This browser cannot keep the answer (${error.message}). Allow storage for this site and submit again.`);
-    return;
-  }
+  const [group] = queue;
+  if (!group) return;
+  performance.mark("likestep-answer");
+  const key = newKey();
+  if (!post({ group: group.group, kind, body: { ...body, key } })) return;
+  given.push({ group, key, marks });
+  if (given.length > MOST_GIVEN) given.shift();
   queue.shift();
   seen.add(group.group);
   show();
-  if (queue.length < 3) fill();
+  measure();
+}
+
+function post(item) {
+  try {
+    outbox.add(item);
+    return true;
+  } catch (error) {
+    const text = gettext("This browser cannot keep the answer (%(error)s). Allow storage for this site and submit again.");
+    say(put(text, { error: error.message }));
+    return false;
+  }
+}
+
+// From the answer to the next group on screen, images decoded: `performance.getEntriesByName("likestep-next")`.
+async function measure() {
+  if (!grid.group) return;
+  await Promise.all([...$("grid").querySelectorAll("img")].map((picture) => picture.decode().catch(() => {})));
+  requestAnimationFrame(() => performance.measure("likestep-next", "likestep-answer"));
 }
 
 function submit() {
   if (!queue.length) return;
-  const missing = queue[0].images.filter((image) => !marks.has(image.position));
+  const images = queue[0].images;
+  const missing = images.map((image) => image.position).filter((position) => !marks.has(position));
   if (missing.length) {
-    const buttons = missing.map((image) => $("grid").querySelector(`[data-position="${image.position}"]`));
-    paint();
-    buttons.forEach((button) => button.classList.add("missing"));
-    buttons[0].focus();
-    say(`${missing.length} of ${queue[0].images.length} images are undecided. Like or dislike each one, or skip the group.`);
+    grid.paint(marks);
+    grid.missing(missing);
+    const text = ngettext(
+      "%(n)s of %(all)s images is undecided. Like or dislike it, or skip the group.",
+      "%(n)s of %(all)s images are undecided. Like or dislike each one, or skip the group.",
+      missing.length,
+    );
+    say(put(text, { n: missing.length, all: images.length }));
     return;
   }
-  leave("submit", { labels: Object.fromEntries(marks), seconds: (performance.now() - shownAt) / 1000 });
+  leave("submit", { labels: Object.fromEntries(marks), seconds: clock.seconds() });
 }
 
-function skip() {
-  if (queue.length) leave("skip", { reason: "" });
-}
-
+// Back to the group before, with its answer. What this page sent is taken back through the outbox, so that works
+// without a line too; after a reload the server is asked.
 async function undo() {
+  const last = given.pop();
+  if (last) {
+    if (post({ group: last.group.group, kind: "undo", body: { key: last.key } })) bring(last.group, last.marks);
+    return;
+  }
   if (!(await outbox.settled())) {
-    say("Some answers are not saved yet. Undo works again when they are.");
+    say(gettext("Some answers are not saved yet. Undo works again when they are."));
     return;
   }
   try {
     const data = await request(`${root.dataset.base}undo/`, {});
     if (!data.group) {
-      say("There is nothing to undo.");
+      say(gettext("There is nothing to undo."));
       return;
     }
-    seen.delete(data.group.group);
-    queue = [data.group, ...queue.filter((g) => g.group !== data.group.group)];
-    show(data.labels);
-    if (data.session) count(data.session);
+    bring(data.group, new Map(Object.entries(data.labels).map(([position, liked]) => [Number(position), liked])));
+    count(data.today);
   } catch (error) {
-    say(error.message);
+    say(error.answered ? error.message : gettext("The server cannot be reached. Undo works again when it can."));
   }
 }
 
+function bring(group, answer) {
+  if (queue.length) drafts.set(queue[0].group, marks);
+  drafts.set(group.group, answer);
+  seen.delete(group.group);
+  queue = [group, ...queue.filter((other) => other.group !== group.group)];
+  grid.preload(group);
+  show();
+}
+
 const COMMANDS = {
-  l: () => all(() => true),
-  d: () => all(() => false),
-  i: () => all((position) => !(marks.get(position) ?? true)),
-  u: undo,
-  backspace: undo,
-  s: skip,
-  enter: submit,
+  submit,
+  undo,
+  like_all: () => all(() => true),
+  dislike_all: () => all(() => false),
+  invert: () => all((position) => !(marks.get(position) ?? true)),
+  skip: () => queue.length && dialogs.open("skip"),
+  flag: () => queue.length && dialogs.flag(grid.focused()),
+  zoom: () => queue.length && dialogs.zoom(grid.focused() ?? queue[0].images[0].position),
+  guide: () => dialogs.guide(),
+  pause: () => dialogs.open("pause"),
+  help: () => dialogs.open("help"),
 };
 
+function run(name) {
+  if (name.startsWith("image_")) {
+    const image = queue[0]?.images[Number(name.slice(6)) - 1];
+    if (image) toggle(image.position);
+    return Boolean(image);
+  }
+  COMMANDS[name]();
+  return true;
+}
+
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  const key = event.key.toLowerCase();
+  if (event.ctrlKey || event.metaKey || event.altKey || dialogs.showing) return;
+  if (event.target.closest("input, select, textarea")) return;
+  if (grid.move(event.key)) {
+    event.preventDefault();
+    return;
+  }
+  if (event.repeat) return;
+  // On layouts where digits need Shift (French ones), the digit row works without it.
+  const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1];
+  if (!command.size) return; // this person has switched single keys off
+  const name = event.key === "?" ? "help" : command.get(event.key.length === 1 ? event.key.toLowerCase() : event.key) ?? command.get(digit);
+  if (!name) return;
+  // Enter on an ordinary button or link presses it; on an image it submits, Space switches the image.
   const chosen = event.target.closest("button, summary, a");
-  // Enter on an ordinary button presses it; on an image it submits, Space switches the image.
-  if (key === "enter" && chosen && !chosen.classList.contains("tile-image")) return;
-  const image = queue[0]?.images[KEYS.indexOf(key)];
-  if (image) toggle(image.position);
-  else if (COMMANDS[key]) COMMANDS[key]();
-  else return;
-  event.preventDefault();
+  if (event.key === "Enter" && chosen && !chosen.classList.contains("tile-image")) return;
+  if (run(name)) event.preventDefault();
 });
-$("submit").addEventListener("click", submit);
-$("skip").addEventListener("click", skip);
-$("undo").addEventListener("click", undo);
-$("all-like").addEventListener("click", COMMANDS.l);
-$("all-dislike").addEventListener("click", COMMANDS.d);
-$("invert").addEventListener("click", COMMANDS.i);
+
+for (const button of root.querySelectorAll("[data-command]")) {
+  const name = button.dataset.command;
+  const key = name === "help" ? "?" : keys[name];
+  if (key) {
+    button.setAttribute("aria-keyshortcuts", key);
+    button.append(Object.assign(document.createElement("kbd"), { textContent: key.toUpperCase(), ariaHidden: "true" }));
+  }
+  button.addEventListener("click", () => run(name));
+}
+document.addEventListener("visibilitychange", () => (document.hidden ? clock.stop() : dialogs.showing !== "pause" && clock.go()));
+setInterval(() => document.hidden || dialogs.showing === "pause" || fill(true), RENEW_MS);
+window.addEventListener("online", () => fill());
+// Answers that only this browser has: closing it now may be a mistake.
+window.addEventListener("beforeunload", (event) => outbox.stuck && outbox.items.length && event.preventDefault());
+// Another tab of this person answered a group that waits here.
+window.addEventListener("storage", () => drop((group) => outbox.has(group.group)));
+tell(outbox);
 fill();

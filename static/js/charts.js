@@ -1,12 +1,33 @@
-// Line charts of a round's metrics, redrawn whenever the page is refreshed.
+// Line charts of a round's metrics, redrawn whenever the page is refreshed or goes light or dark.
+import { fill, gettext } from "./i18n.js";
+
 const place = document.getElementById("charts");
 const CHARTS = [
-  ["Validation", ["validation_reward", "validation_geneval", "validation_word"]],
-  ["Surrogate", ["margin", "distance", "active", "group_weight"]],
-  ["Losses", ["student", "fake", "surrogate"]],
+  [gettext("Validation"), ["validation_reward", "validation_geneval", "validation_word"]],
+  [gettext("Surrogate"), ["margin", "distance", "active", "group_weight"]],
+  [gettext("Losses"), ["student", "fake", "surrogate"]],
 ];
-const COLORS = ["#3350c9", "#c2570c", "#11713f", "#8b3fb0"];
 const drawn = new Map();
+
+// Colours of the style sheet, which knows light and dark.
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function dress() {
+  window.Chart.defaults.color = colour("--muted");
+  window.Chart.defaults.borderColor = colour("--line");
+  const lines = [1, 2, 3, 4].map((n) => colour(`--chart-${n}`));
+  for (const chart of drawn.values()) {
+    chart.data.datasets.forEach((set, i) => Object.assign(set, { borderColor: lines[i], backgroundColor: lines[i] }));
+    for (const scale of Object.values(chart.options.scales)) {
+      scale.ticks = { ...scale.ticks, color: window.Chart.defaults.color };
+      scale.grid = { ...scale.grid, color: window.Chart.defaults.borderColor };
+    }
+    chart.options.plugins.legend.labels.color = window.Chart.defaults.color;
+    chart.update("none");
+  }
+}
 
 async function redraw() {
   const answer = await fetch(place.dataset.url, { headers: { Accept: "application/json" } });
@@ -15,18 +36,14 @@ async function redraw() {
   for (const [title, names] of CHARTS) {
     const present = names.filter((name) => steps.some((s) => name in s));
     if (!present.length) continue;
-    const datasets = present.map((name, i) => ({
+    const datasets = present.map((name) => ({
       label: name.replaceAll("_", " "),
       data: steps.filter((s) => name in s).map((s) => ({ x: s.step, y: s[name] })),
-      borderColor: COLORS[i],
-      backgroundColor: COLORS[i],
       pointRadius: steps.length > 60 ? 0 : 2,
       borderWidth: 2,
     }));
     if (drawn.has(title)) {
-      const chart = drawn.get(title);
-      chart.data.datasets = datasets;
-      chart.update("none");
+      drawn.get(title).data.datasets = datasets;
       continue;
     }
     const figure = document.createElement("figure");
@@ -34,13 +51,15 @@ async function redraw() {
     caption.textContent = title;
     const canvas = document.createElement("canvas");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${title} by step`);
+    canvas.setAttribute("aria-label", fill(gettext("%(title)s by step"), { title }));
     figure.append(caption, canvas);
     place.append(figure);
-    const options = { animation: false, parsing: false, scales: { x: { type: "linear" } } };
+    const options = { animation: false, parsing: false, scales: { x: { type: "linear", ticks: { precision: 0 } }, y: {} }, plugins: { legend: { labels: {} } } };
     drawn.set(title, new window.Chart(canvas, { type: "line", data: { datasets }, options }));
   }
+  dress();
 }
 
 document.addEventListener("likestep:refresh", redraw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dress);
 redraw();

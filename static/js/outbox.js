@@ -1,6 +1,8 @@
 // Answers on their way to the server, in order, kept in localStorage until the server has said that it has them.
 // Each carries an idempotency key, so sending one twice, or from two tabs, keeps it once. Each is an entry of its own:
 // tabs that shared one list would overwrite each other's answers.
+const RETRY_MS = 5000;
+
 export class Outbox {
   // send(item) resolves when the server has the item, throws {final: true} when it refused it for good.
   constructor(name, send, onChange) {
@@ -10,7 +12,11 @@ export class Outbox {
     this.busy = false;
     this.stuck = false; // the last try failed; it is tried again
     window.addEventListener("online", () => this.flush());
-    setInterval(() => this.flush(), 5000);
+    window.addEventListener("offline", () => this.onChange(this));
+    window.addEventListener("storage", (event) => {
+      if (event.key?.startsWith(this.prefix)) this.onChange(this);
+    });
+    setInterval(() => this.flush(), RETRY_MS);
     setTimeout(() => this.flush());
   }
 
@@ -19,22 +25,26 @@ export class Outbox {
   }
 
   get items() {
-    return this.keys().map((key) => JSON.parse(localStorage.getItem(key)));
+    return this.keys()
+      .map((key) => JSON.parse(localStorage.getItem(key)))
+      .filter(Boolean);
   }
 
   add(item) {
     const time = String(Date.now()).padStart(15, "0");
     const order = String(Math.floor(performance.now() * 10)).padStart(12, "0");
-    localStorage.setItem(`${this.prefix}${time}-${order}-${item.body.key}`, JSON.stringify(item));
+    localStorage.setItem(`${this.prefix}${time}-${order}-${item.kind}-${item.body.key}`, JSON.stringify(item));
     this.onChange(this);
     this.flush();
   }
 
+  // Whether an answer to the group is on its way; what was taken back again is not.
   has(group) {
-    return this.items.some((item) => item.group === group);
+    const last = this.items.findLast((item) => item.group === group);
+    return last !== undefined && last.kind !== "undo";
   }
 
-  // The server must have everything before an undo makes sense.
+  // True once the server has everything, false when it cannot be reached.
   async settled() {
     while (this.keys().length) {
       await this.flush();

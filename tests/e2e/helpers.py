@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+
+from PIL import Image
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -15,13 +18,25 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PICTURES = Path("test-artifacts/screenshots")
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "test-artifacts" / "screenshots"
+LOADED = """() => [...document.images].every((image) => image.complete ||
+  image.getBoundingClientRect().top > innerHeight)"""
+TOUR = ROOT / "docs" / "images" / "tour"
 
 
-def picture(page, name: str) -> None:
-    """Keep a screenshot where a developer can look at it."""
+def picture(page, name: str, *, whole: bool = True) -> None:
+    """Keep a screenshot where a developer can look at it; with LIKESTEP_TOUR=1 also the one that docs/tour.md shows."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+    file = PICTURES / f"{name}.png"
+    page.wait_for_function(LOADED)
+    page.wait_for_timeout(200)  # colours that are changing
+    page.screenshot(path=file, full_page=whole)
+    if os.environ.get("LIKESTEP_TOUR") == "1" and f"tour/{name}.webp" in (ROOT / "docs" / "tour.md").read_text():
+        TOUR.mkdir(parents=True, exist_ok=True)
+        with Image.open(file) as image:
+            image.thumbnail((1000, 1000))
+            image.convert("RGB").save(TOUR / f"{name}.webp", quality=80, method=6)
 
 
 def log_in(page, address: str, name: str, password: str) -> None:
@@ -36,10 +51,10 @@ def log_in(page, address: str, name: str, password: str) -> None:
 def rate_by_keyboard(page, likes) -> int:
     """Rate the group on screen: `likes(position)` says which images; returns the group's number."""
     grid = page.locator("#grid")
-    grid.locator("button").first.wait_for(timeout=90_000)
+    grid.locator(".tile-image").first.wait_for(timeout=90_000)
     group = int(grid.get_attribute("data-group"))
     page.keyboard.press("d")
-    for position in range(grid.locator("button").count()):
+    for position in range(grid.locator(".tile-image").count()):
         if likes(position):
             page.keyboard.press(str(position + 1))
     page.keyboard.press("Enter")
@@ -50,6 +65,15 @@ def rate_by_keyboard(page, likes) -> int:
     return group
 
 
+def wait_loaded(page, images: int) -> None:
+    """Until so many images have arrived, those of the groups ahead included."""
+    page.wait_for_function(
+        "n => performance.getEntriesByType('resource').filter((r) => r.name.includes('.webp')).length >= n", arg=images
+    )
+    page.wait_for_timeout(200)
+
+
 def wait_saved(page) -> None:
-    """Until the server has every answer."""
+    """Until the server has every answer; the pages' own clock of five seconds between tries is not waited for."""
+    page.evaluate("() => window.dispatchEvent(new Event('online'))")
     page.wait_for_function("() => document.querySelector('#status').dataset.waiting === '0'", timeout=30_000)

@@ -14,6 +14,12 @@ from webapp.labelling import services
 PROMPTS = [{"prompt": f"{n} stars", "split": split} for n in range(8) for split in ("train",)]
 
 
+@pytest.fixture(autouse=True)
+def quick_passwords(settings):
+    """Hashing as slowly as in production would take most of these tests' time."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def project(db, tmp_path):
     return create_project(
@@ -44,7 +50,7 @@ def boss(person):
     return person("boss", Role.ADMIN)
 
 
-def make_ready(project, count=1):
+def make_ready(project, count=1, pixels=128):
     """Groups as a worker leaves them, images and all."""
     groups = []
     project.ready_target = project.groups.filter(state="ready").count() + count
@@ -53,11 +59,11 @@ def make_ready(project, count=1):
         claimed = services.claim_group_for_generation(group.pk, "test")
         for i in range(group.size):
             data = io.BytesIO()
-            Image.new("RGB", (128, 128), (40 * i, 200, 120)).save(data, "WEBP")
+            Image.new("RGB", (pixels, pixels), (40 * i % 256, 200, 120)).save(data, "WEBP")
             file = paths.data(paths.image(project.pk, group.pk, i))
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data.getvalue())
-        assert services.complete_group(group.pk, claimed.token, [(128, 128)] * group.size)
+        assert services.complete_group(group.pk, claimed.token, [(pixels, pixels)] * group.size)
         group.refresh_from_db()
         groups.append(group)
     return groups

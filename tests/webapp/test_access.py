@@ -1,29 +1,75 @@
-"""Every address against everybody: outsiders learn nothing, not even that a project exists."""
+"""Every address and the socket against everybody, from one table: outsiders learn nothing, not even that a project exists.
+
+A new route fails `test_every_address_has_a_row` until it has a row in TABLE (and its arguments in `address`).
+"""
+
+import re
+from pathlib import Path
 
 import pytest
+from asgiref.sync import async_to_sync
+from asgiref.testing import ApplicationCommunicator
+from django.conf import settings
+from django.test import Client
 from django.urls import get_resolver, reverse
 
-from webapp import paths
+from webapp import asgi, paths
+from webapp.accounts.models import User
 from webapp.campaigns.models import Role
 from webapp.campaigns.services import accept_invitation, create_project, invite
-from webapp.rounds.models import TrainingRound
+from webapp.rounds import comparisons
+from webapp.rounds.models import ModelVersion, Pair, TrainingRound
 
-EVERYBODY, MEMBERS, REVIEWERS, ADMINS = range(4)
+EVERYBODY, LOGGED_IN, MEMBERS, REVIEWERS, ADMINS, SUPERUSERS = range(6)
 # address → (method, who may)
 TABLE = {
-    "home": ("get", None),
+    "home": ("get", LOGGED_IN),
     "login": ("get", EVERYBODY),
-    "logout": ("post", None),
+    "logout": ("post", EVERYBODY),
     "join": ("get", EVERYBODY),
-    "health": ("get", EVERYBODY),
+    "healthz": ("get", EVERYBODY),
+    "readyz": ("get", EVERYBODY),
+    "metrics": ("get", EVERYBODY),  # from this machine; tests/webapp/test_operations.py has the others
+    "new-project": ("get", LOGGED_IN),  # and an admin of some project, see MAKERS
     "annotate": ("get", MEMBERS),
     "next-groups": ("get", MEMBERS),
     "submit": ("post", MEMBERS),
     "skip": ("post", MEMBERS),
+    "flag": ("post", MEMBERS),
     "undo": ("post", MEMBERS),
+    "guidelines": ("get", MEMBERS),
+    "me": ("get", MEMBERS),
+    "language": ("post", MEMBERS),
+    "flags": ("get", REVIEWERS),
     "image": ("get", MEMBERS),
+    "compare": ("get", MEMBERS),
+    "next-pairs": ("get", MEMBERS),
+    "vote": ("post", MEMBERS),
+    "pair-image": ("get", REVIEWERS),  # and the person who has it on screen
+    "versions": ("get", REVIEWERS),
+    "version-scores": ("get", REVIEWERS),
+    "download-lora": ("get", ADMINS),
+    "start-comparison": ("post", ADMINS),
+    "comparison": ("get", REVIEWERS),
+    "stop-comparison": ("post", ADMINS),
     "dashboard": ("get", REVIEWERS),
+    "retry-group": ("post", ADMINS),
+    "dashboard-series": ("get", REVIEWERS),
+    "api-access": ("get", MEMBERS),
     "people": ("get", ADMINS),
+    "project-settings": ("get", ADMINS),
+    "prompts": ("get", ADMINS),
+    "clone-project": ("post", ADMINS),
+    "archive-project": ("post", ADMINS),
+    "audit-log": ("get", ADMINS),
+    "export": ("get", ADMINS),
+    "export-download": ("get", ADMINS),
+    "import-labels": ("post", ADMINS),
+    "quality": ("get", REVIEWERS),
+    "quality-agreement": ("get", REVIEWERS),
+    "review-list": ("get", REVIEWERS),
+    "review": ("get", REVIEWERS),
+    "gold": ("post", REVIEWERS),
     "start-round": ("get", ADMINS),
     "round": ("get", REVIEWERS),
     "round-metrics": ("get", REVIEWERS),
@@ -31,16 +77,67 @@ TABLE = {
     "round-grid": ("get", REVIEWERS),
     "decide-version": ("post", ADMINS),
 }
-PROJECT_PAGES = [name for name, (_, who) in TABLE.items() if who in (MEMBERS, REVIEWERS, ADMINS)]
+SOCKETS = {"ws/projects/<slug:slug>/": MEMBERS}
+# What each may do, the superuser aside, who may do everything.
+PEOPLE = {
+    "nobody": EVERYBODY,
+    "annotator elsewhere": LOGGED_IN,
+    "admin elsewhere": LOGGED_IN,
+    "annotator here": MEMBERS,
+    "reviewer here": REVIEWERS,
+    "admin here": ADMINS,
+    "superuser": SUPERUSERS,
+}
+MAKERS = {"admin elsewhere", "admin here", "superuser"}  # of projects
+PAGES = (
+    "annotate",
+    "guidelines",
+    "me",
+    "flags",
+    "dashboard",
+    "start-round",
+    "round",
+    "people",
+    "project-settings",
+    "prompts",
+    "audit-log",
+    "export",
+    "api-access",
+    "quality",
+    "review-list",
+    "review",
+    "versions",
+    "comparison",
+    "compare",
+    "new-project",
+    "home",
+)
+
+
+def routes(patterns=None, names=""):
+    """Every route as (its name with namespaces, its pattern)."""
+    for pattern in get_resolver().url_patterns if patterns is None else patterns:
+        if hasattr(pattern, "url_patterns"):
+            inner = names + f"{pattern.namespace}:" if pattern.namespace else names
+            yield from routes(pattern.url_patterns, inner)
+        else:
+            yield names + (pattern.name or ""), pattern
+
+
+def let_in(name: str, who: str) -> bool:
+    """Whether the table lets them in."""
+    return who in MAKERS if name == "new-project" else PEOPLE[who] >= TABLE[name][1]
 
 
 def test_every_address_has_a_row():
-    names = {p.name for p in get_resolver().url_patterns if getattr(p, "name", None)}
-    assert names == set(TABLE)
+    # The API has its own table: tests/webapp/api/test_api.py.
+    assert {name for name, _ in routes() if not name.startswith(("admin:", "api:"))} == set(TABLE)
+    assert {str(route.pattern) for route in asgi.sockets.routes} == set(SOCKETS)
 
 
 @pytest.fixture
 def address(project, ready, ann):
+    """address(name, slug): the route's address with numbers of what there is in the project `stars`."""
     (group,) = ready()
     training = TrainingRound.objects.create(
         project=project, number=1, base_version=project.active_version, idempotency_key="k", state="failed"
@@ -48,40 +145,138 @@ def address(project, ready, ann):
     folder = paths.round_dir(training.pk) / "grid"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "before.webp").write_bytes(b"x")
-    arguments = {
-        "submit": [group.pk],
-        "skip": [group.pk],
-        "image": [group.generations.first().pk],
-        "round": [1],
-        "round-metrics": [1],
-        "cancel-round": [1],
-        "round-grid": [1, "before"],
-        "decide-version": [project.active_version_id],
+    other = ModelVersion.objects.create(project=project, number=2, parent=project.active_version, path="x")
+    (Path(project.active_version.path) / "pytorch_lora_weights.safetensors").write_bytes(b"x")
+    comparisons.start(project, 1, other.number, None)
+    pair = Pair.objects.first()
+    file = paths.data(paths.pair_image(project.pk, pair.pk, "a" if pair.a_is_left else "b"))
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    values = {
+        "token": "unknown",
+        "group_id": group.pk,
+        "generation_id": group.generations.first().pk,
+        "pair_id": pair.pk,
+        "side": "left",
+        "number": 1,
+        "which": "before",
+        "version_id": project.active_version_id,
     }
-    return lambda name: reverse(name, args=["stars", *arguments.get(name, [])])
+    patterns = dict(routes())
+
+    def make(name, slug="stars"):
+        names = patterns[name].pattern.converters
+        return reverse(name, kwargs={k: slug if k == "slug" else values[k] for k in names})
+
+    return make
 
 
-@pytest.mark.parametrize("name", PROJECT_PAGES)
-def test_a_project_shows_itself_to_its_members_only(name, address, client, person, project, tmp_path):
+@pytest.fixture
+def browsers(person, ann):
+    """A logged-in client for everybody of PEOPLE."""
+    create_project("other", "Other", model_dir="x", student_dir="x", prompts=[{"prompt": "x"}])
+    found = {}
+    for name in PEOPLE:
+        user, (role, *where) = None, name.split()
+        if where:
+            user = person(name, role if where == ["here"] else None)
+            if where == ["elsewhere"]:
+                user.memberships.create(project=_project("other"), role=role)
+        elif name == "superuser":
+            user = User.objects.create_superuser(name)
+        found[name] = Client()
+        if user:
+            found[name].force_login(user)
+    return found
+
+
+def _project(slug):
+    from webapp.campaigns.models import Project
+
+    return Project.objects.get(slug=slug)
+
+
+def refused(answer) -> bool:
+    """404 where a project's existence is a secret, else the way to the log-in page."""
+    return answer.status_code == 404 or (answer.status_code == 302 and "/login/" in answer.url)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_an_address_lets_in_whom_its_row_names(name, address, browsers):
     method, needed = TABLE[name]
-    elsewhere = create_project("other", "Other", model_dir="x", student_dir="x", prompts=[{"prompt": "x"}])
-    outsider = person("outsider", None)
-    outsider.memberships.create(project=elsewhere, role=Role.ADMIN)
-    people = {Role.ANNOTATOR: MEMBERS, Role.REVIEWER: REVIEWERS, Role.ADMIN: ADMINS}
-    assert getattr(client, method)(address(name)).status_code == 302  # to the log-in
-    client.force_login(outsider)
-    assert getattr(client, method)(address(name)).status_code == 404
-    for role, rank in people.items():
-        client.force_login(person(f"a-{role}", role))
-        status = getattr(client, method)(address(name)).status_code
-        assert (status == 404) == (rank < needed), (role, status)
+    for who, rank in PEOPLE.items():
+        answer = getattr(browsers[who], method)(address(name))
+        said_no = refused(answer) and not (name == "logout" and who in browsers)
+        allowed = let_in(name, who)
+        assert said_no != allowed, (who, answer.status_code)
+        assert answer.status_code < 500, who
+        if not allowed and rank > EVERYBODY:
+            assert answer.status_code == 404, who
+        if needed > LOGGED_IN and who == "nobody":
+            answer = getattr(browsers[who], method)(address(name), headers={"Accept": "application/json"})
+            assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("name", [n for n, (_, needed) in TABLE.items() if needed >= MEMBERS])
+def test_an_admin_elsewhere_cannot_reach_in_through_their_own_project(name, address, browsers, project):
+    """The other project's slug with this project's numbers."""
+    numbered = re.search(r"\d", address(name))
+
+    def states():
+        return list(project.groups.values_list("state")), list(project.versions.values_list("status").order_by("pk"))
+
+    before = states()
+    answer = getattr(browsers["admin elsewhere"], TABLE[name][0])(address(name, slug="other"))
+    assert answer.status_code < 500
+    if numbered and TABLE[name][0] == "get":
+        assert answer.status_code == 404
+    assert states() == before
+    assert not project.groups.get().group_decisions.exists()
+
+
+def test_the_admin_pages_are_for_superusers(address, browsers):
+    names = [(name, route) for name, route in routes() if name.startswith("admin:")]
+    assert len(names) > 30
+    values = {"object_id": "1", "id": "1", "content_type_id": "1", "app_label": "accounts"}
+    for name, route in names:
+        arguments = {**route.pattern.converters, **getattr(route.pattern, "regex", re.compile("")).groupindex}
+        if not name.removeprefix("admin:"):
+            continue  # redirects to one of the others, and what matches nothing
+        path = reverse(name, kwargs={k: values[k] for k in arguments})
+        for who in PEOPLE:
+            answer = browsers[who].get(path)
+            if who == "superuser":
+                assert not refused(answer) or arguments, (name, answer.status_code)  # there may be no row 1
+            elif name not in ("admin:login", "admin:logout"):
+                assert answer.status_code in (302, 403, 404, 405), (who, name)
+                assert answer.status_code != 302 or "/login/" in answer.url, (who, name)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_socket_lets_in_members_of_the_project(browsers):
+    async def knock(who, origin):
+        cookie = browsers[who].cookies.get(settings.SESSION_COOKIE_NAME)
+        headers = [(b"origin", origin), (b"host", b"testserver")]
+        if cookie:
+            headers.append((b"cookie", f"{settings.SESSION_COOKIE_NAME}={cookie.value}".encode()))
+        scope = {"type": "websocket", "path": "/ws/projects/stars/", "headers": headers, "query_string": b""}
+        socket = ApplicationCommunicator(asgi.application, scope)
+        await socket.send_input({"type": "websocket.connect"})
+        accepted = (await socket.receive_output(10))["type"] == "websocket.accept"
+        socket.stop(exceptions=False)
+        return accepted
+
+    (needed,) = SOCKETS.values()
+    for who, rank in PEOPLE.items():
+        assert async_to_sync(knock)(who, b"http://localhost") == (rank >= needed), who
+        assert not async_to_sync(knock)(who, b"http://evil.example"), who
 
 
 def test_images_are_bytes_from_the_data_folder(address, client, ann):
     client.force_login(ann)
     answer = client.get(address("image"))
     assert answer["Content-Type"] == "image/webp"
-    assert b"".join(answer.streaming_content)[:4] == b"RIFF"
+    assert answer.content[:4] == b"RIFF"
 
 
 def test_an_invitation_works_once(project, boss, client):
@@ -102,7 +297,7 @@ def test_a_used_invitation_is_refused(project, boss, person):
 
 def test_pages_allow_nothing_inline(client, boss, address):
     client.force_login(boss)
-    for name in ("annotate", "dashboard", "start-round", "round", "people"):
+    for name in PAGES:
         answer = client.get(address(name))
         assert "unsafe" not in answer["Content-Security-Policy"]
         text = answer.content.decode()

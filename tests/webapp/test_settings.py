@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from channels.layers import get_channel_layer
 from django.core.management import call_command
 
 
@@ -32,3 +33,8 @@ def test_the_trainer_needs_no_django():
         "import sys, trainer.cli, trainer.rounds, trainer.distill, trainer.pretrain; sys.exit('django' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_quiet_socket_outlasts_its_time_out():
+    layer = get_channel_layer()
+    assert all(host["socket_timeout"] > layer.brpop_timeout for host in layer.hosts)

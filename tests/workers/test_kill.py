@@ -76,7 +76,7 @@ def test_the_round_ends_all_the_same(tiny, worker, monkeypatch):
         training.refresh_from_db()
         return training.step >= n
 
-    assert wait_for(lambda: at_step(3), 90), training.error
+    assert wait_for(lambda: at_step(3), 240), training.error
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert training.state == "running"
@@ -87,7 +87,7 @@ def test_the_round_ends_all_the_same(tiny, worker, monkeypatch):
         training.refresh_from_db()
         return training.state not in ("queued", "running")
 
-    assert wait_for(done, 120)
+    assert wait_for(done, 300)
     assert (training.state, training.error) == ("done", "")
     assert training.attempt == 2
     assert ModelVersion.objects.count() == 2

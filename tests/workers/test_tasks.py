@@ -114,3 +114,51 @@ def test_an_unreachable_broker_loses_nothing(tiny, settings):
         broker.producer.cache_clear()
     assert len(groups) == 3
     assert Group.objects.filter(state="queued").count() == 3
+
+
+def test_a_pair_is_one_noise_under_two_versions(project, ann, tiny, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from webapp.rounds import comparisons
+    from webapp.rounds.models import ModelVersion
+
+    first = project.active_version
+    state = load_file(tiny[1] / "pytorch_lora_weights.safetensors")
+    (tmp_path / "other").mkdir()
+    other = {k: v.contiguous() + 0.3 if "lora_B" in k or ".up." in k else v.contiguous() for k, v in state.items()}
+    save_file(other, tmp_path / "other" / "pytorch_lora_weights.safetensors")
+    for number, path in ((2, first.path), (3, str(tmp_path / "other"))):
+        ModelVersion.objects.create(project=project, number=number, parent=first, path=path)
+    for number, same in ((2, True), (3, False)):
+        comparison = comparisons.start(project, 1, number, None)
+        tasks.generate_pairs(comparison.pk)
+        pairs = list(comparison.pairs.all())
+        assert {p.state for p in pairs} == {"ready"}, pairs[0].error
+        a, b = (Image.open(paths.data(paths.pair_image(project.pk, pairs[0].pk, name))) for name in "ab")
+        assert (a.tobytes() == b.tobytes()) == same
+
+
+def test_housekeeping_finds_what_quality_webhooks_and_tests_wait_for(project, ann, monkeypatch):
+    from webapp.api import services as api
+    from webapp.quality.models import PersonQuality
+    from webapp.rounds import comparisons
+    from webapp.rounds.models import ModelVersion
+
+    label(project, ann, generate(project))
+    ModelVersion.objects.create(project=project, number=2, path="x")
+    comparison = comparisons.start(project, 1, 2, None)
+    api.create_webhook(project, "http://127.0.0.1/", ["version.published"], ann)
+    rounds.publish_version(project, project.active_version_id)
+    sent = []
+    monkeypatch.setattr("webapp.broker.send", lambda kind, row: sent.append((kind, row)))
+    tasks.housekeeping()
+    found = dict(sent)
+    assert found["generate_pairs"] == comparison.pk
+    assert found["measure_quality"] == project.pk
+    tasks.measure_quality(found["measure_quality"])
+    assert PersonQuality.objects.get().groups == 3
+    tasks.deliver_webhook(found["deliver_webhook"])
+    assert "not a public address" in project.webhooks.get().deliveries.get().error
+    sent.clear()
+    tasks.housekeeping()
+    assert {"measure_quality", "deliver_webhook"} & set(dict(sent)) == set()

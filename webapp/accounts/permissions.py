@@ -7,6 +7,7 @@ from functools import wraps
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
 
 from webapp.campaigns.models import Membership, Project, Role
 
@@ -35,10 +36,22 @@ def projects_of(user):
     return Project.objects.filter(memberships__user=user)
 
 
+def administered_by(user):
+    """The projects a person is an admin of."""
+    if user.is_superuser:
+        return Project.objects.all()
+    return Project.objects.filter(memberships__user=user, memberships__role=Role.ADMIN)
+
+
+def may_create_projects(user) -> bool:
+    """Superusers, and whoever is trusted with a project already."""
+    return user.is_superuser or administered_by(user).exists()
+
+
 def _log_in_first(request) -> HttpResponse:
     """The log-in page for a person; 401 for a script, which would take the page it is sent to for an answer."""
     if "application/json" in request.headers.get("Accept", ""):
-        return JsonResponse({"error": "Your session has ended. Log in again; your answers are kept."}, status=401)
+        return JsonResponse({"error": _("Your session has ended. Log in again; your answers are kept.")}, status=401)
     return redirect_to_login(request.get_full_path())
 
 
@@ -52,8 +65,10 @@ def member(needed: Role):
             if not request.user.is_authenticated:
                 return _log_in_first(request)
             project = get_object_or_404(Project, slug=slug)
-            if not may(request.user, project, needed):
+            role = role_in(request.user, project)
+            if role is None or RANK[role] < RANK[needed]:
                 raise Http404
+            request.role = role  # templates show what the person may do
             return view(request, project, *args, **kwargs)
 
         wrapper.needed_role = needed

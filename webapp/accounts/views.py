@@ -1,14 +1,12 @@
-"""Joining by invitation, and a health check."""
+"""Joining by invitation, and the people of a project."""
 
 from __future__ import annotations
 
 from django.contrib.auth import login
 from django.contrib.auth.forms import UserCreationForm
-from django.db import connection
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_GET
 
 from webapp.accounts.models import User
 from webapp.accounts.permissions import member
@@ -38,7 +36,7 @@ def join(request: HttpRequest, token: str) -> HttpResponse:
         except services.CampaignError:
             return render(request, "accounts/join_expired.html", status=410)
         if not known:
-            login(request, user)
+            login(request, user, backend="django.contrib.auth.backends.ModelBackend")
         return redirect("annotate", invitation.project.slug)
     return render(request, "accounts/join.html", {"invitation": invitation, "form": form, "known": known})
 
@@ -60,11 +58,3 @@ def people(request: HttpRequest, project: Project) -> HttpResponse:
         "page": "people",
     }
     return render(request, "accounts/people.html", context)
-
-
-@require_GET
-def health(request: HttpRequest) -> JsonResponse:
-    """200 while the database answers."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
-    return JsonResponse({"status": "ok"})

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from unfold.admin import ModelAdmin
 
-from webapp.campaigns.models import Membership, Project, Prompt
+from webapp.campaigns.models import AuditEntry, Membership, Project, Prompt
 
 
 @admin.register(Project)
@@ -29,3 +29,23 @@ class PromptAdmin(ModelAdmin):
     list_display = ("text", "project", "split")
     list_filter = ("project", "split")
     search_fields = ("text",)
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ModelAdmin):
+    """Who changed what; nobody changes this."""
+
+    list_display = ("created_at", "project", "user", "action")
+    list_filter = ("project", "action")
+
+    def has_add_permission(self, request) -> bool:
+        """Only services write it."""
+        return False
+
+    def has_change_permission(self, request, obj=None) -> bool:
+        """Append-only."""
+        return False
+
+    def has_delete_permission(self, request, obj=None) -> bool:
+        """Append-only."""
+        return False

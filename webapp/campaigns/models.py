@@ -5,22 +5,23 @@ from __future__ import annotations
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 
 class Role(models.TextChoices):
     """What a member may do; each role may do all that the later ones may."""
 
-    ADMIN = "admin", "Admin"
-    REVIEWER = "reviewer", "Reviewer"
-    ANNOTATOR = "annotator", "Annotator"
+    ADMIN = "admin", _("Admin")
+    REVIEWER = "reviewer", _("Reviewer")
+    ANNOTATOR = "annotator", _("Annotator")
 
 
 class LabelSource(models.TextChoices):
     """Who decides on images."""
 
-    PEOPLE = "people", "People"
-    ORACLE = "oracle", "An oracle"
-    BOTH = "both", "An oracle, and people whose word wins"
+    PEOPLE = "people", _("People")
+    ORACLE = "oracle", _("An oracle")
+    BOTH = "both", _("An oracle, and people whose word wins")
 
 
 class Project(models.Model):
@@ -32,14 +33,14 @@ class Project(models.Model):
     group_size = models.PositiveSmallIntegerField(default=8, validators=[MinValueValidator(2), MaxValueValidator(24)])
     steps = models.PositiveSmallIntegerField(default=4, validators=[MinValueValidator(1), MaxValueValidator(50)])
     overlap = models.PositiveSmallIntegerField(
-        default=1, validators=[MinValueValidator(1)], help_text="How many people rate each group."
+        default=1, validators=[MinValueValidator(1)], help_text=_("How many people rate each group.")
     )
     label_source = models.CharField(max_length=10, choices=LabelSource, default=LabelSource.PEOPLE)
     oracle = models.CharField(max_length=40, blank=True, help_text="scenes, ocr or demo.")
     auto_start_after = models.PositiveIntegerField(
-        default=0, help_text="Start a round after this many newly labelled groups with signal; 0 is never."
+        default=0, help_text=_("Start a round after this many newly labelled groups with signal; 0 is never.")
     )
-    ready_target = models.PositiveIntegerField(default=6, help_text="Unrated groups to keep ready.")
+    ready_target = models.PositiveIntegerField(default=6, help_text=_("Unrated groups to keep ready."))
     guidelines = models.TextField(blank=True)
     round_settings = models.JSONField(
         default=dict, blank=True, help_text="Settings of rounds that differ from the defaults."
@@ -47,6 +48,16 @@ class Project(models.Model):
     active_version = models.ForeignKey(
         "rounds.ModelVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
+    gold_rate = models.FloatField(
+        default=0,
+        validators=[MinValueValidator(0), MaxValueValidator(0.5)],
+        help_text=_("Share of the groups given out whose answer is known already; nobody is told which. 0 is none."),
+    )
+    tie_break = models.BooleanField(
+        default=False,
+        help_text=_("Ask one person more than the overlap when those who rated an image are split evenly."),
+    )
+    archived_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -82,9 +93,9 @@ class Invitation(models.Model):
 class Split(models.TextChoices):
     """What a prompt is for; people only ever see images of training prompts."""
 
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
+    TRAIN = "train", _("Train")
+    VALIDATION = "validation", _("Validation")
+    TEST = "test", _("Test")
 
 
 class Prompt(models.Model):
@@ -94,6 +105,7 @@ class Prompt(models.Model):
     text = models.CharField(max_length=1000)
     metadata = models.JSONField(default=dict, blank=True)
     split = models.CharField(max_length=10, choices=Split, default=Split.TRAIN)
+    shown = models.PositiveIntegerField(default=0, editable=False, help_text="Groups that were made of it.")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["project", "text"], name="one_prompt_text")]
@@ -101,3 +113,20 @@ class Prompt(models.Model):
 
     def __str__(self) -> str:
         return self.text
+
+
+class AuditEntry(models.Model):
+    """Append-only: who changed what in a project."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="audit_entries")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    action = models.CharField(max_length=40)
+    detail = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return self.action

@@ -9,8 +9,10 @@ from datetime import timedelta
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
-from webapp.campaigns.models import Invitation, Membership, Project, Prompt, Role, Split
+from webapp.campaigns.audit import audit
+from webapp.campaigns.models import Invitation, LabelSource, Membership, Project, Prompt, Role, Split
 from webapp.rounds.models import ModelVersion, VersionStatus
 
 INVITATION = timedelta(days=7)
@@ -20,10 +22,50 @@ class CampaignError(ValueError):
     """Input that cannot be used; the message names the field and the fix."""
 
 
+# What an admin may change while a project runs. The model and its steps are fixed: stored trajectories depend on them.
+EDITABLE = (
+    "name",
+    "guidelines",
+    "group_size",
+    "overlap",
+    "tie_break",
+    "gold_rate",
+    "label_source",
+    "oracle",
+    "ready_target",
+    "auto_start_after",
+    "round_settings",
+)
+ORACLES = ("scenes", "ocr", "demo")
+
+
+def check_label_source(label_source: str, oracle: str) -> None:
+    """Raises CampaignError when labels should come from an oracle and none is chosen."""
+    if oracle and oracle not in ORACLES:
+        raise CampaignError(
+            _("oracle: %(oracle)s is not one of %(values)s") % {"oracle": repr(oracle), "values": ", ".join(ORACLES)}
+        )
+    if label_source != LabelSource.PEOPLE and not oracle:
+        raise CampaignError(_("oracle: choose one, or let people alone label"))
+
+
 @transaction.atomic
-def create_project(slug: str, name: str, *, model_dir: str, student_dir: str, prompts: list[dict], **fields) -> Project:
-    """A project with its first published version and its prompts `{prompt, split, metadata}`; all or nothing."""
+def create_project(
+    slug: str, name: str, *, model_dir: str, student_dir: str, prompts: list[dict], by=None, **fields
+) -> Project:
+    """A project with its first published version and its prompts `{prompt, split, metadata}`; all or nothing.
+
+    Who makes it (`by`) becomes its admin.
+    """
+    check_label_source(fields.get("label_source", LabelSource.PEOPLE), fields.get("oracle", ""))
+    if Project.objects.filter(slug=slug).exists():
+        raise CampaignError(
+            _("slug: a project has the address %(slug)s already; choose another") % {"slug": repr(slug)}
+        )
     project = Project.objects.create(slug=slug, name=name, model_dir=model_dir, **fields)
+    if by is not None:
+        Membership.objects.create(user=by, project=project, role=Role.ADMIN)
+    audit(project, by, "project created", prompts=len(prompts))
     add_prompts(project, prompts)
     version = ModelVersion.objects.create(project=project, number=1, path=student_dir, status=VersionStatus.PUBLISHED)
     project.active_version = version
@@ -32,7 +74,7 @@ def create_project(slug: str, name: str, *, model_dir: str, student_dir: str, pr
 
 
 @transaction.atomic
-def add_prompts(project: Project, rows: list[dict]) -> int:
+def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
     """Add prompts; ones with a text that is there already are left as they are. Returns how many are new.
 
     Raises CampaignError that names the row and field of the first bad one; then nothing is added.
@@ -41,16 +83,69 @@ def add_prompts(project: Project, rows: list[dict]) -> int:
     for number, row in enumerate(rows, start=1):
         text, split = row.get("prompt"), row.get("split", Split.TRAIN)
         if not isinstance(text, str) or not 1 <= len(text.strip()) <= 1000:
-            raise CampaignError(f"prompts, row {number}: prompt: give a text of 1 to 1000 characters")
+            raise CampaignError(
+                _("prompts, row %(number)s: prompt: give a text of 1 to 1000 characters") % {"number": number}
+            )
         if split not in Split.values:
-            raise CampaignError(f"prompts, row {number}: split: {split!r} is not one of {', '.join(Split.values)}")
+            raise CampaignError(
+                _("prompts, row %(number)s: split: %(split)s is not one of %(values)s")
+                % {"number": number, "split": repr(split), "values": ", ".join(Split.values)}
+            )
         metadata = row.get("metadata") or {}
         if not isinstance(metadata, dict):
-            raise CampaignError(f"prompts, row {number}: metadata: give a JSON object")
+            raise CampaignError(_("prompts, row %(number)s: metadata: give a JSON object") % {"number": number})
         made.append(Prompt(project=project, text=text.strip(), split=split, metadata=metadata))
     before = project.prompts.count()
     Prompt.objects.bulk_create(made, ignore_conflicts=True, batch_size=500)
-    return project.prompts.count() - before
+    new = project.prompts.count() - before
+    if by is not None:
+        audit(project, by, "prompts added", new=new, rows=len(rows))
+    return new
+
+
+@transaction.atomic
+def update_project(project: Project, by, **values) -> dict:
+    """Change settings of `EDITABLE`; returns {field: [old, new]} of what changed, which is also audited."""
+    if wrong := sorted(set(values) - set(EDITABLE)):
+        raise CampaignError(_("%(field)s: it cannot be changed; make a new project") % {"field": wrong[0]})
+    project = Project.objects.select_for_update().get(pk=project.pk)
+    changed = {
+        name: [getattr(project, name), value] for name, value in values.items() if getattr(project, name) != value
+    }
+    for name, (_old, value) in changed.items():
+        setattr(project, name, value)
+    check_label_source(project.label_source, project.oracle)
+    if changed:
+        project.save(update_fields=list(changed))
+        audit(project, by, "settings changed", **changed)
+    return changed
+
+
+@transaction.atomic
+def clone_project(project: Project, slug: str, name: str, by) -> Project:
+    """A new project with the same settings, prompts and published model, without labels, rounds or other people."""
+    if project.active_version is None:
+        raise CampaignError(_("version: the project has none published; publish one first"))
+    rows = project.prompts.order_by("pk").values_list("text", "split", "metadata")
+    return create_project(
+        slug,
+        name,
+        model_dir=project.model_dir,
+        student_dir=project.active_version.path,
+        steps=project.steps,
+        prompts=[{"prompt": text, "split": split, "metadata": metadata} for text, split, metadata in rows],
+        by=by,
+        **{field: getattr(project, field) for field in EDITABLE if field != "name"},
+    )
+
+
+@transaction.atomic
+def set_archived(project: Project, archived: bool, by) -> None:
+    """Put a project away, or take it up again. An archived one keeps everything and hands out nothing."""
+    moment = timezone.now() if archived else None
+    changed = Project.objects.filter(pk=project.pk, archived_at__isnull=archived).update(archived_at=moment)
+    if changed:
+        audit(project, by, "project archived" if archived else "project reopened")
 
 
 def token_hash(token: str) -> str:
@@ -58,11 +153,15 @@ def token_hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+@transaction.atomic
 def invite(project: Project, role: str, by) -> str:
     """Make an invitation; returns its token, which is not kept and cannot be shown again."""
     if role not in Role.values:
-        raise CampaignError(f"role: {role!r} is not one of {', '.join(Role.values)}")
+        raise CampaignError(
+            _("role: %(role)s is not one of %(values)s") % {"role": repr(role), "values": ", ".join(Role.values)}
+        )
     token = secrets.token_urlsafe(24)
+    audit(project, by, "invitation made", role=role)
     Invitation.objects.create(
         project=project, role=role, token_hash=token_hash(token), created_by=by, expires_at=timezone.now() + INVITATION
     )
@@ -81,10 +180,11 @@ def accept_invitation(token: str, user) -> Membership:
     """Make the user a member, once. Raises CampaignError when the link was used or is too old."""
     invitation = find_invitation(token)
     if invitation is None or not Invitation.objects.filter(pk=invitation.pk, used_by__isnull=True).update(used_by=user):
-        raise CampaignError("invitation: the link was used already or is too old; ask an admin for a new one")
-    membership, _ = Membership.objects.get_or_create(
+        raise CampaignError(_("invitation: the link was used already or is too old; ask an admin for a new one"))
+    membership, _new = Membership.objects.get_or_create(
         user=user, project=invitation.project, defaults={"role": invitation.role}
     )
+    audit(invitation.project, user, "joined", role=membership.role)
     return membership
 
 
@@ -94,4 +194,22 @@ def ensure_user(username: str, password: str) -> bool:
     if users.filter(username=username).exists():
         return False
     users.create_user(username, password=password)
+    return True
+
+
+def ensure_superuser(username: str, password: str) -> bool:
+    """Create the person who may do everything unless there is a superuser already; returns whether they are new.
+
+    Raises CampaignError when the password is too short or the name belongs to somebody else.
+    """
+    users = get_user_model().objects
+    if users.filter(is_superuser=True).exists():
+        return False
+    if len(password) < 8:
+        raise CampaignError(_("set a password of at least 8 characters"))
+    if users.filter(username=username).exists():
+        raise CampaignError(
+            _("the account %(username)s is not a superuser; make it one with manage.py shell") % {"username": username}
+        )
+    users.create_superuser(username, password=password)
     return True

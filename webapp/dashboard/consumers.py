@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
 from webapp.accounts.permissions import may
 from webapp.broker import project_channel
 from webapp.campaigns.models import Project, Role
+
+log = logging.getLogger(__name__)
 
 
 class ProjectConsumer(AsyncJsonWebsocketConsumer):
@@ -19,8 +23,14 @@ class ProjectConsumer(AsyncJsonWebsocketConsumer):
         if project is None:
             await self.close(code=4403)
             return
-        self.group = project_channel(project.pk)
-        await self.channel_layer.group_add(self.group, self.channel_name)
+        group = project_channel(project.pk)
+        try:
+            await self.channel_layer.group_add(group, self.channel_name)
+        except Exception as error:  # whatever the broker's client raises; the page comes again
+            log.warning("no live updates for project %s: %s", project.pk, error)
+            await self.close(code=1013)
+            return
+        self.group = group
         await self.accept()
 
     async def disconnect(self, code):

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.views.decorators.http import require_GET
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.permissions import may, member, projects_of, role_in
+from webapp.accounts.permissions import may, may_create_projects, member, projects_of, role_in
 from webapp.campaigns.models import Project, Role
+from webapp.dashboard import queries
 from webapp.labelling import queries as labelling
+from webapp.labelling import services as labelling_services
 from webapp.labelling.models import Group, GroupState
-from webapp.rounds.models import OPEN, VersionStatus
+from webapp.operations import faults
+from webapp.rounds.models import OPEN, Comparison, ComparisonState, VersionStatus
 
 
 @require_GET
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """The person's projects."""
-    rows = [(p, may(request.user, p, Role.REVIEWER)) for p in projects_of(request.user)]
-    return render(request, "dashboard/home.html", {"projects": rows, "page": "home"})
+    rows = [(p, may(request.user, p, Role.REVIEWER)) for p in projects_of(request.user).order_by("name")]
+    compared = set(Comparison.objects.filter(state=ComparisonState.OPEN).values_list("project", flat=True))
+    context = {
+        "projects": [(p, manages, p.pk in compared) for p, manages in rows if p.archived_at is None],
+        "archived": [p for p, manages in rows if p.archived_at is not None and manages],
+        "may_create": may_create_projects(request.user),
+        "page": "home",
+    }
+    return render(request, "dashboard/home.html", context)
 
 
 @require_GET
@@ -39,6 +50,29 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
         "drafts": project.versions.filter(status=VersionStatus.DRAFT),
         "versions": project.versions.order_by("-number")[:20],
         "failed": Group.objects.filter(project=project, state=GroupState.FAILED).order_by("-id")[:5],
+        "problems": faults.problems(),
+        "pace": queries.pace(project),
+        "people_now": queries.people(project),
+        "warnings": queries.warnings(project),
+        "health": queries.health(project),
         "page": "dashboard",
     }
     return render(request, "dashboard/_project.html" if request.htmx else "dashboard/project.html", context)
+
+
+@require_POST
+@member(Role.ADMIN)
+def retry_group(request: HttpRequest, project: Project, group_id: int) -> HttpResponse:
+    """Try a failed group again."""
+    try:
+        labelling_services.retry_group(project, group_id)
+    except labelling_services.LabellingError as error:
+        messages.error(request, str(error))
+    return redirect("dashboard", project.slug)
+
+
+@require_GET
+@member(Role.REVIEWER)
+def series(request: HttpRequest, project: Project) -> JsonResponse:
+    """Lines over time, for the charts."""
+    return JsonResponse({"points": queries.series(project)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 
 class GroupState(models.TextChoices):
@@ -16,6 +17,7 @@ class GroupState(models.TextChoices):
     DONE = "done"
     FAILED = "failed"
     SUPERSEDED = "superseded"
+    FLAGGED = "flagged"
 
 
 class Group(models.Model):
@@ -110,15 +112,26 @@ class Outcome(models.TextChoices):
 
     SUBMITTED = "submitted"
     SKIPPED = "skipped"
+    FLAGGED = "flagged"
+
+
+class SkipReason(models.TextChoices):
+    """Why a group was left without labels."""
+
+    TORN = "torn", _("I cannot decide")
+    UNCLEAR = "unclear", _("The prompt is unclear")
+    UNKNOWN = "unknown", _("I do not know the subject")
+    ALIKE = "alike", _("The images are all alike")
+    OTHER = "other", _("Another reason")
 
 
 class GroupDecision(models.Model):
-    """A person is through with a group. Skipped is not disliked: it leaves no labels."""
+    """A person is through with a group. Skipped and flagged are not disliked: they leave no labels."""
 
     group = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="group_decisions")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="group_decisions")
     outcome = models.CharField(max_length=10, choices=Outcome)
-    reason = models.CharField(max_length=300, blank=True)
+    reason = models.CharField(max_length=300, blank=True, help_text="Why it was skipped: a SkipReason, then a note.")
     seconds = models.FloatField(default=0)
     idempotency_key = models.CharField(max_length=64)
     answer = models.JSONField(default=dict, help_text="What was submitted, to tell a replay from a conflict.")
@@ -130,3 +143,80 @@ class GroupDecision(models.Model):
             models.UniqueConstraint(fields=["user", "idempotency_key"], name="one_decision_a_key"),
         ]
         indexes = [models.Index(fields=["user", "-created_at"])]
+
+
+class UndoneDecision(models.Model):
+    """A decision that was taken back. Its key stays used: a copy of the request that arrives late must not count."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="undone_decisions")
+    group = models.ForeignKey(Group, null=True, on_delete=models.CASCADE, related_name="undone_decisions")
+    idempotency_key = models.CharField(max_length=64)
+    outcome = models.CharField(max_length=10, choices=Outcome, blank=True)
+    answer = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "idempotency_key"], name="undone_once")]
+
+
+class FlagKind(models.TextChoices):
+    """What is wrong with images that nobody should be asked to rate."""
+
+    BROKEN = "broken", _("Broken: noise, an error, not an image")
+    UNSAFE = "unsafe", _("Unsafe: should not be shown to people")
+
+
+class Flag(models.Model):
+    """A person reports a group, or one image of it. The group leaves the queue until a reviewer has looked."""
+
+    group = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="flags")
+    generation = models.ForeignKey(
+        Generation, null=True, blank=True, on_delete=models.CASCADE, related_name="flags", help_text="Empty: all of it."
+    )
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="flags")
+    kind = models.CharField(max_length=10, choices=FlagKind)
+    note = models.CharField(max_length=300, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    resolved_at = models.DateTimeField(null=True)
+    resolved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="resolved_flags"
+    )
+    restored = models.BooleanField(null=True, help_text="Whether the reviewer put the group back.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["group", "user"], name="one_flag_a_person")]
+
+
+class Example(models.Model):
+    """An image that shows people what the guidelines mean."""
+
+    generation = models.OneToOneField(Generation, on_delete=models.CASCADE, related_name="example")
+    good = models.BooleanField(help_text="To be liked.")
+    note = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering = ["-good", "pk"]
+
+
+class Tally(models.Model):
+    """What a person did in a project on a day (UTC): one row to read where decisions would be thousands."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="tallies")
+    project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="tallies")
+    day = models.DateField()
+    groups = models.IntegerField(default=0, help_text="Submitted ones.")
+    images = models.IntegerField(default=0)
+    likes = models.IntegerField(default=0)
+    skips = models.IntegerField(default=0, help_text="Skipped or flagged groups.")
+    seconds = models.FloatField(default=0, help_text="Spent on submitted groups, pauses left out.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "project", "day"], name="one_tally_a_day")]
+
+
+class Preferences(models.Model):
+    """How a person likes to work, the same on every machine."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="preferences")
+    keys = models.JSONField(default=dict, help_text="Command to key, only what differs from `keys.DEFAULTS`.")
+    keys_on = models.BooleanField(default=True)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import statistics
 from datetime import timedelta
 
-from django.db.models import Count, Q
+from django.db.models import Count, Prefetch, Q
 from django.utils import timezone
 
 from webapp.campaigns.models import Project
-from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Outcome
-
-# A session ends after this long without a decision.
-SESSION_GAP = timedelta(minutes=30)
+from webapp.labelling.models import (
+    Example,
+    Flag,
+    Generation,
+    Group,
+    GroupDecision,
+    GroupState,
+    Label,
+    Lease,
+    Outcome,
+    Preferences,
+    Tally,
+)
+from webapp.quality.models import Consensus
 
 
 def queue_counts(project: Project) -> dict[str, int]:
@@ -22,70 +33,127 @@ def queue_counts(project: Project) -> dict[str, int]:
 
 
 def like_rates(project: Project) -> list[dict]:
-    """By version: number, labels of people, and the share of likes."""
+    """By version: number, labels of people, and the share of likes. A worker's count, and the labels since it."""
+    counts = {c.version_id: [c.labels, c.likes, c.counted_to] for c in project.version_counts.all()}
+    counted_to = max((to for _, _, to in counts.values()), default=0)
     rows = (
-        Label.objects.filter(generation__group__project=project, annotator__isnull=False)
-        .values("generation__group__version__number")
+        Label.objects.filter(pk__gt=counted_to, generation__group__project=project, annotator__isnull=False)
+        .values_list("generation__group__version")
         .annotate(labels=Count("id"), likes=Count("id", filter=Q(liked=True)))
-        .order_by("generation__group__version__number")
+        .order_by()
     )
-    return [
-        {"version": r["generation__group__version__number"], "labels": r["labels"], "rate": r["likes"] / r["labels"]}
-        for r in rows
-    ]
+    for version, labels, likes in rows:
+        known = counts.setdefault(version, [0, 0, 0])
+        known[0], known[1] = known[0] + labels, known[1] + likes
+    numbers = dict(project.versions.filter(pk__in=counts).values_list("pk", "number"))
+    found = [(numbers[pk], labels, likes) for pk, (labels, likes, _) in counts.items() if labels]
+    return [{"version": n, "labels": labels, "rate": likes / labels} for n, labels, likes in sorted(found)]
 
 
-def session_counts(user, project: Project) -> dict[str, int]:
-    """Groups and images the person decided on without a long break until now."""
-    groups = images = 0
-    newer = timezone.now()
-    decisions = GroupDecision.objects.filter(user=user, group__project=project, outcome=Outcome.SUBMITTED)
-    for created_at, size in decisions.order_by("-created_at").values_list("created_at", "group__size")[:2000]:
-        if newer - created_at > SESSION_GAP:
-            break
-        groups, images, newer = groups + 1, images + size, created_at
-    return {"groups": groups, "images": images}
+def today(user, project: Project) -> dict[str, int]:
+    """Groups and images the person submitted today (UTC)."""
+    day = timezone.now().date()
+    row = Tally.objects.filter(user=user, project=project, day=day).values("groups", "images").first()
+    return row or {"groups": 0, "images": 0}
 
 
-def reward_of(labels: list[Label]) -> float | None:
-    """The share of likes among people's labels; an oracle's score only where no person decided; None without labels."""
-    people = [label.liked for label in labels if label.annotator_id is not None]
-    if people:
-        return sum(people) / len(people)
-    scores = [label.score if label.score is not None else float(label.liked) for label in labels]
-    return sum(scores) / len(scores) if scores else None
+def held_groups(user, project: Project) -> list[int]:
+    """Numbers of the groups that are leased to the person now."""
+    leases = Lease.objects.filter(user=user, group__project=project, expires_at__gt=timezone.now())
+    return list(leases.order_by("pk").values_list("group_id", flat=True))
+
+
+def preferences(user) -> Preferences:
+    """How the person likes to work; the defaults when they never chose."""
+    return Preferences.objects.filter(user=user).first() or Preferences(user=user)
+
+
+def recent_days(user, project: Project, *, days: int = 14) -> list[Tally]:
+    """The person's tallies, newest first, days without work left out."""
+    since = timezone.now().date() - timedelta(days=days - 1)
+    return list(Tally.objects.filter(user=user, project=project, day__gte=since, groups__gt=0).order_by("-day"))
+
+
+def pace(user, project: Project, *, groups: int = 50) -> float | None:
+    """The median seconds an image of the person's last submitted groups; None before the first."""
+    rows = (
+        GroupDecision.objects.filter(user=user, group__project=project, outcome=Outcome.SUBMITTED, seconds__gt=0)
+        .order_by("-created_at")
+        .values_list("seconds", "group__size")[:groups]
+    )
+    each = [seconds / size for seconds, size in rows]
+    return statistics.median(each) if each else None
+
+
+def agreement(user, project: Project, *, images: int = 500) -> dict | None:
+    """How often the person's last labels equal the majority of other people's on the same image:
+    `{"images": compared, "share": 0..1}`, ties left out; None when nobody else rated any of them."""
+    mine = dict(
+        Label.objects.filter(annotator=user, generation__group__project=project)
+        .order_by("-pk")
+        .values_list("generation_id", "liked")[:images]
+    )
+    others = (
+        Label.objects.filter(generation__in=list(mine), annotator__isnull=False)
+        .exclude(annotator=user)
+        .values_list("generation_id")
+        .annotate(likes=Count("id", filter=Q(liked=True)), dislikes=Count("id", filter=Q(liked=False)))
+        .order_by()
+    )
+    same = [mine[generation] == (likes > dislikes) for generation, likes, dislikes in others if likes != dislikes]
+    return {"images": len(same), "share": sum(same) / len(same)} if same else None
+
+
+def flagged_groups(project: Project):
+    """Groups with flags that nobody has looked at, oldest first, with those flags as `open_flags`."""
+    waiting = Flag.objects.filter(resolved_at=None).select_related("user", "generation").order_by("pk")
+    return (
+        Group.objects.filter(project=project, flags__in=Flag.objects.filter(resolved_at=None))
+        .distinct()
+        .order_by("pk")
+        .select_related("prompt", "version", "project")
+        .prefetch_related("generations", Prefetch("flags", queryset=waiting, to_attr="open_flags"))
+    )
+
+
+def examples(project: Project) -> list[Example]:
+    """The images that the guidelines show, good ones first."""
+    rows = Example.objects.filter(generation__group__project=project).exclude(
+        generation__group__state=GroupState.FLAGGED
+    )
+    return list(rows.select_related("generation__group__prompt"))
+
+
+def example_candidates(project: Project, *, images: int = 24) -> list[Generation]:
+    """Images that people rated last and that are no example yet."""
+    rated = Label.objects.filter(
+        generation__group__project=project, annotator__isnull=False, generation__example=None
+    ).exclude(generation__group__state=GroupState.FLAGGED)
+    newest = rated.order_by("-pk").values_list("generation_id", flat=True)[: 4 * images]
+    numbers = list(dict.fromkeys(newest))[:images]
+    return list(Generation.objects.filter(pk__in=numbers).select_related("group__prompt").order_by("-pk"))
 
 
 def labelled_groups(project: Project, *, versions: int = 3):
-    """Groups with labels of the newest `versions` versions that have any, oldest first: the replay a round learns from."""
-    labelled = Group.objects.filter(project=project, generations__labels__isnull=False)
-    newest = labelled.values_list("version__number", flat=True).distinct().order_by("-version__number")[:versions]
-    return (
-        labelled.filter(version__number__in=list(newest))
-        .distinct()
-        .order_by("id")
-        .select_related("prompt", "version")
-        .prefetch_related("generations__labels")
-    )
+    """Groups with labels of the newest `versions` versions that have any, oldest first: the replay a round learns from.
+    Flagged ones are left out."""
+    labelled = Group.objects.filter(project=project, consensus__isnull=False).exclude(state=GroupState.FLAGGED)
+    newest = [
+        version.pk for version in project.versions.order_by("-number") if labelled.filter(version=version).exists()
+    ]
+    return labelled.filter(version__in=newest[:versions]).order_by("id").select_related("prompt", "consensus")
 
 
 def rewards(group: Group) -> list[float | None]:
-    """The group's rewards by position; its generations and labels should be prefetched."""
-    return [reward_of(list(g.labels.all())) for g in group.generations.all()]
-
-
-def has_signal(values: list[float | None]) -> bool:
-    """Whether a group's rewards differ: only then can it teach."""
-    known = {v for v in values if v is not None}
-    return len(known) > 1
+    """The group's rewards by position, as its consensus has them."""
+    return group.consensus.rewards
 
 
 def groups_with_signal_since(project: Project, since) -> int:
-    """Groups labelled after `since` (all when None) that carry signal: some image liked and some disliked."""
-    labels = Label.objects.filter(generation__group__project=project)
+    """Groups labelled after `since` (all when None) whose rewards differ (`quality.consensus.has_signal`); flagged ones
+    are left out."""
+    found = Consensus.objects.filter(project=project, signal=True)
     if since is not None:
-        labels = labels.filter(created_at__gt=since)
-    per_group = labels.values("generation__group").annotate(
-        likes=Count("id", filter=Q(liked=True)), dislikes=Count("id", filter=Q(liked=False))
-    )
-    return per_group.filter(likes__gt=0, dislikes__gt=0).count()
+        found = found.filter(labelled_at__gt=since)
+    # Two counts over indexes: an exclusion would read every group's state.
+    return found.count() - found.filter(group__project=project, group__state=GroupState.FLAGGED).count()

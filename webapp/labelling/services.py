@@ -6,19 +6,24 @@ Every function is one transaction. A label that a caller was told about is commi
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count, F, OuterRef, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from webapp import events, paths, states
 from webapp.campaigns.models import LabelSource, Project, Prompt, Split
 from webapp.dispatch import enqueue
+from webapp.labelling import keys
 from webapp.labelling.models import (
+    Example,
+    Flag,
+    FlagKind,
     Generation,
     Group,
     GroupDecision,
@@ -27,11 +32,18 @@ from webapp.labelling.models import (
     LabelEvent,
     Lease,
     Outcome,
+    Preferences,
+    SkipReason,
+    Tally,
+    UndoneDecision,
 )
+from webapp.quality import services as quality
+from webapp.quality.models import Consensus
 
 LEASE = timedelta(minutes=10)
 GENERATION_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)  # generating does not beat
 MOST_ATTEMPTS = 3
+FAILURES_COUNT = timedelta(minutes=10)  # groups that failed within this time are not replaced by new ones
 MOST_LEASES = 4  # a person's page holds one group and prefetches two
 RACES = 5  # tries before a person who lost every race is told that nothing waits
 SEED_SPACE = 500_000_000  # below the seeds of evaluation
@@ -59,7 +71,7 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     Prompts that were shown least come first, at random among equals.
     """
     project = Project.objects.select_for_update(of=("self",)).select_related("active_version").get(pk=project_id)
-    if project.active_version is None:
+    if project.active_version is None or project.archived_at is not None:
         return []
     # What was leased or being generated when a version was published is dropped here, once nobody looks at it.
     supersede_groups(project, project.active_version)
@@ -73,16 +85,13 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
         .exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
         .count()
     )
-    waiting = coming + untouched
-    missing = project.ready_target - waiting
+    # A full disk fails every group: then so many are tried again and again, but no more.
+    failed = project.groups.filter(state=GroupState.FAILED, heartbeat_at__gt=now - FAILURES_COUNT).count()
+    missing = project.ready_target - coming - untouched - failed
     if missing <= 0:
         return []
     rng = rng or random.Random()
-    prompts = list(
-        Prompt.objects.filter(project=project, split=Split.TRAIN)
-        .annotate(shown=Count("groups"))
-        .values_list("id", "shown")
-    )
+    prompts = list(Prompt.objects.filter(project=project, split=Split.TRAIN).values_list("id", "shown"))
     rng.shuffle(prompts)
     prompts.sort(key=lambda row: row[1])
     if not prompts:
@@ -99,6 +108,7 @@ def create_group(project: Project, prompt_id: int, rng: random.Random) -> Group:
         first_seed=rng.randrange(SEED_SPACE),
         size=project.group_size,
     )
+    Prompt.objects.filter(pk=prompt_id).update(shown=F("shown") + 1)
     enqueue("generate_group", group.pk)
     return group
 
@@ -162,6 +172,35 @@ def fail_group(group_id: int, token: int, error: str) -> None:
     events.publish(group.project_id, "queue")
 
 
+@transaction.atomic
+def report_damaged(generation: Generation, error: str) -> None:
+    """An image cannot be shown: an undecided group leaves the queue and its error is on the dashboard. Its seeds are kept,
+    so that it can be generated again."""
+    group = Group.objects.select_for_update().get(pk=generation.group_id)
+    group.error = f"image {generation.position + 1}: {error}"[:4000]
+    if group.state == GroupState.READY and group.decisions == 0:
+        states.move(states.GROUP_MOVES, group, GroupState.FAILED)
+        group.heartbeat_at = timezone.now()
+        group.leases.all().delete()
+    group.save()
+    events.publish(group.project_id, "queue")
+
+
+@transaction.atomic
+def retry_group(project: Project, group_id: int) -> Group:
+    """Generate a failed group again, from the same noise. Raises LabellingError when it has not failed."""
+    group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
+    if group is None or group.state != GroupState.FAILED:
+        raise LabellingError(_("group: %(id)s has not failed; there is nothing to try again") % {"id": group_id})
+    states.move(states.GROUP_MOVES, group, GroupState.QUEUED)
+    group.attempt, group.error = 0, ""
+    group.save()
+    group.generations.all().delete()
+    enqueue("generate_group", group.pk)
+    events.publish(project.pk, "queue")
+    return group
+
+
 def _owned(group_id: int, token: int) -> Group | None:
     group = Group.objects.select_for_update().select_related("project").get(pk=group_id)
     return group if group.token == token and group.state == GroupState.GENERATING else None
@@ -170,33 +209,44 @@ def _owned(group_id: int, token: int) -> Group | None:
 # ---------------------------------------------------------------- assignment
 
 
-def lease_groups(user, project: Project, count: int = 1) -> list[Group]:
+def lease_groups(user, project: Project, count: int = 1, *, rng: random.Random | None = None) -> list[Group]:
     """Up to `count` groups for a person to rate: those already leased to them first, then new leases.
 
     A group is never given to someone who decided on it, nor to more people than the overlap asks for. The database
     decides races: candidate rows are locked on PostgreSQL (others skip over them), and SQLite has one writer at a time.
     """
+    if project.archived_at is not None:
+        return []
     count = min(count, MOST_LEASES)
-    for _ in range(RACES):
+    for _attempt in range(RACES):
         with transaction.atomic():
             now = timezone.now()
             Lease.objects.filter(user=user, group__project=project, expires_at__gt=now).update(expires_at=now + LEASE)
             mine = list(
+                # A gold group is done already, and is shown all the same.
                 Group.objects.filter(
-                    project=project, state=GroupState.READY, leases__user=user, leases__expires_at__gt=now
+                    Q(state=GroupState.READY) | Q(state=GroupState.DONE, gold__isnull=False),
+                    project=project,
+                    leases__user=user,
+                    leases__expires_at__gt=now,
                 )
                 .exclude(group_decisions__user=user)
+                .select_related("prompt", "version", "project")
+                .prefetch_related("generations")
                 .order_by("leases__id")[:count]
             )
             if len(mine) < count:
-                mine += _take(user, project, count - len(mine), now)
+                mine += _take(user, project, count - len(mine), now, rng or random.Random())
         if mine:
             break
     return mine
 
 
-def _take(user, project: Project, count: int, now) -> list[Group]:
-    """New leases on groups that need one more person: decisions + live leases of others < overlap."""
+def _take(user, project: Project, count: int, now, rng: random.Random) -> list[Group]:
+    """New leases on groups that need one more person: decisions + live leases of others < what the group needs.
+
+    At the project's gold rate a group whose answer is known stands in for one of them, which stays in the queue.
+    """
     live = (
         Lease.objects.filter(group=OuterRef("pk"), expires_at__gt=now)
         .order_by()
@@ -206,18 +256,26 @@ def _take(user, project: Project, count: int, now) -> list[Group]:
     )
     candidates = (
         Group.objects.filter(project=project, state=GroupState.READY)
-        .exclude(pk__in=Lease.objects.filter(user=user, expires_at__gt=now).values("group"))
-        .exclude(pk__in=GroupDecision.objects.filter(user=user).values("group"))
+        .filter(~Exists(Lease.objects.filter(group=OuterRef("pk"), user=user, expires_at__gt=now)))
+        .filter(~Exists(GroupDecision.objects.filter(group=OuterRef("pk"), user=user)))
         .annotate(taken=F("decisions") + Coalesce(Subquery(live), 0))
-        .filter(taken__lt=project.overlap)
+        .select_related("prompt", "version", "project")
+        .prefetch_related("generations")
         .order_by("id")
     )
+    if project.tie_break:
+        tie = Exists(Consensus.objects.filter(group=OuterRef("pk"), tie=True))
+        candidates = candidates.filter(Q(taken__lt=project.overlap) | Q(tie, taken__lt=project.overlap + 1))
+    else:
+        candidates = candidates.filter(taken__lt=project.overlap)
     locked = candidates
     if connection.features.has_select_for_update_skip_locked:
         # Just the rows that will be taken: a row locked in vain would be skipped by somebody who could have had it.
         locked = candidates.select_for_update(skip_locked=True, of=("self",))
     groups = [g for g in locked[:count] if _needs_one_more(g, user, project, now)]
-    for group in groups:
+    for i, group in enumerate(groups):
+        if project.gold_rate and rng.random() < project.gold_rate:
+            group = groups[i] = quality.pick_gold(user, project, rng=rng) or group
         Lease.objects.update_or_create(group=group, user=user, defaults={"expires_at": now + LEASE})
     return groups
 
@@ -226,7 +284,8 @@ def _needs_one_more(group: Group, user, project: Project, now) -> bool:
     """Asked again with the row locked: the query may have read it just before another person's lease was committed."""
     others = group.leases.filter(expires_at__gt=now).exclude(user=user).count()
     submitted = group.group_decisions.filter(outcome=Outcome.SUBMITTED).count()
-    return others + submitted < project.overlap
+    tie = project.tie_break and Consensus.objects.filter(group=group, tie=True).exists()
+    return others + submitted < quality.wanted(project, tie)
 
 
 def expire_leases() -> int:
@@ -235,6 +294,8 @@ def expire_leases() -> int:
 
 
 # ---------------------------------------------------------------- decisions
+
+RATEABLE = (GroupState.READY, GroupState.DONE, GroupState.SUPERSEDED, GroupState.FLAGGED)  # work that was done counts
 
 
 def submit_group(
@@ -245,96 +306,231 @@ def submit_group(
     The same key with the same answer returns the first decision; with another answer it raises Conflict. Raises
     LabellingError when an image is undecided. A lease is not needed: work that was done counts.
     """
-    if not idempotency_key or len(idempotency_key) > 64:
-        raise LabellingError("idempotency_key: send 1 to 64 characters, the same ones when you try again")
-    plain = {str(k): v for k, v in sorted(answer.items())}
+
+    def keep(group: Group) -> None:
+        generations = {g.position: g for g in group.generations.all()}
+        if wrong := sorted(set(generations) ^ set(answer)):
+            raise LabellingError(
+                _("labels: image %(n)s is undecided or unknown; decide on every image") % {"n": wrong[0] + 1}
+            )
+        _set_labels(group, user, {generations[position]: liked for position, liked in answer.items()})
+        group.decisions += 1  # the row is locked
+        tie = quality.settle(group).tie
+        quality.record_gold(decision)
+        if group.state == GroupState.READY and group.decisions >= quality.wanted(project, tie):
+            states.move(states.GROUP_MOVES, group, GroupState.DONE)
+        group.save(update_fields=["decisions", "state"])
+
+    decision = GroupDecision(
+        outcome=Outcome.SUBMITTED,
+        seconds=max(0.0, min(seconds, 86_400.0)),
+        answer={str(k): v for k, v in sorted(answer.items())},
+    )
+    return _decide(user, project, group_id, idempotency_key, decision, keep)
+
+
+def skip_group(
+    user, project: Project, group_id: int, *, reason: str, note: str = "", idempotency_key: str
+) -> GroupDecision:
+    """Leave a group without labels; it goes to someone else and never comes back to this person. `reason` is empty or
+    one of SkipReason."""
+    if reason and reason not in SkipReason.values:
+        raise LabellingError(_("reason: send one of %(values)s, or nothing") % {"values": ", ".join(SkipReason.values)})
+    text = ": ".join(part for part in (reason, note.strip()[:280]) if part)
+    decision = GroupDecision(outcome=Outcome.SKIPPED, reason=text)
+    return _decide(user, project, group_id, idempotency_key, decision, lambda group: None)
+
+
+def flag_group(
+    user, project: Project, group_id: int, *, kind: str, position: int | None, note: str = "", idempotency_key: str
+) -> GroupDecision:
+    """Report a group (or its image at `position`) as broken or unsafe. It leaves the queue, everybody's, at once, and
+    its labels are not used until a reviewer has looked at it."""
+    if kind not in FlagKind.values:
+        raise LabellingError(_("kind: send one of %(values)s") % {"values": ", ".join(FlagKind.values)})
+
+    def keep(group: Group) -> None:
+        generation = None
+        if position is not None:
+            generation = group.generations.filter(position=position).first()
+            if generation is None:
+                raise LabellingError(_("position: the group has no image %(n)s") % {"n": position + 1})
+        values = {"generation": generation, "kind": kind, "note": note.strip()[:300]}
+        fresh = {"resolved_at": None, "resolved_by": None, "restored": None}
+        Flag.objects.update_or_create(group=group, user=user, defaults={**values, **fresh})
+        if group.state in (GroupState.READY, GroupState.DONE):
+            states.move(states.GROUP_MOVES, group, GroupState.FLAGGED)
+            group.save(update_fields=["state"])
+        group.leases.all().delete()
+
+    decision = GroupDecision(outcome=Outcome.FLAGGED, reason=kind)
+    return _decide(user, project, group_id, idempotency_key, decision, keep)
+
+
+def _decide(
+    user, project: Project, group_id: int, key: str, decision: GroupDecision, keep: Callable[[Group], None]
+) -> GroupDecision:
+    """Keep one decision and what belongs to it (`keep`, with the group locked), once: replays and lost races are told
+    apart here for every outcome."""
+    if not key or len(key) > 64:
+        raise LabellingError(_("idempotency_key: send 1 to 64 characters, the same ones when you try again"))
+    decision.user, decision.group_id, decision.idempotency_key = user, group_id, key
     try:
         with transaction.atomic():
-            if (replay := _replayed(user, group_id, idempotency_key, plain)) is not None:
+            if (replay := _replayed(decision)) is not None:
                 return replay
             group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
-            if group is None or group.state not in (GroupState.READY, GroupState.DONE, GroupState.SUPERSEDED):
-                raise LabellingError(f"group: {group_id} is not there to be rated; ask for the next group")
-            generations = {g.position: g for g in group.generations.all()}
-            if wrong := sorted(set(generations) ^ set(answer)):
-                raise LabellingError(f"labels: image {wrong[0] + 1} is undecided or unknown; decide on every image")
-            decision = GroupDecision.objects.create(
-                group=group,
-                user=user,
-                outcome=Outcome.SUBMITTED,
-                seconds=max(0.0, min(seconds, 86_400.0)),
-                idempotency_key=idempotency_key,
-                answer=plain,
-            )
-            for position, liked in answer.items():
-                _set_label(generations[position], user, liked)
-            group.decisions += 1  # the row is locked
-            if group.state == GroupState.READY and group.decisions >= project.overlap:
-                states.move(states.GROUP_MOVES, group, GroupState.DONE)
-            group.save(update_fields=["decisions", "state"])
+            if group is None or group.state not in RATEABLE:
+                raise LabellingError(
+                    _("group: %(id)s is not there to be rated; ask for the next group") % {"id": group_id}
+                )
+            decision.save(force_insert=True)
+            keep(group)
             Lease.objects.filter(group=group, user=user).delete()
+            _count(decision, project, +1)
             events.publish(project.pk, "labels")
             return decision
     except IntegrityError as error:  # the same request twice at once: the other one won
-        if (replay := _replayed(user, group_id, idempotency_key, plain)) is not None:
+        if (replay := _replayed(decision)) is not None:
             return replay
-        raise Busy("group: it could not be kept because of another request; try again") from error
+        raise Busy(_("group: it could not be kept because of another request; try again")) from error
 
 
-def _replayed(user, group_id: int, key: str, plain: dict) -> GroupDecision | None:
-    done = GroupDecision.objects.filter(user=user, idempotency_key=key).first()
+def _replayed(asked: GroupDecision) -> GroupDecision | None:
+    done = GroupDecision.objects.filter(user=asked.user, idempotency_key=asked.idempotency_key).first()
     if done is not None:
-        if done.group_id == group_id and done.answer == plain:
+        if all(getattr(done, f) == getattr(asked, f) for f in ("group_id", "outcome", "answer")):
             return done
-        raise Conflict("idempotency_key: it was used for another answer; use a new key for a new answer")
-    if GroupDecision.objects.filter(user=user, group_id=group_id).exists():
-        raise Conflict("group: you already decided on it; undo that first to change it")
+        raise Conflict(_("idempotency_key: it was used for another answer; use a new key for a new answer"))
+    if UndoneDecision.objects.filter(user=asked.user, idempotency_key=asked.idempotency_key).exists():
+        raise Conflict(_("idempotency_key: that answer was taken back; use a new key for a new answer"))
+    if GroupDecision.objects.filter(user=asked.user, group_id=asked.group_id).exists():
+        raise Conflict(_("group: you already decided on it; undo that first to change it"))
     return None
 
 
-def _set_label(generation: Generation, user, liked: bool) -> None:
-    Label.objects.update_or_create(generation=generation, annotator=user, oracle="", defaults={"liked": liked})
-    LabelEvent.objects.create(generation=generation, annotator=user, liked=liked)
+def _set_labels(group: Group, user, liked: dict[Generation, bool]) -> None:
+    Label.objects.filter(generation__group=group, annotator=user).delete()
+    Label.objects.bulk_create(Label(generation=g, annotator=user, liked=value) for g, value in liked.items())
+    LabelEvent.objects.bulk_create(LabelEvent(generation=g, annotator=user, liked=value) for g, value in liked.items())
+
+
+def _count(decision: GroupDecision, project: Project, sign: int) -> None:
+    """Add the decision to the person's tally of its day, or take it out (`sign` -1)."""
+    tally, _new = Tally.objects.get_or_create(user=decision.user, project=project, day=decision.created_at.date())
+    submitted = decision.outcome == Outcome.SUBMITTED
+    amounts = {
+        "groups": int(submitted),
+        "images": len(decision.answer),
+        "likes": sum(decision.answer.values()),
+        "skips": int(not submitted),
+        "seconds": decision.seconds if submitted else 0,
+    }
+    Tally.objects.filter(pk=tally.pk).update(**{name: F(name) + sign * n for name, n in amounts.items()})
 
 
 @transaction.atomic
-def skip_group(user, project: Project, group_id: int, *, reason: str, idempotency_key: str) -> GroupDecision:
-    """Leave a group without labels; it goes to someone else and never comes back to this person."""
-    if (replay := _replayed(user, group_id, idempotency_key, {})) is not None:
-        return replay
-    group = Group.objects.filter(pk=group_id, project=project).first()
-    if group is None:
-        raise LabellingError(f"group: {group_id} is not there to be skipped; ask for the next group")
-    decision = GroupDecision.objects.create(
-        group=group, user=user, outcome=Outcome.SKIPPED, reason=reason[:300], idempotency_key=idempotency_key
-    )
-    Lease.objects.filter(group=group, user=user).delete()
-    return decision
+def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
+    """Take back the person's decision of that idempotency key, the latest one without a key, and lease the group to
+    them again: (group, their answer), or None when there is none.
 
-
-@transaction.atomic
-def undo_last(user, project: Project) -> tuple[Group, dict] | None:
-    """Take the person's latest decision back and lease the group to them again: (group, their answer), or None.
-
-    The labels go, their history stays.
+    The labels go, their history stays. A key that is not known yet is kept as taken back: its request may be late.
     """
-    decision = GroupDecision.objects.filter(user=user, group__project=project).order_by("-created_at", "-pk").first()
+    mine = GroupDecision.objects.filter(user=user, group__project=project)
+    if key:
+        mine = mine.filter(idempotency_key=key)
+    found = mine.order_by("-created_at", "-pk").first()
+    group = Group.objects.select_for_update().get(pk=found.group_id) if found else None
+    # Read again under the lock: the same request may have come twice.
+    decision = GroupDecision.objects.filter(pk=found.pk).first() if found else None
+    if key or decision is not None:
+        UndoneDecision.objects.get_or_create(
+            user=user,
+            idempotency_key=(key or decision.idempotency_key)[:64],
+            defaults={"group": group, "outcome": decision.outcome, "answer": decision.answer} if decision else {},
+        )
     if decision is None:
         return None
-    group = Group.objects.select_for_update().get(pk=decision.group_id)
     if decision.outcome == Outcome.SUBMITTED:
-        for label in Label.objects.filter(generation__group=group, annotator=user):
-            LabelEvent.objects.create(generation_id=label.generation_id, annotator=user, liked=None)
-            label.delete()
+        labels = Label.objects.filter(generation__group=group, annotator=user)
+        LabelEvent.objects.bulk_create(
+            LabelEvent(generation_id=label.generation_id, annotator=user, liked=None) for label in labels
+        )
+        labels.delete()
         group.decisions = max(0, group.decisions - 1)
-        if group.state == GroupState.DONE:
+        left = quality.settle(group)
+        quality.forget_gold(group.pk, user.pk)
+        needed = quality.wanted(project, left is not None and left.tie)
+        if group.state == GroupState.DONE and group.decisions < needed:
             states.move(states.GROUP_MOVES, group, GroupState.READY)
         group.save(update_fields=["decisions", "state"])
+    elif decision.outcome == Outcome.FLAGGED:
+        Flag.objects.filter(group=group, user=user, resolved_at=None).delete()
+        _back_from_flags(group)
     answer = decision.answer
+    _count(decision, project, -1)
     decision.delete()
     Lease.objects.update_or_create(group=group, user=user, defaults={"expires_at": timezone.now() + LEASE})
     events.publish(project.pk, "labels")
     return group, answer
+
+
+# ---------------------------------------------------------------- flags
+
+
+@transaction.atomic
+def resolve_flags(user, project: Project, group_id: int, *, restore: bool) -> Group:
+    """A reviewer has looked at a flagged group: back to the queue, or out of it for good with its labels unused."""
+    group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
+    if group is None:
+        raise LabellingError(_("group: %(id)s is not there; reload the list of flags") % {"id": group_id})
+    group.flags.filter(resolved_at=None).update(resolved_at=timezone.now(), resolved_by=user, restored=restore)
+    if restore:
+        _back_from_flags(group)
+    events.publish(project.pk, "labels")
+    return group
+
+
+def _back_from_flags(group: Group) -> None:
+    """Back to where the group was, unless a flag is still open or a reviewer kept it out."""
+    if group.state != GroupState.FLAGGED or group.flags.filter(Q(resolved_at=None) | Q(restored=False)).exists():
+        return
+    tie = Consensus.objects.filter(group=group, tie=True).exists()
+    done = group.decisions >= quality.wanted(group.project, tie)
+    states.move(states.GROUP_MOVES, group, GroupState.DONE if done else GroupState.READY)
+    group.save(update_fields=["state"])
+
+
+# ---------------------------------------------------------------- examples of the guidelines
+
+
+def add_example(project: Project, generation_id: int, *, good: bool, note: str) -> Example:
+    """Show an image beside the guidelines as one to be liked (`good`) or disliked."""
+    generation = Generation.objects.filter(pk=generation_id, group__project=project).first()
+    if generation is None:
+        raise LabellingError(_("image: %(id)s is not in this project") % {"id": generation_id})
+    values = {"good": good, "note": note.strip()[:200]}
+    return Example.objects.update_or_create(generation=generation, defaults=values)[0]
+
+
+def remove_example(project: Project, example_id: int) -> None:
+    """Show the example no longer; one that is gone already is fine."""
+    Example.objects.filter(pk=example_id, generation__group__project=project).delete()
+
+
+# ---------------------------------------------------------------- preferences
+
+
+def save_keys(user, chosen: dict[str, str], *, keys_on: bool) -> Preferences:
+    """Keep which key does what for this person. Raises keys.KeyChoiceError that names the command."""
+    differences = keys.check(chosen)
+    preferences, _new = Preferences.objects.update_or_create(
+        user=user, defaults={"keys": differences, "keys_on": keys_on}
+    )
+    return preferences
+
+
+# ---------------------------------------------------------------- oracles
 
 
 @transaction.atomic
@@ -345,6 +541,7 @@ def record_oracle_labels(group_id: int, oracle: str, verdicts: Sequence[dict]) -
         values = {"liked": verdict["liked"], "score": verdict["score"], "reason": verdict["reason"][:300]}
         Label.objects.update_or_create(generation=generation, annotator=None, oracle=oracle, defaults=values)
         LabelEvent.objects.create(generation=generation, oracle=oracle, liked=verdict["liked"])
+    quality.settle(group)
     if group.project.label_source == LabelSource.ORACLE and group.state == GroupState.READY:
         states.move(states.GROUP_MOVES, group, GroupState.DONE)
         group.save(update_fields=["state"])

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404, render
+from django.conf import settings
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils.translation import check_for_language
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp import paths
-from webapp.accounts.permissions import member
+from webapp.accounts.permissions import may, member
 from webapp.campaigns.models import Project, Role
-from webapp.labelling import queries, services
-from webapp.labelling.models import Generation, Group
+from webapp.labelling import keys, pictures, queries, services
+from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
 
-PREFETCH = 3
+PREFETCH = 3  # the group on screen and the next two
 
 
 def group_json(group: Group) -> dict:
@@ -40,16 +44,36 @@ def group_json(group: Group) -> dict:
 @member(Role.ANNOTATOR)
 def annotate(request: HttpRequest, project: Project) -> HttpResponse:
     """The page; its script asks for groups."""
-    return render(request, "labelling/annotate.html", {"project": project, "page": "annotate"})
+    preferences = queries.preferences(request.user)
+    mine = keys.merged(preferences.keys)
+    page = {"keys": mine if preferences.keys_on else {}, "widths": pictures.WIDTHS}
+    context = {
+        "project": project,
+        "page": "annotate",
+        "manages": may(request.user, project, Role.REVIEWER),
+        "keys_on": preferences.keys_on,
+        "command_keys": [(name, mine[command]) for command, name in keys.COMMANDS.items()],
+        "image_keys": [mine[f"image_{n}"] for n in range(1, keys.MOST_IMAGES + 1)],
+        "page_data": page,
+        "skip_reasons": SkipReason.choices,
+        "flag_kinds": FlagKind.choices,
+        "examples": queries.examples(project),
+    }
+    return render(request, "labelling/annotate.html", context)
 
 
 @require_GET
+@never_cache
 @member(Role.ANNOTATOR)
 def next_groups(request: HttpRequest, project: Project) -> JsonResponse:
-    """The groups leased to this person, topped up for prefetching, and the session's counts."""
+    """The groups leased to this person, topped up for prefetching, the numbers of all they hold, and today's counts."""
     groups = services.lease_groups(request.user, project, PREFETCH)
     return JsonResponse(
-        {"groups": [group_json(g) for g in groups], "session": queries.session_counts(request.user, project)}
+        {
+            "groups": [group_json(g) for g in groups],
+            "held": queries.held_groups(request.user, project),
+            "today": queries.today(request.user, project),
+        }
     )
 
 
@@ -61,33 +85,57 @@ def submit(request: HttpRequest, project: Project, group_id: int) -> JsonRespons
         body = _body(request)
         labels = body.get("labels")
         if not isinstance(labels, dict) or not all(isinstance(v, bool) for v in labels.values()):
-            raise services.LabellingError("labels: send an object of position to true (like) or false (dislike)")
-        if not all(k.isdigit() for k in labels):
-            raise services.LabellingError("labels: positions are whole numbers from 0")
+            raise services.LabellingError(_("labels: send an object of position to true (like) or false (dislike)"))
+        if not all(k.isdecimal() for k in labels):
+            raise services.LabellingError(_("labels: positions are whole numbers from 0"))
         answer = {int(k): v for k, v in labels.items()}
         seconds = body.get("seconds", 0)
         if not isinstance(seconds, int | float):
-            raise services.LabellingError("seconds: send a number")
+            raise services.LabellingError(_("seconds: send a number"))
         services.submit_group(
-            request.user, project, group_id, answer, seconds=float(seconds), idempotency_key=str(body.get("key", ""))
+            request.user, project, group_id, answer, seconds=float(seconds), idempotency_key=_text(body, "key")
         )
     except services.LabellingError as error:
         return _refused(error)
-    return JsonResponse({"saved": group_id, "session": queries.session_counts(request.user, project)})
+    return JsonResponse({"saved": group_id, "today": queries.today(request.user, project)})
 
 
 @require_POST
 @member(Role.ANNOTATOR)
 def skip(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
-    """Body `{reason, key}`."""
+    """Body `{reason, note, key}`; `reason` is empty or one of SkipReason."""
     try:
         body = _body(request)
         services.skip_group(
             request.user,
             project,
             group_id,
-            reason=str(body.get("reason", "")),
-            idempotency_key=str(body.get("key", "")),
+            reason=_text(body, "reason"),
+            note=_text(body, "note"),
+            idempotency_key=_text(body, "key"),
+        )
+    except services.LabellingError as error:
+        return _refused(error)
+    return JsonResponse({"saved": group_id})
+
+
+@require_POST
+@member(Role.ANNOTATOR)
+def flag(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
+    """Body `{kind, position, note, key}`; `position` is null for the whole group."""
+    try:
+        body = _body(request)
+        position = body.get("position")
+        if position is not None and (type(position) is not int or position < 0):
+            raise services.LabellingError(_("position: send a whole number from 0, or null for the whole group"))
+        services.flag_group(
+            request.user,
+            project,
+            group_id,
+            kind=_text(body, "kind"),
+            position=position,
+            note=_text(body, "note"),
+            idempotency_key=_text(body, "key"),
         )
     except services.LabellingError as error:
         return _refused(error)
@@ -97,36 +145,158 @@ def skip(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
 @require_POST
 @member(Role.ANNOTATOR)
 def undo(request: HttpRequest, project: Project) -> JsonResponse:
-    """Takes the latest decision back: the group with the answer that was given, or null."""
-    undone = services.undo_last(request.user, project)
+    """Takes a decision back, the one of `{key}` or the latest: the group with the answer that was given, or null."""
+    try:
+        undone = services.undo(request.user, project, _text(_body(request), "key")[:64])
+    except services.LabellingError as error:
+        return _refused(error)
+    today = queries.today(request.user, project)
     if undone is None:
-        return JsonResponse({"group": None})
+        return JsonResponse({"group": None, "today": today})
     group, answer = undone
-    session = queries.session_counts(request.user, project)
-    return JsonResponse({"group": group_json(group), "labels": answer, "session": session})
+    return JsonResponse({"group": group_json(group), "labels": answer, "today": today})
 
 
 @require_GET
 @member(Role.ANNOTATOR)
 def image(request: HttpRequest, project: Project, generation_id: int) -> HttpResponse:
-    """One image, for members only; its bytes never change."""
+    """One image for members only, no wider than `?w=` asks for; the bytes of an address never change."""
+    return image_response(project, generation_id, request.GET.get("w", ""))
+
+
+def image_response(project: Project, generation_id: int, width: str = "") -> HttpResponse:
+    """The file of an image of this project, no wider than `width` pixels asks for ("": as it is), or 404."""
     generation = get_object_or_404(Generation, pk=generation_id, group__project=project)
     try:
-        file = paths.data(generation.image).open("rb")
-    except OSError as error:
+        data = pictures.read_at(generation, width)
+    except (OSError, ValueError) as error:
+        services.report_damaged(generation, f"{generation.image} cannot be shown: {error}")
         raise Http404 from error
-    response = FileResponse(file, content_type="image/webp")
-    response["Cache-Control"] = "private, max-age=86400, immutable"
+    response = HttpResponse(data, content_type="image/webp")
+    response["Cache-Control"] = "private, max-age=604800, immutable"
     return response
+
+
+@member(Role.ANNOTATOR)
+def me(request: HttpRequest, project: Project) -> HttpResponse:
+    """A person's own page: how they work, which keys they use, which language they read."""
+    preferences = queries.preferences(request.user)
+    chosen, wrong, error = keys.merged(preferences.keys), "", ""
+    on = preferences.keys_on
+    status = 200
+    if request.method == "POST":
+        on = request.POST.get("keys_on") == "on"
+        defaults = "reset" in request.POST
+        chosen = dict(keys.DEFAULTS) if defaults else {c: request.POST.get(c, "")[:20] for c in keys.DEFAULTS}
+        try:
+            services.save_keys(request.user, chosen, keys_on=on)
+        except keys.KeyChoiceError as problem:
+            wrong, error, status = problem.field, str(problem), 400
+        else:
+            messages.success(request, _("Your keys are saved."))
+            return redirect("me", project.slug)
+    rows = [
+        {"command": c, "name": keys.name_of(c), "key": chosen[c], "error": error if c == wrong else ""}
+        for c in keys.DEFAULTS
+    ]
+    context = {
+        "project": project,
+        "page": "me",
+        "manages": may(request.user, project, Role.REVIEWER),
+        "today": queries.today(request.user, project),
+        "days": queries.recent_days(request.user, project),
+        "pace": queries.pace(request.user, project),
+        "agreement": queries.agreement(request.user, project),
+        "rows": rows,
+        "keys_on": on,
+        "key_error": error,
+        "languages": settings.LANGUAGES,
+    }
+    return render(request, "labelling/me.html", context, status=status)
+
+
+@require_POST
+@member(Role.ANNOTATOR)
+def language(request: HttpRequest, project: Project) -> HttpResponse:
+    """Keep the language of this browser."""
+    code = request.POST.get("language", "")
+    if code not in dict(settings.LANGUAGES) or not check_for_language(code):
+        return HttpResponseBadRequest(f"language: send one of {', '.join(dict(settings.LANGUAGES))}")
+    response = redirect("me", project.slug)
+    response.set_cookie(
+        settings.LANGUAGE_COOKIE_NAME,
+        code,
+        max_age=365 * 86_400,
+        samesite="Lax",
+        httponly=True,
+        secure=request.is_secure(),
+    )
+    return response
+
+
+@member(Role.REVIEWER)
+def flags(request: HttpRequest, project: Project) -> HttpResponse:
+    """Flagged groups for reviewers; POST `{group, decision=restore|remove}`."""
+    if request.method == "POST":
+        decision, number = request.POST.get("decision"), request.POST.get("group", "")
+        if decision not in ("restore", "remove") or not number.isdecimal():
+            raise Http404
+        try:
+            services.resolve_flags(request.user, project, int(number), restore=decision == "restore")
+        except services.LabellingError as error:
+            messages.error(request, str(error))
+        return redirect("flags", project.slug)
+    context = {"project": project, "page": "flags", "groups": queries.flagged_groups(project)[:50]}
+    return render(request, "labelling/flags.html", context)
+
+
+@member(Role.ANNOTATOR)
+def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
+    """The guidelines with their examples; reviewers add and remove examples."""
+    reviews = may(request.user, project, Role.REVIEWER)
+    if request.method == "POST":
+        if not reviews:
+            raise Http404
+        try:
+            if number := request.POST.get("remove", ""):
+                services.remove_example(project, int(number) if number.isdecimal() else 0)
+            else:
+                image_number = request.POST.get("image", "")
+                services.add_example(
+                    project,
+                    int(image_number) if image_number.isdecimal() else 0,
+                    good=request.POST.get("good") == "yes",
+                    note=request.POST.get("note", ""),
+                )
+        except services.LabellingError as error:
+            messages.error(request, str(error))
+        return redirect("guidelines", project.slug)
+    context = {
+        "project": project,
+        "page": "guidelines",
+        "examples": queries.examples(project),
+        "reviews": reviews,
+        "manages": reviews,
+        "candidates": queries.example_candidates(project) if reviews else [],
+    }
+    return render(request, "labelling/guidelines.html", context)
+
+
+def _text(body: dict, name: str) -> str:
+    """A string of the body; empty when it is not there."""
+    value = body.get(name, "")
+    if not isinstance(value, str):
+        raise services.LabellingError(_("%(field)s: send a text") % {"field": name})
+    return value
 
 
 def _body(request: HttpRequest) -> dict:
     try:
         body = json.loads(request.body)
     except ValueError as error:
-        raise services.LabellingError("body: send a JSON object") from error
+        raise services.LabellingError(_("body: send a JSON object")) from error
     if not isinstance(body, dict):
-        raise services.LabellingError("body: send a JSON object")
+        raise services.LabellingError(_("body: send a JSON object"))
     return body
 
 

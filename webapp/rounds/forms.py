@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from django import forms
+from django.utils.translation import gettext as _
 
 from trainer.settings import TDMR1Settings
 
@@ -13,15 +14,13 @@ MAIN = ("updates", "student_lr", "surrogate_updates", "prompts_per_update", "gui
 KINDS = {"int": forms.IntegerField, "float": forms.FloatField, "bool": forms.BooleanField}
 
 
-class RoundForm(forms.Form):
-    """One field a setting with the trainer's help, range and default; `key` makes a double click one round."""
-
-    key = forms.CharField(widget=forms.HiddenInput, max_length=64)
+class TrainingForm(forms.Form):
+    """One field a setting, with the trainer's help, range and default."""
 
     def __init__(self, *args, defaults: dict | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         for f in dataclasses.fields(TDMR1Settings):
-            options = {"help_text": f.metadata["help"], "initial": (defaults or {}).get(f.name, f.default)}
+            options = {"help_text": _(f.metadata["help"]), "initial": (defaults or {}).get(f.name, f.default)}
             if f.metadata["choices"]:
                 self.fields[f.name] = forms.ChoiceField(choices=[(c, c) for c in f.metadata["choices"]], **options)
                 continue
@@ -35,6 +34,11 @@ class RoundForm(forms.Form):
         """The chosen values."""
         return {k: v for k, v in self.cleaned_data.items() if k != "key"}
 
+    def differences(self) -> dict:
+        """The chosen values that are not the trainer's defaults."""
+        defaults = TDMR1Settings().to_json()
+        return {k: v for k, v in self.settings().items() if v != defaults[k]}
+
     def main_fields(self) -> list:
         """The fields shown at once."""
         return [self[name] for name in MAIN]
@@ -42,3 +46,9 @@ class RoundForm(forms.Form):
     def other_fields(self) -> list:
         """The fields folded away."""
         return [self[name] for name in self.fields if name not in (*MAIN, "key")]
+
+
+class RoundForm(TrainingForm):
+    """The form that starts a round; `key` makes a double click one round."""
+
+    key = forms.CharField(widget=forms.HiddenInput, max_length=64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext as _
 
 
 class VersionStatus(models.TextChoices):
@@ -32,7 +33,7 @@ class ModelVersion(models.Model):
         constraints = [models.UniqueConstraint(fields=["project", "number"], name="one_version_number")]
 
     def __str__(self) -> str:
-        return f"version {self.number}"
+        return _("version %(n)s") % {"n": self.number}
 
 
 class RoundState(models.TextChoices):
@@ -102,3 +103,80 @@ class RoundMetric(models.Model):
     class Meta:
         ordering = ["step"]
         constraints = [models.UniqueConstraint(fields=["round", "step"], name="one_metric_a_step")]
+
+
+class ComparisonState(models.TextChoices):
+    """Decided: the test ended it. Stopped: a person did, or the votes ran out."""
+
+    OPEN = "open"
+    DECIDED = "decided"
+    STOPPED = "stopped"
+
+
+class Comparison(models.Model):
+    """A blind test of two versions: people see two images of one noise and say which is better."""
+
+    project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="comparisons")
+    number = models.PositiveIntegerField()
+    version_a = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    version_b = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    state = models.CharField(max_length=10, choices=ComparisonState, default=ComparisonState.OPEN)
+    alpha = models.FloatField(default=0.05, help_text="How often two equal versions may be told apart.")
+    margin = models.FloatField(default=0.1, help_text="Shares within one half ± this count as the same.")
+    most_votes = models.PositiveIntegerField(default=400)
+    wins_a = models.PositiveIntegerField(default=0)
+    wins_b = models.PositiveIntegerField(default=0)
+    ties = models.PositiveIntegerField(default=0)
+    verdict = models.CharField(max_length=4, blank=True, help_text="a, b or same; empty when it was stopped.")
+    started_by = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="one_comparison_number"),
+            models.CheckConstraint(condition=~Q(version_a=models.F("version_b")), name="two_versions"),
+        ]
+
+    def __str__(self) -> str:
+        return f"comparison {self.number}"
+
+
+class PairState(models.TextChoices):
+    """See `states.PAIR_MOVES`."""
+
+    QUEUED = "queued"
+    GENERATING = "generating"
+    READY = "ready"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Pair(models.Model):
+    """One image of each version from the same noise, and the one vote that it gets."""
+
+    comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="pairs")
+    prompt = models.ForeignKey("campaigns.Prompt", on_delete=models.PROTECT, related_name="+")
+    seed = models.BigIntegerField()
+    a_is_left = models.BooleanField()
+    state = models.CharField(max_length=10, choices=PairState, default=PairState.QUEUED)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    token = models.PositiveIntegerField(default=0, help_text="Fencing token: grows with every claim.")
+    heartbeat_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=500, blank=True)
+    leased_to = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    leased_until = models.DateTimeField(null=True)
+    voter = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="pair_votes"
+    )
+    choice = models.CharField(max_length=4, blank=True, help_text="a, b or tie.")
+    seconds = models.FloatField(default=0)
+    voted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["comparison", "state", "id"])]

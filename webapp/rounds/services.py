@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
 from datetime import timedelta
@@ -12,10 +13,14 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from trainer.files import write_atomic, write_json
 from trainer.settings import SettingsError, TDMR1Settings
 from webapp import events, paths, states
+from webapp.api import outbox
+from webapp.api.models import Event
+from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
 from webapp.dispatch import enqueue
 from webapp.labelling import queries as labelling
@@ -48,10 +53,12 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
         return done
     chosen = check_settings({**project.round_settings, **values})
     base = project.active_version
+    if project.archived_at is not None:
+        raise RoundError(_("project: it is archived; reopen it first"))
     if base is None:
-        raise RoundError("base version: the project has none; publish a version first")
-    if not any(labelling.has_signal(labelling.rewards(g)) for g in labelling.labelled_groups(project)):
-        raise RoundError("labels: no group has both a liked and a disliked image yet; rate some groups first")
+        raise RoundError(_("base version: the project has none; publish a version first"))
+    if not labelling.labelled_groups(project).filter(consensus__signal=True).exists():
+        raise RoundError(_("labels: no group has both a liked and a disliked image yet; rate some groups first"))
     try:
         with transaction.atomic():
             number = (project.rounds.aggregate(n=Max("number"))["n"] or 0) + 1
@@ -70,7 +77,7 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
         done = TrainingRound.objects.filter(project=project, idempotency_key=idempotency_key).first()
         if done is not None:
             return done
-        raise RoundError("round: one is already queued or running; wait for it or cancel it") from error
+        raise RoundError(_("round: one is already queued or running; wait for it or cancel it")) from error
     return training
 
 
@@ -112,38 +119,43 @@ def claim_round(round_id: int, owner: str) -> TrainingRound | None:
 
 def write_spec(training: TrainingRound) -> Path:
     """Write the round's labelled groups and its RoundSpec as files; returns the spec's path. The groups of a round are
-    fixed when it is first written: a resumed round learns from the same ones."""
+    fixed when it is first written: a resumed round learns from the same ones. Paths are those of today: the data folder may
+    have been restored elsewhere."""
     folder = paths.round_dir(training.pk)
     if training.attempt == 1:
         # Nobody ran it before, so what lies here is of another database.
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     spec_file, groups_file = folder / "spec.json", folder / "groups.jsonl"
-    if spec_file.exists():
-        return spec_file
     project = training.project
+    places = {
+        "model_dir": project.model_dir,
+        "parent_dir": str(paths.model_version(training.base_version.path)),
+        "work_dir": str(folder),
+        "output_dir": str(paths.data(paths.version(f"round-{training.pk}"))),
+        "groups_file": str(groups_file),
+    }
+    if spec_file.exists():
+        write_json(spec_file, {**json.loads(spec_file.read_text()), **places})
+        return spec_file
     lines = []
-    for group in labelling.labelled_groups(project):
+    for group in labelling.labelled_groups(project).iterator(chunk_size=1000):
         line = {
             "group": str(group.pk),
             "prompt": group.prompt.text,
             "metadata": group.prompt.metadata,
             "version": str(group.version_id),
-            "trajectory_file": str(paths.data(group.trajectory_file)),
+            "trajectory_file": os.path.relpath(paths.data(group.trajectory_file), folder),
             "rewards": labelling.rewards(group),
         }
         lines.append(json.dumps(line))
     write_atomic(groups_file, ("\n".join(lines) + "\n").encode())
     TrainingRound.objects.filter(pk=training.pk).update(groups_used=len(lines))
     spec = {
-        "model_dir": project.model_dir,
-        "parent_dir": str(paths.model_version(training.base_version.path)),
-        "work_dir": str(folder),
-        "output_dir": str(paths.data(paths.version(f"round-{training.pk}"))),
+        **places,
         "train_prompts": _lines(project, Split.TRAIN),
         "validation": _lines(project, Split.VALIDATION),
         "validation_oracle": project.oracle or None,
-        "groups_file": str(groups_file),
         "settings": training.settings,
     }
     write_json(spec_file, spec)
@@ -222,32 +234,42 @@ def _close(training: TrainingRound, state: str) -> None:
     states.move(states.ROUND_MOVES, training, state)
     training.finished_at = timezone.now()
     training.save()
+    told = {"round": training.number, "state": state, "scores_after": training.scores_after, "error": training.error}
+    outbox.tell(training.project_id, Event.ROUND, f"round-{training.number}-{state}", told)
     events.publish(training.project_id, "round", round=training.pk)
 
 
 @transaction.atomic
-def publish_version(project: Project, version_id: int) -> ModelVersion:
+def publish_version(project: Project, version_id: int, *, by=None) -> ModelVersion:
     """Make a version the one that generates; unrated groups of the old one are dropped from the queue."""
     project = Project.objects.select_for_update().get(pk=project.pk)
     version = project.versions.get(pk=version_id)
     version.status = VersionStatus.PUBLISHED
     version.save(update_fields=["status"])
+    before = project.active_version.number if project.active_version else None
+    audit(project, by, "version published", version=version.number, before=before)
     project.active_version = version
     project.save(update_fields=["active_version"])
     supersede_groups(project, version)
     enqueue("housekeeping", project.pk)
+    told = {"version": version.number, "before": before}
+    outbox.tell(project.pk, Event.PUBLISHED, f"published-{version.number}-{timezone.now().timestamp()}", told)
     events.publish(project.pk, "version")
     return version
 
 
 @transaction.atomic
-def keep_old_version(project: Project, version_id: int) -> ModelVersion:
+def keep_old_version(project: Project, version_id: int, *, by=None) -> ModelVersion:
     """Decide against a draft; it is kept, but does not generate."""
     version = project.versions.select_for_update().get(pk=version_id)
     if version.status != VersionStatus.DRAFT:
-        raise RoundError(f"version: version {version.number} is {version.status}, not a draft to decide on")
+        raise RoundError(
+            _("version: version %(n)s is %(status)s, not a draft to decide on")
+            % {"n": version.number, "status": _(version.status)}
+        )
     version.status = VersionStatus.KEPT_OUT
     version.save(update_fields=["status"])
+    audit(project, by, "version kept out", version=version.number)
     events.publish(project.pk, "version")
     return version
 
@@ -255,7 +277,7 @@ def keep_old_version(project: Project, version_id: int) -> ModelVersion:
 def start_due_rounds() -> list[TrainingRound]:
     """Start a round in every project whose threshold of newly labelled groups with signal is met."""
     started = []
-    for project in Project.objects.filter(auto_start_after__gt=0, active_version__isnull=False):
+    for project in Project.objects.filter(auto_start_after__gt=0, active_version__isnull=False, archived_at=None):
         if project.rounds.filter(state__in=OPEN).exists():
             continue
         last = project.rounds.first()

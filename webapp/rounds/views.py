@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import messages
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp import paths
@@ -82,12 +83,12 @@ def decide(request: HttpRequest, project: Project, version_id: int) -> HttpRespo
     """Publish a version or keep the old one (`decision=publish|keep`)."""
     get_object_or_404(project.versions, pk=version_id)
     if request.POST.get("decision") == "publish":
-        version = services.publish_version(project, version_id)
-        messages.success(request, f"Version {version.number} is published. New groups come from it.")
+        version = services.publish_version(project, version_id, by=request.user)
+        messages.success(request, _("Version %(n)s is published. New groups come from it.") % {"n": version.number})
     else:
         try:
-            version = services.keep_old_version(project, version_id)
-            messages.info(request, f"Version {version.number} stays out; the published version goes on.")
+            version = services.keep_old_version(project, version_id, by=request.user)
+            messages.info(request, _("Version %(n)s stays out; the published version goes on.") % {"n": version.number})
         except services.RoundError as error:
             messages.error(request, str(error))
     return redirect("dashboard", project.slug)

@@ -13,27 +13,34 @@ from webapp.campaigns.services import CampaignError, create_project, ensure_user
 from webapp.labelling.services import top_up
 
 GUIDELINES = "Like an image when it shows just what the prompt says, with clean shapes. Dislike it otherwise."
+ACCOUNTS = (
+    ("admin", Role.ADMIN, "LIKESTEP_ADMIN_PASSWORD"),
+    ("annotator", Role.ANNOTATOR, "LIKESTEP_ANNOTATOR_PASSWORD"),
+)
 
 
 class Command(BaseCommand):
-    help = "Create the demo project with an admin and an annotator; passwords come from the environment."
+    help = "Create the demo project with an admin and, where it has a password in the environment, an annotator."
 
     def add_arguments(self, parser):
         parser.add_argument("--prompts", type=Path, default=settings.LIKESTEP_MODEL_DIR / "prompts.json")
         parser.add_argument("--slug", default="demo")
         parser.add_argument("--group-size", type=int, default=8)
         parser.add_argument(
-            "--round-settings", default="{}", help="JSON of round settings that differ from the defaults"
+            "--round-settings",
+            default=os.environ.get("LIKESTEP_ROUND_SETTINGS") or "{}",
+            help="JSON of round settings that differ from the defaults",
         )
 
     def handle(self, *args, prompts, slug, group_size, round_settings, **options):
         people = {}
-        for name, role in (("admin", Role.ADMIN), ("annotator", Role.ANNOTATOR)):
-            variable = f"LIKESTEP_{name.upper()}_PASSWORD"
+        for name, role, variable in ACCOUNTS:
             password = os.environ.get(variable, "")
-            if not get_user_model().objects.filter(username=name).exists() and len(password) < 8:
-                raise CommandError(f"{variable}: set a password of at least 8 characters")
-            if password:
+            if not get_user_model().objects.filter(username=name).exists():
+                if not password and role == Role.ANNOTATOR:
+                    continue
+                if len(password) < 8:
+                    raise CommandError(f"{variable}: set a password of at least 8 characters")
                 ensure_user(name, password)
             people[name] = role
         project = Project.objects.filter(slug=slug).first()

@@ -1,0 +1,42 @@
+# syntax=docker/dockerfile:1
+# One image for the web server, the workers and beat; docker-compose.yml says which of them a container is.
+#   docker build -t likestep .                            on the CPU
+#   docker build -t likestep:cuda --build-arg DEVICE=cuda .   with CUDA (its libraries come in wheels; the host needs a driver)
+
+FROM python:3.11.14-slim-trixie AS build
+ARG DEVICE=cpu
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /venv
+ENV PATH=/venv/bin:$PATH
+WORKDIR /build
+COPY requirements.txt requirements-server.txt ./
+# PyPI's torch brings CUDA along; the CPU build is a tenth of its size and has an index of its own.
+RUN case "$DEVICE" in \
+      cpu) pip install --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.txt)" ;; \
+      cuda) ;; \
+      *) echo "DEVICE: $DEVICE is not cpu or cuda" >&2; exit 1 ;; \
+    esac && pip install -r requirements-server.txt
+
+FROM python:3.11.14-slim-trixie
+# pg_dump and pg_restore 17, for `manage.py backup` and `restore`.
+RUN apt-get update && apt-get install -y --no-install-recommends postgresql-client-17 && rm -rf /var/lib/apt/lists/*
+# A new named volume takes over the owner of the folder that it is mounted on.
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data likestep && install -d -o likestep -g likestep /data
+COPY --from=build /venv /venv
+WORKDIR /app
+COPY manage.py ./
+COPY models models
+COPY trainer trainer
+COPY workers workers
+COPY templates templates
+COPY locale locale
+COPY static static
+COPY webapp webapp
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    LIKESTEP_DATA=/data STATIC_ROOT=/app/staticfiles HF_HOME=/data/huggingface OMP_WAIT_POLICY=PASSIVE
+# The key lives for this line only: settings refuse to load without one.
+RUN SECRET_KEY=only-to-collect-the-static-files-of-the-image python manage.py collectstatic --noinput
+USER likestep
+VOLUME /data
+EXPOSE 8000
+CMD ["python", "-m", "uvicorn", "webapp.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]

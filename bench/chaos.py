@@ -1,0 +1,282 @@
+"""Kill parts of the running product over and over under a labelling load, then check that nothing was lost or doubled.
+
+    python -m bench.chaos --kills 200 --seed 0
+
+Every service of docker-compose.yml runs as a process of this machine, on a PostgreSQL and a Redis of its own. Labellers
+keep what was answered with 2xx; an admin starts rounds and publishes what they make. A random part gets SIGKILL and is
+started again after a moment, as Docker would. Prints the seed, what was done and every violation; exits with 1 when there
+is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import requests
+
+from tests.compose import Machine, parse
+from tests.servers import start_postgres, wait_for
+from trainer.settings import TDMR1Settings
+
+TARGETS = ("web", "generate", "train", "oracle", "beat", "redis", "postgres")
+STALE_SECONDS = 4
+LABELLERS = 3
+ROUND = {"updates": 2, "validate_every": 2, "validation_images": 2, "student_batch": 2, "prompts_per_update": 2}
+ROUND |= {"rank": 4, "alpha": 8, "surrogate_updates": 1}
+SETTLE = 300  # seconds for what was going on at the end to come to rest
+
+
+class Product:
+    """The compose file's services, with a PostgreSQL that can be killed too."""
+
+    def __init__(self, folder: Path):
+        import pgserver
+
+        names = ("SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "LIKESTEP_ADMIN_PASSWORD")
+        self.password = secrets.token_hex(8)
+        values = {name: secrets.token_hex(32) for name in names} | {"LIKESTEP_ROUND_SETTINGS": json.dumps(ROUND)}
+        values |= {"LIKESTEP_ADMIN_PASSWORD": self.password, "LOG_LEVEL": "WARNING"}
+        self.postgres, _ = start_postgres(folder / "postgres")
+        programs = Path(pgserver.__file__).parent / "pginstall" / "bin"
+        for sql in ("CREATE ROLE likestep LOGIN", "CREATE DATABASE likestep OWNER likestep"):
+            self.postgres.psql(f"{sql};")
+        self.machine = Machine(
+            parse("docker-compose.yml", values=values),
+            folder,
+            postgres=(folder / "postgres", programs),
+            extra={"LIKESTEP_STALE_SECONDS": str(STALE_SECONDS)},
+        )
+        self.address = f"http://127.0.0.1:{self.machine.web_port}"
+
+    def start(self) -> None:
+        """Everything up, with the labellers' accounts."""
+        self.machine.start("redis")
+        self.machine.until_healthy("redis", 30)
+        static = [sys.executable, "manage.py", "collectstatic", "--noinput", "--verbosity", "0"]
+        subprocess.run(static, env=self.machine.environment("web"), check=True)
+        assert self.machine.start("setup").wait(120) == 0, self.machine.log("setup")
+        code = (
+            "from webapp.campaigns.models import Membership, Project; from webapp.accounts.models import User\n"
+            f"for n in range({LABELLERS}):\n"
+            f" user = User.objects.create_user(f'labeller{{n}}', password={self.password!r})\n"
+            " Membership.objects.create(user=user, project=Project.objects.get(), role='annotator')"
+        )
+        shell = [sys.executable, "manage.py", "shell", "--no-imports", "-c", code]
+        subprocess.run(shell, env=self.machine.environment("web"), check=True)
+        for name in ("web", "generate", "train", "oracle", "beat"):
+            self.machine.start(name)
+        for name in ("web", "generate", "train", "oracle", "beat"):
+            self.machine.until_healthy(name, 240)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL."""
+        if name == "postgres":
+            pid = int((self.machine.socket / "postmaster.pid").read_text().splitlines()[0])
+            os.kill(pid, signal.SIGKILL)
+            return
+        self.machine.processes[name].kill()
+        self.machine.processes[name].wait()
+
+    def revive(self, name: str) -> None:
+        """Start it again."""
+        if name == "postgres":
+            assert wait_for(self._postgres_starts, 60)
+        else:
+            self.machine.start(name)
+
+    def _postgres_starts(self) -> bool:
+        try:
+            self.postgres.ensure_postgres_running()
+        except Exception:  # the killed one's children are still going
+            return False
+        return self.machine.check("postgres").returncode == 0
+
+    def stop(self) -> None:
+        """Everything down."""
+        self.machine.stop()
+        self.postgres.cleanup()
+
+
+class Person(threading.Thread):
+    """Somebody who goes on whatever fails: the base of labellers and the admin."""
+
+    def __init__(self, product: Product, name: str, stop: threading.Event):
+        super().__init__(name=name, daemon=True)
+        self.product, self.stop, self.http = product, stop, requests.Session()
+        self.refused: Counter = Counter()  # answers that would be a bug: 4xx and 500
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            try:
+                self.once()
+            except (requests.RequestException, KeyError, ValueError, IndexError):
+                time.sleep(0.3)
+
+    def get(self, path: str) -> requests.Response:
+        """GET, logging in when need be."""
+        answer = self.http.get(self.product.address + path, timeout=10)
+        if "/login/" in answer.url and answer.status_code == 200:
+            self.post("/login/", username=self.name, password=self.product.password)
+            answer = self.http.get(self.product.address + path, timeout=10)
+        return answer
+
+    def post(self, path: str, json: dict | None = None, **form) -> requests.Response:
+        """POST with the CSRF token."""
+        headers = {"X-CSRFToken": self.http.cookies["csrftoken"], "Referer": self.product.address}
+        answer = self.http.post(self.product.address + path, data=form or None, json=json, headers=headers, timeout=10)
+        if 400 <= answer.status_code < 500:
+            self.refused[f"{re.sub('[0-9]+', 'N', path)} {answer.status_code} {answer.text[:80]}"] += 1
+        return answer
+
+
+class Labeller(Person):
+    """Rates, and sends an answer with its key again and again until it is acknowledged or refused."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.acknowledged: dict[str, tuple[int, dict]] = {}
+        self.waiting: tuple[str, int, dict] | None = None
+
+    def once(self) -> None:
+        if self.waiting is None:
+            groups = self.get("/p/demo/groups/next/").json()["groups"]
+            if not groups:
+                time.sleep(0.5)
+                return
+            labels = {str(i["position"]): random.random() < 0.5 for i in groups[0]["images"]}
+            self.waiting = secrets.token_hex(8), groups[0]["group"], labels
+        key, group, labels = self.waiting
+        answer = self.post(f"/p/demo/groups/{group}/submit/", json={"labels": labels, "seconds": 1, "key": key})
+        if answer.status_code == 200 and answer.json().get("saved") == group:
+            self.acknowledged[key] = group, labels
+            self.waiting = None
+        elif answer.status_code in (400, 404, 409):
+            self.waiting = None
+        else:
+            time.sleep(0.3)
+
+
+class Admin(Person):
+    """Starts a round whenever none is open, and publishes what comes of it."""
+
+    def once(self) -> None:
+        time.sleep(2)
+        page = self.get("/p/demo/").text
+        for number in re.findall(r'href="/p/demo/rounds/(\d+)/">round \d+', page):
+            text = self.get(f"/p/demo/rounds/{number}/").text
+            if found := re.search(r'action="(/p/demo/versions/\d+/decide/)"', text):
+                self.post(found[1], decision="publish")
+        if "/p/demo/rounds/start/" in page and "<b>0</b><span>groups with signal" not in page:
+            form = {k: v for k, v in TDMR1Settings().to_json().items() if v is not False}
+            self.post("/p/demo/rounds/start/", **{**form, **ROUND, "key": secrets.token_hex(8)})
+
+
+def violations(product: Product, labellers: list[Labeller]) -> tuple[list[str], Counter]:
+    """Wait until all is at rest, then what does not hold, and what was made."""
+    os.environ.update(product.machine.environment("web"), DJANGO_SETTINGS_MODULE="webapp.settings")
+    import django
+
+    django.setup()
+    from trainer.files import sha256_of
+    from webapp import paths
+    from webapp.labelling.models import Group, GroupDecision, Label, Lease
+    from webapp.operations.backup import missing_files
+    from webapp.rounds.models import OPEN, ModelVersion, TrainingRound
+
+    found = []
+    moving = Group.objects.filter(state__in=["queued", "generating"])
+    if not wait_for(lambda: not moving.exists() and not TrainingRound.objects.filter(state__in=OPEN).exists(), SETTLE):
+        found.append(f"stuck: {list(moving.values_list('pk', 'state'))} or a round after {SETTLE} s")
+    for labeller in labellers:
+        for key, (group, labels) in labeller.acknowledged.items():
+            decisions = list(GroupDecision.objects.filter(idempotency_key=key, user__username=labeller.name))
+            kept = Label.objects.filter(generation__group=group, annotator__username=labeller.name)
+            if [d.group_id for d in decisions] != [group]:
+                found.append(f"group {group}: acknowledged answer of {labeller.name} is there {len(decisions)} times")
+            if {str(p): liked for p, liked in kept.values_list("generation__position", "liked")} != labels:
+                found.append(f"group {group}: labels of {labeller.name} differ from what was acknowledged")
+    decided = GroupDecision.objects.values_list("group", "user")
+    found += [
+        f"lease of decided group {lease}"
+        for lease in Lease.objects.values_list("group", "user")
+        if lease in set(decided)
+    ]
+    found += [f"file {name} is missing" for name in missing_files()]
+    done = TrainingRound.objects.filter(state="done")
+    if sorted(done.values_list("result_version", flat=True)) != sorted(
+        ModelVersion.objects.filter(parent__isnull=False).values_list("pk", flat=True)
+    ):
+        found.append("rounds that are done and versions are not one to one")
+    for version in ModelVersion.objects.exclude(sha256=""):
+        if sha256_of(paths.model_version(version.path) / "pytorch_lora_weights.safetensors") != version.sha256:
+            found.append(f"version {version.number}: its file is not the one that was scored")
+    for group in Group.objects.filter(state__in=["ready", "done"]):
+        if group.generations.count() != group.size:
+            found.append(f"group {group.pk}: {group.generations.count()} of {group.size} images")
+    made = Counter({f"rounds {s}": TrainingRound.objects.filter(state=s).count() for s in ("done", "failed")})
+    made["groups"], made["labels"] = Group.objects.count(), Label.objects.count()
+    return found, made
+
+
+def main() -> int:
+    """Run, print, and tell by the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pause", type=float, default=6.0, help="longest time between a start and the next kill")
+    a = parser.parse_args()
+    rng = random.Random(a.seed)
+    with tempfile.TemporaryDirectory(prefix="likestep-chaos-") as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL runs as another user where this is root
+        product = Product(Path(folder))
+        try:
+            product.start()
+            stop, started, killed = threading.Event(), time.monotonic(), Counter()
+            labellers = [Labeller(product, f"labeller{n}", stop) for n in range(LABELLERS)]
+            people = [*labellers, Admin(product, "admin", stop)]
+            for person in people:
+                person.start()
+            for n in range(a.kills):
+                name = rng.choice(TARGETS)
+                killed[name] += 1
+                product.kill(name)
+                time.sleep(rng.uniform(0, 1))
+                product.revive(name)
+                time.sleep(rng.uniform(0, a.pause))
+                if (n + 1) % 10 == 0:
+                    print(f"{n + 1} kills, {sum(len(p.acknowledged) for p in labellers)} answers", flush=True)
+            stop.set()
+            for person in people:
+                person.join(30)
+            seconds = time.monotonic() - started
+            found, made = violations(product, labellers)
+        finally:
+            product.stop()
+    answers = sum(len(p.acknowledged) for p in labellers)
+    print(
+        f"seed {a.seed}: {a.kills} kills in {seconds:.0f} s ({', '.join(f'{k} {v}' for k, v in sorted(killed.items()))})"
+    )
+    print(f"{answers} answers acknowledged; {', '.join(f'{v} {k}' for k, v in sorted(made.items()))}")
+    for text, times in sum((p.refused for p in people), Counter()).most_common(10):
+        print(f"refused {times} times: {text}")
+    for violation in found:
+        print(f"VIOLATION: {violation}")
+    print(f"{len(found)} violations")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

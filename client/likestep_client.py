@@ -1,0 +1,337 @@
+"""A client of Likestep's REST API in one file, standard library only: copy it, or import it from here.
+
+    from likestep_client import Likestep
+
+    with_token = Likestep("https://likestep.example.org", "my-project", token="ls_…")
+    for task in with_token.tasks(limit=2):
+        labels = {image.position: good(with_token.image(image)) for image in task.images}
+        with_token.decide(task, labels, key=f"run-7-{task.id}")
+    with_token.export_to("labels.parquet", format="labels", container="parquet")
+
+Every method raises `LikestepError` with the server's sentence. Requests that change nothing, and those with a key, are
+tried again when the line or the server fails, or when the rate limit asks to wait.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+TRIES = 4
+PAGE = 500
+RETRIED = (429, 502, 503, 504)
+
+
+class LikestepError(Exception):
+    """The server's refusal; `status` is HTTP's, 0 when there was no answer."""
+
+    def __init__(self, status: int, detail: str):
+        super().__init__(detail)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of a group; `Likestep.image` gets its bytes."""
+
+    id: int
+    position: int
+    seed: int
+    url: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A group that is leased to the token's owner."""
+
+    id: int
+    prompt: str
+    images: list[Image]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group and, when it has labels, what they come to by position (0..1, None: undecided)."""
+
+    id: int
+    prompt: str
+    version: int
+    state: str
+    created_at: str
+    rewards: list[float | None] | None
+    images: list[Image]
+
+
+@dataclass(frozen=True)
+class Label:
+    """One like or dislike; of a person, or of an oracle."""
+
+    id: int
+    group: int
+    position: int
+    annotator: str | None
+    oracle: str | None
+    liked: bool
+    score: float | None
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of the project."""
+
+    id: int
+    prompt: str
+    split: str
+    metadata: dict
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the model; only the published one generates."""
+
+    number: int
+    parent: int | None
+    status: str
+    sha256: str
+    scores: dict
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Round:
+    """A training round and how far it is."""
+
+    number: int
+    state: str
+    phase: str
+    step: int
+    total: int
+    base_version: int
+    result_version: int | None
+    scores_before: dict
+    scores_after: dict
+    error: str
+    created_at: str
+    finished_at: str | None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did: groups of a person or an oracle."""
+
+    new: int
+    known: int
+    conflicts: list[str]
+
+
+class Likestep:
+    """One project of one server, as one token may use it."""
+
+    def __init__(self, address: str, project: str, *, token: str, timeout: float = 60):
+        self._root = address.rstrip("/") + "/api/v1"
+        self._project = f"{self._root}/projects/{urllib.parse.quote(project)}"
+        self._token, self._timeout = token, timeout
+
+    # ------------------------------------------------ reading
+
+    def me(self) -> dict[str, Any]:
+        """`{project, user, name, scopes}` of the token."""
+        return self._json("GET", f"{self._root}/me")
+
+    def project(self) -> dict[str, Any]:
+        """Settings and counts of the project."""
+        return self._json("GET", f"{self._project}/")
+
+    def prompts(self, *, split: str | None = None) -> Iterator[Prompt]:
+        """The prompts, page by page."""
+        return self._pages("prompts", Prompt, split=split)
+
+    def groups(
+        self, *, state: str | None = None, version: int | None = None, signal: bool | None = None
+    ) -> Iterator[Group]:
+        """The groups, page by page."""
+        return self._pages("groups", Group, state=state, version=version, signal=signal)
+
+    def group(self, number: int) -> Group:
+        """One group."""
+        return _make(Group, self._json("GET", f"{self._project}/groups/{number}"))
+
+    def labels(self, *, after: int = 0, annotator: str | None = None) -> Iterator[Label]:
+        """The labels with an id above `after`, oldest first."""
+        return self._pages("labels", Label, after=after, annotator=annotator)
+
+    def versions(self) -> Iterator[Version]:
+        """The versions by number."""
+        return self._pages("versions", Version)
+
+    def rounds(self) -> Iterator[Round]:
+        """The rounds by number."""
+        return self._pages("rounds", Round)
+
+    def round(self, number: int) -> Round:
+        """One round."""
+        return _make(Round, self._json("GET", f"{self._project}/rounds/{number}"))
+
+    def image(self, image: Image) -> bytes:
+        """An image's WebP bytes."""
+        with self._open("GET", f"{self._project}/images/{image.id}") as answer:
+            return answer.read()
+
+    # ------------------------------------------------ labelling
+
+    def tasks(self, *, limit: int = 1) -> list[Task]:
+        """Up to `limit` (4 at most) groups to decide on, those that were leased before among them."""
+        answer = self._json("POST", f"{self._project}/tasks?limit={limit}", {})
+        return [_make(Task, item) for item in answer["items"]]
+
+    def decide(
+        self, task: Task | int, labels: Mapping[int, bool], *, seconds: float = 0, key: str | None = None
+    ) -> None:
+        """Like (True) or dislike (False) every image by position. With the same key it may be sent again."""
+        number = task if isinstance(task, int) else task.id
+        body = {
+            "labels": {str(k): bool(v) for k, v in labels.items()},
+            "seconds": seconds,
+            "key": key or uuid.uuid4().hex,
+        }
+        self._json("POST", f"{self._project}/groups/{number}/decision", body, again=True)
+
+    def skip(self, task: Task | int, *, reason: str = "", key: str | None = None) -> None:
+        """Leave a group to somebody else."""
+        number = task if isinstance(task, int) else task.id
+        body = {"reason": reason, "key": key or uuid.uuid4().hex}
+        self._json("POST", f"{self._project}/groups/{number}/skip", body, again=True)
+
+    # ------------------------------------------------ administration
+
+    def add_prompts(self, prompts: list[dict]) -> int:
+        """Add `{prompt, split?, metadata?}`; returns how many are new."""
+        return self._json("POST", f"{self._project}/prompts", {"prompts": prompts}, again=True)["new"]
+
+    def start_round(self, settings: dict | None = None, *, key: str | None = None) -> Round:
+        """Start a round; the same key gives the round it started."""
+        body = {"settings": settings or {}, "key": key or uuid.uuid4().hex}
+        return _make(Round, self._json("POST", f"{self._project}/rounds", body, again=True))
+
+    def cancel_round(self, number: int) -> Round:
+        """Ask a round to stop."""
+        return _make(Round, self._json("POST", f"{self._project}/rounds/{number}/cancel", {}, again=True))
+
+    def publish(self, version: int) -> Version:
+        """Let this version generate; an older one too."""
+        return _make(Version, self._json("POST", f"{self._project}/versions/{version}/publish", {}, again=True))
+
+    def create_webhook(self, url: str, events: list[str], *, every: int = 100) -> dict[str, Any]:
+        """`{id, url, events, every, active, secret}`; the secret is given this once."""
+        return self._json("POST", f"{self._project}/webhooks", {"url": url, "events": events, "every": every})
+
+    # ------------------------------------------------ out and in
+
+    def export_to(self, path: str | Path, *, format: str = "labels", container: str = "jsonl", **filters) -> int:
+        """Stream an export into a file; returns its bytes. The file appears when it is whole.
+
+        `filters`: version, split, since, until (YYYY-MM-DD), annotator, signal.
+        """
+        query = _query(format=format, container=container, **filters)
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        size = 0
+        with self._open("GET", f"{self._project}/export?{query}") as answer, part.open("wb") as file:
+            while piece := answer.read(1 << 16):
+                size += file.write(piece)
+        part.replace(path)
+        return size
+
+    def import_labels(self, path: str | Path) -> Imported:
+        """Give the labels of a `labels` export back; the same file may come any number of times."""
+        path, border = Path(path), uuid.uuid4().hex
+        head = f'--{border}\r\nContent-Disposition: form-data; name="file"; filename="{path.name}"\r\n\r\n'
+        body = head.encode() + path.read_bytes() + f"\r\n--{border}--\r\n".encode()
+        answer = self._json(
+            "POST", f"{self._project}/import", body, f"multipart/form-data; boundary={border}", again=True
+        )
+        return Imported(answer["new"], answer["known"], answer["conflicts"])
+
+    # ------------------------------------------------ the wire
+
+    def _pages(self, name: str, kind: type[T], *, after: int = 0, **filters) -> Iterator[T]:
+        following: int | None = after
+        while following is not None:
+            answer = self._json("GET", f"{self._project}/{name}?{_query(after=following, limit=PAGE, **filters)}")
+            yield from (_make(kind, item) for item in answer["items"])
+            following = answer["next"]
+
+    def _json(self, method: str, url: str, body=None, kind: str = "application/json", *, again: bool = False) -> Any:
+        with self._open(method, url, body, kind, again=again) as answer:
+            data = answer.read()
+        return json.loads(data) if data else None
+
+    def _open(self, method: str, url: str, body=None, kind: str = "application/json", *, again: bool = False):
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json, */*"}
+        if data is not None:
+            headers["Content-Type"] = kind
+        for attempt in range(TRIES):
+            last = attempt == TRIES - 1 or not (again or method == "GET")
+            try:
+                request = urllib.request.Request(url, data, headers, method=method)
+                return urllib.request.urlopen(request, timeout=self._timeout)
+            except urllib.error.HTTPError as error:
+                if last or error.code not in RETRIED:
+                    raise LikestepError(error.code, _detail(error)) from None
+                waited = error.headers.get("Retry-After", "")
+                time.sleep(min(60.0, float(waited)) if waited.replace(".", "", 1).isdigit() else 2**attempt)
+            except (urllib.error.URLError, OSError) as error:
+                if last:
+                    raise LikestepError(0, f"no answer from {url}: {error}") from error
+                time.sleep(2**attempt)
+        raise AssertionError("the last try returns or raises")
+
+
+def check_signature(secret: str, header: str, body: bytes, *, oldest: float = 300) -> bool:
+    """Whether a webhook's `X-Likestep-Signature` is right for its raw body, and not older than `oldest` seconds."""
+    try:
+        parts = dict(part.split("=", 1) for part in header.split(","))
+        moment, given = int(parts["t"]), parts["v1"]
+    except (ValueError, KeyError):
+        return False
+    right = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(right, given) and abs(time.time() - moment) <= oldest
+
+
+def _query(**values) -> str:
+    plain = {k: str(v).lower() if isinstance(v, bool) else v for k, v in values.items() if v is not None}
+    return urllib.parse.urlencode(plain)
+
+
+def _make(kind: type[T], data: dict) -> T:
+    """A dataclass from JSON; keys of a newer server are passed over."""
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    known = {k: v for k, v in data.items() if k in names}
+    if "images" in known:
+        known["images"] = [_make(Image, image) for image in known["images"]]
+    return kind(**known)
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    try:
+        answer = json.loads(error.read())
+    except ValueError:
+        return f"the server answered with {error.code}"
+    detail = answer.get("detail") or "; ".join(answer.get("errors", []))
+    return detail if isinstance(detail, str) else json.dumps(detail)

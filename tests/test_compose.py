@@ -1,0 +1,308 @@
+"""The compose file: what it names is consistent, it refuses to start without secrets, and the loop runs through its
+services as they would be started, on real PostgreSQL and Redis."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+
+import pytest
+import requests
+
+from tests import compose
+from tests.compose import ROOT, Machine, Unset, instructions, parse
+from tests.servers import start_postgres, temporary_folder, wait_for
+from trainer.settings import TDMR1Settings
+
+FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
+SECRETS = ("SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "LIKESTEP_ADMIN_PASSWORD")
+SMALL = json.dumps(
+    {"updates": 2, "validate_every": 2, "validation_images": 4, "student_batch": 2, "prompts_per_update": 2}
+    | {"rank": 4, "alpha": 8}
+)
+# Read by programs of the images, not by this code.
+OTHERS = {
+    "POSTGRES_USER": "postgres",
+    "POSTGRES_DB": "postgres",
+    "POSTGRES_PASSWORD": "postgres",
+    "REDISCLI_AUTH": "redis-cli",
+    "FORWARDED_ALLOW_IPS": "uvicorn",
+    "HF_HOME": "huggingface_hub",
+    "OMP_WAIT_POLICY": "torch",
+    "PYTHONUNBUFFERED": "python",
+    "PYTHONDONTWRITEBYTECODE": "python",
+}
+
+
+@pytest.fixture(scope="module")
+def values():
+    """A filled-in .env."""
+    return {name: secrets.token_hex(32) for name in SECRETS} | {
+        "LIKESTEP_ANNOTATOR_PASSWORD": secrets.token_hex(8),
+        "LIKESTEP_ROUND_SETTINGS": SMALL,
+    }
+
+
+@pytest.fixture(scope="module")
+def parsed(values):
+    return parse("docker-compose.yml", values=values)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_it_does_not_start_without_a_secret(name, values):
+    with pytest.raises(Unset, match=f"{name}: set it in .env"):
+        parse("docker-compose.yml", values={**values, name: ""})
+
+
+def test_no_secret_has_a_default():
+    text = "".join((ROOT / file).read_text() for file in FILES)
+    for name in re.findall(r"\$\{(\w*(?:KEY|PASSWORD|TOKEN)\w*)", text):
+        for default in re.findall(rf"\$\{{{name}:-([^}}]*)", text):
+            assert default == "", name
+    example = (ROOT / ".env.example").read_text()
+    assert re.findall(r"^(\w+)=(.*)$", example, re.M) == [(name, "") for name in SECRETS]
+
+
+def test_every_service_names_only_what_there_is(parsed):
+    services, volumes = parsed["services"], set(parsed["volumes"])
+    assert {"postgres", "redis", "setup", "web", "generate", "train", "oracle", "beat"} == set(services)
+    used = set()
+    for name, service in services.items():
+        for volume in service.get("volumes", []):
+            used.add(volume.split(":")[0])
+        for needed, how in service.get("depends_on", {}).items():
+            assert needed in services
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in services[needed], (name, needed)
+            else:
+                assert services[needed]["restart"] == "no", (name, needed)
+        assert ("healthcheck" in service) == (name != "setup"), name
+        assert re.search(r":[\w.-]*\d|:latest$", service["image"]), name
+        if name not in ("postgres", "redis"):
+            assert service["image"] == "likestep:latest" and service["build"] == "."
+    assert used == volumes
+    workers = [services[n]["command"][-1] for n in ("generate", "train", "oracle")]
+    assert workers == ["generate", "train", "oracle"]
+
+
+def test_the_gpu_file_changes_the_two_workers_only(values, parsed):
+    with_gpu = parse(*FILES, values=values)["services"]
+    changed = {name for name in with_gpu if with_gpu[name] != parsed["services"][name]}
+    assert changed == {"generate", "train"}
+    asked = [
+        with_gpu[n]["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] for n in ("generate", "train")
+    ]
+    assert asked == [["0"], ["1"]]  # not the same one unless somebody says so
+    assert with_gpu["train"]["command"] == parsed["services"]["train"]["command"]
+
+
+def test_every_variable_is_read_and_explained(parsed):
+    code = "".join(
+        file.read_text() for folder in ("webapp", "workers", "trainer") for file in (ROOT / folder).rglob("*.py")
+    )
+    readme = (ROOT / "README.md").read_text()
+    names = {name for service in parsed["services"].values() for name in service.get("environment", {})}
+    for name in names | set(compose.image_environment()):
+        if name not in OTHERS:
+            assert f'"{name}"' in code, f"{name} is set but nothing reads it"
+            assert f"`{name}`" in readme, f"{name} is not in the README's table"
+
+
+def test_the_dockerfile_is_sound(parsed):
+    lines = instructions()
+    stages = [rest for kind, rest in lines if kind == "FROM"]
+    assert len(stages) == 2
+    for stage in stages:
+        assert re.match(r"python:3\.11\.\d+-slim-\w+", stage), "the base is not pinned to a patch release"
+    last = lines[max(i for i, (kind, _) in enumerate(lines) if kind == "FROM") :]
+    users = [rest for kind, rest in last if kind == "USER"]
+    assert users and users[-1] not in ("root", "0")
+    assert ("VOLUME", "/data") in last
+    assert any(kind == "RUN" and f"-o {users[-1]}" in rest and "/data" in rest for kind, rest in last)
+    kinds = {kind for kind, _ in lines}
+    assert "ADD" not in kinds
+    assert "HEALTHCHECK" not in kinds  # what healthy is depends on the service
+    for kind, rest in last:
+        assert not (kind in ("ENV", "ARG") and re.search("KEY|PASSWORD|TOKEN", rest)), "a secret stays in the image"
+        if kind == "COPY" and not rest.startswith("--from"):
+            *sources, _ = rest.split()
+            assert all((ROOT / source).exists() for source in sources), rest
+            ignore = (ROOT / ".dockerignore").read_text().splitlines()
+            assert all(f"!{source}" in ignore for source in sources), rest
+    (command,) = [rest for kind, rest in last if kind == "CMD"]
+    assert re.findall(r'"([^"]+)"', command) == parsed["services"]["web"]["command"]
+
+
+def test_docker_compose_takes_the_files(values, tmp_path):
+    if not shutil.which("docker") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
+        pytest.skip("the docker compose plugin is not installed")
+    file = tmp_path / "env"
+    file.write_text("".join(f"{k}='{v}'\n" for k, v in values.items()))
+    files = [part for name in FILES for part in ("-f", name)]
+    command = ["docker", "compose", "--env-file", file, *files, "config", "--quiet"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.fixture(scope="module")
+def machine(parsed, tmp_path_factory):
+    """Every service up and healthy, in the order that the file asks for."""
+    import pgserver
+    import psycopg2
+
+    folder = temporary_folder("compose-pg")
+    server, uri = start_postgres(folder)
+    programs = next(iter(compose.Path(pgserver.__file__).parent.glob("pginstall/bin")))
+    ours = parsed["services"]["postgres"]["environment"]
+    connection = psycopg2.connect(uri)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {ours['POSTGRES_USER']} LOGIN PASSWORD '{ours['POSTGRES_PASSWORD']}'")
+        cursor.execute(f"CREATE DATABASE {ours['POSTGRES_DB']} OWNER {ours['POSTGRES_USER']}")
+    connection.close()
+    made = Machine(parsed, tmp_path_factory.mktemp("compose"), postgres=(folder, programs))
+    try:
+        assert made.check("postgres").returncode == 0
+        made.start("redis")
+        made.until_healthy("redis", 15)
+        (collect,) = [rest for kind, rest in instructions() if kind == "RUN" and "collectstatic" in rest]
+        subprocess.run(["sh", "-c", collect], cwd=ROOT, env=made.environment("web"), check=True, capture_output=True)
+        assert made.start("setup").wait(180) == 0, made.log("setup")
+        for name in ("web", "generate", "train", "oracle", "beat"):
+            made.start(name)
+        for name in ("web", "generate", "train", "oracle", "beat"):
+            made.until_healthy(name)
+        yield made
+    finally:
+        codes = made.stop()
+        server.cleanup()
+    assert {k: v for k, v in codes.items() if v not in (0, -15)} == {}
+
+
+class Person:
+    """Somebody at a browser, without the browser."""
+
+    def __init__(self, address: str, name: str, password: str):
+        self.address, self.http = address, requests.Session()
+        self.get("/login/")
+        answer = self.post("/login/", username=name, password=password)
+        assert answer.url == f"{address}/", answer.text
+
+    def get(self, path: str) -> requests.Response:
+        answer = self.http.get(self.address + path, timeout=20)
+        assert answer.status_code == 200, (path, answer.status_code, answer.text[:500])
+        return answer
+
+    def post(self, path: str, json: dict | None = None, **form) -> requests.Response:
+        headers = {"X-CSRFToken": self.http.cookies["csrftoken"], "Referer": self.address}
+        answer = self.http.post(self.address + path, data=form or None, json=json, headers=headers, timeout=20)
+        assert answer.status_code == 200, (path, answer.status_code, answer.text[:500])
+        return answer
+
+    def next_group(self, seconds: float = 60) -> dict:
+        """The group that is on this person's screen next."""
+        found: list[dict] = []
+
+        def some():
+            found[:] = self.get("/p/demo/groups/next/").json()["groups"]
+            return bool(found)
+
+        assert wait_for(some, seconds, every=0.5)
+        return found[0]
+
+    def rate(self, group: dict) -> None:
+        """Like every other image."""
+        labels = {str(i["position"]): i["position"] % 2 == 0 for i in group["images"]}
+        body = {"labels": labels, "seconds": 2, "key": secrets.token_hex(8)}
+        assert self.post(f"/p/demo/groups/{group['group']}/submit/", json=body).json()["saved"] == group["group"]
+
+
+def test_from_a_click_to_the_next_version(machine, values):
+    address = f"http://127.0.0.1:{machine.web_port}"
+    page = requests.get(f"{address}/login/", timeout=10).text
+    for file in re.findall(r'(?:href|src)="(/static/[^"]+)"', page):
+        assert re.search(r"\.[0-9a-f]{12}\.", file)
+        assert requests.get(address + file, timeout=10).status_code == 200, file
+
+    annotator = Person(address, "annotator", values["LIKESTEP_ANNOTATOR_PASSWORD"])
+    for _ in range(2):
+        group = annotator.next_group()
+        assert group["version"] == 1
+        assert annotator.get(group["images"][0]["url"]).content[:4] == b"RIFF"
+        annotator.rate(group)
+
+    admin = Person(address, "admin", values["LIKESTEP_ADMIN_PASSWORD"])
+    assert admin.get("/admin/").status_code == 200  # the first admin may do everything
+    form = {k: v for k, v in TDMR1Settings().to_json().items() if v is not False}
+    started = admin.post("/p/demo/rounds/start/", **{**form, **json.loads(SMALL), "key": "one"})
+    assert started.url.endswith("/p/demo/rounds/1/"), started.text
+
+    def ended():
+        return re.search(r'data-state="(done|failed)"', admin.get("/p/demo/rounds/1/").text)
+
+    assert wait_for(lambda: ended() is not None, 90, every=1), machine.log("train")
+    page = admin.get("/p/demo/rounds/1/").text
+    assert ended()[1] == "done", page
+    for which in ("before", "after"):
+        assert admin.get(f"/p/demo/rounds/1/{which}.webp").content[:4] == b"RIFF"
+    admin.post(re.search(r'action="(/p/demo/versions/\d+/decide/)"', page)[1], decision="publish")
+
+    for _ in range(8):  # what was on the screen when it was published comes first
+        group = annotator.next_group()
+        if group["version"] == 2:
+            break
+        annotator.rate(group)
+    assert group["version"] == 2
+
+
+def test_redis_goes_and_comes_back(machine, values):
+    """Labels land without it; workers that were up all the time find it again and do what waits in the database."""
+    address = f"http://127.0.0.1:{machine.web_port}"
+    annotator = Person(address, "annotator", values["LIKESTEP_ANNOTATOR_PASSWORD"])
+    admin = Person(address, "admin", values["LIKESTEP_ADMIN_PASSWORD"])
+    assert wait_for(lambda: len(annotator.get("/p/demo/groups/next/").json()["groups"]) >= 3, 90, every=1)
+    redis = machine.processes["redis"]
+    redis.kill()
+    redis.wait()
+    assert machine.check("redis").returncode != 0
+    assert machine.check("web").returncode == 1
+    rated = 0
+    while groups := annotator.get("/p/demo/groups/next/").json()["groups"]:
+        for group in groups:
+            annotator.rate(group)
+            rated += 1
+    assert rated >= 3
+    assert "Redis does not answer" in admin.get("/p/demo/").text
+
+    machine.start("redis")
+    machine.until_healthy("redis", 15)
+    machine.until_healthy("web", 15)
+
+    assert annotator.next_group(90)["group"] > group["group"]
+    assert "Redis does not answer" not in admin.get("/p/demo/").text
+    for name in ("generate", "train", "oracle", "beat"):
+        machine.until_healthy(name, 60)
+
+
+def test_a_service_that_hangs_or_lost_its_database_is_not_healthy(machine):
+    """After the loop: a check that cannot fail would show nothing."""
+    web = machine.processes["web"]
+    web.send_signal(signal.SIGSTOP)
+    try:
+        assert machine.check("web").returncode == 1
+    finally:
+        web.send_signal(signal.SIGCONT)
+    pulse = machine.folder / "beat" / "likestep-pulse"
+    old = pulse.stat().st_mtime - 100
+    machine.processes["beat"].send_signal(signal.SIGSTOP)
+    try:
+        compose.os.utime(pulse, (old, old))
+        run = machine.check("beat")
+        assert run.returncode == 1
+        assert "sign of life" in run.stdout
+    finally:
+        machine.processes["beat"].send_signal(signal.SIGCONT)

@@ -1,0 +1,202 @@
+"""Webhooks: written with the change, signed, tried again, and never sent into a private network."""
+
+import http.server
+import json
+import threading
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from client.likestep_client import check_signature
+from tests.webapp.quality.test_consensus import submit
+from webapp.api import outbox, outgoing, services
+from webapp.api.models import Delivery
+from webapp.rounds import services as rounds
+
+EVENTS = ["labels.milestone", "round.finished", "version.published"]
+
+
+@pytest.fixture
+def receiver():
+    """A real server: (address, what it was sent, statuses it answers with)."""
+    got, statuses = [], []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((dict(self.headers), body))
+            status = statuses.pop(0) if statuses else 204
+            self.send_response(status)
+            if status == 302:
+                self.send_header("Location", "http://127.0.0.1:1/secret")
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/hook?a=1", got, statuses
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def local(settings):
+    settings.LIKESTEP_WEBHOOK_NETWORKS = ["127.0.0.0/8"]
+
+
+def hook(project, boss, address, **values):
+    return services.create_webhook(project, address, values.pop("events", EVENTS), boss, **values)
+
+
+def later():
+    Delivery.objects.update(next_at=timezone.now() - timedelta(seconds=1))
+
+
+def test_a_finished_round_is_told_once_and_signed(project, boss, ann, ready, receiver, local):
+    address, got, _ = receiver
+    webhook = hook(project, boss, address)
+    (group,) = ready()
+    submit(ann, project, group, [1, 0, 0, 1])
+    rounds.cancel_round(rounds.start_round(project, {}, idempotency_key="k").pk)
+    (waiting,) = outbox.due()
+    assert outbox.deliver(waiting) == "delivered"
+    assert outbox.deliver(waiting) is None
+    ((headers, body),) = got
+    assert check_signature(webhook.secret, headers["X-Likestep-Signature"], body)
+    assert not check_signature(webhook.secret, headers["X-Likestep-Signature"], body + b" ")
+    assert not check_signature("another", headers["X-Likestep-Signature"], body)
+    told = json.loads(body)
+    assert (told["event"], told["project"]) == ("round.finished", "stars")
+    assert (told["data"]["round"], told["data"]["state"]) == (1, "cancelled")
+
+
+def test_milestones_are_told_once_each(project, boss, ann, ready):
+    for group in ready(2):
+        submit(ann, project, group, [1, 0, 0, 1])
+    webhook = hook(project, boss, "https://example.org/", every=2)
+    outbox.announce_milestones()
+    assert Delivery.objects.count() == 0  # what was labelled before is no news
+    for n, group in enumerate(ready(5)):
+        submit(ann, project, group, [1, 0, 0, 1])
+        outbox.announce_milestones()
+        outbox.announce_milestones()
+        assert Delivery.objects.count() == (n + 1) // 2
+    assert [d.payload["data"]["labelled_groups"] for d in webhook.deliveries.order_by("id")] == [4, 6]
+
+
+def test_what_fails_is_tried_again_later_and_then_given_up(project, boss, receiver, local):
+    address, got, statuses = receiver
+    hook(project, boss, address)
+    statuses += [500, 302]
+    rounds.publish_version(project, project.active_version_id, by=boss)
+    (waiting,) = outbox.due()
+    assert outbox.deliver(waiting) == "pending"
+    delivery = Delivery.objects.get()
+    assert (delivery.status, delivery.error, delivery.attempts) == (500, "answered with 500", 1)
+    assert timedelta(seconds=5) < delivery.next_at - timezone.now() < timedelta(seconds=11)
+    assert outbox.due() == []
+    later()
+    assert outbox.deliver(waiting) == "pending"  # a redirect is not followed
+    assert len(got) == 2
+    waits = []
+    for _ in range(outbox.MOST_ATTEMPTS):
+        statuses.append(503)
+        later()
+        outbox.deliver(waiting)
+        waits.append(Delivery.objects.get().next_at - timezone.now())
+    assert Delivery.objects.get().state == "failed"
+    assert max(waits) <= outbox.LONGEST_WAIT
+
+
+def test_a_receiver_that_is_away_is_tried_again(project, boss, local):
+    hook(project, boss, "http://127.0.0.1:1/")
+    rounds.publish_version(project, project.active_version_id)
+    assert outbox.deliver(outbox.due()[0]) == "pending"
+    assert "ConnectionRefusedError" in Delivery.objects.get().error
+
+
+def test_two_workers_send_a_message_once(project, boss, receiver, local):
+    address, got, _ = receiver
+    hook(project, boss, address)
+    rounds.publish_version(project, project.active_version_id)
+    (waiting,) = outbox.due()
+    # Another worker has claimed it and has not come back yet.
+    Delivery.objects.update(next_at=timezone.now() + outbox.CLAIM)
+    assert outbox.deliver(waiting) is None
+    assert got == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.9",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "fd00::1",
+        "fe80::1%eth0",
+        "::ffff:10.0.0.1",
+        "64:ff9b::a00:1",
+        "2002:0a00:0001::1",
+    ],
+)
+def test_private_addresses_are_refused(address):
+    assert not outgoing.is_public(address)
+
+
+def test_public_addresses_are_not():
+    for address in ("93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:93.184.216.34"):
+        assert outgoing.is_public(address)
+
+
+def test_a_name_that_leads_inside_is_never_asked(project, boss, receiver):
+    address, got, _ = receiver
+    hook(project, boss, address.replace("127.0.0.1", "localhost"))
+    rounds.publish_version(project, project.active_version_id)
+    assert outbox.deliver(outbox.due()[0]) == "failed"
+    assert "not a public address" in Delivery.objects.get().error
+    assert got == []
+
+
+def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeypatch):
+    found = [(2, 1, 6, "", (ip, 443)) for ip in ("93.184.216.34", "10.0.0.1")]
+    monkeypatch.setattr(outgoing.socket, "getaddrinfo", lambda *a, **k: found)
+    with pytest.raises(outgoing.Refused, match=r"10\.0\.0\.1"):
+        outgoing.resolve("two-faced.example", 443)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp://example.org/", "starts with https"),
+        ("https://", "starts with https"),
+        ("https://me:secret@example.org/", "leave name and password out"),
+        ("https://example.org:99999/", "url: "),
+        ("https://example.org/a\r\nHost: x", "encoded form"),
+        ("file:///etc/passwd", "starts with https"),
+    ],
+)
+def test_other_addresses_are_refused_when_they_are_typed(project, boss, url, message):
+    with pytest.raises(services.ApiError, match=message):
+        hook(project, boss, url)
+
+
+def test_webhooks_are_for_admins(client, person, project, boss):
+    client.force_login(person("rev", "reviewer"))
+    form = {"action": "webhook", "url": "https://example.org/", "events": EVENTS}
+    assert client.post("/p/stars/api/", form).status_code == 400
+    assert project.webhooks.count() == 0
+    client.force_login(boss)
+    page = client.post("/p/stars/api/", form).content.decode()
+    secret = project.webhooks.get().secret
+    assert secret in page and secret not in client.get("/p/stars/api/").content.decode()

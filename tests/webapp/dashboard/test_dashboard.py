@@ -1,0 +1,152 @@
+"""The dashboard: pace, who is stuck, what keeps work from moving, and lines over time that stay cheap."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.utils import timezone
+
+from tests.webapp.quality.test_consensus import submit
+from webapp.dashboard import queries
+from webapp.labelling import services as labelling
+from webapp.labelling.models import Group, GroupDecision, Label, Lease
+from webapp.labelling.queries import like_rates
+from webapp.quality import services as quality
+from webapp.quality.models import Consensus, DayCount, ProjectQuality
+from webapp.rounds.models import TrainingRound
+
+
+def shift(group, moment):
+    """As if the group had been labelled then."""
+    GroupDecision.objects.filter(group=group).update(created_at=moment)
+    Label.objects.filter(generation__group=group).update(created_at=moment)
+    Consensus.objects.filter(group=group).update(labelled_at=moment)
+
+
+@pytest.fixture
+def rated(project, ready, ann):
+    """rated(likes, moment): a group that ann rated then."""
+
+    def rate(likes, moment=None):
+        (group,) = ready()
+        submit(ann, project, group, likes)
+        if moment is not None:
+            shift(group, moment)
+        return group
+
+    return rate
+
+
+def test_days_are_counted_and_only_new_ones_again(project, rated):
+    noon = datetime(2026, 3, 10, 12, tzinfo=UTC)
+    rated([1, 0, 0, 0], noon)
+    rated([1, 1, 1, 1], noon + timedelta(hours=1))
+    rated([0, 0, 1, 1], noon + timedelta(days=3))
+    assert quality.count_days(project) == 2
+    rows = DayCount.objects.order_by("day").values_list("day__day", "groups", "signal", "labels", "likes", "people")
+    assert list(rows) == [(10, 2, 1, 8, 5, 1), (13, 1, 1, 4, 2, 1)]
+    DayCount.objects.filter(day__day=10).update(labels=99)  # an old day is not counted again
+    rated([1, 1, 0, 0], noon + timedelta(days=3, hours=1))
+    rated([1, 1, 0, 0], noon + timedelta(days=4))
+    quality.count_days(project)
+    assert list(DayCount.objects.order_by("day").values_list("labels", flat=True)) == [99, 8, 4]
+
+
+def test_lines_read_a_row_a_day(project, rated, django_assert_num_queries):
+    first = datetime(2024, 1, 1, tzinfo=UTC).date()
+    DayCount.objects.bulk_create(
+        DayCount(project=project, day=first + timedelta(days=n), groups=10, signal=n % 11, labels=40, likes=20)
+        for n in range(1000)
+    )
+    DayCount.objects.create(project=project, day=first + timedelta(days=1000))  # a day without labels
+    ProjectQuality.objects.create(project=project, alpha=0.6, labels=1, shared=1, people=2)
+    with django_assert_num_queries(2):
+        points = queries.series(project)
+    assert len(points) == 1001
+    assert [p["at"] for p in points] == sorted(p["at"] for p in points)
+    assert points[-2]["like_rate"] is None and points[-3]["like_rate"] == 0.5
+    assert points[-1]["alpha"] == 0.6
+
+
+def test_pace_and_the_next_round(project, rated):
+    project.auto_start_after = 7
+    project.save()
+    now = timezone.now()
+    for hours in (0, 1, 2):
+        rated([1, 0, 0, 0], now - timedelta(hours=hours, minutes=1))
+    rated([1, 1, 1, 1], now - timedelta(hours=30))
+    found = queries.pace(project)
+    assert (found["hour"], found["day"], found["signal_day"]) == (1, 3, 3)
+    assert found["hours_to_round"] == pytest.approx(4 / 1.5, rel=0.05)
+    project.auto_start_after = 0
+    assert queries.pace(project)["hours_to_round"] is None
+
+
+def test_a_person_with_work_on_screen_and_no_answer_is_stuck(project, ready, ann, person, rated):
+    rated([1, 0, 0, 0])
+    bob = person("bob")
+    person("idle")
+    ready(2)
+    labelling.lease_groups(ann, project)
+    labelling.lease_groups(bob, project)
+    assert {p.name: p.stuck for p in queries.people(project)} == {"ann": False, "bob": False}
+    Lease.objects.filter(user=bob).update(expires_at=timezone.now() + labelling.LEASE - timedelta(minutes=6))
+    rows = queries.people(project)
+    assert [(p.name, p.stuck, p.held, p.today) for p in rows] == [("bob", True, 1, 0), ("ann", False, 1, 1)]
+
+
+def test_what_keeps_work_from_moving_is_said(project, ready, ann, rated):
+    assert queries.warnings(project) == []
+    project.overlap = 2
+    project.save()
+    (group,) = ready()
+    submit(ann, project, group, [1, 0, 0, 0])
+    shift(group, timezone.now() - timedelta(days=2))
+    labelling.top_up(project.pk)
+    Group.objects.filter(state="queued").update(created_at=timezone.now() - timedelta(minutes=10))
+    TrainingRound.objects.create(
+        project=project, number=1, base_version=project.active_version, idempotency_key="k", state="queued"
+    )
+    TrainingRound.objects.update(created_at=timezone.now() - timedelta(hours=3))
+    found = " ".join(queries.warnings(project))
+    for part in (
+        "asks for 2 people",
+        "waited 10 minutes to be generated",
+        "Round 1 has waited 3 hours",
+        "1 groups have",
+    ):
+        assert part in found
+    project.prompts.update(split="test")
+    assert "no prompt for training" in " ".join(queries.warnings(project))
+
+
+def test_without_redis_the_page_says_so(client, boss, project, settings):
+    client.force_login(boss)
+    assert "Tasks that wait: generate" in client.get("/p/stars/").content.decode()
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    assert "Redis does not answer" in client.get("/p/stars/").content.decode()
+
+
+def test_the_charts_ask_for_their_points(client, boss, rated, project):
+    rated([1, 0, 0, 0])
+    quality.measure_project(project)
+    client.force_login(boss)
+    page = client.get("/p/stars/").content.decode()
+    assert 'data-url="/p/stars/series/"' in page
+    (point,) = client.get("/p/stars/series/").json()["points"]
+    assert (point["labels"], point["like_rate"], point["signal_rate"]) == (4, 0.25, 1)
+
+
+def test_like_rates_are_the_workers_count_and_what_came_since(project, rated, ann):
+    assert like_rates(project) == []
+    rated([1, 1, 0, 0])
+    assert like_rates(project) == [{"version": 1, "labels": 4, "rate": 0.5}]
+    quality.count_versions(project)
+    group = rated([1, 1, 1, 1])
+    assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
+    quality.count_versions(project)
+    assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
+    labelling.undo(ann, project)
+    disliked = dict.fromkeys(range(4), False)
+    labelling.submit_group(ann, project, group.pk, disliked, seconds=4, idempotency_key="again")
+    quality.count_versions(project)
+    assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.25}]

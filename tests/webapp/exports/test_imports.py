@@ -1,0 +1,123 @@
+"""Labels back in: the same file any number of times, every line or none."""
+
+import json
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+
+from tests.webapp.exports.test_exports import labelled  # noqa: F401 - a fixture
+from webapp.labelling import services as labelling
+from webapp.labelling.models import GroupDecision, Label, LabelEvent
+from webapp.quality.models import Consensus
+
+
+@pytest.fixture
+def send(client, boss):
+    client.force_login(boss)
+
+    def post(data, name="labels.jsonl"):
+        data = data if isinstance(data, bytes) else "\n".join(json.dumps(row) for row in data).encode()
+        answer = client.post("/p/stars/import/", {"file": SimpleUploadedFile(name, data)})
+        return answer.status_code, answer.content.decode()
+
+    return post
+
+
+@pytest.fixture
+def exported(client, boss, labelled):  # noqa: F811
+    client.force_login(boss)
+
+    def get(container="jsonl"):
+        answer = client.get("/p/stars/export/download/", {"format": "labels", "container": container})
+        return b"".join(answer.streaming_content)
+
+    return get
+
+
+def wipe():
+    """The database as before the labels."""
+    LabelEvent.objects.all().delete()
+    Label.objects.all().delete()
+    GroupDecision.objects.all().delete()
+    Consensus.objects.all().delete()
+
+
+def state():
+    """What a round would learn from, and who said what."""
+    labels = Label.objects.order_by("generation", "annotator", "oracle")
+    return (
+        list(Consensus.objects.order_by("pk").values_list("pk", "rewards", "signal")),
+        list(labels.values_list("generation", "annotator", "oracle", "liked", "score", "reason")),
+    )
+
+
+@pytest.mark.parametrize("container", ["jsonl", "parquet"])
+def test_what_went_out_comes_back_once(send, exported, container):
+    data, before = exported(container), state()
+    wipe()
+    status, page = send(data, f"x.{container}")
+    assert status == 200, page
+    assert "7 groups were new, 0 were there already" in page
+    assert state() == before
+    events = LabelEvent.objects.count()
+    assert "0 groups were new, 7 were there already" in send(data, f"x.{container}")[1]
+    assert (state(), LabelEvent.objects.count()) == (before, events)
+
+
+def test_other_values_are_conflicts_and_left(send, exported, ann):
+    rows = [json.loads(line) for line in exported().splitlines()]
+    for row in rows:
+        if row["annotator"] == "ann" and row["position"] == 0:
+            row["liked"] = not row["liked"]
+    before = state()
+    status, page = send(rows)
+    assert status == 200
+    assert page.count("ann decided otherwise since") == 3
+    assert state() == before
+
+
+def test_an_imported_answer_that_was_taken_back_stays_so(send, exported, ann, project):
+    data = exported()
+    wipe()
+    send(data)
+    undone, _answer = labelling.undo(ann, project)
+    before = state()
+    status, page = send(data)
+    assert status == 200
+    assert f"group {undone.pk}: ann took the imported answer back" in page
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotator": "nobody"}, "&#x27;nobody&#x27; is not a member"),
+        ({"liked": 1}, "liked: true or false"),
+        ({"group": 10**9}, "is no group of this project"),
+        ({"position": 9}, "has no image 9"),
+        ({"seed": -1}, "belongs to another database"),
+        ({"oracle": "scenes"}, "give the annotator"),
+        ({"group": None}, "group: it is missing"),
+    ],
+)
+def test_one_wrong_line_imports_nothing(send, exported, change, message):
+    rows = [json.loads(line) for line in exported().splitlines()]
+    wipe()
+    rows[0] |= change
+    status, page = send(rows)
+    assert status == 400
+    assert "line 1: " in page and message in page
+    assert Label.objects.count() == 0
+
+
+def test_half_a_group_is_refused(send, exported):
+    rows = [json.loads(line) for line in exported().splitlines()]
+    wipe()
+    status, page = send(rows[1:])
+    assert status == 400 and "decided on only part of it" in page
+    assert Label.objects.count() == 0
+
+
+def test_what_is_no_labels_file_is_refused(send, project):
+    assert "line 1: not a JSON object" in send(b"\x00\xff")[1]
+    assert "not Parquet" in send(b"PAR1 nonsense", "x.parquet")[1]

@@ -1,0 +1,98 @@
+"""A person's own numbers, their language, and images at the size of the page."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from tests.webapp.conftest import make_ready
+from webapp.campaigns.models import Role
+from webapp.labelling import queries, services
+
+
+def submit(user, project, group, likes, seconds=8.0):
+    answer = {i: i in likes for i in range(group.size)}
+    services.submit_group(user, project, group.pk, answer, seconds=seconds, idempotency_key=f"{user.pk}-{group.pk}")
+
+
+def test_it_shows_today_pace_and_agreement(client, ann, person, project, ready):
+    project.overlap = 3
+    project.save()
+    first, second = ready(2)
+    bob, cat = person("bob"), person("cat")
+    submit(ann, project, first, {0, 1}, seconds=8)
+    submit(ann, project, second, {0}, seconds=4)
+    assert queries.agreement(ann, project) is None
+    submit(bob, project, first, {0})
+    assert queries.agreement(ann, project) == {"images": 4, "share": 0.75}
+    submit(cat, project, first, {1})  # now two images are a tie between the others
+    assert queries.agreement(ann, project) == {"images": 2, "share": 1.0}
+    assert queries.pace(ann, project) == 1.5
+    client.force_login(ann)
+    html = client.get("/p/stars/me/").content.decode()
+    assert "<b>2</b><span>groups today" in html
+    assert "1.5 s" in html and "100 %" in html
+    assert "no quota and no ranking" in html
+
+
+def test_nobody_reads_anothers_numbers(client, ann, person, project, ready):
+    (group,) = ready()
+    submit(ann, project, group, {0})
+    client.force_login(person("rev", Role.REVIEWER))
+    assert "<b>0</b><span>groups today" in client.get("/p/stars/me/").content.decode()
+
+
+def test_the_language_is_kept_in_the_browser(client, ann, project):
+    client.force_login(ann)
+    assert client.post("/p/stars/me/language/", {"language": "de"}).status_code == 302
+    assert '<html lang="de">' in client.get("/p/stars/me/").content.decode()
+    assert client.post("/p/stars/me/language/", {"language": "xx"}).status_code == 400
+
+
+@pytest.mark.parametrize(("asked", "width"), [("256", 256), ("512", 300), ("9", 300), ("x", 300), ("", 300)])
+def test_images_come_at_the_asked_size_and_are_kept_by_the_browser_alone(client, ann, project, asked, width):
+    (group,) = make_ready(project, 1, pixels=300)
+    client.force_login(ann)
+    for _ in range(2):
+        answer = client.get(f"/p/stars/images/{group.generations.first().pk}.webp", {"w": asked})
+        image = Image.open(io.BytesIO(answer.content))
+        assert (image.format, image.size) == ("WEBP", (width, width))
+        assert answer["Cache-Control"] == "private, max-age=604800, immutable"
+
+
+def test_the_list_of_groups_is_never_cached(client, ann, project, ready):
+    client.force_login(ann)
+    cache = client.get("/p/stars/groups/next/")["Cache-Control"]
+    assert "no-store" in cache and "private" in cache
+
+
+def test_examples_are_chosen_by_reviewers_and_seen_beside_the_work(client, ann, person, project, ready):
+    (group,) = ready()
+    submit(ann, project, group, {0})
+    image = group.generations.get(position=0)
+    new = {"image": image.pk, "good": "yes", "note": "<b>clean</b> edges"}
+    client.force_login(ann)
+    assert client.post("/p/stars/guidelines/", new).status_code == 404
+    client.force_login(person("rev", Role.REVIEWER))
+    assert f'name="image" value="{image.pk}"' in client.get("/p/stars/guidelines/").content.decode()
+    assert client.post("/p/stars/guidelines/", new).status_code == 302
+    client.post("/p/stars/guidelines/", {"image": 10**9, "good": "yes"})
+    client.force_login(ann)
+    html = client.get("/p/stars/annotate/").content.decode()
+    assert f"images/{image.pk}.webp?w=256" in html and "&lt;b&gt;clean" in html
+    client.force_login(person("rev2", Role.REVIEWER))
+    client.post("/p/stars/guidelines/", {"remove": image.example.pk})
+    assert queries.examples(project) == []
+
+
+def test_a_small_image_asked_for_by_many_at_once_is_made_once_and_whole(project):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from webapp.labelling import pictures
+
+    (group,) = make_ready(project, 1, pixels=600)
+    generation = group.generations.first()
+    with ThreadPoolExecutor(8) as pool:
+        files = set(pool.map(lambda _: pictures.read_at(generation, "256"), range(24)))
+    assert len(files) == 1
+    assert Image.open(io.BytesIO(files.pop())).size == (256, 256)

@@ -1,0 +1,127 @@
+"""Passwords cannot be guessed fast, HTTPS is strict, and what people write is text everywhere."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from django.test import Client
+
+from webapp.accounts.models import User
+from webapp.labelling.models import Group
+from webapp.rounds.models import TrainingRound
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def attempt(client, password, name="ann", ip="10.0.0.1"):
+    return client.post("/login/", {"username": name, "password": password}, REMOTE_ADDR=ip)
+
+
+def test_guessing_is_locked_out_for_the_guesser_only(client, ann, boss, settings):
+    for _ in range(settings.AXES_FAILURE_LIMIT - 1):
+        assert attempt(client, "wrong").status_code == 200
+    answer = attempt(client, "wrong")
+    assert answer.status_code == 429
+    assert "Too many tries" in answer.content.decode() and "15 minutes" in answer.content.decode()
+    assert attempt(client, "correct horse").status_code == 429
+    assert attempt(client, "correct horse", name="boss").status_code == 302
+    assert attempt(Client(), "correct horse", ip="10.0.0.2").status_code == 302
+
+
+def test_a_success_forgets_the_failures(client, ann, settings):
+    for _ in range(2):
+        for _ in range(settings.AXES_FAILURE_LIMIT - 1):
+            attempt(client, "wrong")
+        assert attempt(client, "correct horse").status_code == 302
+
+
+def python(code, **environment):
+    """Run code in a process with these settings; what it printed."""
+    ours = {**os.environ, "DJANGO_SETTINGS_MODULE": "webapp.settings", **environment}
+    run = subprocess.run([sys.executable, "-c", code], env=ours, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_https_is_strict():
+    code = (
+        "import django; django.setup(); from django.test import Client; c = Client();"
+        "a = c.get('/login/', headers={'host': 'x.example'}); print(a.status_code, a['Location']);"
+        "a = c.get('/login/', headers={'host': 'x.example', 'X-Forwarded-Proto': 'https'});"
+        "print(a.status_code, a['Strict-Transport-Security'], bool(a.cookies['csrftoken']['secure']));"
+        "from django.conf import settings as s; print(s.SESSION_COOKIE_SECURE, s.SESSION_COOKIE_HTTPONLY);"
+        "print(c.get('/healthz', headers={'host': 'x.example'}).status_code)"
+    )
+    said = python(code, HTTPS="1", ALLOWED_HOSTS="x.example").split("\n")
+    assert said[:4] == ["301 https://x.example/login/", "200 max-age=31536000 True", "True True", "200"]
+
+
+def test_djangos_own_deployment_check_finds_nothing():
+    production = {
+        "DEBUG": "0",
+        "HTTPS": "1",
+        "ALLOWED_HOSTS": "x.example",
+        "SECRET_KEY": "a long and random 0123456789 key of the test, 50 or more",
+    }
+    command = [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"]
+    run = subprocess.run(command, env={**os.environ, **production}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.fixture
+def hostile(project, ready, person, boss):
+    """Markup wherever somebody may write."""
+    ready()
+    project.name = project.guidelines = HOSTILE
+    project.save()
+    project.prompts.exclude(groups=None).update(text=HOSTILE)
+    person(HOSTILE)
+    TrainingRound.objects.create(
+        project=project, number=1, base_version=project.active_version, state="failed", error=HOSTILE
+    )
+    Group.objects.update(error=HOSTILE)
+    group = Group.objects.get()
+    Group.objects.create(
+        project=project, prompt=group.prompt, version=group.version, state="failed", error=HOSTILE, first_seed=1, size=4
+    )
+    return project
+
+
+def test_what_people_write_is_text(hostile, client, boss):
+    client.force_login(boss)
+    shown = 0
+    for path in (
+        "/",
+        "/p/stars/",
+        "/p/stars/annotate/",
+        "/p/stars/people/",
+        "/p/stars/rounds/start/",
+        "/p/stars/rounds/1/",
+    ):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        text = answer.content.decode()
+        assert "<script>alert" not in text and "<img src=x" not in text, path
+        shown += "&lt;script&gt;alert(1)" in text
+    assert shown >= 5
+    answer = client.get("/p/stars/groups/next/")
+    assert answer["Content-Type"] == "application/json"
+    assert answer.json()["groups"][0]["prompt"] == HOSTILE
+
+
+def test_the_admin_pages_escape_too(hostile, client):
+    client.force_login(User.objects.create_superuser("root"))
+    for path in ("/admin/campaigns/project/", "/admin/campaigns/prompt/", "/admin/accounts/user/"):
+        text = client.get(path).content.decode()
+        assert "<script>alert(1)" not in text and "&lt;script&gt;alert(1)" in text, path
+
+
+def test_nothing_inline_and_nothing_from_elsewhere(client, boss, project):
+    client.force_login(boss)
+    policy = client.get("/p/stars/")["Content-Security-Policy"]
+    assert "unsafe" not in policy and "http" not in policy and "*" not in policy and "ws:" not in policy
+    assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert "unsafe" in client.get("/admin/")["Content-Security-Policy"]  # superusers only; docs/security.md says why
+    for path in ("/", "/p/stars/annotate/", "/login/", "/join/x/", "/adminx/"):
+        assert "unsafe" not in client.get(path)["Content-Security-Policy"], path

@@ -1,0 +1,410 @@
+"""The REST API: the same services and queries as the pages, for programs. `/api/v1/docs` shows and tries it.
+
+Every list is a page by id (`after`, `limit`), so its cost does not grow with how far one has read.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from ninja import File, NinjaAPI, Path, Query, Router, Status
+from ninja.errors import HttpError
+from ninja.files import UploadedFile
+
+from webapp.api import schemas as s
+from webapp.api import services
+from webapp.api.auth import ADMIN, ANY, LABEL, READ, TokenThrottle
+from webapp.campaigns import services as campaigns
+from webapp.exports import imports
+from webapp.exports.forms import ExportForm
+from webapp.exports.views import export_response
+from webapp.labelling import queries, views
+from webapp.labelling import services as labelling
+from webapp.labelling.models import Generation, Group, GroupState, Label
+from webapp.quality.models import Consensus
+from webapp.rounds import services as rounds
+from webapp.rounds.models import ModelVersion, TrainingRound
+
+api = NinjaAPI(
+    title="Likestep",
+    version="1",
+    description="Groups, likes and dislikes, versions and rounds of a project. Tokens are made on a project's API page.",
+    urls_namespace="api",
+    docs_decorator=login_required,
+    throttle=[TokenThrottle()],
+)
+router = Router()
+Limit = Query(100, ge=1, le=500, description="Rows of a page.")
+After = Query(0, ge=0, description="`next` of the page before.")
+
+
+@api.exception_handler(labelling.LabellingError)
+def _labelling_refused(request, error):
+    status = {labelling.Conflict: 409, labelling.Busy: 503}.get(type(error), 400)
+    return api.create_response(request, {"detail": str(error)}, status=status)
+
+
+@api.exception_handler(services.ApiError)
+@api.exception_handler(campaigns.CampaignError)
+@api.exception_handler(rounds.RoundError)
+def _refused(request, error):
+    return api.create_response(request, {"detail": str(error)}, status=400)
+
+
+def _page(rows, after: int, limit: int, out, *, key: str = "pk") -> dict:
+    """A page of a queryset in order of `key`, each row through `out`."""
+    found = list(rows.filter(**{f"{key}__gt": after}).order_by(key)[: limit + 1])
+    more, found = len(found) > limit, found[:limit]
+    return {"items": [out(row) for row in found], "next": getattr(found[-1], key) if more else None}
+
+
+# ---------------------------------------------------------------- project
+
+
+@api.get("/me", auth=ANY, response=s.TokenOut, tags=["token"])
+def me(request):
+    """Whose token this is and what it may do."""
+    token = request.auth
+    return {
+        "project": token.project.slug,
+        "user": token.user.username,
+        "name": token.name,
+        "scopes": token.scopes,
+    }
+
+
+@router.get("/", auth=READ, response=s.ProjectOut, tags=["project"])
+def project(request, slug: Path[str]):
+    """The project's settings and where its queue stands."""
+    found = request.auth.project
+    measured = found.qualities.first()
+    return {
+        **{name: getattr(found, name) for name in s.ProjectOut.model_fields if hasattr(found, name)},
+        "active_version": found.active_version.number if found.active_version else None,
+        "archived": found.archived_at is not None,
+        "groups": queries.queue_counts(found),
+        "labelled_groups": Consensus.objects.filter(project=found).count(),
+        "groups_with_signal": queries.groups_with_signal_since(found, None),
+        "alpha": measured.alpha if measured else None,
+    }
+
+
+@router.get("/prompts", auth=READ, response=s.Page[s.PromptOut], tags=["project"])
+def prompts(
+    request,
+    slug: Path[str],
+    split: Literal["train", "validation", "test"] | None = None,
+    after: int = After,
+    limit: int = Limit,
+):
+    """The prompts."""
+    rows = request.auth.project.prompts.all()
+    if split is not None:
+        rows = rows.filter(split=split)
+    return _page(rows, after, limit, lambda p: {"id": p.pk, "prompt": p.text, "split": p.split, "metadata": p.metadata})
+
+
+@router.post("/prompts", auth=ADMIN, response={200: s.PromptsAdded, 400: s.Error}, tags=["project"])
+def add_prompts(request, slug: Path[str], body: s.PromptsIn):
+    """Add prompts, all or none; those that are there already are left as they are."""
+    rows = [p.dict() for p in body.prompts]
+    new = campaigns.add_prompts(request.auth.project, rows, by=request.auth.user)
+    return {"new": new, "known": len(rows) - new}
+
+
+# ---------------------------------------------------------------- groups and labels
+
+
+def _image(request: HttpRequest, slug: str, image: Generation) -> dict:
+    return {
+        "id": image.pk,
+        "position": image.position,
+        "seed": image.seed,
+        "width": image.width,
+        "height": image.height,
+        "url": request.build_absolute_uri(reverse("api:image", args=[slug, image.pk])),
+    }
+
+
+def _group(request: HttpRequest, slug: str, group: Group) -> dict:
+    settled = getattr(group, "consensus", None)
+    return {
+        "id": group.pk,
+        "prompt": group.prompt.text,
+        "version": group.version.number,
+        "state": group.state,
+        "created_at": group.created_at,
+        "rewards": settled.rewards if settled else None,
+        "images": [_image(request, slug, g) for g in group.generations.all()],
+    }
+
+
+def _groups(request):
+    rows = Group.objects.filter(project=request.auth.project)
+    return rows.select_related("prompt", "version", "consensus").prefetch_related("generations")
+
+
+@router.get("/groups", auth=READ, response=s.Page[s.GroupOut], tags=["groups"])
+def groups(
+    request,
+    slug: Path[str],
+    state: Literal[tuple(GroupState.values)] | None = None,
+    version: int | None = None,
+    signal: bool | None = None,
+    after: int = After,
+    limit: int = Limit,
+):
+    """The groups, filtered by state, version number, or whether their rewards differ."""
+    rows = _groups(request)
+    if state is not None:
+        rows = rows.filter(state=state)
+    if version is not None:
+        rows = rows.filter(version__number=version)
+    if signal is not None:
+        rows = rows.filter(consensus__signal=signal)
+    return _page(rows, after, limit, lambda g: _group(request, slug, g))
+
+
+@router.get("/groups/{int:group_id}", auth=READ, response=s.GroupOut, tags=["groups"])
+def group(request, slug: Path[str], group_id: int):
+    """One group."""
+    return _group(request, slug, get_object_or_404(_groups(request), pk=group_id))
+
+
+@router.get("/images/{int:image_id}", auth=ANY, url_name="image", tags=["groups"])
+def image(request, slug: Path[str], image_id: int):
+    """An image's bytes (WebP)."""
+    if not (services.allows(request.auth, "read") or services.allows(request.auth, "label")):
+        raise HttpError(403, "scope: images need read or label")
+    return views.image_response(request.auth.project, image_id)
+
+
+@router.get("/labels", auth=READ, response=s.Page[s.LabelOut], tags=["groups"])
+def labels(request, slug: Path[str], annotator: str | None = None, after: int = After, limit: int = Limit):
+    """The labels, oldest first: `after` the last one that was read, there are only new ones. Exports are faster."""
+    rows = Label.objects.filter(generation__group__project=request.auth.project)
+    rows = rows.select_related("generation", "annotator")
+    if annotator is not None:
+        rows = rows.filter(annotator__username=annotator)
+
+    def out(v: Label) -> dict:
+        return {
+            "id": v.pk,
+            "group": v.generation.group_id,
+            "position": v.generation.position,
+            "annotator": v.annotator.username if v.annotator else None,
+            "oracle": v.oracle or None,
+            "liked": v.liked,
+            "score": v.score,
+            "created_at": v.created_at,
+        }
+
+    return _page(rows, after, limit, out)
+
+
+# ---------------------------------------------------------------- labelling
+
+
+@router.post("/tasks", auth=LABEL, response=s.Page[s.TaskOut], tags=["labelling"])
+def tasks(request, slug: Path[str], limit: int = Query(1, ge=1, le=4)):
+    """Groups leased to the token's owner, for ten minutes since they last asked."""
+    given = labelling.lease_groups(request.auth.user, request.auth.project, limit)
+    return {
+        "items": [
+            {
+                "id": g.pk,
+                "prompt": g.prompt.text,
+                "images": [_image(request, slug, image) for image in g.generations.all()],
+            }
+            for g in given
+        ]
+    }
+
+
+@router.post(
+    "/groups/{int:group_id}/decision",
+    auth=LABEL,
+    response={200: s.Saved, 400: s.Error, 409: s.Error, 503: s.Error},
+    tags=["labelling"],
+)
+def decide(request, slug: Path[str], group_id: int, body: s.DecisionIn):
+    """Like or dislike every image of a group. The same key with the same labels may be sent any number of times."""
+    decision = labelling.submit_group(
+        request.auth.user,
+        request.auth.project,
+        group_id,
+        body.labels,
+        seconds=body.seconds,
+        idempotency_key=body.key,
+    )
+    return {"group": group_id, "outcome": decision.outcome}
+
+
+@router.post(
+    "/groups/{int:group_id}/skip", auth=LABEL, response={200: s.Saved, 400: s.Error, 409: s.Error}, tags=["labelling"]
+)
+def skip(request, slug: Path[str], group_id: int, body: s.SkipIn):
+    """Leave a group to somebody else."""
+    decision = labelling.skip_group(
+        request.auth.user, request.auth.project, group_id, reason=body.reason, idempotency_key=body.key
+    )
+    return {"group": group_id, "outcome": decision.outcome}
+
+
+# ---------------------------------------------------------------- versions and rounds
+
+
+def _version(v: ModelVersion) -> dict:
+    return {
+        "number": v.number,
+        "parent": v.parent.number if v.parent else None,
+        "status": v.status,
+        "sha256": v.sha256,
+        "scores": v.scores,
+        "created_at": v.created_at,
+    }
+
+
+def _round(r: TrainingRound) -> dict:
+    names = ("number", "state", "phase", "step", "total", "scores_before", "scores_after", "error", "created_at")
+    return {
+        **{name: getattr(r, name) for name in names},
+        "finished_at": r.finished_at,
+        "base_version": r.base_version.number,
+        "result_version": r.result_version.number if r.result_version else None,
+    }
+
+
+@router.get("/versions", auth=READ, response=s.Page[s.VersionOut], tags=["versions"])
+def versions(request, slug: Path[str], after: int = After, limit: int = Limit):
+    """The versions by number."""
+    return _page(request.auth.project.versions.select_related("parent"), after, limit, _version, key="number")
+
+
+@router.post(
+    "/versions/{int:number}/publish", auth=ADMIN, response={200: s.VersionOut, 400: s.Error}, tags=["versions"]
+)
+def publish(request, slug: Path[str], number: int):
+    """Make a version the one that generates; an older one too (roll back)."""
+    found = get_object_or_404(request.auth.project.versions, number=number)
+    return _version(rounds.publish_version(request.auth.project, found.pk, by=request.auth.user))
+
+
+@router.get("/rounds", auth=READ, response=s.Page[s.RoundOut], tags=["rounds"])
+def list_rounds(request, slug: Path[str], after: int = After, limit: int = Limit):
+    """The rounds by number."""
+    rows = request.auth.project.rounds.select_related("base_version", "result_version")
+    return _page(rows, after, limit, _round, key="number")
+
+
+@router.post("/rounds", auth=ADMIN, response={200: s.RoundOut, 400: s.Error}, tags=["rounds"])
+def start_round(request, slug: Path[str], body: s.RoundIn):
+    """Start a round; the same key returns the round it started."""
+    return _round(
+        rounds.start_round(request.auth.project, body.settings, idempotency_key=body.key, user=request.auth.user)
+    )
+
+
+@router.get("/rounds/{int:number}", auth=READ, response=s.RoundOut, tags=["rounds"])
+def get_round(request, slug: Path[str], number: int):
+    """One round and how far it is."""
+    return _round(get_object_or_404(request.auth.project.rounds, number=number))
+
+
+@router.post("/rounds/{int:number}/cancel", auth=ADMIN, response=s.RoundOut, tags=["rounds"])
+def cancel_round(request, slug: Path[str], number: int):
+    """Ask a round to stop."""
+    return _round(rounds.cancel_round(get_object_or_404(request.auth.project.rounds, number=number).pk))
+
+
+# ---------------------------------------------------------------- out and in
+
+
+@router.get("/export", auth=READ, tags=["exports"])
+def export(
+    request,
+    slug: Path[str],
+    format: str = "labels",
+    container: str = "jsonl",
+    version: str = "",
+    split: str = "",
+    since: str = "",
+    until: str = "",
+    annotator: str = "",
+    signal: bool = False,
+) -> HttpResponse:
+    """A streamed export; docs/data-formats.md has formats, containers and columns. Days are YYYY-MM-DD."""
+    chosen = {
+        "format": format,
+        "container": container,
+        "version": version,
+        "split": split,
+        "since": since,
+        "until": until,
+        "annotator": annotator,
+        "signal": signal,
+    }
+    form = ExportForm(chosen, project=request.auth.project)
+    if not form.is_valid():
+        name, errors = next(iter(form.errors.items()))
+        raise HttpError(400, f"{name}: {errors[0]}")
+    return export_response(request, request.auth.project, form, image="api:image")
+
+
+@router.post("/import", auth=ADMIN, response={200: s.ImportedOut, 400: s.ImportedOut}, tags=["exports"])
+def import_labels(request, slug: Path[str], file: UploadedFile = File(...)):  # noqa: B008 - ninja's way to declare it
+    """Labels of a `labels` export back in: every line or none."""
+    rows, errors = imports.read_rows(file.read(imports.MOST_BYTES + 1), file.name)
+    done = (
+        imports.Imported(errors=errors)
+        if errors
+        else imports.import_labels(request.auth.project, rows, by=request.auth.user)
+    )
+    return Status(400 if done.errors else 200, done.__dict__)
+
+
+# ---------------------------------------------------------------- webhooks
+
+
+def _webhook(w) -> dict:
+    return {"id": w.pk, "url": w.url, "events": w.events, "every": w.every, "active": w.active}
+
+
+@router.get("/webhooks", auth=ADMIN, response=s.Page[s.WebhookOut], tags=["webhooks"])
+def webhooks(request, slug: Path[str], after: int = After, limit: int = Limit):
+    """The webhooks."""
+    return _page(request.auth.project.webhooks.all(), after, limit, _webhook)
+
+
+@router.post("/webhooks", auth=ADMIN, response={200: s.WebhookMade, 400: s.Error}, tags=["webhooks"])
+def create_webhook(request, slug: Path[str], body: s.WebhookIn):
+    """Make a webhook; its secret is in the answer and nowhere else."""
+    made = services.create_webhook(
+        request.auth.project, body.url, list(body.events), request.auth.user, every=body.every
+    )
+    return {**_webhook(made), "secret": made.secret}
+
+
+@router.delete("/webhooks/{int:webhook_id}", auth=ADMIN, response={204: None, 404: s.Error}, tags=["webhooks"])
+def delete_webhook(request, slug: Path[str], webhook_id: int):
+    """Remove a webhook."""
+    if not services.delete_webhook(request.auth.project, webhook_id, request.auth.user):
+        raise HttpError(404, "webhook: there is none of this number")
+    return Status(204, None)
+
+
+@router.get("/webhooks/{int:webhook_id}/deliveries", auth=ADMIN, response=s.Page[s.DeliveryOut], tags=["webhooks"])
+def deliveries(request, slug: Path[str], webhook_id: int, after: int = After, limit: int = Limit):
+    """What was sent and how it went, oldest first."""
+    found = get_object_or_404(request.auth.project.webhooks, pk=webhook_id)
+    names = [name for name in s.DeliveryOut.model_fields if name != "id"]
+    return _page(
+        found.deliveries.all(), after, limit, lambda d: {"id": d.pk, **{name: getattr(d, name) for name in names}}
+    )
+
+
+api.add_router("/projects/{slug:slug}", router)

@@ -1,0 +1,127 @@
+"""What webhooks are to be told: rows written with the change they tell, sent by workers, tried again until they arrive."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from webapp.api.models import Delivery, DeliveryState, Event, Webhook
+from webapp.api.outgoing import Refused, post
+from webapp.campaigns.models import Project
+from webapp.dispatch import enqueue
+from webapp.quality.models import Consensus
+
+MOST_ATTEMPTS = 12
+FIRST_WAIT = timedelta(seconds=10)  # doubled with every try
+LONGEST_WAIT = timedelta(hours=1)
+CLAIM = timedelta(minutes=2)  # a worker that is lost while it sends gives the message back after this
+
+
+def tell(project_id: int, event: str, key: str, data: dict) -> None:
+    """Put an event into the outbox of each webhook that wants it, once for each `key`; call it in the transaction of
+    the change."""
+    for webhook in Webhook.objects.filter(project=project_id, active=True).select_related("project"):
+        if event in webhook.events:
+            _put(webhook, event, key, data)
+
+
+def _put(webhook: Webhook, event: str, key: str, data: dict) -> None:
+    now = timezone.now()
+    payload = {"event": event, "project": webhook.project.slug, "created_at": now.isoformat(), "data": data}
+    delivery, new = Delivery.objects.get_or_create(
+        webhook=webhook, key=key, defaults={"event": event, "payload": payload, "next_at": now}
+    )
+    if new:
+        enqueue("deliver_webhook", delivery.pk)
+
+
+def announce_milestones() -> None:
+    """Tell each webhook that wants it when `every` more groups have labels; only the newest milestone is told."""
+    for webhook in Webhook.objects.filter(active=True, project__archived_at=None).select_related("project"):
+        if Event.MILESTONE not in webhook.events:
+            continue
+        labelled = Consensus.objects.filter(project=webhook.project).count()
+        reached = labelled - labelled % webhook.every
+        if reached <= webhook.announced:
+            continue
+        with transaction.atomic():
+            data = {"labelled_groups": reached}
+            _put(webhook, Event.MILESTONE, f"labels-{reached}", data)
+            Webhook.objects.filter(pk=webhook.pk).update(announced=reached)
+
+
+def due() -> list[int]:
+    """Ids of the messages that wait to be sent, the longest waiting first."""
+    waiting = Delivery.objects.filter(state=DeliveryState.PENDING, next_at__lte=timezone.now())
+    return list(waiting.order_by("next_at").values_list("pk", flat=True)[:200])
+
+
+def signature(secret: str, moment: int, body: bytes) -> str:
+    """The header's value: `t=<unix seconds>,v1=<HMAC-SHA256 of "<t>.<body>" in hex>`."""
+    signed = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={moment},v1={signed}"
+
+
+def deliver(delivery_id: int) -> DeliveryState | None:
+    """Try a message once, unless another worker is at it; what came of it, None when there is nothing to do.
+
+    No transaction is open while the network is waited for.
+    """
+    now = timezone.now()
+    claimed = Delivery.objects.filter(pk=delivery_id, state=DeliveryState.PENDING, next_at__lte=now).update(
+        next_at=now + CLAIM
+    )
+    if not claimed:
+        return None
+    delivery = Delivery.objects.select_related("webhook").get(pk=delivery_id)
+    webhook = delivery.webhook
+    if not webhook.active:
+        return _note(delivery, None, "the webhook was switched off", final=True)
+    body = json.dumps({"id": delivery.pk, **delivery.payload}, ensure_ascii=False).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "Likestep-Webhook/1",
+        "X-Likestep-Event": delivery.event,
+        "X-Likestep-Delivery": str(delivery.pk),
+        "X-Likestep-Signature": signature(webhook.secret, int(time.time()), body),
+    }
+    try:
+        status = post(webhook.url, body, headers)
+    except Refused as error:
+        return _note(delivery, None, str(error), final=True)
+    except OSError as error:
+        return _note(delivery, None, f"{type(error).__name__}: {error}")
+    return _note(delivery, status, "" if 200 <= status < 300 else f"answered with {status}")
+
+
+def _note(delivery: Delivery, status: int | None, error: str, *, final: bool = False) -> DeliveryState:
+    delivery.attempts += 1
+    delivery.status, delivery.error = status, error[:300]
+    if not error:
+        delivery.state, delivery.delivered_at = DeliveryState.DELIVERED, timezone.now()
+    elif final or delivery.attempts >= MOST_ATTEMPTS:
+        delivery.state = DeliveryState.FAILED
+    else:
+        delivery.next_at = timezone.now() + min(LONGEST_WAIT, FIRST_WAIT * 2 ** (delivery.attempts - 1))
+    delivery.save()
+    return delivery.state
+
+
+def switch_on(project: Project, url: str, events: list[str], secret: str, by, *, every: int = 100) -> Webhook:
+    """A new webhook; milestones count from now."""
+    labelled = Consensus.objects.filter(project=project).count()
+    return Webhook.objects.create(
+        project=project,
+        url=url,
+        events=events,
+        secret=secret,
+        every=every,
+        announced=labelled - labelled % every,
+        created_by=by,
+    )

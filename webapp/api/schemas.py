@@ -1,0 +1,189 @@
+"""What the API takes and gives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Generic, Literal, TypeVar
+
+from ninja import Schema
+from pydantic import Field
+
+T = TypeVar("T")
+
+
+class Page(Schema, Generic[T]):
+    """A part of a list. Ask again with `after=<next>` until `next` is null."""
+
+    items: list[T]
+    next: int | None = None
+
+
+class Error(Schema):
+    """Why a request was refused, in a sentence that names the field."""
+
+    detail: str
+
+
+class TokenOut(Schema):
+    project: str
+    user: str
+    name: str
+    scopes: list[str]
+
+
+class ProjectOut(Schema):
+    slug: str
+    name: str
+    group_size: int
+    steps: int
+    overlap: int
+    label_source: str
+    oracle: str
+    guidelines: str
+    active_version: int | None
+    archived: bool
+    groups: dict[str, int] = Field(description="Groups by state.")
+    labelled_groups: int
+    groups_with_signal: int
+    alpha: float | None = Field(description="Krippendorff's alpha of the last measurement.")
+
+
+class PromptIn(Schema):
+    prompt: str = Field(min_length=1, max_length=1000)
+    split: Literal["train", "validation", "test"] = "train"
+    metadata: dict = {}
+
+
+class PromptOut(Schema):
+    id: int
+    prompt: str
+    split: str
+    metadata: dict
+
+
+class PromptsIn(Schema):
+    prompts: list[PromptIn] = Field(max_length=5000)
+
+
+class PromptsAdded(Schema):
+    new: int
+    known: int
+
+
+class ImageOut(Schema):
+    id: int
+    position: int
+    seed: int
+    url: str
+    width: int
+    height: int
+
+
+class GroupOut(Schema):
+    id: int
+    prompt: str
+    version: int
+    state: str
+    created_at: datetime
+    rewards: list[float | None] | None = Field(description="What the labels come to, by position; null without labels.")
+    images: list[ImageOut]
+
+
+class TaskOut(Schema):
+    """A group to decide on; nothing tells what others said of it."""
+
+    id: int
+    prompt: str
+    images: list[ImageOut]
+
+
+class DecisionIn(Schema):
+    labels: dict[int, bool] = Field(description="Position to like (true) or dislike (false), every image.")
+    seconds: float = Field(0, ge=0)
+    key: str = Field(min_length=1, max_length=64, description="Of your making; the same when you send it again.")
+
+
+class SkipIn(Schema):
+    reason: str = Field("", max_length=300)
+    key: str = Field(min_length=1, max_length=64)
+
+
+class Saved(Schema):
+    group: int
+    outcome: str
+
+
+class LabelOut(Schema):
+    id: int
+    group: int
+    position: int
+    annotator: str | None
+    oracle: str | None
+    liked: bool
+    score: float | None
+    created_at: datetime
+
+
+class VersionOut(Schema):
+    number: int
+    parent: int | None
+    status: str
+    sha256: str
+    scores: dict
+    created_at: datetime
+
+
+class RoundIn(Schema):
+    settings: dict = Field({}, description="Settings that differ from the project's.")
+    key: str = Field(min_length=1, max_length=64, description="Of your making; the same when you send it again.")
+
+
+class RoundOut(Schema):
+    number: int
+    state: str
+    phase: str
+    step: int
+    total: int
+    base_version: int
+    result_version: int | None
+    scores_before: dict
+    scores_after: dict
+    error: str
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class WebhookIn(Schema):
+    url: str = Field(max_length=500)
+    events: list[Literal["labels.milestone", "round.finished", "version.published"]]
+    every: int = Field(100, ge=1, description="Labelled groups between two milestones.")
+
+
+class WebhookOut(Schema):
+    id: int
+    url: str
+    events: list[str]
+    every: int
+    active: bool
+
+
+class WebhookMade(WebhookOut):
+    secret: str = Field(description="Checks the signatures; shown this once.")
+
+
+class DeliveryOut(Schema):
+    id: int
+    event: str
+    state: str
+    attempts: int
+    status: int | None
+    error: str
+    created_at: datetime
+    payload: dict
+
+
+class ImportedOut(Schema):
+    new: int
+    known: int
+    conflicts: list[str]
+    errors: list[str]

@@ -1,0 +1,68 @@
+"""The page where tokens and webhooks are made."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+
+from webapp.accounts.permissions import may, member
+from webapp.api import services
+from webapp.api.models import Delivery, Event, Scope
+from webapp.campaigns.models import Project, Role
+
+
+@never_cache
+@member(Role.ANNOTATOR)
+def access(request: HttpRequest, project: Project) -> HttpResponse:
+    """One's own tokens; an admin also sees everybody's, and the webhooks. A new token or secret is shown this once."""
+    is_admin = may(request.user, project, Role.ADMIN)
+    context: dict = {"project": project, "page": "api"}
+    status = 200
+    if request.method == "POST":
+        try:
+            shown = _change(request, project, is_admin)
+        except services.ApiError as error:
+            context["error"], status = str(error), 400
+        else:
+            if shown is None:
+                return redirect("api-access", project.slug)
+            context |= shown
+    tokens = project.api_tokens.filter(revoked_at=None).select_related("user")
+    context |= {
+        "tokens": tokens if is_admin else tokens.filter(user=request.user),
+        "scopes": [(v, label) for v, label in Scope.choices if may(request.user, project, services.ROLES[v])],
+        "is_admin": is_admin,
+        "webhooks": project.webhooks.all() if is_admin else [],
+        "deliveries": Delivery.objects.filter(webhook__project=project).select_related("webhook")[:20]
+        if is_admin
+        else [],
+        "events": Event.choices,
+    }
+    return render(request, "api/access.html", context, status=status)
+
+
+def _change(request: HttpRequest, project: Project, is_admin: bool) -> dict | None:
+    """What a new token or webhook shows once; None when the page has nothing new to tell."""
+    action, form = request.POST.get("action", ""), request.POST
+    if action == "token":
+        token, text = services.create_token(project, request.user, form.get("name", ""), form.getlist("scopes"))
+        return {"token": token, "token_text": text}
+    if action == "revoke" and form.get("id", "").isdigit():
+        services.revoke_token(project, int(form["id"]), request.user)
+        return None
+    if not is_admin:
+        raise services.ApiError(_("webhooks: only an admin of the project may change them"))
+    if action == "webhook":
+        every = form.get("every", "100")
+        if not every.isdigit():
+            raise services.ApiError(_("every: give a whole number of groups"))
+        made = services.create_webhook(
+            project, form.get("url", "").strip(), form.getlist("events"), request.user, every=int(every)
+        )
+        return {"webhook": made}
+    if action == "remove-webhook" and form.get("id", "").isdigit():
+        services.delete_webhook(project, int(form["id"]), request.user)
+        return None
+    raise services.ApiError(_("action: send token, revoke, webhook or remove-webhook"))

@@ -1,0 +1,153 @@
+"""Forms of a project: its settings, and prompts by upload or paste with a preview."""
+
+from __future__ import annotations
+
+from django import forms
+from django.utils.text import slugify
+from django.utils.translation import gettext_lazy as _
+
+from webapp.campaigns import prompt_files
+from webapp.campaigns.models import Project
+from webapp.campaigns.queries import models_for
+from webapp.campaigns.services import EDITABLE, ORACLES, CampaignError, check_label_source
+
+MAIN = ("name", "group_size", "overlap", "label_source", "oracle", "ready_target", "auto_start_after", "gold_rate")
+
+
+class ProjectForm(forms.ModelForm):
+    """The settings an admin may change while a project runs; those of rounds have a form of their own."""
+
+    oracle = forms.ChoiceField(
+        label=_("Oracle"), choices=[("", _("None")), *((name, name) for name in ORACLES)], required=False
+    )
+
+    class Meta:
+        model = Project
+        fields = [name for name in EDITABLE if name != "round_settings"]
+        labels = {
+            "name": _("Name"),
+            "group_size": _("Group size"),
+            "steps": _("Steps"),
+            "overlap": _("Overlap"),
+            "label_source": _("Label source"),
+            "ready_target": _("Ready target"),
+            "auto_start_after": _("Auto start after"),
+            "gold_rate": _("Gold rate"),
+            "tie_break": _("Tie break"),
+            "guidelines": _("Guidelines"),
+        }
+        widgets = {"guidelines": forms.Textarea(attrs={"rows": 5})}
+
+    def clean(self):
+        """An oracle is chosen where one labels."""
+        data = super().clean()
+        try:
+            check_label_source(data.get("label_source", ""), data.get("oracle", ""))
+        except CampaignError as error:
+            self.add_error("oracle", str(error).partition(": ")[2])
+        return data
+
+    def main_fields(self) -> list:
+        """Short fields, for columns."""
+        return [self[name] for name in MAIN]
+
+
+class PromptsForm(forms.Form):
+    """A file, or text that is pasted; what was uploaded comes back in the text field, where lines can be mended."""
+
+    prompts_file = forms.FileField(
+        label=_("File"),
+        required=False,
+        help_text=_("Text (a prompt a line), CSV with a column prompt, or JSONL (GenEval's)."),
+    )
+    prompts = forms.CharField(
+        label=_("Prompts"), required=False, strip=False, widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false"})
+    )
+    validation_share = forms.FloatField(
+        label=_("For validation"),
+        min_value=0,
+        max_value=0.5,
+        initial=0.1,
+        help_text=_(
+            "Share of the prompts without a split, by their hash, that people never see and that score versions."
+        ),
+    )
+
+    parsed: prompt_files.Parsed | None = None
+    text = ""
+
+    def clean(self):
+        """Read the prompts; `parsed` holds rows and problems."""
+        data = super().clean()
+        upload = data.get("prompts_file")
+        self.text = data.get("prompts") or ""
+        name = ""
+        if upload is not None:
+            name = upload.name
+            try:
+                if upload.size > prompt_files.MOST_BYTES:
+                    raise ValueError(
+                        _("prompts: split the file into parts of at most %(most)s bytes")
+                        % {"most": f"{prompt_files.MOST_BYTES:,}"}
+                    )
+                self.text = prompt_files.decode(upload.read())
+            except ValueError as error:
+                self.add_error("prompts_file", str(error).partition(": ")[2])
+                return data
+        self.parsed = prompt_files.parse(self.text, name=name, validation=data.get("validation_share") or 0)
+        if not self.parsed.rows and not self.parsed.errors:
+            self.add_error("prompts", _("give at least one prompt"))
+        return data
+
+    def shown_again(self) -> PromptsForm:
+        """The form with the uploaded text in its text field."""
+        data = self.data.copy()
+        data["prompts"] = self.text
+        again = type(self)(data)
+        again.full_clean()
+        again.parsed = self.parsed
+        again._errors = self.errors
+        return again
+
+    def ready(self) -> bool:
+        """Whether every line can be imported."""
+        return self.is_valid() and self.parsed is not None and not self.parsed.errors
+
+
+class NewProjectForm(ProjectForm):
+    """A project from zero: an address, a model, the settings."""
+
+    slug = forms.SlugField(
+        label=_("Address"),
+        required=False,
+        max_length=50,
+        help_text=_("Part of the project's links; made from the name."),
+    )
+    model = forms.ChoiceField(label=_("Model"), help_text=_("Where the project starts from."))
+
+    class Meta(ProjectForm.Meta):
+        fields = [*ProjectForm.Meta.fields, "steps"]
+
+    def __init__(self, *args, user, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.models = models_for(user)
+        self.fields["model"].choices = [(value, label) for value, (label, *_dirs) in self.models.items()]
+
+    def clean_slug(self) -> str:
+        """Given, or made from the name; free."""
+        slug = self.cleaned_data["slug"] or slugify(self.data.get(self.add_prefix("name"), ""))[:50]
+        if not slug:
+            raise forms.ValidationError(_("give an address of letters, digits and hyphens"))
+        if Project.objects.filter(slug=slug).exists():
+            raise forms.ValidationError(_("a project has this address already; choose another"))
+        return slug
+
+    def values(self) -> dict:
+        """What `services.create_project` takes beside the prompts."""
+        data = dict(self.cleaned_data)
+        _label, model_dir, student_dir = self.models[data.pop("model")]
+        return {**data, "model_dir": model_dir, "student_dir": student_dir}
+
+    def main_fields(self) -> list:
+        """Short fields, for columns."""
+        return [self[name] for name in ("name", "slug", "model", "steps", *MAIN[1:])]

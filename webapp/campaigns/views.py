@@ -1,0 +1,145 @@
+"""Making, changing, copying and archiving projects; adding prompts; who changed what."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.text import slugify
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_POST
+
+from webapp.accounts.permissions import may_create_projects, member
+from webapp.campaigns import services
+from webapp.campaigns.forms import NewProjectForm, ProjectForm, PromptsForm
+from webapp.campaigns.models import Project, Role, Split
+from webapp.labelling.services import top_up
+from webapp.rounds.forms import TrainingForm
+
+PAGE = 50
+
+
+@login_required
+def new_project(request: HttpRequest) -> HttpResponse:
+    """The form; `action=preview` shows what would be imported, `action=create` makes the project or nothing."""
+    if not may_create_projects(request.user):
+        raise Http404
+    if request.method != "POST":
+        form, training = NewProjectForm(user=request.user), TrainingForm(prefix="training")
+        context = {"form": form, "prompts": PromptsForm(), "training": training, "page": "home"}
+        return render(request, "campaigns/new.html", context)
+    form = NewProjectForm(request.POST, user=request.user)
+    prompts, training = PromptsForm(request.POST, request.FILES), TrainingForm(request.POST, prefix="training")
+    valid = [form.is_valid(), training.is_valid(), prompts.ready()]
+    if all(valid) and request.POST.get("action") == "create":
+        rows = [row.plain() for row in prompts.parsed.rows]
+        try:
+            project = services.create_project(
+                prompts=rows, by=request.user, round_settings=training.differences(), **form.values()
+            )
+        except services.CampaignError as error:
+            form.add_error(None, str(error))
+        else:
+            top_up(project.pk)
+            messages.success(
+                request,
+                _("%(name)s is ready, with %(count)s prompts. Its first groups are coming.")
+                % {"name": project.name, "count": len(rows)},
+            )
+            return redirect("dashboard", project.slug)
+    context = {
+        "form": form,
+        "prompts": prompts.shown_again(),
+        "training": training,
+        "page": "home",
+        "checked": all(valid),
+    }
+    return render(request, "campaigns/new.html", context, status=200 if all(valid) and not form.errors else 400)
+
+
+@member(Role.ADMIN)
+def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
+    """Change what may be changed while the project runs."""
+    sent = request.POST if request.method == "POST" else None
+    form = ProjectForm(sent, instance=Project.objects.get(pk=project.pk))
+    training = TrainingForm(sent, defaults=project.round_settings, prefix="training")
+    if sent is not None and form.is_valid() and training.is_valid():
+        changed = services.update_project(
+            project, request.user, **form.cleaned_data, round_settings=training.differences()
+        )
+        messages.success(
+            request,
+            _("Saved: %(values)s.") % {"values": ", ".join(changed)} if changed else _("Nothing was different."),
+        )
+        return redirect("project-settings", project.slug)
+    context = {"project": project, "form": form, "training": training, "page": "settings"}
+    return render(request, "campaigns/settings.html", context, status=200 if sent is None else 400)
+
+
+@require_POST
+@member(Role.ADMIN)
+def clone(request: HttpRequest, project: Project) -> HttpResponse:
+    """A copy under the name in `name`."""
+    name = request.POST.get("name", "").strip()[:120] or _("%(name)s copy") % {"name": project.name}
+    try:
+        made = services.clone_project(project, slugify(name)[:50], name, request.user)
+    except services.CampaignError as error:
+        messages.error(request, str(error))
+        return redirect("project-settings", project.slug)
+    messages.success(
+        request,
+        _("%(name)s has the settings, prompts and model of %(original)s, and no labels yet.")
+        % {"name": made.name, "original": project.name},
+    )
+    return redirect("project-settings", made.slug)
+
+
+@require_POST
+@member(Role.ADMIN)
+def archive(request: HttpRequest, project: Project) -> HttpResponse:
+    """Archive, or reopen with `reopen=1`."""
+    archived = request.POST.get("reopen") != "1"
+    services.set_archived(project, archived, request.user)
+    messages.success(
+        request, (_("%(name)s is archived.") if archived else _("%(name)s is open again.")) % {"name": project.name}
+    )
+    return redirect("home" if archived else "dashboard", *([] if archived else [project.slug]))
+
+
+@member(Role.ADMIN)
+def prompts(request: HttpRequest, project: Project) -> HttpResponse:
+    """The prompts page by page, and more of them by upload with a preview (`action=preview|add`)."""
+    form, checked, status = PromptsForm(), False, 200
+    if request.method == "POST":
+        form = PromptsForm(request.POST, request.FILES)
+        checked = form.ready()
+        if checked and request.POST.get("action") == "add":
+            new = services.add_prompts(project, [row.plain() for row in form.parsed.rows], by=request.user)
+            known = len(form.parsed.rows) - new
+            messages.success(
+                request, _("%(new)s prompts added; %(known)s were there already.") % {"new": new, "known": known}
+            )
+            return redirect("prompts", project.slug)
+        form, status = form.shown_again(), 200 if checked else 400
+    split = request.GET.get("split") if request.GET.get("split") in Split.values else ""
+    rows = project.prompts.order_by("pk").filter(**({"split": split} if split else {}))
+    context = {
+        "project": project,
+        "prompts": form,
+        "checked": checked,
+        "rows": Paginator(rows, PAGE).get_page(request.GET.get("page")),
+        "split": split,
+        "splits": Split.values,
+        "page": "prompts",
+    }
+    return render(request, "campaigns/prompts.html", context, status=status)
+
+
+@require_GET
+@member(Role.ADMIN)
+def audit_log(request: HttpRequest, project: Project) -> HttpResponse:
+    """Who changed what, newest first."""
+    entries = Paginator(project.audit_entries.select_related("user"), PAGE).get_page(request.GET.get("page"))
+    return render(request, "campaigns/audit.html", {"project": project, "rows": entries, "page": "settings"})

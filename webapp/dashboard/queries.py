@@ -1,0 +1,158 @@
+"""What an admin wants to see of the work: pace, backlog, who is stuck, whether the workers keep up, and lines over time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Count, Exists, Max, Min, OuterRef, Q
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from webapp import broker
+from webapp.campaigns.models import Project
+from webapp.labelling import queries as labelling
+from webapp.labelling.models import Group, GroupDecision, GroupState, Lease, Outcome
+from webapp.labelling.services import LEASE
+from webapp.quality.models import Consensus
+from webapp.rounds.models import OPEN, RoundState
+
+STUCK = timedelta(minutes=5)  # with a group on screen and no answer
+SLOW_QUEUE = timedelta(minutes=2)  # a group that waits longer than this says that workers do not keep up
+MOST_DAYS = 1000
+
+
+@dataclass(frozen=True)
+class Person:
+    """A member now: the groups on their screen, the last answer, and whether they seem stuck."""
+
+    name: str
+    held: int
+    today: int
+    last: datetime | None
+    stuck: bool
+
+
+def pace(project: Project) -> dict:
+    """Groups labelled in the last hour and day, an hour's mean while people work, and when the next round is due.
+
+    `hours_to_round` is None without a threshold or without pace.
+    """
+    now = timezone.now()
+    settled = Consensus.objects.filter(project=project)
+    hour = settled.filter(labelled_at__gt=now - timedelta(hours=1)).count()
+    day = settled.filter(labelled_at__gt=now - timedelta(days=1)).aggregate(
+        groups=Count("pk"), signal=Count("pk", filter=Q(signal=True)), first=Min("labelled_at"), last=Max("labelled_at")
+    )
+    worked = max(1.0, (day["last"] - day["first"]).total_seconds() / 3600) if day["groups"] else 0
+    hours = None
+    if project.auto_start_after and day["signal"]:
+        last = project.rounds.first()
+        missing = project.auto_start_after - labelling.groups_with_signal_since(
+            project, last.created_at if last else None
+        )
+        hours = max(0, missing) / (day["signal"] / worked)
+    return {"hour": hour, "day": day["groups"], "signal_day": day["signal"], "hours_to_round": hours}
+
+
+def people(project: Project, *, most: int = 50) -> list[Person]:
+    """Members with work on screen or done today (UTC), those that seem stuck first."""
+    now = timezone.now()
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    members = {m.user_id: m for m in project.memberships.select_related("user")}
+    leases = Lease.objects.filter(group__project=project, expires_at__gt=now, user__in=members).order_by()
+    held = {
+        user: (n, until)
+        for user, n, until in leases.values_list("user").annotate(n=Count("id"), until=Max("expires_at"))
+    }
+    mine = GroupDecision.objects.filter(group__project=project)
+    days = mine.filter(user__in=members, created_at__gte=midnight).values_list("user").order_by()
+    today = {
+        user: (n, last)
+        for user, n, last in days.annotate(n=Count("id", filter=Q(outcome=Outcome.SUBMITTED)), last=Max("created_at"))
+    }
+    found = []
+    for user in held.keys() | today.keys():
+        (groups, until), (done, last) = held.get(user, (0, None)), today.get(user, (0, None))
+        if last is None:
+            last = mine.filter(user=user).order_by("-created_at").values_list("created_at", flat=True).first()
+        # A page renews its leases each time it asks for groups, which is after each answer.
+        asked = until - LEASE if until else None
+        quiet = max((moment for moment in (last, asked) if moment is not None), default=now)
+        found.append(Person(members[user].user.username, groups, done, last, groups > 0 and now - quiet > STUCK))
+    return sorted(found, key=lambda p: (not p.stuck, -p.held, -p.today, p.name))[:most]
+
+
+def warnings(project: Project) -> list[str]:
+    """What keeps work from moving, each a sentence that says what to do. Cheap: asked with every refresh."""
+    now, found = timezone.now(), []
+    annotators = project.memberships.count()
+    if project.overlap > annotators:
+        found.append(
+            _(
+                "Each group asks for %(overlap)s people and the project has %(annotators)s: invite more, or lower the "
+                "overlap."
+            )
+            % {"overlap": project.overlap, "annotators": annotators}
+        )
+    if not project.prompts.filter(split="train").exists():
+        found.append(_("There is no prompt for training: add some, or no group can be generated."))
+    oldest = project.groups.filter(state=GroupState.QUEUED).aggregate(n=Min("created_at"))["n"]
+    if oldest is not None and now - oldest > SLOW_QUEUE:
+        found.append(
+            _("A group has waited %(time)s to be generated: is a generate worker running?")
+            % {"time": _minutes(now - oldest)}
+        )
+    waiting = project.rounds.filter(state=RoundState.QUEUED).first()
+    if waiting is not None and now - waiting.created_at > SLOW_QUEUE:
+        found.append(
+            _("Round %(number)s has waited %(time)s: is a train worker running?")
+            % {"number": waiting.number, "time": _minutes(now - waiting.created_at)}
+        )
+    unseen = Group.objects.filter(project=project, state=GroupState.READY, decisions__gt=0).filter(
+        ~Exists(GroupDecision.objects.filter(group=OuterRef("pk"), created_at__gt=now - timedelta(days=1)))
+    )
+    if stale := unseen[:1000].count():
+        found.append(
+            _("%(stale)s groups have waited over a day for another person who has not rated them.") % {"stale": stale}
+        )
+    return found
+
+
+def _minutes(span: timedelta) -> str:
+    minutes = int(span.total_seconds() // 60)
+    if minutes < 120:
+        return _("%(n)s minutes") % {"n": minutes}
+    return _("%(n)s hours") % {"n": minutes // 60}
+
+
+def health(project: Project) -> dict:
+    """Where the project's jobs stand, and the lengths of the broker's queues (None: it cannot be reached)."""
+    now = timezone.now()
+    generating = project.groups.filter(state=GroupState.GENERATING)
+    running = project.rounds.filter(state__in=OPEN).first()
+    return {
+        "queues": broker.queue_lengths(),
+        "generating": generating.count(),
+        "owners": sorted(set(generating.values_list("owner", flat=True)[:50])),
+        "round": running,
+        "round_silence": (now - running.heartbeat_at).total_seconds() if running and running.heartbeat_at else None,
+        "failed": project.groups.filter(state=GroupState.FAILED).count(),
+    }
+
+
+def series(project: Project) -> list[dict]:
+    """A point a day with labels, and one a measurement of agreement, oldest first; absent values are None."""
+    points = [
+        {
+            "at": f"{c.day.isoformat()}T12:00:00Z",
+            "labels": c.labels,
+            "groups": c.groups,
+            "like_rate": c.likes / c.labels if c.labels else None,
+            "signal_rate": c.signal / c.groups if c.groups else None,
+        }
+        for c in project.day_counts.all()[:MOST_DAYS]
+    ]
+    measured = project.qualities.filter(alpha__isnull=False).values_list("created_at", "alpha")[:MOST_DAYS]
+    points += [{"at": at.isoformat(), "alpha": alpha} for at, alpha in measured]
+    return sorted(points, key=lambda p: p["at"])

@@ -1,0 +1,200 @@
+"""Labels back in: lines of the `labels` export, checked as a whole, then given as if the people gave them now."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from webapp.accounts.models import User
+from webapp.campaigns.audit import audit
+from webapp.campaigns.models import Project
+from webapp.labelling import services as labelling
+from webapp.labelling.models import Generation, GroupDecision, Label, Outcome, UndoneDecision
+from webapp.labelling.services import LabellingError
+
+MOST_BYTES = 50_000_000
+MOST_ERRORS = 200
+NEEDED = ("group", "position", "liked")
+
+
+@dataclass
+class Imported:
+    """What an import did, or, with `errors` (by line), why it did nothing. Counts are of a person's or oracle's groups."""
+
+    new: int = 0
+    known: int = 0
+    conflicts: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def read_rows(data: bytes, name: str) -> tuple[list[tuple[int, dict]], list[str]]:
+    """(line, row) of a JSONL or Parquet file, and what cannot be read, by line."""
+    if len(data) > MOST_BYTES:
+        return [], [
+            _("file: %(count)s bytes; split it into parts of at most %(most)s")
+            % {"count": f"{len(data):,}", "most": f"{MOST_BYTES:,}"}
+        ]
+    if name.lower().endswith(".parquet") or data[:4] == b"PAR1":
+        try:
+            rows = pq.read_table(io.BytesIO(data)).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            return [], [_("file: not Parquet: %(error)s") % {"error": error}]
+        return list(enumerate(rows, start=1)), []
+    found, errors = [], []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            found.append((number, row))
+        else:
+            errors.append(_("line %(number)s: not a JSON object") % {"number": number})
+    return found, errors[:MOST_ERRORS]
+
+
+def import_labels(project: Project, rows: Iterable[tuple[int, dict]], by=None) -> Imported:
+    """Give the labels of `rows` to the project's groups; all lines are right or nothing is done.
+
+    A group of a person (or an oracle) whose labels are there already with the same values is counted as known, so the
+    same file may come any number of times. Other values than the ones that are there are conflicts: they are reported
+    and left. Groups are found by `group` and `position`; a `seed` that is given must be the image's.
+    """
+    answers, scores, result = _checked(project, list(rows))
+    if result.errors:
+        return result
+    try:
+        with transaction.atomic():
+            for (group, user), answer in answers.items():
+                _give(project, group, user, answer, result)
+            for (group, oracle), verdicts in scores.items():
+                _score(group, oracle, verdicts, result)
+            if by is not None and result.new:
+                audit(project, by, "labels imported", new=result.new, known=result.known)
+    except LabellingError as error:
+        return Imported(errors=[str(error)])
+    return result
+
+
+def _checked(project: Project, rows: list[tuple[int, dict]]):
+    result = Imported()
+    names = {str(row.get("annotator")) for _line, row in rows if row.get("annotator")}
+    people = {
+        user.username: user for user in User.objects.filter(username__in=names, memberships__project=project).distinct()
+    }
+    groups = {row["group"] for _line, row in rows if type(row.get("group")) is int and 0 < row["group"] < 2**63}
+    images: dict[int, dict[int, int]] = {}
+    wanted = sorted(groups)
+    for start in range(0, len(wanted), 1000):
+        found = Generation.objects.filter(group__project=project, group__in=wanted[start : start + 1000])
+        for group, position, seed in found.values_list("group", "position", "seed"):
+            images.setdefault(group, {})[position] = seed
+    answers: dict[tuple, dict[int, bool]] = {}
+    scores: dict[tuple, dict[int, dict]] = {}
+    for line, row in rows:
+        wrong = _wrong(row, people, images)
+        if wrong is None:
+            if row.get("annotator"):
+                place, value = answers.setdefault((row["group"], people[row["annotator"]]), {}), row["liked"]
+            else:
+                place = scores.setdefault((row["group"], row["oracle"]), {})
+                value = {"liked": row["liked"], "score": row.get("score"), "reason": row.get("reason") or ""}
+            if place.setdefault(row["position"], value) != value:
+                wrong = _("position: image %(position)s of group %(group)s has two values in this file") % {
+                    "position": row["position"],
+                    "group": row["group"],
+                }
+        if wrong is not None:
+            result.errors.append(_("line %(line)s: %(wrong)s") % {"line": line, "wrong": wrong})
+    for (group, who), answer in [*answers.items(), *scores.items()]:
+        if lacking := sorted(set(images[group]) - set(answer)):
+            result.errors.append(
+                _("group %(group)s: %(who)s decided on only part of it; image %(image)s is missing")
+                % {"group": group, "who": who, "image": lacking[0]}
+            )
+    del result.errors[MOST_ERRORS:]
+    return answers, scores, result
+
+
+def _wrong(row: dict, people: dict, images: dict) -> str | None:
+    """The first thing that is wrong with a row."""
+    for name in NEEDED:
+        if row.get(name) is None:
+            return _("%(name)s: it is missing") % {"name": name}
+    if type(row["group"]) is not int or type(row["position"]) is not int:
+        return _("group: group and position are whole numbers")
+    if not isinstance(row["liked"], bool):
+        return _("liked: true or false")
+    annotator, oracle = row.get("annotator"), row.get("oracle")
+    if bool(annotator) == bool(oracle):
+        return _("annotator: give the annotator's name, or the oracle's")
+    if annotator and annotator not in people:
+        return _("annotator: %(annotator)s is not a member of the project; invite them first") % {
+            "annotator": repr(annotator)
+        }
+    if oracle and (not isinstance(oracle, str) or len(oracle) > 40):
+        return _("oracle: a name of at most 40 characters")
+    if oracle and row.get("score") is not None and not (_number(row["score"]) and 0 <= row["score"] <= 1):
+        return _("score: a number from 0 to 1")
+    if row["group"] not in images:
+        return _("group: %(group)s is no group of this project") % {"group": row["group"]}
+    if row["position"] not in images[row["group"]]:
+        return _("position: group %(group)s has no image %(position)s") % {
+            "group": row["group"],
+            "position": row["position"],
+        }
+    if row.get("seed") is not None and row["seed"] != images[row["group"]][row["position"]]:
+        return _("seed: it is not the image's; the file belongs to another database")
+    return None
+
+
+def _number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _give(project: Project, group: int, user: User, answer: dict[int, bool], result: Imported) -> None:
+    done = GroupDecision.objects.filter(group=group, user=user).first()
+    if done is not None:
+        plain = {str(k): v for k, v in sorted(answer.items())}
+        if done.outcome == Outcome.SUBMITTED and done.answer == plain:
+            result.known += 1
+        else:
+            result.conflicts.append(
+                _("group %(group)s: %(username)s decided otherwise since; left as it is")
+                % {"group": group, "username": user.username}
+            )
+        return
+    key = f"import-{group}"
+    if UndoneDecision.objects.filter(user=user, idempotency_key=key).exists():
+        result.conflicts.append(
+            _("group %(group)s: %(username)s took the imported answer back; left as it is")
+            % {"group": group, "username": user.username}
+        )
+        return
+    labelling.submit_group(user, project, group, answer, seconds=0, idempotency_key=key)
+    result.new += 1
+
+
+def _score(group: int, oracle: str, verdicts: dict[int, dict], result: Imported) -> None:
+    there = {
+        v.generation.position: (v.liked, v.score)
+        for v in Label.objects.filter(generation__group=group, oracle=oracle).select_related("generation")
+    }
+    if there == {position: (v["liked"], v["score"]) for position, v in verdicts.items()}:
+        result.known += 1
+    elif there:
+        result.conflicts.append(
+            _("group %(group)s: %(oracle)s scored otherwise since; left as it is") % {"group": group, "oracle": oracle}
+        )
+    else:
+        labelling.record_oracle_labels(group, oracle, [verdicts[p] for p in sorted(verdicts)])
+        result.new += 1

@@ -1,0 +1,179 @@
+"""Labelled groups as plain records, read in chunks: memory does not grow with the number of groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db.models import Exists, OuterRef
+
+from webapp.campaigns.models import Project
+from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Label
+from webapp.quality.models import Consensus
+
+CHUNK = 200  # groups in memory at once
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which labels go out; None is no limit. `since` is included, `until` is not; both are moments of labels."""
+
+    version: int | None = None
+    split: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    annotator: str | None = None
+    signal: bool = False
+
+    @property
+    def part(self) -> bool:
+        """Whether labels of a group may be left out, so that the stored consensus is not theirs."""
+        return self.since is not None or self.until is not None or self.annotator is not None
+
+
+@dataclass(frozen=True)
+class LabelRecord:
+    """One like or dislike; a person's has `annotator`, an oracle's `oracle`."""
+
+    annotator: str
+    annotator_id: int | None
+    oracle: str
+    liked: bool
+    score: float | None
+    reason: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image; `file` is relative to the data folder, `reward` what its labels come to (None: undecided)."""
+
+    id: int
+    position: int
+    seed: int
+    file: str
+    width: int
+    height: int
+    reward: float | None
+    labels: list[LabelRecord] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class GroupRecord:
+    """A group with all that is known of how it came about; `seconds` has each annotator's time by name."""
+
+    id: int
+    project: str
+    prompt: str
+    metadata: dict
+    split: str
+    version: int
+    version_sha256: str
+    steps: int
+    created_at: datetime
+    seconds: dict[str, float]
+    images: list[ImageRecord]
+
+    def annotators(self) -> list[tuple[str, int]]:
+        """(name, id) of the people who labelled it, in order of name."""
+        return sorted(
+            {(v.annotator, v.annotator_id) for i in self.images for v in i.labels if v.annotator_id is not None}
+        )
+
+
+def count(project: Project, chosen: Filter) -> int:
+    """How many groups the filter lets through."""
+    return _groups(project, chosen).count()
+
+
+def records(project: Project, chosen: Filter) -> Iterator[GroupRecord]:
+    """The labelled groups that the filter lets through, in order of id, each with the labels it lets through."""
+    last = 0
+    while True:
+        groups = list(
+            _groups(project, chosen).filter(pk__gt=last).order_by("pk").select_related("prompt", "version")[:CHUNK]
+        )
+        if not groups:
+            return
+        yield from _chunk(project, groups, chosen)
+        last = groups[-1].pk
+
+
+def _labels(chosen: Filter):
+    labels = Label.objects.all()
+    if chosen.since is not None:
+        labels = labels.filter(created_at__gte=chosen.since)
+    if chosen.until is not None:
+        labels = labels.filter(created_at__lt=chosen.until)
+    if chosen.annotator is not None:
+        labels = labels.filter(annotator__username=chosen.annotator)
+    return labels
+
+
+def _groups(project: Project, chosen: Filter):
+    groups = Group.objects.filter(project=project, consensus__isnull=False).exclude(state=GroupState.FLAGGED)
+    if chosen.signal:
+        groups = groups.filter(consensus__signal=True)
+    if chosen.version is not None:
+        groups = groups.filter(version__number=chosen.version)
+    if chosen.split is not None:
+        groups = groups.filter(prompt__split=chosen.split)
+    if chosen.part:
+        groups = groups.filter(Exists(_labels(chosen).filter(generation__group=OuterRef("pk"))))
+    return groups
+
+
+def _chunk(project: Project, groups: list[Group], chosen: Filter) -> Iterator[GroupRecord]:
+    ids = [g.pk for g in groups]
+    labels: dict[int, list[LabelRecord]] = {}
+    rows = _labels(chosen).filter(generation__group__in=ids).select_related("annotator").order_by("id")
+    for v in rows:
+        name = v.annotator.username if v.annotator is not None else ""
+        found = LabelRecord(name, v.annotator_id, v.oracle, v.liked, v.score, v.reason, v.created_at)
+        labels.setdefault(v.generation_id, []).append(found)
+    seconds: dict[int, dict[str, float]] = {}
+    for group, name, spent in GroupDecision.objects.filter(group__in=ids).values_list(
+        "group", "user__username", "seconds"
+    ):
+        seconds.setdefault(group, {})[name] = spent
+    images: dict[int, list[Generation]] = {}
+    for g in Generation.objects.filter(group__in=ids).order_by("position"):
+        images.setdefault(g.group_id, []).append(g)
+    rewards = dict(Consensus.objects.filter(group__in=ids).values_list("group", "rewards"))
+    for group in groups:
+        kept = rewards[group.pk]
+        yield GroupRecord(
+            id=group.pk,
+            project=project.slug,
+            prompt=group.prompt.text,
+            metadata=group.prompt.metadata,
+            split=group.prompt.split,
+            version=group.version.number,
+            version_sha256=group.version.sha256,
+            steps=project.steps,
+            created_at=group.created_at,
+            seconds=seconds.get(group.pk, {}),
+            images=[
+                ImageRecord(
+                    id=g.pk,
+                    position=g.position,
+                    seed=g.seed,
+                    file=g.image,
+                    width=g.width,
+                    height=g.height,
+                    reward=_share(labels.get(g.pk, [])) if chosen.part else kept[g.position],
+                    labels=labels.get(g.pk, []),
+                )
+                for g in images.get(group.pk, [])
+            ],
+        )
+
+
+def _share(labels: list[LabelRecord]) -> float | None:
+    """The share of likes among the chosen labels; people's word before oracles'."""
+    people = [v.liked for v in labels if v.annotator_id is not None]
+    if people:
+        return sum(people) / len(people)
+    scores = [float(v.liked) if v.score is None else v.score for v in labels]
+    return sum(scores) / len(scores) if scores else None

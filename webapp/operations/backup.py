@@ -1,0 +1,217 @@
+"""Back-up and restore: one tar file with the database and every file that its rows name.
+
+The database is copied first. Files are written before the rows that name them, so every file of the copied rows is there
+when the files are copied. The manifest comes last: a back-up without one was cut off.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from django.apps import apps
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from trainer.files import sha256_of
+from webapp import paths
+from webapp.labelling.models import Generation, Group
+from webapp.rounds.models import ModelVersion
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+DATABASE = {"postgresql": "database.pgdump", "sqlite": "database.sqlite3"}
+CHECKPOINT_TRIES = 10
+
+
+class BackupError(ValueError):
+    """A back-up that cannot be made or used; the message says why and what to do."""
+
+
+# ---------------------------------------------------------------- back-up
+
+
+def back_up(target: Path) -> dict[str, int]:
+    """Write everything to `target` (a tar file that is not there yet), whole or not at all; returns counts by folder."""
+    if target.exists():
+        raise BackupError(f"file: {target} exists; choose another name")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch, temporary.open("wb") as file:
+            counts = _write(file, Path(scratch))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise BackupError(f"file: {target} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return counts
+
+
+def _write(file, scratch: Path) -> dict[str, int]:
+    sums: dict[str, str] = {}
+    counts = dict.fromkeys(paths.FOLDERS, 0)
+    with tarfile.open(fileobj=file, mode="w") as tar:
+
+        def add(source: Path, name: str) -> None:
+            sums[name] = sha256_of(source)
+            tar.add(source, name, recursive=False)
+
+        dump = scratch / DATABASE[connection.vendor]
+        _dump(dump)
+        add(dump, dump.name)
+        root = paths.data("")
+        for folder in paths.FOLDERS:
+            for source in _files(root / folder):
+                add(source, f"data/{source.relative_to(root)}")
+                counts[folder] += 1
+        for checkpoint in sorted(root.glob("rounds/*/checkpoint")):
+            for source in _hold(checkpoint, scratch / checkpoint.parent.name):
+                add(source, f"data/{checkpoint.relative_to(root)}/{source.name}")
+                counts["rounds"] += 1
+        about = {"format": FORMAT, "made_at": timezone.now().isoformat(), "database": connection.vendor, "sha256": sums}
+        data = json.dumps(about, indent=1).encode()
+        entry = tarfile.TarInfo(MANIFEST)
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    return counts
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below a folder, without checkpoints (see `_hold`) and what is being written."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(d for d in folders if d != "checkpoint" and not d.endswith((".tmp", ".old")))
+        yield from (Path(parent) / n for n in sorted(names) if not n.endswith(".tmp"))
+
+
+def _hold(checkpoint: Path, scratch: Path) -> list[Path]:
+    """Copy a checkpoint that may be replaced meanwhile; its own checksum tells whether both files are of one step."""
+    for _ in range(CHECKPOINT_TRIES):
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            shutil.copytree(checkpoint, scratch)
+            if json.loads((scratch / "state.json").read_text())["sha256"] == sha256_of(scratch / "state.safetensors"):
+                return sorted(scratch.iterdir())
+        except (OSError, shutil.Error):
+            if not checkpoint.exists() and not checkpoint.with_name("checkpoint.tmp").exists():
+                return []  # its round was cleared away
+    raise BackupError(f"checkpoint: {checkpoint} is damaged; delete it, its round then starts over")
+
+
+# ---------------------------------------------------------------- restore
+
+
+def restore(source: Path) -> dict[str, int]:
+    """Bring a back-up into an empty place: a database without people and a data folder without files.
+
+    Everything is checked before anything is changed. Returns counts by folder; run the migrations afterwards.
+    """
+    root = settings.LIKESTEP_DATA
+    root.mkdir(parents=True, exist_ok=True)
+    _refuse_unless_empty(root)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".restore-") as scratch:
+        about = _unpack(source, Path(scratch))
+        if about["database"] != connection.vendor:
+            raise BackupError(
+                f"DATABASE_URL: the back-up is of {about['database']}, this is {connection.vendor}; restore into the same"
+            )
+        moved = []
+        try:
+            for folder in paths.FOLDERS:
+                unpacked = Path(scratch) / "data" / folder
+                if unpacked.exists():
+                    shutil.rmtree(root / folder, ignore_errors=True)  # holds no file
+                    unpacked.replace(root / folder)
+                    moved.append(root / folder)
+            _load(Path(scratch) / DATABASE[connection.vendor])
+        except BaseException:
+            for folder in moved:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return {f: sum(name.startswith(f"data/{f}/") for name in about["sha256"]) for f in paths.FOLDERS}
+
+
+def _refuse_unless_empty(root: Path) -> None:
+    user = apps.get_model(settings.AUTH_USER_MODEL)
+    if user._meta.db_table in connection.introspection.table_names() and user.objects.exists():
+        raise BackupError("DATABASE_URL: the database has people in it; restore into an empty one")
+    for folder in paths.FOLDERS:
+        if any(path.is_file() for path in (root / folder).rglob("*")):
+            raise BackupError(f"LIKESTEP_DATA: {root / folder} has files in it; restore into an empty folder")
+
+
+def _unpack(source: Path, scratch: Path) -> dict:
+    """Unpack and check every file against the manifest; returns the manifest."""
+    try:
+        with tarfile.open(source) as tar:
+            tar.extractall(scratch, filter="data")
+        about = json.loads((scratch / MANIFEST).read_text())
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise BackupError(f"file: {source} is not a whole back-up ({error}); use another one") from error
+    if about.get("format") != FORMAT:
+        raise BackupError(f"file: {source} has format {about.get('format')}, this version reads {FORMAT}")
+    for name, wanted in about["sha256"].items():
+        file = scratch / name
+        if not file.is_file() or sha256_of(file) != wanted:
+            raise BackupError(f"file: {source} is damaged at {name}; use another one")
+    return about
+
+
+def missing_files() -> list[str]:
+    """Files that rows name and that are not there."""
+    named = [g.trajectory_file for g in Group.objects.exclude(trajectory_file="").only("trajectory_file").iterator()]
+    named += Generation.objects.values_list("image", flat=True).iterator()
+    named += [f"{v.path}/version.json" for v in ModelVersion.objects.all() if not Path(v.path).is_absolute()]
+    return [name for name in named if not paths.data(name).is_file()]
+
+
+# ---------------------------------------------------------------- databases
+
+
+def _dump(target: Path) -> None:
+    if connection.vendor == "sqlite":
+        connection.ensure_connection()
+        with sqlite3.connect(target) as copy:
+            connection.connection.backup(copy)
+        copy.close()
+        return
+    _run(["pg_dump", "--format=custom", "--no-owner", "--no-privileges", "--file", str(target)])
+
+
+def _load(source: Path) -> None:
+    if connection.vendor == "sqlite":
+        connection.ensure_connection()
+        with sqlite3.connect(source) as copy:
+            copy.backup(connection.connection)
+        copy.close()
+        return
+    options = ["--no-owner", "--no-privileges", "--clean", "--if-exists", "--single-transaction", "--exit-on-error"]
+    _run(["pg_restore", *options, "--dbname", connection.settings_dict["NAME"], str(source)])
+
+
+def _run(command: list[str]) -> None:
+    """A program of PostgreSQL's; how to reach the database goes through its environment, where nobody else reads it."""
+    connection.close()
+    wanted = connection.get_connection_params()
+    names = {"dbname": "PGDATABASE", "user": "PGUSER", "password": "PGPASSWORD", "host": "PGHOST", "port": "PGPORT"}
+    names |= {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT"}
+    environment = {**os.environ, **{names[k]: str(v) for k, v in wanted.items() if k in names and v}}
+    try:
+        run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise BackupError(
+            f"{command[0]}: not found; install PostgreSQL's client programs, the server's version"
+        ) from error
+    if run.returncode:
+        raise BackupError(f"{command[0]} failed: {run.stderr.strip()[-2000:]}")

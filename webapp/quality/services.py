@@ -1,0 +1,387 @@
+"""Writes of quality: what a group's labels come to, gold groups and their answers, reviewers' last words, measurements."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+
+from django.db import transaction
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, Subquery
+from django.db.models.functions import TruncDate
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from webapp import events
+from webapp.campaigns.audit import audit
+from webapp.campaigns.models import Project
+from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Label, Lease
+from webapp.quality import measure
+from webapp.quality.consensus import Reliability, Vote, has_signal, reward, tied
+from webapp.quality.models import (
+    Consensus,
+    DayCount,
+    GoldAnswer,
+    GoldGroup,
+    GoldKind,
+    Overrule,
+    PersonQuality,
+    ProjectQuality,
+    VersionCount,
+)
+
+CHUNK = 500  # groups settled a transaction
+CERTAIN = 0.9  # an oracle's score beyond which (or below 1 - it) gold may be made of an image
+OBVIOUS = 0.98  # the same for an attention check
+GOLD_KEPT = 200  # active gold groups of oracles a project has at most
+MEASURED_EVERY = timedelta(minutes=5)
+RECOUNT = timedelta(minutes=10)  # a transaction that was open while the last count was made has ended since
+MEASURED_AFTER = 20  # shared labels before a person's reliability is used
+
+
+class QualityError(ValueError):
+    """A request that cannot be carried out; the message names the field and the fix."""
+
+
+# ---------------------------------------------------------------- consensus
+
+
+def reliabilities(project_id: int) -> dict[int, Reliability]:
+    """The measured people of a project."""
+    rows = PersonQuality.objects.filter(project_id=project_id, like_accuracy__isnull=False)
+    return {q.user_id: Reliability(q.like_accuracy, q.dislike_accuracy) for q in rows}
+
+
+def prior_of(project_id: int) -> float:
+    """The estimated share of liked images, .5 before the first measurement."""
+    latest = ProjectQuality.objects.filter(project_id=project_id).values_list("prior", flat=True).first()
+    return 0.5 if latest is None else latest
+
+
+def settle(group: Group) -> Consensus | None:
+    """Write what the group's labels come to now; the caller holds the group's row. None when it has no label."""
+    return settle_groups(group.project, [group])[0]
+
+
+def settle_groups(project: Project, groups: Sequence[Group]) -> list[Consensus | None]:
+    """`settle` for many groups of one project in a fixed number of queries."""
+    known, prior = reliabilities(project.pk), prior_of(project.pk)
+    ids = [g.pk for g in groups]
+    images: dict[int, list[int]] = {pk: [] for pk in ids}
+    for pk, group_id in (
+        Generation.objects.filter(group__in=ids).order_by("group", "position").values_list("pk", "group_id")
+    ):
+        images[group_id].append(pk)
+    labels: dict[int, list[Label]] = {}
+    for label in Label.objects.filter(generation__group__in=ids).only(
+        "generation_id", "annotator_id", "liked", "score", "created_at"
+    ):
+        labels.setdefault(label.generation_id, []).append(label)
+    final = _overruled(ids)
+    results: list[Consensus | None] = []
+    for group in groups:
+        found = [label for pk in images[group.pk] for label in labels.get(pk, [])]
+        spoken = [final[pk] for pk in images[group.pk] if pk in final]
+        if not found and not spoken:
+            results.append(None)
+            continue
+        rewards, split = [], False
+        for pk in images[group.pk]:
+            mine = labels.get(pk, [])
+            votes = [Vote(v.liked, known.get(v.annotator_id)) for v in mine if v.annotator_id is not None]
+            scores = [v.score if v.score is not None else float(v.liked) for v in mine if v.annotator_id is None]
+            overruled = final[pk].liked if pk in final else None
+            value = reward(overruled=overruled, votes=votes, scores=scores, prior=prior)
+            rewards.append(None if value is None else round(value, 4))
+            split = split or (overruled is None and tied(votes))
+        people = len({v.annotator_id for v in found if v.annotator_id is not None})
+        results.append(
+            Consensus(
+                group=group,
+                project=project,
+                rewards=rewards,
+                signal=has_signal(rewards),
+                tie=split and people >= project.overlap,
+                people=people,
+                labelled_at=max(v.created_at for v in [*found, *spoken]),
+            )
+        )
+    Consensus.objects.filter(group__in=[g.pk for g, r in zip(groups, results, strict=True) if r is None]).delete()
+    Consensus.objects.bulk_create(
+        [r for r in results if r is not None],
+        update_conflicts=True,
+        unique_fields=["group"],
+        update_fields=["rewards", "signal", "tie", "people", "labelled_at"],
+    )
+    return results
+
+
+def _overruled(group_ids: Sequence[int]) -> dict[int, Overrule]:
+    """The reviewers' words that count, by image."""
+    newest: dict[int, Overrule] = {}
+    for word in Overrule.objects.filter(generation__group__in=group_ids).order_by("id"):
+        newest[word.generation_id] = word
+    return {pk: word for pk, word in newest.items() if word.liked is not None}
+
+
+def wanted(project: Project, tie: bool) -> int:
+    """How many people a group needs: one more than the overlap to break a tie, where the project wants that."""
+    return project.overlap + (1 if tie and project.tie_break else 0)
+
+
+@transaction.atomic
+def overrule(reviewer, project: Project, words: dict[int, bool | None], reason: str) -> list[Overrule]:
+    """A reviewer's last word on images of one group: generation id → like, dislike, or None to take a word back.
+
+    Labels stay as they were given; the images' rewards follow the reviewer. Raises QualityError without a reason.
+    """
+    reason = reason.strip()
+    if len(reason) < 3:
+        raise QualityError(_("reason: say why in a few words; the annotators may read it"))
+    images = list(Generation.objects.filter(pk__in=words, group__project=project).select_related("group"))
+    if not words or len(images) != len(words) or len({i.group_id for i in images}) != 1:
+        raise QualityError(_("images: choose images of one group of this project"))
+    group = Group.objects.select_for_update().get(pk=images[0].group_id)
+    made = [
+        Overrule.objects.create(generation=image, reviewer=reviewer, liked=words[image.pk], reason=reason[:300])
+        for image in images
+    ]
+    settle(group)
+    audit(project, reviewer, "labels overruled", group=group.pk, images=len(made), reason=reason[:300])
+    events.publish(project.pk, "labels")
+    return made
+
+
+# ---------------------------------------------------------------- gold
+
+
+@transaction.atomic
+def make_gold(group: Group, kind: str, answer: dict[int, bool], by=None) -> GoldGroup:
+    """Show a rated group again to people who have not seen it. Raises QualityError when it cannot tell anything."""
+    if group.state != GroupState.DONE:
+        raise QualityError(_("group: it is %(state)s; only a labelled group can be gold") % {"state": group.state})
+    if len(answer) < 2 or len(set(answer.values())) < 2:
+        raise QualityError(_("answer: a gold group needs an image to like and one to dislike"))
+    gold, _new = GoldGroup.objects.update_or_create(
+        group=group,
+        defaults={
+            "project": group.project,
+            "kind": kind,
+            "answer": {str(k): v for k, v in sorted(answer.items())},
+            "active": True,
+            "created_by": by,
+        },
+    )
+    if by is not None:
+        audit(group.project, by, "gold group made", group=group.pk)
+    return gold
+
+
+@transaction.atomic
+def retire_gold(project: Project, gold_id: int, by) -> None:
+    """Show a gold group to nobody any more; its answers stay."""
+    if project.gold_groups.filter(pk=gold_id, active=True).update(active=False):
+        audit(project, by, "gold group retired", gold=gold_id)
+
+
+def pick_gold(user, project: Project, *, rng: random.Random | None = None) -> Group | None:
+    """A gold group that this person never had, the least answered of a few at random; None when there is none."""
+    unseen = (
+        GoldGroup.objects.filter(project=project, active=True, group__state=GroupState.DONE)  # not a flagged one
+        .filter(~Exists(GroupDecision.objects.filter(group=OuterRef("group"), user=user)))
+        .filter(~Exists(GoldAnswer.objects.filter(gold=OuterRef("pk"), user=user)))
+        .filter(~Exists(Lease.objects.filter(group=OuterRef("group"), user=user)))
+    )
+    ids = list(unseen.order_by("id").values_list("pk", flat=True)[:GOLD_KEPT])
+    if not ids:
+        return None
+    some = (rng or random).sample(ids, min(5, len(ids)))
+    return (
+        GoldGroup.objects.filter(pk__in=some)
+        .select_related("group__project", "group__prompt", "group__version")
+        .annotate(n=Count("answers"))
+        .order_by("n", "?")[0]
+        .group
+    )
+
+
+def record_gold(decision: GroupDecision) -> GoldAnswer | None:
+    """Compare a submitted decision with the group's known answer, if it has one."""
+    gold = GoldGroup.objects.filter(group_id=decision.group_id).first()
+    if gold is None:
+        return None
+    right = sum(decision.answer.get(position) == liked for position, liked in gold.answer.items())
+    made, _new = GoldAnswer.objects.update_or_create(
+        gold=gold, user_id=decision.user_id, defaults={"right": right, "total": len(gold.answer)}
+    )
+    return made
+
+
+def forget_gold(group_id: int, user_id: int) -> None:
+    """The person took the decision back."""
+    GoldAnswer.objects.filter(gold__group=group_id, user=user_id).delete()
+
+
+def find_gold(project: Project) -> int:
+    """Make gold of labelled groups that an oracle is certain about, up to `GOLD_KEPT`; returns how many are new.
+
+    Only images whose score is beyond `CERTAIN` either way are in the answer; where all are beyond `OBVIOUS` the group
+    is an attention check.
+    """
+    if project.gold_rate <= 0:
+        return 0
+    missing = GOLD_KEPT - project.gold_groups.filter(active=True).exclude(kind=GoldKind.REVIEW).count()
+    if missing <= 0:
+        return 0
+    candidates = (
+        Group.objects.filter(project=project, state=GroupState.DONE, gold=None)
+        .filter(Exists(Label.objects.filter(generation__group=OuterRef("pk"), annotator=None, score__gte=CERTAIN)))
+        .filter(Exists(Label.objects.filter(generation__group=OuterRef("pk"), annotator=None, score__lte=1 - CERTAIN)))
+        .order_by("-id")[:missing]
+    )
+    made = 0
+    for group in candidates:
+        scores: dict[int, list[float]] = {}
+        rows = Label.objects.filter(generation__group=group, annotator=None, score__isnull=False)
+        for position, score in rows.values_list("generation__position", "score"):
+            scores.setdefault(position, []).append(score)
+        answer = {p: min(s) >= CERTAIN for p, s in scores.items() if min(s) >= CERTAIN or max(s) <= 1 - CERTAIN}
+        if len(set(answer.values())) < 2:
+            continue
+        obvious = len(answer) == group.size and all(min(s) >= OBVIOUS or max(s) <= 1 - OBVIOUS for s in scores.values())
+        make_gold(group, GoldKind.ATTENTION if obvious else GoldKind.ORACLE, answer)
+        made += 1
+    return made
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def measure_project(project: Project) -> ProjectQuality | None:
+    """Look for gold, count the days, measure everybody, settle again the groups of those whose reliability moved. Slow:
+    for a worker.
+
+    None when there is no label that the last measurement had not seen.
+    """
+    find_gold(project)
+    count_days(project)
+    count_versions(project)
+    people_labels = Label.objects.filter(generation__group__project=project, annotator__isnull=False)
+    count = people_labels.count()
+    last = project.qualities.first()
+    if count == 0 or (last is not None and last.labels == count and last.created_at > _newest(people_labels)):
+        return None
+    before = reliabilities(project.pk)
+    found = measure.measure(project)
+    now = timezone.now()
+    with transaction.atomic():
+        for person in found.people:
+            trusted = person.shared >= MEASURED_AFTER
+            values = {
+                "groups": person.groups,
+                "labels": person.labels,
+                "likes": person.likes,
+                "seconds_per_image": person.seconds_per_image,
+                "shared": person.shared,
+                "agreement": person.agreement,
+                "bias": person.bias,
+                "like_accuracy": person.like_accuracy if trusted else None,
+                "dislike_accuracy": person.dislike_accuracy if trusted else None,
+                "hasty": person.hasty,
+                "measured_at": now,
+            }
+            PersonQuality.objects.update_or_create(project=project, user_id=person.user_id, defaults=values)
+        quality = ProjectQuality.objects.create(
+            project=project,
+            alpha=found.alpha,
+            prior=found.prior,
+            labels=count,
+            shared=found.shared,
+            people=len(found.people),
+        )
+    after = reliabilities(project.pk)
+    moved = [user for user, rates in after.items() if user not in before or rates.moved(before[user])]
+    settle_all(project, moved)
+    return quality
+
+
+def count_days(project: Project) -> int:
+    """Count the days since the last counted one, that one and the day before again; returns how many have labels."""
+    last = project.day_counts.values_list("day", flat=True).first()
+    settled = Consensus.objects.filter(project=project)
+    if last is not None:
+        last -= timedelta(days=1)
+        settled = settled.filter(labelled_at__gte=datetime.combine(last, time.min, UTC))
+    days: dict[date, DayCount] = {}
+    by_day = settled.annotate(day=TruncDate("labelled_at", tzinfo=UTC)).values("day").order_by()
+    for row in by_day.annotate(groups=Count("pk"), signal=Count("pk", filter=Q(signal=True))):
+        days[row["day"]] = DayCount(project=project, day=row["day"], groups=row["groups"], signal=row["signal"])
+    # A label's day may be before its group's: look at the labels of the groups that have one since.
+    labels = Label.objects.filter(annotator__isnull=False, generation__group__consensus__in=settled.values("pk"))
+    if last is not None:
+        labels = labels.filter(created_at__gte=datetime.combine(last, time.min, UTC))
+    per_day = labels.annotate(day=TruncDate("created_at", tzinfo=UTC)).values("day").order_by()
+    for row in per_day.annotate(
+        labels=Count("pk"), likes=Count("pk", filter=Q(liked=True)), people=Count("annotator", distinct=True)
+    ):
+        found = days.setdefault(row["day"], DayCount(project=project, day=row["day"]))
+        found.labels, found.likes, found.people = row["labels"], row["likes"], row["people"]
+    DayCount.objects.bulk_create(
+        days.values(),
+        update_conflicts=True,
+        unique_fields=["project", "day"],
+        update_fields=["groups", "signal", "labels", "likes", "people"],
+    )
+    return len(days)
+
+
+def count_versions(project: Project) -> int:
+    """Count the labels of the versions that have new ones since the last count; returns how many versions."""
+    now, counts = timezone.now(), project.version_counts
+    last = counts.aggregate(at=Max("counted_at"))["at"]
+    newest = Label.objects.aggregate(n=Max("pk"))["n"] or 0
+    settled = Consensus.objects.filter(project=project)
+    if last is not None:
+        settled = settled.filter(labelled_at__gte=last - RECOUNT)
+    versions = list(settled.order_by().values_list("group__version", flat=True).distinct())
+    for version in versions:
+        row = Label.objects.filter(generation__group__version=version, annotator__isnull=False, pk__lte=newest)
+        found = row.aggregate(labels=Count("pk"), likes=Count("pk", filter=Q(liked=True)))
+        VersionCount.objects.update_or_create(
+            version_id=version, defaults={"project": project, "counted_at": now, "counted_to": newest, **found}
+        )
+    counts.update(counted_to=newest)
+    return len(versions)
+
+
+def due() -> list[int]:
+    """Ids of projects with labels that are newer than their last measurement, which is `MEASURED_EVERY` old."""
+    old = timezone.now() - MEASURED_EVERY
+    newest = Consensus.objects.filter(project=OuterRef("pk")).order_by("-labelled_at").values("labelled_at")[:1]
+    measured = ProjectQuality.objects.filter(project=OuterRef("pk")).order_by("-id").values("created_at")[:1]
+    rows = (
+        Project.objects.filter(archived_at=None)
+        .annotate(newest=Subquery(newest), measured=Subquery(measured))
+        .filter(Q(measured=None) | Q(measured__lt=old, newest__gt=F("measured")), newest__isnull=False)
+    )
+    return list(rows.values_list("pk", flat=True))
+
+
+def _newest(labels):
+    newest = labels.order_by("-id").values_list("created_at", flat=True).first()
+    return newest or timezone.now() - timedelta(days=36_500)
+
+
+def settle_all(project: Project, people: Sequence[int]) -> int:
+    """Settle the groups that these people (ids) labelled with their reliabilities of now, in chunks; returns how many."""
+    last, settled = 0, 0
+    theirs = Group.objects.filter(
+        Exists(Label.objects.filter(generation__group=OuterRef("pk"), annotator__in=people)), project=project
+    )
+    while True:
+        with transaction.atomic():
+            ids = list(theirs.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:CHUNK])
+            if not ids:
+                return settled
+            settle_groups(project, list(Group.objects.select_for_update().filter(pk__in=ids).order_by("pk")))
+        last, settled = ids[-1], settled + len(ids)

@@ -1,0 +1,172 @@
+"""Versions: where they came from, how they score, which one generates; and blind tests of two of them."""
+
+from __future__ import annotations
+
+import json
+
+from django.contrib import messages
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_POST
+
+from webapp import paths
+from webapp.accounts.permissions import may, member
+from webapp.campaigns.models import Project, Role
+from webapp.rounds import comparisons, queries
+from webapp.rounds.models import ComparisonState, Pair
+from webapp.rounds.sequential import standing
+from webapp.streaming import streamed
+
+PIECE = 1 << 18
+PREFETCH = 3
+
+
+@require_GET
+@member(Role.REVIEWER)
+def versions(request: HttpRequest, project: Project) -> HttpResponse:
+    """Lineage, scores, and what an admin may do with each version."""
+    rows = project.versions.select_related("parent").order_by("-number")
+    made = {r.result_version_id: r.number for r in project.rounds.filter(result_version__isnull=False)}
+    context = {
+        "project": project,
+        "versions": [(v, made.get(v.pk)) for v in rows[: queries.MOST]],
+        "drawing": queries.lineage(project),
+        "comparisons": project.comparisons.select_related("version_a", "version_b")[:20],
+        "page": "versions",
+    }
+    return render(request, "rounds/versions.html", context)
+
+
+@require_GET
+@member(Role.REVIEWER)
+def version_scores(request: HttpRequest, project: Project) -> JsonResponse:
+    """Scores with intervals, for the chart."""
+    return JsonResponse({"versions": queries.scores(project)})
+
+
+@require_GET
+@member(Role.ADMIN)
+def download_lora(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """The version's weights, a standard diffusers LoRA."""
+    version = get_object_or_404(project.versions, number=number)
+    try:
+        file = (paths.model_version(version.path) / "pytorch_lora_weights.safetensors").open("rb")
+    except (OSError, ValueError) as error:
+        raise Http404 from error
+    name = f"{project.slug}-version-{number}.safetensors"
+    pieces = iter(lambda: file.read(PIECE), b"")
+    return streamed(request, pieces, content_type="application/octet-stream", name=name)
+
+
+@require_POST
+@member(Role.ADMIN)
+def start_comparison(request: HttpRequest, project: Project) -> HttpResponse:
+    """Open a blind test of the versions `a` and `b`."""
+    numbers = [request.POST.get(name, "") for name in ("a", "b", "most_votes")]
+    try:
+        if not all(n.isdigit() for n in numbers):
+            raise comparisons.ComparisonError(_("versions: choose two versions and a number of votes"))
+        a, b, most = (int(n) for n in numbers)
+        made = comparisons.start(project, a, b, request.user, most_votes=most)
+    except comparisons.ComparisonError as error:
+        messages.error(request, str(error))
+        return redirect("versions", project.slug)
+    return redirect("comparison", project.slug, made.number)
+
+
+@require_GET
+@member(Role.REVIEWER)
+def comparison(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """Where a test stands; htmx asks for the changing part only."""
+    found = get_object_or_404(project.comparisons.select_related("version_a", "version_b"), number=number)
+    now = standing(found.wins_a, found.wins_b, alpha=found.alpha, margin=found.margin)
+    votes = found.wins_a + found.wins_b + found.ties
+    context = {
+        "project": project,
+        "comparison": found,
+        "now": now,
+        "needed": round(1 / found.alpha),
+        "votes": votes,
+        "open": found.state == ComparisonState.OPEN,
+        "winner": {"a": found.version_a, "b": found.version_b}.get(found.verdict),
+        "failed": found.pairs.filter(state="failed").order_by("-id").first(),
+        "bar": {"low": 1000 * now.low, "width": 1000 * (now.high - now.low), "rate": 1000 * (now.rate or 0.5)},
+        "page": "versions",
+    }
+    template = "rounds/_comparison.html" if request.htmx else "rounds/comparison.html"
+    return render(request, template, context)
+
+
+@require_POST
+@member(Role.ADMIN)
+def stop_comparison(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """End a test without a verdict."""
+    comparisons.stop(get_object_or_404(project.comparisons, number=number), request.user)
+    return redirect("comparison", project.slug, number)
+
+
+# ---------------------------------------------------------------- for the people who compare
+
+
+@require_GET
+@member(Role.ANNOTATOR)
+def compare(request: HttpRequest, project: Project) -> HttpResponse:
+    """The page of the oldest open test; its script asks for pairs. Nothing on it tells the versions."""
+    found = project.comparisons.filter(state=ComparisonState.OPEN).order_by("number").first()
+    return render(request, "rounds/compare.html", {"project": project, "comparison": found, "page": "compare"})
+
+
+def _pair(project: Project, pair: Pair) -> dict:
+    def url(side: str) -> str:
+        return reverse("pair-image", args=[project.slug, pair.pk, side])
+
+    return {"pair": pair.pk, "prompt": pair.prompt.text, "left": url("left"), "right": url("right")}
+
+
+@require_GET
+@member(Role.ANNOTATOR)
+def next_pairs(request: HttpRequest, project: Project, number: int) -> JsonResponse:
+    """The pairs on this person's screen, topped up; `open` false when the test has ended."""
+    found = get_object_or_404(project.comparisons.select_related("project"), number=number)
+    pairs = comparisons.lease_pairs(request.user, found, PREFETCH)
+    return JsonResponse({"open": found.state == ComparisonState.OPEN, "pairs": [_pair(project, p) for p in pairs]})
+
+
+@require_POST
+@member(Role.ANNOTATOR)
+def vote(request: HttpRequest, project: Project, number: int) -> JsonResponse:
+    """Body `{pair, choice: left|right|tie, seconds}`. The answer says nothing about the standing."""
+    found = get_object_or_404(project.comparisons, number=number)
+    try:
+        body = json.loads(request.body)
+        if not isinstance(body, dict) or type(body.get("pair")) is not int:
+            raise comparisons.ComparisonError(_("pair: send its number"))
+        seconds = body.get("seconds", 0)
+        if not isinstance(seconds, int | float):
+            raise comparisons.ComparisonError(_("seconds: send a number"))
+        comparisons.vote(request.user, found, body["pair"], str(body.get("choice")), seconds=float(seconds))
+    except comparisons.ComparisonError as error:
+        return JsonResponse({"error": str(error)}, status=400)
+    except ValueError:
+        return JsonResponse({"error": "body: send a JSON object"}, status=400)
+    return JsonResponse({"saved": body["pair"]})
+
+
+@require_GET
+@member(Role.ANNOTATOR)
+def pair_image(request: HttpRequest, project: Project, pair_id: int, side: str) -> HttpResponse:
+    """One side of a pair, for the person who has it on screen and for reviewers."""
+    pair = get_object_or_404(Pair.objects.select_related("comparison"), pk=pair_id, comparison__project=project)
+    if pair.leased_to_id != request.user.pk and not may(request.user, project, Role.REVIEWER):
+        raise Http404
+    name = "a" if (side == "left") == pair.a_is_left else "b"
+    try:
+        file = paths.data(paths.pair_image(project.pk, pair.pk, name)).open("rb")
+    except OSError as error:
+        raise Http404 from error
+    response = FileResponse(file, content_type="image/webp")
+    response["Cache-Control"] = "private, max-age=86400, immutable"
+    response["Content-Disposition"] = "inline"  # no file name: it would tell the version
+    return response
