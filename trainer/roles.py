@@ -66,8 +66,8 @@ class Roles:
         """Make `role` the active one with its adapter added into the weights, for passes without gradient.
 
         A small model spends a third of a pass in the adapters' own products. The backbone's tensors are put aside and put
-        back, not subtracted from, so they stay the same to the bit. Inside, adapters
-        cannot be trained. Costs one copy of the adapted weights.
+        back, not subtracted from, so they stay the same to the bit. Inside, adapters cannot be trained. Costs one copy of
+        the adapted weights.
         """
         if role == TEACHER or not self.mergeable:
             self.use(role)

@@ -1,6 +1,7 @@
 """A project with people and ready groups, without any model."""
 
 import io
+import json
 
 import pytest
 from PIL import Image
@@ -73,3 +74,14 @@ def make_ready(project, count=1, pixels=128):
 def ready(project):
     """ready(n): n groups waiting for people."""
     return lambda count=1: make_ready(project, count)
+
+
+@pytest.fixture
+def post(client, ann):
+    """post(path, body) as the annotator, in the project `stars`."""
+    client.force_login(ann)
+
+    def send(path, body):
+        return client.post(f"/p/stars/{path}", json.dumps(body), content_type="application/json")
+
+    return send

@@ -1,7 +1,5 @@
 """Flagged groups: out of everybody's queue and out of training, until a reviewer says otherwise."""
 
-import json
-
 import pytest
 
 from webapp.campaigns.models import Role
@@ -9,16 +7,6 @@ from webapp.labelling import queries, services
 from webapp.labelling.models import Flag, GroupDecision, Lease
 
 LIKES = {0: True, 1: False, 2: False, 3: False}
-
-
-@pytest.fixture
-def post(client, ann):
-    client.force_login(ann)
-
-    def send(path, body):
-        return client.post(f"/p/stars/{path}", json.dumps(body), content_type="application/json")
-
-    return send
 
 
 def flag(post, group, key="f", **body):

@@ -9,16 +9,6 @@ from webapp.labelling.models import GroupDecision, Label, LabelEvent
 ALL_LIKED = {"0": True, "1": True, "2": False, "3": True}
 
 
-@pytest.fixture
-def post(client, ann):
-    client.force_login(ann)
-
-    def send(path, body):
-        return client.post(f"/p/stars/{path}", json.dumps(body), content_type="application/json")
-
-    return send
-
-
 def test_it_works(post, ready, client):
     (group,) = ready()
     assert client.get("/p/stars/groups/next/").json()["groups"][0]["group"] == group.pk
