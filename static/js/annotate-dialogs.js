@@ -10,9 +10,13 @@ export class Dialogs {
   constructor(page) {
     this.page = page;
     for (const dialog of document.querySelectorAll("dialog")) {
-      dialog.querySelectorAll("[data-close]").forEach((button) => button.addEventListener("click", () => dialog.close()));
-      dialog.addEventListener("click", (event) => event.target === dialog && dialog.id !== "pause-dialog" && dialog.close());
-      dialog.addEventListener("close", () => this.closed(dialog));
+      dialog.querySelectorAll("[data-close]").forEach((button) => button.addEventListener("click", () => this.close(dialog)));
+      dialog.addEventListener("click", (event) => event.target === dialog && dialog.id !== "pause-dialog" && this.close(dialog));
+      dialog.addEventListener("cancel", (event) => {
+        event.preventDefault();
+        this.close(dialog);
+      });
+      dialog.addEventListener("close", () => this.closed(dialog)); // by other ways, such as a phone's back gesture
     }
     for (const kind of ["skip", "flag"]) {
       $(`${kind}-form`).addEventListener("submit", (event) => this.send(kind, event));
@@ -40,10 +44,23 @@ export class Dialogs {
   open(name) {
     if (name === "pause") this.page.pause();
     $(`${name}-form`)?.reset();
-    $(`${name}-dialog`).showModal();
+    this.show($(`${name}-dialog`));
+  }
+
+  show(dialog) {
+    dialog.showModal();
+    this.opened = dialog;
+  }
+
+  // The browser tells of a closed dialog a few milliseconds late; a key pressed until then must not meet the old focus.
+  close(dialog) {
+    dialog.close();
+    this.closed(dialog);
   }
 
   closed(dialog) {
+    if (this.opened !== dialog || dialog.open) return;
+    this.opened = null;
     if (dialog.id === "pause-dialog") this.page.resume();
     // Where the focus came from may be gone: then to the images.
     if (document.activeElement === document.body) this.page.focus();
@@ -62,7 +79,7 @@ export class Dialogs {
 
   send(kind, event) {
     event.preventDefault();
-    $(`${kind}-dialog`).close(); // first, or the next group could not take the focus
+    this.close($(`${kind}-dialog`)); // first, or the next group could not take the focus
     const values = Object.fromEntries(new FormData($(`${kind}-form`)));
     if (kind === "flag") values.position = values.position === "" ? null : Number(values.position);
     this.page[kind](values);
@@ -79,7 +96,7 @@ export class Dialogs {
   zoom(position) {
     this.position = position;
     this.draw();
-    if (this.showing !== "zoom") $("zoom-dialog").showModal();
+    if (this.showing !== "zoom") this.show($("zoom-dialog"));
   }
 
   draw() {

@@ -70,6 +70,13 @@ def test_a_group_can_be_rated_with_the_keyboard_alone(site):
     page.keyboard.press("ArrowDown")  # from the fourth, by the grid's columns
     columns = int(page.evaluate("getComputedStyle(document.querySelector('#grid')).getPropertyValue('--columns')"))
     assert page.evaluate("document.activeElement.dataset.position") == str(3 + columns)
+    page.keyboard.press("k")
+    page.keyboard.press("ArrowRight")
+    # The focus is on the image last looked at at once, not when the browser tells that the dialog has closed.
+    shown = page.evaluate(
+        "(document.querySelector('#zoom-dialog [data-close]').click(), document.activeElement.dataset.position)"
+    )
+    assert shown == str((4 + columns) % 8)
     page.keyboard.press("i")
     assert marks(page) == "LDDDLLLL"
     page.keyboard.press("?")
