@@ -15,7 +15,7 @@ from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.files import append_line
 from trainer.roles import TDM_ROLES
 from trainer.settings import DistillSettings
-from trainer.tdm_r1 import TDMR1
+from trainer.tdm_r1 import TDMR1, rate_factor
 
 COOL_DOWN = 0.3  # last share of the updates over which the learning rates fall to zero
 
@@ -50,7 +50,7 @@ def distill(
         conditioning = trainer.backend.encode([prompts(rng) for _ in range(settings.batch)])
         noise = torch.randn((settings.batch, *trainer.backend.latent_shape), generator=generator)
         trajectory = trainer.sample(conditioning, noise)
-        trainer.set_rate_factor(min(1.0, (rollouts - step) / (COOL_DOWN * rollouts)))
+        trainer.set_rate_factor(rate_factor(step, rollouts, COOL_DOWN))
         for _ in range(settings.updates_per_rollout):
             j = torch.randint(steps, (settings.batch,), generator=generator).to(trainer.backend.device)
             metrics = trainer.student_update(trajectory, conditioning, j, generator)

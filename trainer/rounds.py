@@ -23,7 +23,7 @@ from trainer.advantages import group_advantages, has_signal
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.data import load_groups, read_groups
-from trainer.evaluate import Evaluation, evaluate, image_grid, sample_images
+from trainer.evaluate import Evaluation, clearly_worse, evaluate, image_grid, sample_images
 from trainer.files import append_line, sha256_of, write_image, write_json
 from trainer.oracles import Oracle, get_oracle
 from trainer.roles import STUDENT_EMA
@@ -31,7 +31,7 @@ from trainer.sampler import related_noise
 from trainer.scenes.prompts import ScenePrompt
 from trainer.settings import TDMR1Settings
 from trainer.shares import Part, Share, gather_rows
-from trainer.tdm_r1 import TDMR1, Groups
+from trainer.tdm_r1 import TDMR1, Groups, rate_factor
 
 GRID_IMAGES = 16
 SAVE_SECONDS = 60
@@ -96,7 +96,7 @@ class _State:
     step: int = 0
     surrogate_count: int = 0
     scores_before: dict = field(default_factory=dict)
-    best_score: float = float("-inf")
+    peak_rewards: list = field(default_factory=list)  # of the validation with the highest mean so far
     best_step: int = 0
     best_scores: dict = field(default_factory=dict)
     images_scored: int = 0
@@ -148,7 +148,7 @@ class _Round:
             if self.main:
                 self._save_grid("before")
             self.state.scores_before = before.scores if before else {}
-            self._keep_if_best(before)
+            self._keep_unless_worse(before)
             self._save()
         saved = time.monotonic()
         while self.state.step < self.settings.updates:
@@ -162,7 +162,7 @@ class _Round:
             self.state.surrogate_count = self.trainer.surrogate_count
             if self.state.step % self.settings.validate_every == 0 or self.state.step == self.settings.updates:
                 evaluation = self._validate()
-                self._keep_if_best(evaluation)
+                self._keep_unless_worse(evaluation)
                 metrics |= {f"validation_{k}": v for k, v in (evaluation.scores if evaluation else {}).items()}
             self._log(metrics)
             self._report("train", metrics)
@@ -185,6 +185,7 @@ class _Round:
         s, trainer = self.settings, self.trainer
         rng = random.Random(f"round-{s.seed}-{step}")
         generator = torch.Generator().manual_seed(s.seed * 1_000_003 + step)
+        trainer.set_rate_factor(rate_factor(step, s.updates, s.cool_down))
         if self.store is None:
             metrics, trajectory, prompts, part = self._on_policy(rng, generator)
         else:
@@ -274,17 +275,21 @@ class _Round:
         with self.trainer.roles.merged(STUDENT_EMA):
             return evaluate(self.trainer.backend, rows, oracle, steps=self.trainer.steps, bf16=self.trainer.bf16)
 
-    def _keep_if_best(self, evaluation: Evaluation | None) -> None:
-        """With a reward oracle the best validation score wins. Labels may ask for something that no oracle measures, so
-        there the newest version wins and the scores only inform."""
+    def _keep_unless_worse(self, evaluation: Evaluation | None) -> None:
+        """With a reward oracle the newest version is kept unless it scores clearly worse than the best one so far: the
+        cooled-down end of a round is better than its middle, and the highest of several noisy scores is mostly luck.
+        Labels may ask for something that no oracle measures, so there the newest wins and the scores only inform."""
         if not self.main:
             return
-        judged = evaluation is not None and self.oracle is not None
-        score = evaluation.scores["reward"] if judged else float(self.state.step)
-        if score > self.state.best_score:
-            self.state.best_score, self.state.best_step = score, self.state.step
-            self.state.best_scores = evaluation.scores if evaluation else {}
-            self.trainer.save_student(self.work / "best")
+        if evaluation is not None and self.oracle is not None:
+            rewards, peak = [v.score for v in evaluation.verdicts], self.state.peak_rewards
+            if peak and clearly_worse(rewards, peak):
+                return
+            if not peak or sum(rewards) > sum(peak):
+                self.state.peak_rewards = rewards
+        self.state.best_step = self.state.step
+        self.state.best_scores = evaluation.scores if evaluation else {}
+        self.trainer.save_student(self.work / "best")
 
     def _save_grid(self, name: str) -> Path:
         prompts = [line["prompt"] for line in self._shown_prompts()[:GRID_IMAGES]]

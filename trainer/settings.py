@@ -138,6 +138,12 @@ class TDMR1Settings(Settings):
     student_lr: float = option(2e-4, "Learning rate of the student.", low=0, high=1)
     fake_lr: float = option(6e-4, "Learning rate of the fake score.", low=0, high=1)
     surrogate_lr: float = option(5e-4, "Learning rate of the surrogate reward.", low=0, high=1)
+    cool_down: float = option(
+        0.5,
+        "Last share of the updates over which the learning rates fall to zero, so that the student settles.",
+        low=0,
+        high=1,
+    )
     weight_decay: float = option(1e-4, "AdamW weight decay.", low=0, high=1)
     clip_norm: float = option(1.0, "Gradient clipping.", low=0)
     guidance: float = option(4.0, "w_cfg: guidance of the teacher in the guidance term.", low=1, high=20)
@@ -169,7 +175,9 @@ class TDMR1Settings(Settings):
         0.95, "Decay of the student's moving average, which is what is evaluated and published.", low=0, high=1
     )
     validation_images: int = option(112, "Images scored before, during and after the round.", low=0)
-    validate_every: int = option(20, "Updates between validations; the best one is kept.", low=1)
+    validate_every: int = option(
+        20, "Updates between validations; the newest version is kept unless it is clearly worse.", low=1
+    )
     seed: int = option(0, "Seed of prompts and noise.", low=0)
 
     @classmethod
@@ -197,5 +205,6 @@ class TDMR1Settings(Settings):
             "teacher_clip_from": 0.05,
             "relative": False,
             "reference": "ema",
+            "cool_down": 0.0,
         }
         return cls(**common, **presets[preset])

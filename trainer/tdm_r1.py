@@ -43,6 +43,12 @@ class Groups:
     part: Part | None = None  # which groups of the update these are; None: all
 
 
+def rate_factor(step: int, total: int, cool_down: float) -> float:
+    """What the learning rates are multiplied by in step `step` (from 0) of `total`: 1, then falling in a line to 1 / n in
+    the last of the n steps that the last `cool_down` (0..1) of the steps are."""
+    return min(1.0, (total - step) / max(1.0, cool_down * total))
+
+
 class TDMR1:
     """The roles, their optimizers and the update's parts; loops live in `distill.py` and `rounds.py`."""
 
