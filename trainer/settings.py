@@ -55,10 +55,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class SampleSettings(Settings):
-    """The few-step sampler: K plain Euler steps on a shifted grid, no guidance."""
+    """The few-step sampler: K plain Euler steps on the model's own grid, no guidance."""
 
     steps: int = option(4, "Denoising steps K of the student.", low=1, high=50)
-    shift: float = option(3.0, "Shift S of the time grid; the model's scheduler must have the same.", low=0.1, high=20)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from trainer.flow import (
     like,
     renoise,
     sample_tau,
-    step_grid,
     x0_from_velocity,
 )
 from trainer.losses import StudentTargets, fake_loss, mean_square, student_loss, surrogate_loss
@@ -61,7 +60,10 @@ class TDMR1:
         self.backend, self.settings, self.steps, self.bf16 = backend, settings, steps, bf16
         self.accelerator = accelerator or Accelerator(cpu=backend.device.type == "cpu")
         self.share = Share.of(self.accelerator)
-        self.grid = step_grid(steps, backend.shift).to(backend.device)
+        for name in ("guidance", "rl_cfg"):
+            if backend.distilled and getattr(settings, name, 1) > 1:
+                raise ValueError(f"{name}: guidance is distilled into this model, so it cannot be guided; set {name} to 1")
+        self.grid = backend.grid(steps).to(backend.device)
         state, self.rank, self.alpha = None, settings.rank, settings.alpha
         if parent is not None:
             state, self.rank, self.alpha = backend.load_lora(parent)
@@ -133,7 +135,7 @@ class TDMR1:
         v = self.velocity(STUDENT, x_j, s_j, conditioning)
         x0_hat = x0_from_velocity(x_j, s_j, v)
         x_n = (x_j - like(s_j - s_n, x_j) * v).detach()
-        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, u=self._uniform(part, generator))
+        tau = self._tau(s_n, self._uniform(part, generator))
         x_tau = renoise(x_n, s_n, tau, self._noise(part, x_n.shape[1:], generator))
         teacher_cond, teacher_uncond = self._cond_and_uncond(TEACHER, x_tau, tau, conditioning)
 
@@ -163,7 +165,7 @@ class TDMR1:
         alike, since one adapter makes both; its own guidance, which takes their difference, cancels what they share. With
         the teacher's guidance the whole of what was learned counts, `reward_scale` times."""
         s = self.settings
-        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, low=s.t_min, u=self._uniform(part, generator))
+        tau = self._tau(s_n, self._uniform(part, generator), low=s.t_min)
         x_tau = renoise(x_n, s_n, tau, self._noise(Part.whole(1), x_n.shape[1:], generator).expand_as(x_n))
         if s.reward_guidance == "surrogate":
             target = guided(*self._cond_and_uncond(SURROGATE, x_tau, tau, conditioning), s.rl_cfg)
@@ -202,7 +204,7 @@ class TDMR1:
         j = j.to(self.backend.device)
         rows = torch.arange(p, device=j.device)
         x_n, s_n = groups.trajectory[rows, :, j + 1], self.grid[j + 1]
-        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, low=s.t_min, u=self._uniform(part, generator))
+        tau = self._tau(s_n, self._uniform(part, generator), low=s.t_min)
         eps = self._noise(part, (1, *x_n.shape[2:]), generator).expand_as(x_n).flatten(0, 1)
         x_n, s_n, tau = x_n.flatten(0, 1), s_n.repeat_interleave(g), tau.repeat_interleave(g)
         x_tau = renoise(x_n, s_n, tau, eps)
@@ -239,6 +241,9 @@ class TDMR1:
         self.surrogate_count += 1
         self.roles.average(SURROGATE, SURROGATE_EMA, min(0.3, 0.001 + 0.001 * self.surrogate_count))
 
+    def _tau(self, s: torch.Tensor, u: torch.Tensor, *, low: float = 0.0) -> torch.Tensor:
+        return sample_tau(s, self.backend.shift, gap=TAU_GAP, low=low, high=self.grid[0].item(), u=u)
+
     @torch.no_grad()
     def likelihood_gain(self, groups: Groups, *, draws: int = 4, generator: torch.Generator) -> torch.Tensor:
         """The learned reward of each image, (P, G): how much better the surrogate explains it than the teacher does,
@@ -250,7 +255,7 @@ class TDMR1:
         total = torch.zeros(p, g, device=x0.device)
         for _ in range(draws):
             u = self._uniform(Part.whole(p), generator)
-            tau = sample_tau(zero, self.backend.shift, gap=TAU_GAP, low=self.settings.t_min, u=u)
+            tau = self._tau(zero, u, low=self.settings.t_min)
             tau = tau.repeat_interleave(g)
             eps = self._noise(Part.whole(p), (1, *x0.shape[1:]), generator).expand(p, g, *x0.shape[1:]).flatten(0, 1)
             x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from PIL import Image
+from torch.nn.functional import pad
 
 
 def autocast(device: torch.device, enabled: bool = True):
@@ -18,43 +19,67 @@ def autocast(device: torch.device, enabled: bool = True):
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Text embeddings of B prompts: `embeds` (B, T, D) and `pooled` (B, P)."""
+    """Text embeddings of B prompts: `embeds` (B, T, D) and `pooled` (B, P), where P is 0 in families without one.
+    In families whose prompts keep their own length, `lengths` (B,) tells how many of the T rows count."""
 
     embeds: torch.Tensor
     pooled: torch.Tensor
+    lengths: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.embeds)
 
     def repeat(self, times: int) -> Conditioning:
         """Each row `times` times, neighbours together: (B·times, …)."""
-        return Conditioning(self.embeds.repeat_interleave(times, 0), self.pooled.repeat_interleave(times, 0))
+        lengths = None if self.lengths is None else self.lengths.repeat_interleave(times, 0)
+        return Conditioning(self.embeds.repeat_interleave(times, 0), self.pooled.repeat_interleave(times, 0), lengths)
 
     @staticmethod
     def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
-        """Along the batch."""
-        return Conditioning(torch.cat([p.embeds for p in parts]), torch.cat([p.pooled for p in parts]))
+        """Along the batch; shorter prompts are filled up with zeros."""
+        tokens = max(p.embeds.shape[1] for p in parts)
+        embeds = torch.cat([pad(p.embeds, (0, 0, 0, tokens - p.embeds.shape[1])) for p in parts])
+        lengths = None if parts[0].lengths is None else torch.cat([p.lengths for p in parts])
+        return Conditioning(embeds, torch.cat([p.pooled for p in parts]), lengths)
 
 
 class Backend(Protocol):
-    """A few-step model family as the trainer sees it."""
+    """A few-step model family as the trainer sees it.
 
-    transformer: torch.nn.Module
+    Whatever the network predicts, the trainer sees the velocity `v = eps - x0` on the path `x_t = (1 - t)·x0 + t·eps`.
+    """
+
+    transformer: torch.nn.Module  # the network that is trained (SDXL's is a UNet)
     device: torch.device
-    shift: float  # of the model's own time grid
+    shift: float  # training draws levels evenly in time un-shifted by this
     latent_shape: tuple[int, int, int]
     lora_targets: tuple[str, ...]  # module names, or their endings, that get LoRA
+    distilled: bool  # guidance is distilled into the model, so it cannot be guided any more
+
+    def grid(self, steps: int) -> torch.Tensor:
+        """The levels that `steps` steps visit, (steps + 1,), from the noisiest one the model knows (1 in flow models)
+        down to 0; the stock pipeline's own."""
+        ...
+
+    def stock_call(self, steps: int, guidance: float = 1.0) -> dict:
+        """Arguments with which the stock pipeline walks the same steps, with our meaning of guidance
+        (`uncond + guidance·(cond - uncond)`, 1 is none) put into its own."""
+        ...
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Embeddings, computed once a prompt and cached; "" is the unconditional prompt."""
         ...
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """`v = eps - x0` at (B, C, h, w) latents and times (B,) in [0, 1], float32."""
+        """`v = eps - x0` at (B, C, h, w) latents and levels (B,) in [0, `grid(…)[0]`], float32."""
         ...
 
     def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
         """Latents (B, C, h, w) → RGB images; `bf16` for images that an oracle judges, not for ones that people see."""
+        ...
+
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """RGB images of the model's size → the latents that `decode` takes, (B, C, h, w) float32."""
         ...
 
     def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: int) -> Path:
