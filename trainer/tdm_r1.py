@@ -62,7 +62,9 @@ class TDMR1:
         self.share = Share.of(self.accelerator)
         for name in ("guidance", "rl_cfg"):
             if backend.distilled and getattr(settings, name, 1) > 1:
-                raise ValueError(f"{name}: guidance is distilled into this model, so it cannot be guided; set {name} to 1")
+                raise ValueError(
+                    f"{name}: guidance is distilled into this model, so it cannot be guided; set {name} to 1"
+                )
         self.grid = backend.grid(steps).to(backend.device)
         state, self.rank, self.alpha = None, settings.rank, settings.alpha
         if parent is not None:

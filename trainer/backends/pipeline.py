@@ -153,7 +153,9 @@ class PipelineBackend:
         state = {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
         ranks = [v.shape[0] for k, v in state.items() if "lora_A" in k]
         if not ranks:
-            raise ValueError(f"version: {folder / LORA_FILE} has no LoRA of a {self.component}; was it for another model?")
+            raise ValueError(
+                f"version: {folder / LORA_FILE} has no LoRA of a {self.component}; was it for another model?"
+            )
         alpha = (metadata or {}).get(f"{prefix}lora_alpha", ranks[0])
         return state, ranks[0], int(alpha)
 

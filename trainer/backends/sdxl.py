@@ -15,10 +15,10 @@ class SDXLBackend(PipelineBackend):
     """A StableDiffusionXLPipeline folder: the UNet gives `eps` on the variance-preserving path of a DDPM.
 
     A DDPM's point is `x_vp = sqrt(abar)·x0 + sqrt(1 - abar)·eps`, with `sigma = sqrt((1 - abar)/abar)`. At the level
-    `t = sigma/(1 + sigma)` the rectified-flow point of the same x0 and eps is `x_t = x_vp·sqrt((1 - t)² + t²)`, a rescaling,
-    and the UNet's eps gives `v = eps - x0 = (eps - x_t)/(1 - t)`. An Euler step in sigma and one in t take the same x0 and
-    eps to the next level, so both walk the same points. The noisiest level is not 1 but that of the largest sigma (.936 for
-    SDXL, sigma 14.6), and the first point is that level times the noise.
+    `t = sigma/(1 + sigma)` the rectified-flow point of the same x0 and eps is the same point in another scale,
+    `x_t = x_vp·sqrt((1 - t)² + t²)`, and the UNet's eps gives `v = eps - x0 = (eps - x_t)/(1 - t)`. An Euler step in sigma
+    and one in t take the same x0 and eps to the next level, so both walk the same points. The noisiest level is not 1 but
+    that of the largest sigma (.936 for SDXL, sigma 14.6), and the first point is that level times the noise.
     """
 
     pipeline_class = StableDiffusionXLPipeline
