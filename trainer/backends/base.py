@@ -52,6 +52,7 @@ class Backend(Protocol):
     transformer: torch.nn.Module  # the network that is trained (SDXL's is a UNet)
     device: torch.device
     shift: float  # training draws levels evenly in time un-shifted by this
+    size: int  # pixels of an image's side
     latent_shape: tuple[int, int, int]
     lora_targets: tuple[str, ...]  # module names, or their endings, that get LoRA
     distilled: bool  # guidance is distilled into the model, so it cannot be guided any more

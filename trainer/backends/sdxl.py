@@ -36,7 +36,12 @@ class SDXLBackend(PipelineBackend):
                 "pipeline with EulerDiscreteScheduler.from_config(pipe.scheduler.config, timestep_spacing='trailing')"
             )
         config = scheduler.config
-        wanted = {"prediction_type": "epsilon", "timestep_spacing": "trailing", "final_sigmas_type": "zero"}
+        wanted = {
+            "prediction_type": "epsilon",
+            "timestep_spacing": "trailing",
+            "final_sigmas_type": "zero",
+            "rescale_betas_zero_snr": False,  # at an infinite sigma the noise says nothing of the image
+        }
         for name, value in wanted.items():
             if config.get(name, value) != value:
                 raise ValueError(f"scheduler: {name} is {config[name]!r}; few-step SDXL needs {value!r}")
