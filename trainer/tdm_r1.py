@@ -61,13 +61,15 @@ class TDMR1:
         self.backend, self.settings, self.steps, self.bf16 = backend, settings, steps, bf16
         self.accelerator = accelerator or Accelerator(cpu=backend.device.type == "cpu")
         self.share = Share.of(self.accelerator)
-        self.grid = step_grid(steps, backend.shift).to(backend.device)
+        self.levels = step_grid(steps, backend.shift)  # on the CPU, where the sampler reads them one by one
+        self.grid = self.levels.to(backend.device)
         state, self.rank, self.alpha = None, settings.rank, settings.alpha
         if parent is not None:
             state, self.rank, self.alpha = backend.load_lora(parent)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)  # an adapter's A matrices are random
             self.roles = Roles(backend.transformer, backend.lora_targets, rank=self.rank, alpha=self.alpha, roles=roles)
+        backend.recompute = self.roles.recompute
         if state is not None:
             # The fake score starts where the student is: it must score the student's distribution, not the teacher's.
             for role in (STUDENT, STUDENT_EMA, FAKE):
@@ -89,7 +91,7 @@ class TDMR1:
     def sample(self, conditioning: Conditioning, noise: torch.Tensor, *, role: str = STUDENT) -> torch.Tensor:
         """Trajectories (B, K + 1, C, h, w) of a role from `noise`."""
         with self.roles.merged(role):
-            return sample_latents(self.backend, conditioning, noise, self.grid, bf16=self.bf16)
+            return sample_latents(self.backend, conditioning, noise, self.levels, bf16=self.bf16)
 
     def velocity(self, role: str, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """A role's velocity, float32; with gradient unless called under no_grad."""
@@ -225,14 +227,13 @@ class TDMR1:
         )
         self._step(SURROGATE, terms.loss, part)
         self._follow_surrogate()
-        liked = groups.advantages > 0
-        disliked = groups.advantages < 0
+        liked, disliked = (groups.advantages > 0).float(), (groups.advantages < 0).float()
         return {
             "surrogate": terms.loss.item(),
             "group_weight": terms.group_weight.mean().item(),
             "active": terms.active.item(),
             "distance": terms.distance.item(),
-            "margin": (terms.gain[liked].mean() - terms.gain[disliked].mean()).item(),
+            "margin": (_mean(terms.gain, liked) - _mean(terms.gain, disliked)).item(),
         }
 
     def _follow_surrogate(self) -> None:
@@ -295,3 +296,8 @@ class TDMR1:
         torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         self.optimizers[role].step()
         self.optimizers[role].zero_grad(set_to_none=True)
+
+
+def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Mean of the values where `where` is 1; nan where it never is."""
+    return (values * where).sum() / where.sum()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 
@@ -30,6 +31,14 @@ class Conditioning:
         """Each row `times` times, neighbours together: (B·times, …)."""
         return Conditioning(self.embeds.repeat_interleave(times, 0), self.pooled.repeat_interleave(times, 0))
 
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Conditioning:
+        """The same with `function` of each tensor: `c.map(lambda t: t[rows])`."""
+        return Conditioning(function(self.embeds), function(self.pooled))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """By name, as the constructor takes them."""
+        return {"embeds": self.embeds, "pooled": self.pooled}
+
     @staticmethod
     def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
         """Along the batch."""
@@ -37,8 +46,10 @@ class Conditioning:
 
 
 class Backend(Protocol):
-    """A few-step model family as the trainer sees it."""
+    """A few-step model family as the trainer sees it. What saves memory (caches, batches, offload, precision) is not its
+    business: `backends.memory.Managed` does that around any backend."""
 
+    pipeline: DiffusionPipeline
     transformer: torch.nn.Module
     device: torch.device
     shift: float  # of the model's own time grid
@@ -46,7 +57,8 @@ class Backend(Protocol):
     lora_targets: tuple[str, ...]  # module names, or their endings, that get LoRA
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Embeddings, computed once a prompt and cached; "" is the unconditional prompt."""
+        """Embeddings, float32; "" is the unconditional prompt. Must name `device`, since the pipeline's own guess is wrong
+        while parts of it are elsewhere."""
         ...
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
