@@ -91,7 +91,7 @@ class MemorySettings(Settings):
     )
     vae_batch: int = option(16, "Images the VAE decodes at once.", low=1)
     vae_tiling: bool = option(
-        False, "Decode each image in tiles of half its size, blended at their seams: a quarter of the memory, slightly other."
+        False, "Decode each image in tiles of half its size, blended at their seams: a quarter of the memory, slightly other colours."
     )
     vae_offload: bool = option(False, "Keep the VAE in the machine's memory between uses.")
     compile: bool = option(False, "Compile the transformer's repeated blocks (torch.compile): minutes at first, then faster.")

@@ -42,7 +42,7 @@ def load_pipeline(folder: Path, memory: MemorySettings) -> diffusers.DiffusionPi
     """The folder's stock pipeline on the CPU: VAE in fp32, the rest in bf16 with `half`; no text encoders with "free"."""
     family = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])
     absent = dict.fromkeys(text_encoders(folder)) if memory.text_encoders == "free" else {}
-    return family.from_pretrained(folder, torch_dtype={"default": frozen_dtype(memory), "vae": torch.float32}, **absent)
+    return family.from_pretrained(folder, dtype={"default": frozen_dtype(memory), "vae": torch.float32}, **absent)
 
 
 def empty_pipeline(folder: Path, memory: MemorySettings) -> diffusers.DiffusionPipeline:
