@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -83,8 +84,9 @@ def rollout(
 
     `velocity(x, t)` takes (B, …) and (B,). Deterministic: the noise fixes every point.
     """
-    points = [grid[0].item() * noise]
-    for here, there in zip(grid[:-1].tolist(), grid[1:].tolist(), strict=True):
+    levels = grid.tolist()
+    points = [levels[0] * noise]
+    for here, there in itertools.pairwise(levels):
         x = points[-1]
         v = velocity(x, torch.full((len(x),), here, device=x.device, dtype=torch.float32))
         points.append(x - (here - there) * v.float())

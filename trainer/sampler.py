@@ -16,7 +16,7 @@ from trainer.backends import Backend, Conditioning, autocast, load_backend
 from trainer.files import write_atomic
 from trainer.flow import guided, rollout
 from trainer.roles import STUDENT, TEACHER, Roles
-from trainer.settings import SampleSettings
+from trainer.settings import MemorySettings, SampleSettings
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
@@ -74,8 +74,15 @@ class SampledGroup:
 class Sampler:
     """One model in memory; versions are adapters that are swapped in."""
 
-    def __init__(self, model_dir: Path | str, *, device: str = "cpu", settings: SampleSettings | None = None):
-        self.backend = load_backend(model_dir, device=device)
+    def __init__(
+        self,
+        model_dir: Path | str,
+        *,
+        device: str = "cpu",
+        settings: SampleSettings | None = None,
+        memory: MemorySettings | None = None,
+    ):
+        self.backend = load_backend(model_dir, device=device, memory=memory)
         self.settings = settings or SampleSettings()
         self.roles: Roles | None = None
         self._version: Path | None = None

@@ -65,13 +65,15 @@ class TDMR1:
                 raise ValueError(
                     f"{name}: guidance is distilled into this model, so it cannot be guided; set {name} to 1"
                 )
-        self.grid = backend.grid(steps).to(backend.device)
+        self.levels = backend.grid(steps)  # on the CPU, where the sampler reads them one by one
+        self.grid = self.levels.to(backend.device)
         state, self.rank, self.alpha = None, settings.rank, settings.alpha
         if parent is not None:
             state, self.rank, self.alpha = backend.load_lora(parent)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)  # an adapter's A matrices are random
             self.roles = Roles(backend.transformer, backend.lora_targets, rank=self.rank, alpha=self.alpha, roles=roles)
+        backend.recompute = self.roles.recompute
         if state is not None:
             # The fake score starts where the student is: it must score the student's distribution, not the teacher's.
             for role in (STUDENT, STUDENT_EMA, FAKE):
@@ -93,7 +95,7 @@ class TDMR1:
     def sample(self, conditioning: Conditioning, noise: torch.Tensor, *, role: str = STUDENT) -> torch.Tensor:
         """Trajectories (B, K + 1, C, h, w) of a role from `noise`."""
         with self.roles.merged(role):
-            return sample_latents(self.backend, conditioning, noise, self.grid, bf16=self.bf16)
+            return sample_latents(self.backend, conditioning, noise, self.levels, bf16=self.bf16)
 
     def velocity(self, role: str, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """A role's velocity, float32; with gradient unless called under no_grad."""
@@ -229,14 +231,13 @@ class TDMR1:
         )
         self._step(SURROGATE, terms.loss, part)
         self._follow_surrogate()
-        liked = groups.advantages > 0
-        disliked = groups.advantages < 0
+        liked, disliked = (groups.advantages > 0).float(), (groups.advantages < 0).float()
         return {
             "surrogate": terms.loss.item(),
             "group_weight": terms.group_weight.mean().item(),
             "active": terms.active.item(),
             "distance": terms.distance.item(),
-            "margin": (terms.gain[liked].mean() - terms.gain[disliked].mean()).item(),
+            "margin": (_mean(terms.gain, liked) - _mean(terms.gain, disliked)).item(),
         }
 
     def _follow_surrogate(self) -> None:
@@ -244,7 +245,7 @@ class TDMR1:
         self.roles.average(SURROGATE, SURROGATE_EMA, min(0.3, 0.001 + 0.001 * self.surrogate_count))
 
     def _tau(self, s: torch.Tensor, u: torch.Tensor, *, low: float = 0.0) -> torch.Tensor:
-        return sample_tau(s, self.backend.shift, gap=TAU_GAP, low=low, high=self.grid[0].item(), u=u)
+        return sample_tau(s, self.backend.shift, gap=TAU_GAP, low=low, high=self.levels[0].item(), u=u)
 
     @torch.no_grad()
     def likelihood_gain(self, groups: Groups, *, draws: int = 4, generator: torch.Generator) -> torch.Tensor:
@@ -302,3 +303,8 @@ class TDMR1:
         torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         self.optimizers[role].step()
         self.optimizers[role].zero_grad(set_to_none=True)
+
+
+def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Mean of the values where `where` is 1; nan where it never is."""
+    return (values * where).sum() / where.sum()

@@ -6,9 +6,14 @@ import importlib
 import json
 from pathlib import Path
 
-from trainer.backends.base import Backend, Conditioning, autocast
+import torch
 
-__all__ = ["FAMILIES", "Backend", "Conditioning", "autocast", "backend_class", "load_backend"]
+from trainer.backends.base import Backend, Conditioning, autocast
+from trainer.backends.memory import Managed, empty_pipeline, load_pipeline
+from trainer.backends.options import ModelOptions
+from trainer.settings import MemorySettings
+
+__all__ = ["FAMILIES", "Backend", "Conditioning", "Managed", "autocast", "backend_class", "load_backend"]
 
 # Pipeline class → module and class, imported when asked for. docs/backends.md has what each one states.
 FAMILIES = {
@@ -34,7 +39,14 @@ def backend_class(folder: Path | str) -> type:
     return getattr(importlib.import_module(module), name)
 
 
-def load_backend(folder: Path | str, *, device: str = "cpu") -> Backend:
-    """The backend of a pipeline folder. Raises ValueError when the folder is no pipeline, of an unknown family, or set up
-    in a way that the method cannot use."""
-    return backend_class(folder)(Path(folder), device=device)
+def load_backend(
+    folder: Path | str, *, device: str = "cpu", memory: MemorySettings | None = None, weights: bool = True
+) -> Managed:
+    """The backend of a pipeline folder under memory settings. Without `weights` its parts have the right shapes and types
+    but no values; call it under a FakeTensorMode. Raises ValueError when the folder is no pipeline, of an unknown family,
+    or set up in a way that the method cannot use."""
+    folder, memory = Path(folder), memory or MemorySettings()
+    family = backend_class(folder)
+    options = ModelOptions.read(folder)
+    pipeline = load_pipeline(folder, memory) if weights else empty_pipeline(folder, memory)
+    return Managed(family(pipeline, device=torch.device(device), options=options), folder, memory)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 from torch.nn.functional import pad
 
@@ -31,8 +32,21 @@ class Conditioning:
 
     def repeat(self, times: int) -> Conditioning:
         """Each row `times` times, neighbours together: (B·times, …)."""
-        lengths = None if self.lengths is None else self.lengths.repeat_interleave(times, 0)
-        return Conditioning(self.embeds.repeat_interleave(times, 0), self.pooled.repeat_interleave(times, 0), lengths)
+        return self.map(lambda t: t.repeat_interleave(times, 0))
+
+    def row(self, i: int) -> Conditioning:
+        """One prompt, without what fills it up."""
+        one = self.map(lambda t: t[i : i + 1].clone())
+        return one if one.lengths is None else Conditioning(one.embeds[:, : int(one.lengths)], one.pooled, one.lengths)
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Conditioning:
+        """The same with `function` of each tensor: `c.map(lambda t: t[rows])`."""
+        return Conditioning(**{name: function(tensor) for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """By name, as the constructor takes them."""
+        tensors = {"embeds": self.embeds, "pooled": self.pooled, "lengths": self.lengths}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     @staticmethod
     def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
@@ -44,11 +58,11 @@ class Conditioning:
 
 
 class Backend(Protocol):
-    """A few-step model family as the trainer sees it.
+    """A few-step model family as the trainer sees it. Whatever the network predicts, the trainer sees the velocity
+    `v = eps - x0` on the path `x_t = (1 - t)·x0 + t·eps`. What saves memory (caches, batches, offload, precision) is not a
+    backend's business: `backends.memory.Managed` does that around any."""
 
-    Whatever the network predicts, the trainer sees the velocity `v = eps - x0` on the path `x_t = (1 - t)·x0 + t·eps`.
-    """
-
+    pipeline: DiffusionPipeline
     transformer: torch.nn.Module  # the network that is trained (SDXL's is a UNet)
     device: torch.device
     shift: float  # training draws levels evenly in time un-shifted by this
@@ -68,7 +82,8 @@ class Backend(Protocol):
         ...
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Embeddings, computed once a prompt and cached; "" is the unconditional prompt."""
+        """Embeddings, float32; "" is the unconditional prompt. Must name `device`, since the pipeline's own guess is wrong
+        while parts of it are elsewhere."""
         ...
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:

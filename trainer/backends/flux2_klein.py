@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from diffusers import Flux2KleinPipeline
@@ -29,9 +29,9 @@ class Flux2KleinBackend(FlowBackend):
         "attn.to_qkv_mlp_proj",
     )
 
-    def __init__(self, folder: Path, *, device: str = "cpu"):
-        super().__init__(folder, device=device)
-        self.distilled = self.distilled or bool(self.pipeline.config.is_distilled)
+    def __init__(self, pipeline: Flux2KleinPipeline, **options):
+        super().__init__(pipeline, **options)
+        self.distilled = self.distilled or bool(pipeline.config.is_distilled)
 
     @classmethod
     def targets(cls, network: torch.nn.Module) -> tuple[str, ...]:
@@ -50,9 +50,11 @@ class Flux2KleinBackend(FlowBackend):
     def _mu(self, steps: int) -> float:
         return compute_empirical_mu((self.size // self._size_step()) ** 2, steps)
 
-    def _encode(self, prompts: list[str]) -> list[Conditioning]:
-        embeds, _ = self.pipeline.encode_prompt(prompts)
-        return [Conditioning(e[None].float(), e.new_zeros(1, 0, dtype=torch.float32)) for e in embeds]
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """See `Backend.encode`."""
+        embeds, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
+        return Conditioning(embeds.float(), torch.zeros(len(embeds), 0, device=self.device))
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """See `Backend.velocity`."""

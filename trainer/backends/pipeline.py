@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,63 +11,32 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from PIL import Image
 
-from trainer.backends.base import Conditioning, autocast
+from trainer.backends.base import autocast
+from trainer.backends.options import OPTIONS_FILE, ModelOptions
 from trainer.flow import step_grid
-from trainer.settings import Settings, option
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
-OPTIONS_FILE = "likestep.json"
 FEW_STEPS = 4  # where a family's shift depends on the number of steps, training draws levels with the few-step one
-
-
-@dataclass(frozen=True)
-class ModelOptions(Settings):
-    """What a pipeline folder does not tell: `likestep.json` beside `model_index.json`."""
-
-    size: int = option(0, "Pixels of an image's side; 0 is the family's own.", low=0, high=8192)
-    distilled: bool = option(False, "Guidance is distilled into the model, so its teacher cannot be guided.")
-
-    @classmethod
-    def read(cls, folder: Path) -> ModelOptions:
-        """The folder's options, or the defaults. Raises ValueError, naming the file, when they cannot be used."""
-        path = folder / OPTIONS_FILE
-        if not path.exists():
-            return cls()
-        try:
-            values = json.loads(path.read_text())
-            if not isinstance(values, dict):
-                raise ValueError("it is not a JSON object")
-            return cls.from_json(values)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
 
 
 class PipelineBackend:
     """Base of the families. A subclass sets `pipeline_class`, `component` (which part is trained) and `attention`, and
-    writes `_encode`, `velocity`, `grid` and `stock_call`."""
+    writes `encode`, `velocity`, `grid` and `stock_call`."""
 
     pipeline_class: type[DiffusionPipeline]
     component = "transformer"
     attention: tuple[str, ...] = ()
     default_size = 1024
 
-    def __init__(self, folder: Path, *, device: str = "cpu"):
-        self.pipeline = self.pipeline_class.from_pretrained(folder, dtype=torch.float32).to(device)
-        self.pipeline.set_progress_bar_config(disable=True)
-        self.device = torch.device(device)
-        for part in self.pipeline.components.values():
-            if isinstance(part, torch.nn.Module):
-                part.eval().requires_grad_(False)
-        self.transformer = self.pipeline.components[self.component]
-        self.pipeline.vae.to(memory_format=torch.channels_last)  # convolutions on CPU run 1.5 times as fast so
-        options = ModelOptions.read(folder)
+    def __init__(self, pipeline: DiffusionPipeline, *, device: torch.device, options: ModelOptions | None = None):
+        self.pipeline, self.device, options = pipeline, device, options or ModelOptions()
+        self.transformer = pipeline.components[self.component]
         self.size = options.size or self._own_size()
         if self.size % self._size_step():
-            raise ValueError(f"{folder / OPTIONS_FILE}: size: {self.size} is not a multiple of {self._size_step()}")
+            raise ValueError(f"{OPTIONS_FILE}: size: {self.size} is not a multiple of {self._size_step()}")
         self.distilled = options.distilled
         self.latent_shape = self._latent_shape(self.size)
         self.lora_targets = self.targets(self.transformer)
-        self._cache: dict[str, Conditioning] = {}
 
     @classmethod
     def targets(cls, network: torch.nn.Module) -> tuple[str, ...]:
@@ -86,18 +53,6 @@ class PipelineBackend:
         side = size // self.pipeline.vae_scale_factor
         return (self.transformer.config.in_channels, side, side)
 
-    def _encode(self, prompts: list[str]) -> list[Conditioning]:
-        """One row a prompt, float32."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """See `Backend.encode`."""
-        missing = [p for p in dict.fromkeys(prompts) if p not in self._cache]
-        if missing:
-            self._cache.update(zip(missing, self._encode(missing), strict=True))
-        return Conditioning.concatenate([self._cache[p] for p in prompts])
-
     def to_vae(self, latents: torch.Tensor) -> torch.Tensor:
         """The trainer's unit-variance latents → what the VAE's decoder takes."""
         config = self.pipeline.vae.config
@@ -112,9 +67,9 @@ class PipelineBackend:
     def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
         """See `Backend.decode`."""
         vae = self.pipeline.vae
-        parts = self.to_vae(latents.to(vae.dtype)).contiguous(memory_format=torch.channels_last).split(16)
+        scaled = self.to_vae(latents.to(vae.dtype)).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, bf16):
-            pixels = torch.cat([vae.decode(part).sample.float() for part in parts])
+            pixels = vae.decode(scaled).sample.float()
         return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
 
     @torch.no_grad()
@@ -163,9 +118,9 @@ class PipelineBackend:
 class FlowBackend(PipelineBackend):
     """Base of the rectified-flow families: levels are 1 to 0, evenly spaced before the scheduler's own shift."""
 
-    def __init__(self, folder: Path, *, device: str = "cpu"):
-        super().__init__(folder, device=device)
-        scheduler = self.pipeline.scheduler
+    def __init__(self, pipeline: DiffusionPipeline, **options):
+        super().__init__(pipeline, **options)
+        scheduler = pipeline.scheduler
         if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
             raise ValueError(
                 f"scheduler: {type(scheduler).__name__} cannot be followed step by step; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import StableDiffusion3Pipeline
 
@@ -35,16 +37,20 @@ class SD3Backend(FlowBackend):
         tokenizer = self.pipeline.tokenizer_3
         return min(256, tokenizer.model_max_length) if tokenizer is not None else 256
 
-    def _encode(self, prompts: list[str]) -> list[Conditioning]:
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """See `Backend.encode`."""
+        prompts = list(prompts)
         # A T5 of one token (the demo model's) says nothing; an empty prompt spares diffusers' warning about cut text.
         embeds, _, pooled, _ = self.pipeline.encode_prompt(
             prompts,
             prompts,
             [""] * len(prompts) if self._t5_tokens() == 1 else prompts,
+            device=self.device,
             max_sequence_length=self._t5_tokens(),
             do_classifier_free_guidance=False,
         )
-        return [Conditioning(e[None].float(), p[None].float()) for e, p in zip(embeds, pooled, strict=True)]
+        return Conditioning(embeds.float(), pooled.float())
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """See `Backend.velocity`."""

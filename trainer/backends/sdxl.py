@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
@@ -26,9 +26,9 @@ class SDXLBackend(PipelineBackend):
     attention = ("to_q", "to_k", "to_v", "to_out.0")
     shift = 1.0
 
-    def __init__(self, folder: Path, *, device: str = "cpu"):
-        super().__init__(folder, device=device)
-        scheduler = self.pipeline.scheduler
+    def __init__(self, pipeline: StableDiffusionXLPipeline, **options):
+        super().__init__(pipeline, **options)
+        scheduler = pipeline.scheduler
         if not isinstance(scheduler, EulerDiscreteScheduler):
             # Turbo comes with the ancestral sampler, which adds noise at every step.
             raise ValueError(
@@ -64,13 +64,18 @@ class SDXLBackend(PipelineBackend):
         low_value, high_value = self._log_sigmas[high - 1], self._log_sigmas[high]
         return high - 1 + (log_sigma - low_value) / (high_value - low_value)
 
-    def _encode(self, prompts: list[str]) -> list[Conditioning]:
-        embeds, _, pooled, _ = self.pipeline.encode_prompt(prompts, do_classifier_free_guidance=False)
-        rows = [Conditioning(e[None].float(), p[None].float()) for e, p in zip(embeds, pooled, strict=True)]
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """See `Backend.encode`."""
+        prompts = list(prompts)
+        embeds, _, pooled, _ = self.pipeline.encode_prompt(
+            prompts, device=self.device, do_classifier_free_guidance=False
+        )
+        made = Conditioning(embeds.float(), pooled.float())
         if self.pipeline.config.force_zeros_for_empty_prompt:
-            zero = Conditioning(torch.zeros_like(rows[0].embeds), torch.zeros_like(rows[0].pooled))
-            rows = [zero if prompt == "" else row for prompt, row in zip(prompts, rows, strict=True)]
-        return rows
+            said = torch.tensor([prompt != "" for prompt in prompts], device=self.device)
+            made = made.map(lambda t: t * said.view(-1, *(1,) * (t.ndim - 1)))
+        return made
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """See `Backend.velocity`."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import ZImagePipeline
+from torch.nn.utils.rnn import pad_sequence
 
 from trainer.backends.base import Conditioning
 from trainer.backends.pipeline import FlowBackend
@@ -19,15 +22,14 @@ class ZImageBackend(FlowBackend):
     pipeline_class = ZImagePipeline
     attention = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
 
-    def _encode(self, prompts: list[str]) -> list[Conditioning]:
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """See `Backend.encode`."""
         # The pipeline puts each prompt into its chat template in the very list it is given.
-        rows, _ = self.pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
-        return [
-            Conditioning(
-                row[None].float(), row.new_zeros(1, 0, dtype=torch.float32), torch.tensor([len(row)], device=row.device)
-            )
-            for row in rows
-        ]
+        rows, _ = self.pipeline.encode_prompt(list(prompts), device=self.device, do_classifier_free_guidance=False)
+        pooled = torch.zeros(len(rows), 0, device=self.device)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        return Conditioning(pad_sequence(rows, batch_first=True).float(), pooled, lengths)
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """See `Backend.velocity`."""

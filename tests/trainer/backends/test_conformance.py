@@ -13,7 +13,7 @@ from trainer.losses import mean_square
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TDM_R1_ROLES, TEACHER, Roles
 from trainer.rounds import RoundSpec, run_round
 from trainer.sampler import Sampler, initial_noise, load_trajectory, sample_latents, save_trajectory
-from trainer.settings import TDMR1Settings
+from trainer.settings import MemorySettings, TDMR1Settings
 from trainer.tdm_r1 import TDMR1, Groups
 
 PROMPTS = ["a red star", "two blue hearts beside a dog, and the word CAT"]
@@ -129,6 +129,44 @@ def test_adapters_are_isolated(backend):
     assert torch.allclose(merged, backend.velocity(noise, t, prompt), atol=1e-3)
     after = backend.transformer.state_dict()
     assert all(torch.equal(after[k], v) for k, v in weights.items())
+
+
+def test_memory_settings_change_no_number(family, backend, tmp_path):
+    noise, t = initial_noise([1, 2, 3], backend.latent_shape), torch.tensor([0.3, 0.6, 0.9])
+    prompts = [*PROMPTS, ""]
+    memory = MemorySettings(
+        embeddings=str(tmp_path),
+        text_encoders="free",
+        checkpointing=True,
+        micro_batch=2,
+        vae_batch=1,
+        vae_offload=True,
+    )
+    results = []
+    # The second of the frugal two has only the kept embeddings to read.
+    for made in (backend, load_backend(family[1], memory=memory), load_backend(family[1], memory=memory)):
+        roles = Roles(made.transformer, made.lora_targets, rank=4, alpha=8)
+        made.recompute = roles.recompute
+        torch.manual_seed(3)
+        for p in roles.parameters(STUDENT):
+            torch.nn.init.normal_(p, std=0.2)
+        velocity = made.velocity(noise, t, made.encode(prompts))
+        gradients = torch.autograd.grad(velocity.square().sum(), roles.parameters(STUDENT))
+        results.append((velocity.detach(), torch.cat([g.flatten() for g in gradients]), np.stack(made.decode(noise))))
+    plain, *frugal = results
+    for velocity, gradients, images in frugal:
+        assert torch.allclose(velocity, plain[0], atol=1e-4)
+        assert (gradients - plain[1]).norm() < 1e-4 * plain[1].norm()
+        assert np.abs(images.astype(int) - plain[2].astype(int)).max() <= 1
+
+
+def test_a_half_precision_model_draws_nearly_the_same(family, backend):
+    half = load_backend(family[1], memory=MemorySettings(half=True))
+    assert next(half.transformer.parameters()).dtype == torch.bfloat16
+    noise = initial_noise([1, 2], backend.latent_shape)
+    plain, rough = (sample_latents(made, made.encode(PROMPTS), noise, made.grid(4))[:, -1] for made in (backend, half))
+    assert rough.dtype == torch.float32
+    assert (rough - plain).std() < 0.05 * plain.std()
 
 
 SETTINGS = TDMR1Settings(rank=4, alpha=8, student_lr=1e-4, fake_lr=1e-4, surrogate_lr=1e-4)
