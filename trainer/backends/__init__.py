@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trainer.backends.base import Backend, Conditioning, autocast
 from trainer.backends.memory import Managed, empty_pipeline, load_pipeline
@@ -15,11 +17,14 @@ __all__ = ["Backend", "Conditioning", "Managed", "autocast", "load_backend"]
 
 
 def load_backend(
-    folder: Path | str, *, device: str = "cpu", memory: MemorySettings | None = None, weights: bool = True
+    folder: Path | str,
+    *,
+    device: str = "cpu",
+    memory: MemorySettings | None = None,
+    shapes: FakeTensorMode | None = None,
 ) -> Managed:
-    """The backend of a pipeline folder under memory settings. Without `weights` its parts have the right shapes and types
-    but no values; call it under a FakeTensorMode. Raises ValueError when the folder is no pipeline or of an unknown
-    family."""
+    """The backend of a pipeline folder under memory settings. With `shapes` its parts are tensors of that mode, which have
+    shapes and no values, and no weight is read. Raises ValueError when the folder is no pipeline or of an unknown family."""
     folder, memory = Path(folder), memory or MemorySettings()
     index = folder / "model_index.json"
     if not index.exists():
@@ -29,5 +34,6 @@ def load_backend(
         from trainer.backends.sd3 import SD3Backend as Family
     else:
         raise ValueError(f"model: {family} is not supported; supported is StableDiffusion3Pipeline")
-    pipeline = load_pipeline(folder, memory) if weights else empty_pipeline(folder, memory)
-    return Managed(Family(pipeline, device=torch.device(device)), folder, memory)
+    pipeline = empty_pipeline(folder, memory, shapes) if shapes else load_pipeline(folder, memory)
+    with shapes or nullcontext():
+        return Managed(Family(pipeline, device=torch.device(device)), folder, memory)
