@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trainer.backends.base import Backend, Conditioning, autocast
 from trainer.backends.memory import Managed, empty_pipeline, load_pipeline
@@ -40,13 +42,17 @@ def backend_class(folder: Path | str) -> type:
 
 
 def load_backend(
-    folder: Path | str, *, device: str = "cpu", memory: MemorySettings | None = None, weights: bool = True
+    folder: Path | str,
+    *,
+    device: str = "cpu",
+    memory: MemorySettings | None = None,
+    shapes: FakeTensorMode | None = None,
 ) -> Managed:
-    """The backend of a pipeline folder under memory settings. Without `weights` its parts have the right shapes and types
-    but no values; call it under a FakeTensorMode. Raises ValueError when the folder is no pipeline, of an unknown family,
-    or set up in a way that the method cannot use."""
+    """The backend of a pipeline folder under memory settings. With `shapes` its parts are tensors of that mode, which have
+    shapes and no values, and no weight is read. Raises ValueError when the folder is no pipeline, of an unknown family, or
+    set up in a way that the method cannot use."""
     folder, memory = Path(folder), memory or MemorySettings()
-    family = backend_class(folder)
-    options = ModelOptions.read(folder)
-    pipeline = load_pipeline(folder, memory) if weights else empty_pipeline(folder, memory)
-    return Managed(family(pipeline, device=torch.device(device), options=options), folder, memory)
+    family, options = backend_class(folder), ModelOptions.read(folder)
+    pipeline = empty_pipeline(folder, memory, shapes) if shapes else load_pipeline(folder, memory)
+    with shapes or nullcontext():
+        return Managed(family(pipeline, device=torch.device(device), options=options), folder, memory)

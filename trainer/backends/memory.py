@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from trainer.backends.base import Backend, Conditioning, autocast
@@ -45,7 +46,7 @@ def load_pipeline(folder: Path, memory: MemorySettings) -> diffusers.DiffusionPi
     return family.from_pretrained(folder, dtype={"default": frozen_dtype(memory), "vae": torch.float32}, **absent)
 
 
-def empty_pipeline(folder: Path, memory: MemorySettings) -> diffusers.DiffusionPipeline:
+def empty_pipeline(folder: Path, memory: MemorySettings, shapes: FakeTensorMode) -> diffusers.DiffusionPipeline:
     """The folder's pipeline from its configurations alone, text encoders included; see `load_backend`."""
     family = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])
     made = {}
@@ -53,13 +54,23 @@ def empty_pipeline(folder: Path, memory: MemorySettings) -> diffusers.DiffusionP
         cls = getattr(importlib.import_module(library), kind)
         if not issubclass(cls, torch.nn.Module):
             made[name] = cls.from_pretrained(folder / name)
-        elif library == "diffusers":
-            made[name] = cls.from_config(cls.load_config(folder / name))
-        else:
-            made[name] = cls(cls.config_class.from_pretrained(folder / name))
-        if isinstance(made[name], torch.nn.Module):
-            made[name].to(torch.float32 if name == "vae" else frozen_dtype(memory))
+            continue
+        with shapes, _default_dtype(torch.float32 if name == "vae" else frozen_dtype(memory)):
+            if library == "diffusers":
+                made[name] = cls.from_config(cls.load_config(folder / name))
+            else:
+                made[name] = cls(cls.config_class.from_pretrained(folder / name))
     return family(**made)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def frozen_dtype(memory: MemorySettings) -> torch.dtype:
