@@ -64,6 +64,7 @@ class Backend(Protocol):
 
     pipeline: DiffusionPipeline
     transformer: torch.nn.Module  # the network that is trained (SDXL's is a UNet)
+    component: str  # its name in the pipeline
     device: torch.device
     shift: float  # training draws levels evenly in time un-shifted by this
     size: int  # pixels of an image's side
