@@ -156,6 +156,13 @@ def export(a: argparse.Namespace) -> None:
     print(export_merged(a.model, a.student, a.output) if a.merged else export_lora(a.model, a.student, a.output))
 
 
+def convert_ema(a: argparse.Namespace) -> None:
+    """Write the TDM authors' EMA file, a list of tensors without names, as a standard diffusers LoRA."""
+    from trainer.convert_ema import convert_ema as run
+
+    print(run(a.file, a.model, a.output, alpha=a.alpha, targets=a.targets))
+
+
 def release(a: argparse.Namespace) -> None:
     """Copy trained demo weights to models/ in fp16."""
     from trainer.export import export_lora
@@ -173,7 +180,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(function) -> argparse.ArgumentParser:
-        sub = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+        name = function.__name__.replace("_", "-")
+        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         sub.set_defaults(run=function)
         return sub
 
@@ -244,6 +252,13 @@ def build_parser() -> argparse.ArgumentParser:
     model_options(sub)
     sub.add_argument("output", type=Path)
     sub.add_argument("--merged", action="store_true")
+
+    sub = command(convert_ema)
+    sub.add_argument("file", type=Path, help="the authors' file, for example tdm_sd3-5_lora.ckpt")
+    sub.add_argument("output", type=Path, help="LoRA folder to write")
+    sub.add_argument("--model", type=Path, required=True, help="pipeline folder of the model it was made for")
+    sub.add_argument("--alpha", type=int, default=64, help="LoRA alpha it was trained with (default: %(default)s)")
+    sub.add_argument("--targets", type=_tags, help="comma-separated modules it was trained on; the family's by default")
     return parser
 
 

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from trainer.backends import Backend
-from trainer.flow import step_grid
 from trainer.oracles import Oracle, Verdict
 from trainer.sampler import initial_noise, sample_latents
 from trainer.scenes.prompts import TAGS, WORD, ScenePrompt
@@ -67,7 +66,7 @@ def sample_images(
     bf16: bool = False,
 ) -> list[Image.Image]:
     """One image a prompt under the active role, the i-th from noise seed `first_seed + i`."""
-    grid = step_grid(steps, backend.shift)
+    grid = backend.grid(steps)
     images: list[Image.Image] = []
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]

@@ -29,7 +29,7 @@ from trainer.oracles import Oracle, get_oracle
 from trainer.roles import STUDENT_EMA
 from trainer.sampler import related_noise
 from trainer.scenes.prompts import ScenePrompt
-from trainer.settings import TDMR1Settings
+from trainer.settings import MemorySettings, TDMR1Settings
 from trainer.shares import Part, Share, gather_rows
 from trainer.tdm_r1 import TDMR1, Groups, rate_factor
 
@@ -55,6 +55,7 @@ class RoundSpec:
     groups_file: str | None = None
     reward_oracle: str | None = None
     validation_oracle: str | None = None
+    memory: dict = field(default_factory=dict)  # MemorySettings of the machine that runs it
 
     def __post_init__(self) -> None:
         if (self.groups_file is None) == (self.reward_oracle is None):
@@ -62,6 +63,7 @@ class RoundSpec:
         if not self.train_prompts:
             raise ValueError("train_prompts: there are none; the student needs prompts to follow the reward on")
         TDMR1Settings.from_json(self.settings)
+        MemorySettings.from_json(self.memory)
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,17 @@ class _Round:
                 f"{self.share.processes} processes; use a multiple of that"
             )
         own = str(accelerator.device) if self.share.processes > 1 else device
-        backend = load_backend(spec.model_dir, device=own)
+        memory = MemorySettings.from_json(spec.memory)
+        backend = load_backend(spec.model_dir, device=own, memory=memory)
         self.trainer = TDMR1(backend, self.settings, parent=Path(spec.parent_dir), accelerator=accelerator)
         by_tag: dict[str, list[dict]] = {}
         for line in spec.train_prompts:
             by_tag.setdefault(line.get("tag", ""), []).append(line)
         self.pools = list(by_tag.values())
         self.state = self._resume()
+        if memory.text_encoders != "keep":
+            with accelerator.main_process_first():  # the others then read what it has put in the folder
+                backend.prepare(self._every_prompt())
 
     def run(self) -> RoundResult:
         if self.state.step == 0 and not self.state.scores_before:
@@ -183,7 +189,7 @@ class _Round:
     def _update(self, step: int) -> dict[str, float]:
         """Sample, fake, surrogate, student; the fake is trained inside the student's update."""
         s, trainer = self.settings, self.trainer
-        rng = random.Random(f"round-{s.seed}-{step}")
+        rng = self._random(step)
         generator = torch.Generator().manual_seed(s.seed * 1_000_003 + step)
         trainer.set_rate_factor(rate_factor(step, s.updates, s.cool_down))
         if self.store is None:
@@ -250,6 +256,19 @@ class _Round:
             groups = Groups(batch.trajectory.to(device), conditioning, batch.advantages.to(device), part)
             metrics = trainer.surrogate_update(groups, generator)
         return metrics
+
+    def _random(self, step: int) -> random.Random:
+        """What an update draws its prompts with."""
+        return random.Random(f"round-{self.settings.seed}-{step}")
+
+    def _every_prompt(self) -> list[str]:
+        """All that the updates to come will draw, from the same random numbers, and what is shown and validated."""
+        s = self.settings
+        size = s.prompts_per_update if self.store is None else s.student_batch
+        steps = range(self.state.step, s.updates)
+        drawn = [line["prompt"] for step in steps for line in self._prompts(self._random(step), size)]
+        shown = [line["prompt"] for line in self._shown_prompts()[: max(s.validation_images, GRID_IMAGES)]]
+        return [*drawn, *shown, *(self.store.batch.prompts if self.store else ()), ""]
 
     def _prompts(self, rng: random.Random, count: int) -> list[dict]:
         """Every tag as often as any other: a tag with many prompts is not worth more than one with few."""

@@ -55,10 +55,45 @@ class Settings:
 
 @dataclass(frozen=True)
 class SampleSettings(Settings):
-    """The few-step sampler: K plain Euler steps on a shifted grid, no guidance."""
+    """The few-step sampler: K plain Euler steps on the model's own grid, no guidance."""
 
     steps: int = option(4, "Denoising steps K of the student.", low=1, high=50)
-    shift: float = option(3.0, "Shift S of the time grid; the model's scheduler must have the same.", low=0.1, high=20)
+
+
+@dataclass(frozen=True)
+class MemorySettings(Settings):
+    """What fits a model into a machine's memory. They belong to the machine, not to a project: a round that starts under
+    some may go on under others, and learns the same up to rounding. All are off by default, as suits the demo model."""
+
+    half: bool = option(
+        False,
+        "Hold the frozen transformer and the text encoders in bf16, half of fp32. Adapters, optimizers and VAE stay fp32.",
+    )
+    text_encoders: str = option(
+        "keep",
+        "Where text encoders are between uses: in the device's memory, in the machine's, or nowhere (free), read again when "
+        "a new prompt comes. Unless kept, a round embeds all its prompts first, while the transformer waits in the machine's "
+        "memory.",
+        choices=("keep", "offload", "free"),
+    )
+    embeddings: str = option(
+        "", "Folder that keeps text embeddings by prompt and text encoders, for all rounds; none by default."
+    )
+    checkpointing: bool = option(
+        False, "Keep only each block's input for the backward pass and compute the rest again: less memory, more time."
+    )
+    micro_batch: int = option(
+        0,
+        "Images the transformer takes at once; 0: all. The update stays the same. Passes with gradient then cost one more "
+        "without.",
+        low=0,
+    )
+    vae_batch: int = option(16, "Images the VAE decodes at once.", low=1)
+    vae_tiling: bool = option(
+        False, "Decode each image in tiles of half its size, blended at their seams: a quarter of the memory, slightly other colours."
+    )
+    vae_offload: bool = option(False, "Keep the VAE in the machine's memory between uses.")
+    compile: bool = option(False, "Compile the transformer's repeated blocks (torch.compile): minutes at first, then faster.")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from trainer.settings import SampleSettings
 def sampler(model_dir: str, steps: int) -> Sampler:
     """The sampler of a model folder, loaded once a process."""
     made = Sampler(model_dir, device=device())
-    made.settings = SampleSettings(steps=steps, shift=made.backend.shift)
+    made.settings = SampleSettings(steps=steps)
     return made
 
 
