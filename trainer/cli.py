@@ -11,7 +11,15 @@ import sys
 from pathlib import Path
 
 from trainer.files import write_image
-from trainer.settings import AutoencoderSettings, DistillSettings, PretrainSettings, Settings, TDMR1Settings
+from trainer.settings import (
+    AutoencoderSettings,
+    DistillSettings,
+    MemorySettings,
+    PretrainSettings,
+    Settings,
+    SettingsError,
+    TDMR1Settings,
+)
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "demo"
 STUDENT = MODEL.with_name("demo-student")
@@ -76,7 +84,13 @@ def distill(a: argparse.Namespace) -> None:
 
     settings = _settings(a, DistillSettings)
     result = run(
-        a.model, lambda rng: sample_training_prompt(rng).prompt, settings, a.work, a.work / "student", device=a.device
+        a.model,
+        lambda rng: sample_training_prompt(rng).prompt,
+        settings,
+        a.work,
+        a.work / "student",
+        device=a.device,
+        memory=_settings(a, MemorySettings),
     )
     print(json.dumps(result))
 
@@ -100,6 +114,7 @@ def train(a: argparse.Namespace) -> None:
         groups_file=str(a.groups) if a.groups else None,
         reward_oracle=a.oracle,
         settings=settings.to_json(),
+        memory=_settings(a, MemorySettings).to_json(),
     )
 
     def show(progress) -> None:
@@ -111,12 +126,44 @@ def train(a: argparse.Namespace) -> None:
     print(json.dumps(dataclasses.asdict(result), indent=1))
 
 
+def plan(a: argparse.Namespace) -> None:
+    """Estimate memory and time of a round from shapes, without loading weights; say what to turn on so that it fits."""
+    from trainer.plan import GB, advise, options_text, parse_gpu, table
+
+    gigabytes, tflops, like = parse_gpu(a.gpu)
+    tflops = a.tflops or tflops
+    settings, memory = _settings(a, TDMR1Settings), _settings(a, MemorySettings)
+    if settings.prompts_per_update % a.processes or settings.student_batch < a.processes:
+        raise SettingsError(
+            f"processes: {settings.prompts_per_update} prompts and {settings.student_batch} images an update cannot be dealt "
+            f"out to {a.processes}; change prompts_per_update or student_batch"
+        )
+    mine = dataclasses.replace(
+        settings,
+        prompts_per_update=settings.prompts_per_update // a.processes,
+        student_batch=-(-settings.student_batch // a.processes),
+    )
+    print(f"{a.model} on {a.processes} × {gigabytes:g} GB, {tflops:g} TFLOP/s ({'given' if a.tflops else f'as {like}'})")
+
+    def tell(tried: MemorySettings) -> None:
+        print(f"does not fit; trying {options_text(tried)}", file=sys.stderr)
+
+    asked, fits = advise(a.model, mine, memory, gigabytes * GB, tell=tell)
+    print(f"\nas asked for: {options_text(memory) or 'defaults'}\n\n{table(asked, tflops)}")
+    if fits is None:
+        print(f"\nIt does not fit into {gigabytes:g} GB under any options: lower --student-batch, or take a larger GPU.")
+    elif fits is asked:
+        print(f"\nIt fits into {gigabytes:g} GB.")
+    else:
+        print(f"\nIt does not fit into {gigabytes:g} GB. It does with: {options_text(fits.memory)}\n\n{table(fits, tflops)}")
+
+
 def generate(a: argparse.Namespace) -> None:
     """Sample images of a prompt into one picture."""
     from trainer.evaluate import image_grid
     from trainer.sampler import Sampler
 
-    sampler = Sampler(a.model, device=a.device)
+    sampler = Sampler(a.model, device=a.device, memory=_settings(a, MemorySettings))
     sampler.use_version(None if a.base else a.student)
     group = sampler.sample_group(a.prompt, range(a.seed, a.seed + a.count))
     path = Path(a.output)
@@ -131,7 +178,7 @@ def evaluate(a: argparse.Namespace) -> None:
     from trainer.sampler import Sampler
     from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts
 
-    sampler = Sampler(a.model, device=a.device)
+    sampler = Sampler(a.model, device=a.device, memory=_settings(a, MemorySettings))
     sampler.use_version(None if a.base else a.student)
     rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
     result = run(sampler.backend, rows, get_oracle("demo"), steps=a.steps, guidance=a.guidance, bf16=a.bf16)
@@ -191,6 +238,9 @@ def build_parser() -> argparse.ArgumentParser:
         if student:
             sub.add_argument("--student", type=Path, default=STUDENT, help="LoRA folder (default: %(default)s)")
 
+    def memory_options(sub: argparse.ArgumentParser) -> None:
+        _add_settings(sub.add_argument_group("memory", "what fits a model into a machine; see docs/memory.md"), MemorySettings)
+
     def work_option(sub: argparse.ArgumentParser, name: str) -> None:
         sub.add_argument("--work", type=Path, default=RUNS / name, help="checkpoints and logs; resumed if there")
         sub.add_argument("--resume", action="store_true", help="resuming is what happens; accepted for clarity")
@@ -215,6 +265,7 @@ def build_parser() -> argparse.ArgumentParser:
     model_options(sub, student=False)
     work_option(sub, "distill")
     _add_settings(sub, DistillSettings)
+    memory_options(sub)
 
     sub = command(train)
     model_options(sub)
@@ -223,6 +274,15 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--oracle", choices=("scenes", "ocr", "demo"))
     source.add_argument("--groups", type=Path, help="groups.jsonl of labelled groups")
     _add_settings(sub, TDMR1Settings)
+    memory_options(sub)
+
+    sub = command(plan)
+    sub.add_argument("--model", type=Path, default=MODEL, help="diffusers pipeline folder (default: %(default)s)")
+    sub.add_argument("--gpu", required=True, help="its memory, such as 24GB, or a name such as rtx4090, l4, a100, h100")
+    sub.add_argument("--tflops", type=float, help="dense bf16 TFLOP/s, where they are not those of the GPU's name or size")
+    sub.add_argument("--processes", type=int, default=1, help="GPUs that share the round (default: %(default)s)")
+    _add_settings(sub, TDMR1Settings)
+    memory_options(sub)
 
     sub = command(generate)
     model_options(sub)
@@ -232,6 +292,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--count", type=int, default=8)
     sub.add_argument("--columns", type=int, default=4)
     sub.add_argument("--seed", type=int, default=0)
+    memory_options(sub)
 
     sub = command(evaluate)
     model_options(sub)
@@ -243,6 +304,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--guidance", type=float, default=1.0)
     sub.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     sub.add_argument("--picture", type=Path)
+    memory_options(sub)
 
     sub = command(release)
     sub.add_argument("--base", type=Path, help="pipeline folder that pretrain wrote")

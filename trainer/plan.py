@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from trainer.backends import Conditioning, Managed, autocast, load_backend
 from trainer.backends.memory import ENCODE_BATCH, text_encoders
@@ -64,8 +64,25 @@ def parse_gpu(text: str) -> tuple[float, float, str]:
     return gigabytes, GPUS[like][1], like
 
 
+def _attention(q, k, v, *_, **__) -> int:
+    return sdpa_flop_count(q.shape, k.shape, v.shape)
+
+
+def _attention_backward(gradient, q, k, v, *_, **__) -> int:
+    return sdpa_backward_flop_count(gradient.shape, q.shape, k.shape, v.shape)
+
+
+FLOPS = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
 class Allocations(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make, while they live; `peak` since the last `reset`.
+    """Counts the bytes of all tensors that operations make, while they live, and FLOPs; `peak` since the last `reset`.
+
+    torch's FlopCounterMode cannot be used beside it: its hooks keep tensors alive that would else be gone.
 
     Values are asked for here and there (to log them, or in an optimizer's step count); a tensor without any says 1.
     """
@@ -73,6 +90,7 @@ class Allocations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
+        self.flops = 0.0
         self._sizes: dict[int, int] = {}
         self._watched: dict[int, weakref.ref] = {}
 
@@ -86,6 +104,8 @@ class Allocations(TorchDispatchMode):
         for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor):
                 self._watch(tensor, tensor.untyped_storage().nbytes())
+        if count := FLOPS.get(func.overloadpacket):
+            self.flops += count(*args, **(kwargs or {}), out_val=made)
         return made
 
     def _watch(self, tensor: torch.Tensor, size: int) -> None:
@@ -142,16 +162,18 @@ class PassCost:
 
 @dataclass
 class Plan:
-    """Bytes by part and by phase, FLOPs of an update, and the settings that they are for."""
+    """Bytes by part and by phase, FLOPs, and the settings that they are for."""
 
+    settings: TDMR1Settings
     memory: MemorySettings
-    weights: dict[str, int] = field(default_factory=dict)  # by part of the pipeline
+    weights: dict[str, int] = field(default_factory=dict)  # by part of the pipeline, wherever it is
+    resident: dict[str, int] = field(default_factory=dict)  # of those, in the phase with the highest peak
     adapters: int = 0
     optimizers: int = 0
-    phases: dict[str, int] = field(default_factory=dict)  # peaks, everything included
     trajectories: int = 0
     decode: int = 0  # above what lives before
     activations: int = 0  # at the highest peak: all that is not weights, adapters, optimizers or trajectories
+    phases: dict[str, int] = field(default_factory=dict)  # peaks, everything included
     update_flops: float = 0.0
     other_flops: float = 0.0  # once a round: embeddings, validations, grids
 
@@ -164,6 +186,11 @@ class Plan:
     def total(self) -> float:
         """What a CUDA device needs: tensors, the allocator's fragments and the context."""
         return self.tensors * (1 + FRAGMENTS) + CONTEXT_BYTES
+
+    @property
+    def flops(self) -> float:
+        """Of the whole round."""
+        return self.update_flops * self.settings.updates + self.other_flops
 
 
 class _StandIn(torch.autograd.Function):
@@ -211,7 +238,7 @@ class _Planner:
         with _unmoved():
             self.backend: Managed = load_backend(model, memory=here, shapes=self.mode)
         self.encoders = text_encoders(model)
-        self.plan = Plan(memory, weights={n: _size(getattr(self.backend.pipeline, n)) for n in self._parts()})
+        self.plan = Plan(settings, memory, weights={n: _size(getattr(self.backend.pipeline, n)) for n in self._parts()})
         self._encode()
         with _unmoved(), self.mode, self.counter:
             self.trainer = TDMR1(self.backend, settings, accelerator=accelerator)
@@ -228,8 +255,8 @@ class _Planner:
     def _role(self, role: str) -> list[torch.nn.Parameter]:
         return self.trainer.roles.parameters(role)
 
-    def _resident(self, phase: str) -> int:
-        """Bytes of frozen weights on the device in a phase."""
+    def _resident(self, phase: str) -> dict[str, int]:
+        """Bytes of the frozen weights that are on the device in a phase, by part."""
         parts, memory, on_cpu = set(self._parts()), self.memory, self.device == "cpu"
         away = {"keep": False, "offload": not on_cpu, "free": True}[memory.text_encoders]
         if away and phase != "embed":
@@ -238,25 +265,28 @@ class _Planner:
             parts.discard("transformer")
         if memory.vae_offload and not on_cpu and phase != "decode":
             parts.discard("vae")
-        return sum(self.plan.weights[name] for name in parts)
+        return {name: size for name, size in self.plan.weights.items() if name in parts}
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         self.counter.reset()
         before = self.counter.live
         yield
-        peak = self.counter.peak + self._resident(name)
-        if peak > max(self.plan.phases.values(), default=0):
-            rest = self._resident(name) + self.plan.adapters + self.plan.optimizers + self.plan.trajectories
-            self.plan.activations = max(0, peak - rest)
-        self.plan.phases[name] = max(peak, self.plan.phases.get(name, 0))
+        plan, resident = self.plan, self._resident(name)
+        peak = self.counter.peak + sum(resident.values())
+        if peak > max(plan.phases.values(), default=0):
+            plan.resident = resident
+            states = plan.optimizers if name != "embed" else 0
+            named = sum(resident.values()) + plan.adapters + states + plan.trajectories
+            plan.activations = max(0, peak - named)
+        plan.phases[name] = max(peak, plan.phases.get(name, 0))
         if name == "decode":
-            self.plan.decode = max(self.plan.decode, self.counter.peak - before)
+            plan.decode = max(plan.decode, self.counter.peak - before)
 
     def _count(self, run: Callable) -> float:
-        with FlopCounterMode(display=False, custom_mapping=SDPA_ON_CPU) as counted:
-            run()
-        return counted.get_total_flops()
+        before = self.counter.flops
+        run()
+        return self.counter.flops - before
 
     def _encode(self) -> None:
         """The phase of embeddings; also remembers one, which every prompt of the dry run then has."""
@@ -278,7 +308,7 @@ class _Planner:
                     "bare": self._pass(TEACHER, gradient=False),
                     "adapter": self._pass(STUDENT, gradient=False),
                     "gradient": self._pass(STUDENT, gradient=True),
-                    "fp32": self._pass(STUDENT, gradient=False, bf16=self.memory.half),
+                    "fp32": self._pass(STUDENT, gradient=False, bf16=False) if not self.memory.half else None,
                     "decode bf16": self._decoding(bf16=True),
                     "decode fp32": self._decoding(bf16=False),
                 }
@@ -397,15 +427,97 @@ def _size(module: torch.nn.Module) -> int:
     return sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
 
 
-SDPA_ON_CPU = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v),
-}
-
-
 def plan_round(
     model: Path, settings: TDMR1Settings, memory: MemorySettings, *, device: str = "cuda", costs: dict | None = None
 ) -> Plan:
     """Memory and work of a round from an oracle. `device` "cpu" counts the machine's memory, where nothing is ever elsewhere.
     `costs` keeps what was measured of the transformer for the next call. Raises ValueError on a folder that is no model."""
     return _Planner(model, settings, memory, device, {} if costs is None else costs).run()
+
+
+# What to turn on, in turn, until a round fits: first what costs no time, then what computes passes again.
+FREE_OF_COST = {"half": True, "text_encoders": "free", "vae_batch": 2}
+STEPS = (
+    {},
+    {"checkpointing": True},
+    {"micro_batch": 16},
+    {"micro_batch": 4},
+    {"micro_batch": 1},
+    {"checkpointing": True, "micro_batch": 4},
+    {"checkpointing": True, "micro_batch": 1, "vae_batch": 1, "vae_tiling": True, "vae_offload": True},
+)
+
+
+def advise(
+    model: Path,
+    settings: TDMR1Settings,
+    memory: MemorySettings,
+    limit: float,
+    *,
+    tell: Callable[[MemorySettings], None] = lambda tried: None,
+) -> tuple[Plan, Plan | None]:
+    """The plan as asked for, and the first one that fits into `limit` bytes (the same if it does, None if none does).
+    `tell` hears of each attempt."""
+    costs: dict = {}
+    asked = plan_round(model, settings, memory, costs=costs)
+    if asked.total <= limit:
+        return asked, asked
+    for step in STEPS:
+        changes = {**FREE_OF_COST, **step}
+        changes["vae_batch"] = min(changes["vae_batch"], memory.vae_batch)
+        tried = dataclasses.replace(memory, **changes)
+        tell(tried)
+        plan = plan_round(model, settings, tried, costs=costs)
+        if plan.total <= limit:
+            return asked, plan
+    return asked, None
+
+
+def options_text(memory: MemorySettings, base: MemorySettings | None = None) -> str:
+    """The command line's options for what differs from `base` (None: the defaults)."""
+    before, after = (base or MemorySettings()).to_json(), memory.to_json()
+    words = []
+    for name, value in after.items():
+        if value != before[name]:
+            flag = name.replace("_", "-")
+            words.append(f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}")
+    return " ".join(words)
+
+
+def table(plan: Plan, tflops: float) -> str:
+    """A plan as lines of text: parts, phases, total and time."""
+    dtype = "bf16" if plan.memory.half else "fp32"
+    encoders = [name for name in plan.weights if name.startswith("text_encoder")]
+    away = not any(name in plan.resident for name in encoders)
+    rows = [
+        (f"transformer, {dtype}", plan.weights["transformer"]),
+        (f"text encoders, {dtype}" + (", not there at the peak" if away else ""), sum(plan.weights[n] for n in encoders)),
+        ("VAE, fp32" + ("" if "vae" in plan.resident else ", not there at the peak"), plan.weights["vae"]),
+        ("adapters of five roles, fp32", plan.adapters),
+        ("optimizers' states, fp32", plan.optimizers),
+        ("trajectories, fp32", plan.trajectories),
+        ("activations at the peak", plan.activations),
+        ("decoding, while it lasts", plan.decode),
+    ]
+    lines = [f"{name:<48}{_gb(size):>10}" for name, size in rows]
+    lines += ["", *(f"peak while it does: {name:<28}{_gb(size):>10}" for name, size in plan.phases.items())]
+    lines += ["", f"{'CUDA context and fragments':<48}{_gb(plan.total - plan.tensors):>10}"]
+    lines += [f"{'needed':<48}{_gb(plan.total):>10}"]
+    rate = tflops * 1e12 * UTILISATION
+    update, everything = plan.update_flops / rate, plan.flops / rate
+    lines += [
+        "",
+        f"time, roughly: {_duration(update)} an update, {_duration(everything)} for {plan.settings.updates} updates "
+        f"({plan.flops / 1e15:.3g} PFLOP at {UTILISATION:.0%} of {tflops:g} TFLOP/s; oracles not counted)",
+    ]
+    return "\n".join(lines)
+
+
+def _gb(size: float) -> str:
+    return f"{size / GB:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
