@@ -196,8 +196,8 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["STATIC_ROOT"] = str(temporary_folder("bench-static"))
     stop = prepare(sqlite=False)
-    call_command("collectstatic", verbosity=0)
     try:
+        call_command("collectstatic", verbosity=0)
         measured = {size: measure(size, arguments.runs) for size in arguments.sizes}
     finally:
         for end in stop:
