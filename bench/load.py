@@ -41,7 +41,8 @@ FILL = [
     SELECT ({first} + n) * {images} + i, {first} + n, i, n + i, 'x', 512, 512
     FROM generate_series(1, {size}) n, generate_series(0, {images} - 1) i""",
     # Two people a done group; the measured person alone on every tenth that waits.
-    """INSERT INTO labelling_groupdecision (group_id, user_id, outcome, reason, seconds, idempotency_key, answer, created_at)
+    """INSERT INTO labelling_groupdecision
+        (group_id, user_id, outcome, reason, seconds, idempotency_key, answer, created_at)
     SELECT g.id, CASE WHEN p = 0 AND g.first_seed % 10 IN (0, 1) THEN {user0}
             ELSE {user0} + 1 + (g.first_seed + 7 * p) % ({people} - 1) END,
         'submitted', '', 8, 'k' || g.id, '{{"0": true, "1": true, "2": false, "3": false}}', g.created_at
@@ -175,7 +176,9 @@ def measure(size: int, runs: int) -> dict[str, float]:
         found[name] = statistics.median(timed(lambda c=client, p=path: ask(c, p)) for _ in range(runs // 4))
     for name, path in queries.items():
         address = f"/api/v1/projects/{slug}/{path}"
-        found[name] = statistics.median(timed(lambda a=address: ask(admin, a, headers=headers)) for _ in range(runs // 4))
+        found[name] = statistics.median(
+            timed(lambda a=address: ask(admin, a, headers=headers)) for _ in range(runs // 4)
+        )
     found["housekeeping: top-up"] = statistics.median(timed(lambda: services.top_up(project.pk)) for _ in range(3))
     found["housekeeping: due"] = statistics.median(timed(quality.due) for _ in range(3))
     return found

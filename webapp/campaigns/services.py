@@ -34,6 +34,8 @@ EDITABLE = (
     "oracle",
     "ready_target",
     "auto_start_after",
+    "work_hour_cost",
+    "machine_hour_cost",
     "round_settings",
 )
 ORACLES = ("scenes", "ocr", "demo")

@@ -50,6 +50,8 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
         "drafts": project.versions.filter(status=VersionStatus.DRAFT),
         "versions": project.versions.order_by("-number")[:20],
         "failed": Group.objects.filter(project=project, state=GroupState.FAILED).order_by("-id")[:5],
+        "damaged": queries.damaged(project),
+        "forecast": queries.forecast(project),
         "problems": faults.problems(),
         "pace": queries.pace(project),
         "people_now": queries.people(project),
@@ -63,7 +65,7 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
 @require_POST
 @member(Role.ADMIN)
 def retry_group(request: HttpRequest, project: Project, group_id: int) -> HttpResponse:
-    """Try a failed group again."""
+    """Try a failed group again, or look again at one with a damaged image."""
     try:
         labelling_services.retry_group(project, group_id)
     except labelling_services.LabellingError as error:

@@ -1,3 +1,8 @@
+// On every page. The server learns this browser's time zone, so that "today" begins at the person's own midnight.
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const secure = location.protocol === "https:" ? "; Secure" : "";
+if (zone) document.cookie = `time_zone=${encodeURIComponent(zone)}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
+
 // The menus of the navigation: a click elsewhere, Escape, or leaving by Tab closes an open one. They open without this.
 const menus = [...document.querySelectorAll(".topbar details")];
 
