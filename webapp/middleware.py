@@ -9,8 +9,10 @@ import uuid
 from urllib.parse import unquote
 from zoneinfo import available_timezones
 
+from django.http import HttpResponseBadRequest
 from django.utils import timezone
 
+from webapp import texts
 from webapp.operations import logs
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,24 @@ def time_zone(get_response):
         name = unquote(request.COOKIES.get("time_zone", ""))
         with timezone.override(name if name in known else None):
             return get_response(request)
+
+    return middleware
+
+
+def storable(get_response):
+    """Refuses form fields and queries with null characters, which no database column takes."""
+
+    def middleware(request):
+        forms = [request.GET]
+        if request.content_type in ("application/x-www-form-urlencoded", "multipart/form-data"):
+            forms.append(request.POST)
+        try:
+            for form in forms:
+                for name, values in form.lists():
+                    texts.check([name, *values], name)
+        except texts.Unstorable as error:
+            return HttpResponseBadRequest(str(error), content_type="text/plain; charset=utf-8")
+        return get_response(request)
 
     return middleware
 

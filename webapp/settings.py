@@ -74,6 +74,7 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "webapp.middleware.time_zone",
+    "webapp.middleware.storable",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -105,7 +106,7 @@ DATABASES = {"default": dj_database_url.parse(_database_url, conn_max_age=60, co
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Write locks are taken when a transaction begins: a lock taken half-way cannot wait, only fail.
     DATABASES["default"]["OPTIONS"] = {
-        "timeout": 20,
+        "timeout": 60,  # SQLite is not fair: of fifty people who answer at once, one may wait for most of the others
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }

@@ -11,6 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from webapp import texts
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Invitation, LabelSource, Membership, Project, Prompt, Role, Split
 from webapp.rounds.models import ModelVersion, VersionStatus
@@ -96,6 +97,10 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
         metadata = row.get("metadata") or {}
         if not isinstance(metadata, dict):
             raise CampaignError(_("prompts, row %(number)s: metadata: give a JSON object") % {"number": number})
+        try:
+            texts.check({"prompt": text, "metadata": metadata}, "prompt")
+        except texts.Unstorable as error:
+            raise CampaignError(_("prompts, row %(number)s: %(error)s") % {"number": number, "error": error}) from error
         made.append(Prompt(project=project, text=text.strip(), split=split, metadata=metadata))
     before = project.prompts.count()
     Prompt.objects.bulk_create(made, ignore_conflicts=True, batch_size=500)
