@@ -204,7 +204,9 @@ def image(request, slug: Path[str], image_id: int):
 @router.get("/labels", auth=READ, response=s.Page[s.LabelOut], tags=["groups"])
 def labels(request, slug: Path[str], annotator: str | None = None, after: int = After, limit: int = Limit):
     """The labels, oldest first: `after` the last one that was read, there are only new ones. Exports are faster."""
-    rows = Label.objects.filter(generation__group__project=request.auth.project)
+    # Labels are read in order of id: those of before the project, of other projects, are not even looked at.
+    project = request.auth.project
+    rows = Label.objects.filter(generation__group__project=project, pk__gt=project.labels_after)
     rows = rows.select_related("generation", "annotator")
     if annotator is not None:
         rows = rows.filter(annotator__username=annotator)

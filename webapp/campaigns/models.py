@@ -67,6 +67,11 @@ class Project(models.Model):
         validators=[MinValueValidator(0)],
         help_text=_("What an hour of the machine that trains costs, in the same currency; 0 if unknown."),
     )
+    labels_after = models.BigIntegerField(
+        default=0,
+        editable=False,
+        help_text="The newest label of any project when this one was made: its own come later.",
+    )
     archived_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -8,12 +8,14 @@ from datetime import timedelta
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from webapp import texts
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Invitation, LabelSource, Membership, Project, Prompt, Role, Split
+from webapp.labelling.models import Label
 from webapp.rounds.models import ModelVersion, VersionStatus
 
 INVITATION = timedelta(days=7)
@@ -65,7 +67,8 @@ def create_project(
         raise CampaignError(
             _("slug: a project has the address %(slug)s already; choose another") % {"slug": repr(slug)}
         )
-    project = Project.objects.create(slug=slug, name=name, model_dir=model_dir, **fields)
+    newest = Label.objects.aggregate(n=Max("pk"))["n"] or 0
+    project = Project.objects.create(slug=slug, name=name, model_dir=model_dir, labels_after=newest, **fields)
     if by is not None:
         Membership.objects.create(user=by, project=project, role=Role.ADMIN)
     audit(project, by, "project created", prompts=len(prompts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Exists, Max, Min, OuterRef, Q, Sum
+from django.db.models import Count, Max, Min, Q, Sum
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -164,10 +164,8 @@ def warnings(project: Project) -> list[str]:
             _("Round %(number)s has waited %(time)s: is a train worker running?")
             % {"number": waiting.number, "time": _minutes(now - waiting.created_at)}
         )
-    unseen = Group.objects.filter(project=project, state=GroupState.READY, decisions__gt=0).filter(
-        ~Exists(GroupDecision.objects.filter(group=OuterRef("pk"), created_at__gt=now - timedelta(days=1)))
-    )
-    if stale := unseen[:1000].count():
+    begun = project.groups.filter(state=GroupState.READY, decisions__gt=0)
+    if stale := begun.filter(consensus__labelled_at__lt=now - timedelta(days=1))[:1000].count():
         found.append(
             _("%(stale)s groups have waited over a day for another person who has not rated them.") % {"stale": stale}
         )

@@ -38,13 +38,14 @@ def home(request: HttpRequest) -> HttpResponse:
 def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
     """Queue, likes, rounds and versions; htmx asks for the changing part only."""
     last = project.rounds.first()
+    signal = labelling.groups_with_signal_since(project, None)
     context = {
         "project": project,
         "is_admin": role_in(request.user, project) == Role.ADMIN,
         "counts": labelling.queue_counts(project),
         "rates": labelling.like_rates(project),
-        "signal": labelling.groups_with_signal_since(project, None),
-        "fresh_signal": labelling.groups_with_signal_since(project, last.created_at if last else None),
+        "signal": signal,
+        "fresh_signal": labelling.groups_with_signal_since(project, last.created_at) if last else signal,
         "rounds": project.rounds.all()[:20],
         "open_round": project.rounds.filter(state__in=OPEN).first(),
         "drafts": project.versions.filter(status=VersionStatus.DRAFT),

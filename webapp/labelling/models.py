@@ -41,6 +41,7 @@ class Group(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["project", "state", "id"]),
+            models.Index(fields=["project", "id"]),
             models.Index(fields=["project", "-id"], condition=~Q(error=""), name="groups_with_an_error"),
         ]
 

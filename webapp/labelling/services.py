@@ -81,11 +81,9 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     ).count()
     # Groups that somebody has on screen or is through with are not what the next person will be given.
     now = timezone.now()
-    untouched = (
-        project.groups.filter(state=GroupState.READY, version=project.active_version, group_decisions=None)
-        .exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
-        .count()
-    )
+    free = project.groups.filter(state=GroupState.READY, version=project.active_version, group_decisions=None)
+    free = free.exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
+    untouched = free[: project.ready_target].count()  # more makes no difference
     # A full disk fails every group: then so many are tried again and again, but no more.
     failed = project.groups.filter(state=GroupState.FAILED, heartbeat_at__gt=now - FAILURES_COUNT).count()
     missing = project.ready_target - coming - untouched - failed
