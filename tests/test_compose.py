@@ -87,6 +87,8 @@ def test_every_service_names_only_what_there_is(parsed):
             else:
                 assert services[needed]["restart"] == "no", (name, needed)
         assert ("healthcheck" in service) == (name != "setup"), name
+        if name != "setup":
+            assert re.fullmatch(r"\d+[mg]", service["deploy"]["resources"]["limits"]["memory"]), name
         assert re.search(r":[\w.-]*\d|:latest$", service["image"]), name
         if name not in ("postgres", "redis"):
             assert service["image"] == "likestep:latest" and service["build"] == "."
