@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+from django.http import HttpRequest
+from django.http.request import RawPostDataException
 from django.utils.translation import gettext as _
 
 BAD = re.compile("[\0\ud800-\udfff]")
@@ -31,6 +33,14 @@ def check(value: Any, field: str) -> None:
     elif isinstance(value, list):
         for inner in value:
             check(inner, field)
+
+
+def body(request: HttpRequest) -> Any:
+    """The JSON a request brings. Raises ValueError, also for a form, whose body Django has read by then."""
+    try:
+        return loads(request.body)
+    except RawPostDataException as error:
+        raise ValueError("it is a form") from error
 
 
 def loads(body: bytes | str) -> Any:

@@ -144,6 +144,13 @@ def test_texts_that_no_database_takes_are_refused_everywhere(client, boss, proje
     assert refused.status_code == 400 and refused.content.startswith(b"username: leave out")
 
 
+def test_a_form_where_json_is_wanted_is_refused(client, ann, project):
+    client.force_login(ann)
+    for path in ("undo/", "groups/1/skip/"):
+        answer = client.post(f"/p/stars/{path}", {"key": "a"})
+        assert (answer.status_code, answer.json()["error"]) == (400, "body: send a JSON object")
+
+
 def test_json_that_is_nested_too_deep_is_refused(client, ann, project):
     client.force_login(ann)
     sent = client.post("/p/stars/undo/", "[" * 100_000, content_type="application/json")

@@ -291,7 +291,7 @@ def _text(body: dict, name: str) -> str:
 
 def _body(request: HttpRequest) -> dict:
     try:
-        body = texts.loads(request.body)
+        body = texts.body(request)
     except texts.Unstorable as error:
         raise services.LabellingError(str(error)) from error
     except ValueError as error:
