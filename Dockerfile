@@ -9,13 +9,14 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH
 WORKDIR /build
-COPY requirements.txt requirements-server.txt ./
-# PyPI's torch brings CUDA along; the CPU build is a tenth of its size and has an index of its own.
-RUN case "$DEVICE" in \
-      cpu) pip install --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.txt)" ;; \
-      cuda) ;; \
+COPY requirements.txt requirements.lock requirements-cuda.lock ./
+# Every file is one that the locks have the hash of. But for the CPU build of torch: PyPI's brings CUDA along; the other is a
+# tenth of its size and comes from an index of its own.
+RUN pip install --no-deps --require-hashes -r requirements.lock && case "$DEVICE" in \
+      cpu) pip install --no-deps --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.txt)" ;; \
+      cuda) pip install --no-deps --require-hashes -r requirements-cuda.lock ;; \
       *) echo "DEVICE: $DEVICE is not cpu or cuda" >&2; exit 1 ;; \
-    esac && pip install -r requirements-server.txt
+    esac && pip check
 
 FROM python:3.11.14-slim-trixie
 # pg_dump and pg_restore 17, for `manage.py backup` and `restore`.

@@ -35,7 +35,7 @@ def prepare(sqlite: bool):
     else:
         server, os.environ["DATABASE_URL"] = start_postgres(temporary_folder("bench-pg"))
         stop.append(server.cleanup)
-    os.environ["LOG_LEVEL"] = "ERROR"
+    os.environ |= {"LOG_LEVEL": "ERROR", "ALLOWED_HOSTS": "localhost"}
     import django
     from django.core.management import call_command
 

@@ -3,22 +3,28 @@ services as they would be started, on real PostgreSQL and Redis."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import secrets
 import shutil
 import signal
 import subprocess
+from importlib import metadata
 
 import pytest
 import requests
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests import compose
 from tests.compose import ROOT, Machine, Unset, instructions, parse
 from tests.servers import start_postgres, temporary_folder, wait_for
 from trainer.settings import TDMR1Settings
+from webapp.exports import imports
 
 FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
+HTTPS = ("docker-compose.yml", "docker-compose.https.yml")
 SECRETS = ("SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "LIKESTEP_ADMIN_PASSWORD")
 SMALL = json.dumps(
     {"updates": 2, "validate_every": 2, "validation_images": 4, "student_batch": 2, "prompts_per_update": 2}
@@ -81,6 +87,8 @@ def test_every_service_names_only_what_there_is(parsed):
             else:
                 assert services[needed]["restart"] == "no", (name, needed)
         assert ("healthcheck" in service) == (name != "setup"), name
+        if name != "setup":
+            assert re.fullmatch(r"\d+[mg]", service["deploy"]["resources"]["limits"]["memory"]), name
         assert re.search(r":[\w.-]*\d|:latest$", service["image"]), name
         if name not in ("postgres", "redis"):
             assert service["image"] == "likestep:latest" and service["build"] == "."
@@ -98,6 +106,72 @@ def test_the_gpu_file_changes_the_two_workers_only(values, parsed):
     ]
     assert asked == [["0"], ["1"]]  # not the same one unless somebody says so
     assert with_gpu["train"]["command"] == parsed["services"]["train"]["command"]
+
+
+def test_the_https_file_puts_a_proxy_in_front_whose_word_alone_counts(values, parsed):
+    with pytest.raises(Unset, match="DOMAIN: set it"):
+        parse(*HTTPS, values=values)
+    made = parse(*HTTPS, values={**values, "DOMAIN": "likes.example.org"})
+    services, proxy = made["services"], made["services"]["proxy"]
+    assert {name for name in services if services[name] != parsed["services"].get(name)} == {"proxy", "web"}
+    web = services["web"]["environment"]
+    assert web["HTTPS"] == "1"
+    assert web["CSRF_TRUSTED_ORIGINS"] == "https://likes.example.org"
+    assert "likes.example.org" in web["ALLOWED_HOSTS"].split(",")
+    assert services["web"]["ports"] == ["127.0.0.1:8000:8000"]  # from outside through the proxy only
+    address = proxy["networks"]["default"]["ipv4_address"]
+    assert web["FORWARDED_ALLOW_IPS"] == address
+    (network,) = made["networks"]["default"]["ipam"]["config"]
+    assert ipaddress.ip_address(address) in ipaddress.ip_network(network["subnet"])
+    assert re.search(r":\d+\.\d+\.\d+", proxy["image"])
+    assert {volume.split(":")[0] for volume in proxy["volumes"]} == {"./Caddyfile", "caddy"} and "caddy" in made[
+        "volumes"
+    ]
+    caddyfile = (ROOT / "Caddyfile").read_text()
+    assert "{$DOMAIN} {" in caddyfile and "reverse_proxy web:8000" in caddyfile
+    most = int(re.search(r"max_size (\d+)MB", caddyfile)[1])
+    assert most * 1_000_000 > imports.MOST_BYTES
+
+
+def locked(*names: str) -> dict[str, tuple[str, int]]:
+    """Package → (version, number of hashes) of lock files."""
+    text = "".join((ROOT / name).read_text() for name in names)
+    found = re.findall(r"^([\w.-]+)==(\S+) ((?:\\\n +--hash=sha256:[0-9a-f]{64} ?)+)$", text, re.M)
+    assert len(found) == len(re.findall("==", text))
+    return {canonicalize_name(name): (version, hashes.count("--hash")) for name, version, hashes in found}
+
+
+def test_the_image_installs_files_that_are_known_by_their_hashes():
+    again = "requirements changed: make the locks again, the first lines of requirements.lock say how"
+    rest, cuda = locked("requirements.lock"), locked("requirements-cuda.lock")
+    assert not set(rest) & set(cuda)
+    known = rest | cuda
+    assert all(count > 0 for _, count in known.values())
+    wanted, seen = [], set()
+    for name in ("requirements.txt", "requirements-server.txt"):
+        for line in (ROOT / name).read_text().splitlines():
+            if "==" in line:
+                pin = Requirement(line.split(" #")[0])
+                assert known[canonicalize_name(pin.name)][0] == str(pin.specifier).removeprefix("=="), (
+                    f"{line}: {again}"
+                )
+                wanted.append(pin)
+    # And all that these need, as far as this machine has it installed.
+    while wanted:
+        need = wanted.pop()
+        name = canonicalize_name(need.name)
+        if (name, str(need.extras)) in seen:
+            continue
+        seen.add((name, str(need.extras)))
+        assert name in known, f"{name}: {again}"
+        for line in metadata.requires(name) or [] if name in rest else []:
+            further = Requirement(line)
+            extras = need.extras or {""}
+            if further.marker is None or any(further.marker.evaluate({"extra": extra}) for extra in extras):
+                wanted.append(further)
+    assert len(seen) > 80
+    install = next(rest for kind, rest in instructions() if kind == "RUN" and "requirements.lock" in rest)
+    assert install.count("--require-hashes") == 2
 
 
 def test_every_variable_is_read_and_explained(parsed):

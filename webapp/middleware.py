@@ -1,4 +1,4 @@
-"""What every request gets: an id and a line in the log, and the content security policy."""
+"""What every request gets: an id and a line in the log, the browser's time zone, and the content security policy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import logging
 import re
 import time
 import uuid
+from urllib.parse import unquote
+from zoneinfo import available_timezones
 
+from django.http import HttpResponseBadRequest
+from django.utils import timezone
+
+from webapp import texts
 from webapp.operations import logs
 
 log = logging.getLogger(__name__)
@@ -30,6 +36,36 @@ def content_security_policy(get_response):
         policy = ADMIN_POLICY if request.path.startswith("/admin/") else POLICY
         response.headers.setdefault("Content-Security-Policy", policy)
         return response
+
+    return middleware
+
+
+def time_zone(get_response):
+    """Days begin at midnight where the browser is, as its cookie `time_zone` says (page.js); UTC for programs."""
+    known = available_timezones()
+
+    def middleware(request):
+        name = unquote(request.COOKIES.get("time_zone", ""))
+        with timezone.override(name if name in known else None):
+            return get_response(request)
+
+    return middleware
+
+
+def storable(get_response):
+    """Refuses form fields and queries with null characters, which no database column takes."""
+
+    def middleware(request):
+        forms = [request.GET]
+        if request.content_type in ("application/x-www-form-urlencoded", "multipart/form-data"):
+            forms.append(request.POST)
+        try:
+            for form in forms:
+                for name, values in form.lists():
+                    texts.check([name, *values], name)
+        except texts.Unstorable as error:
+            return HttpResponseBadRequest(str(error), content_type="text/plain; charset=utf-8")
+        return get_response(request)
 
     return middleware
 

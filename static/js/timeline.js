@@ -4,7 +4,7 @@ import { fill, gettext } from "./i18n.js";
 
 const place = document.getElementById("charts");
 const style = getComputedStyle(document.documentElement);
-const COLORS = ["--accent", "--like", "--dislike", "--muted"].map((name) => style.getPropertyValue(name).trim());
+const color = (i) => style.getPropertyValue(["--accent", "--like", "--dislike", "--muted"][i]).trim(); // light or dark, as now
 const DAY = 86400000;
 const MOST = 100;
 const KINDS = {
@@ -86,8 +86,8 @@ async function redraw() {
       .map(([name, label], i) => ({
         label,
         data: thinned(points.filter((p) => (p[name] ?? null) !== null).map((p) => ({ x: Date.parse(p.at), y: p[name] }))),
-        borderColor: COLORS[i],
-        backgroundColor: COLORS[i],
+        borderColor: color(i),
+        backgroundColor: color(i),
         borderWidth: 2,
       }))
       .filter((d) => d.data.length)
@@ -97,4 +97,5 @@ async function redraw() {
 }
 
 document.addEventListener("likestep:refresh", redraw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 redraw();

@@ -40,6 +40,12 @@ def picture(page, name: str, *, whole: bool = True) -> None:
             image.convert("RGB").save(TOUR / f"{name}.webp", quality=80, method=6)
 
 
+def choose(page, menu: str, entry: str) -> None:
+    """Open a menu of the navigation and follow one of its links."""
+    page.locator("nav summary").filter(has_text=menu).click()
+    page.locator("nav details[open]").get_by_role("link", name=entry, exact=True).click()
+
+
 def log_in(page, address: str, name: str, password: str) -> None:
     """From the log-in page to the projects."""
     page.goto(f"{address}/login/")

@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from tests.e2e.conftest import PHONE
-from tests.e2e.helpers import CHROMIUM
+from tests.e2e.helpers import CHROMIUM, picture
 from webapp import paths
 from webapp.campaigns.models import Role
 from webapp.labelling import services
@@ -67,6 +67,42 @@ def test_axe_finds_nothing_serious_on_any_page(full):
     page.context.clear_cookies()
     page.goto(full.address + "/login/")
     assert wrong + faults(page) == []
+
+
+def test_an_admins_navigation_is_one_row_with_menus_for_keys_and_screen_readers(full):
+    page = full.context(full.boss, locale="de").new_page()
+    page.goto(full.url("review/"))
+    tops = page.evaluate("() => [...document.querySelector('nav').children].map((e) => e.getBoundingClientRect().top)")
+    assert len(tops) == 7 and max(tops) - min(tops) < 5
+    assert page.evaluate("() => document.querySelector('.topbar').offsetHeight") < 80
+    page.locator("nav summary").nth(1).focus()
+    page.keyboard.press("Enter")
+    menu = page.locator("nav details[open]")
+    assert menu.get_by_role("link").count() == 5
+    wrong = faults(page)
+    picture(page, "menu-dark", whole=False)
+    page.keyboard.press("Escape")
+    assert menu.count() == 0
+    assert page.evaluate("() => document.activeElement.tagName") == "SUMMARY"
+    page.set_viewport_size(PHONE)
+    page.goto(full.url(""))
+    wrong += faults(page)  # tables that are wider than a phone
+    for path in ("review/", "annotate/"):
+        page.goto(full.url(path))
+        page.locator("#main img").first.wait_for()  # showing a group takes the focus, which closes a menu
+        page.wait_for_timeout(200)
+        page.locator("nav summary").first.click()
+        box = menu.locator("div").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] and box["height"] > 100
+        last = menu.get_by_role("link").last
+        assert last.evaluate("""e => { const b = e.getBoundingClientRect();
+          return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2) === e; }"""), path
+        wrong += faults(page)
+        page.emulate_media(color_scheme="light")
+        picture(page, f"menu-phone-{path[:-1]}", whole=False)
+        page.locator("#main").click(position={"x": 5, "y": 400})
+        assert menu.count() == 0
+    assert wrong == []
 
 
 def test_axe_finds_nothing_serious_while_rating(full):

@@ -6,7 +6,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import Client
 
-from tests.e2e.helpers import CHROMIUM, FLAGS, picture, rate_by_keyboard
+from tests.e2e.helpers import CHROMIUM, FLAGS, choose, picture, rate_by_keyboard
 from tests.webapp.rounds.test_comparisons import make_pairs
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership, Project
@@ -105,7 +105,7 @@ def test_from_nothing_to_first_labels_and_out_again(live_server, page_of, tmp_pa
     page.get_by_role("button", name="Import").click()
     page.get_by_text("0 groups were new, 2 were there already").wait_for()
 
-    page.get_by_role("link", name="Review").click()
+    choose(page, "Quality", "Review")
     page.get_by_role("article").first.get_by_role("link").click()
     page.get_by_label("Your word").nth(0).select_option("dislike")
     page.get_by_label("Your word").nth(1).select_option("dislike")
@@ -115,7 +115,7 @@ def test_from_nothing_to_first_labels_and_out_again(live_server, page_of, tmp_pa
     page.get_by_text("Your word counts from now on").wait_for()
     assert Consensus.objects.filter(project=project, signal=True).count() == 1
 
-    page.get_by_role("link", name="Settings").click()
+    choose(page, "Project", "Settings")
     page.get_by_role("button", name="Archive the project").click()
     page.get_by_text("Archived", exact=True).wait_for()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, FLAGS, log_in, picture, rate_by_keyboard, wait_saved
+from tests.e2e.helpers import CHROMIUM, FLAGS, choose, log_in, picture, rate_by_keyboard, wait_saved
 from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +103,7 @@ def tour_of_rating(page):
 
 def tour_of_reviewing(page):
     """The flag is looked at, and an image becomes an example."""
-    page.get_by_role("link", name="Flags").click()
+    choose(page, "Quality", "Flags")
     page.get_by_text("Show the images").first.click()
     picture(page, "flags", whole=False)
     page.get_by_role("button", name="Nothing wrong: back to the queue").click()

@@ -44,16 +44,27 @@ def test_a_damaged_image(group, client, boss, ann, project, harm, said):
     assert not Generation.objects.filter(group=group).exists()
 
 
-def test_a_labelled_group_keeps_its_labels(group, client, ann, project):
+def test_a_labelled_group_keeps_its_labels_and_is_named_until_it_is_mended(group, client, boss):
     labels = {str(i): True for i in range(4)}
     body = {"labels": labels, "seconds": 1, "key": "k"}
     client.post(f"/p/stars/groups/{group.pk}/submit/", body, content_type="application/json")
     image = group.generations.first()
+    whole = paths.data(image.image).read_bytes()
     cut(paths.data(image.image))
     assert client.get(f"/p/stars/images/{image.pk}.webp").status_code == 404
     group.refresh_from_db()
     assert group.state == "done" and "image 1" in group.error
     assert sum(g.labels.count() for g in group.generations.all()) == 4
+
+    client.force_login(boss)
+    page = client.get("/p/stars/").content.decode()
+    assert f"Group {group.pk} is labelled and damaged: image 1:" in page
+    again = client.post(f"/p/stars/groups/{group.pk}/retry/", follow=True).content.decode()
+    assert "is still damaged" in again
+    paths.data(image.image).write_bytes(whole)
+    assert "damaged" not in client.post(f"/p/stars/groups/{group.pk}/retry/", follow=True).content.decode()
+    group.refresh_from_db()
+    assert (group.state, group.error) == ("done", "")
 
 
 def test_only_a_failed_group_is_tried_again(group, client, boss):

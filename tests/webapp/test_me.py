@@ -1,13 +1,17 @@
 """A person's own numbers, their language, and images at the size of the page."""
 
 import io
+import json
+from datetime import UTC, datetime
 
 import pytest
+from django.utils import timezone
 from PIL import Image
 
 from tests.webapp.conftest import make_ready
 from webapp.campaigns.models import Role
 from webapp.labelling import queries, services
+from webapp.labelling.models import Tally
 
 
 def submit(user, project, group, likes, seconds=8.0):
@@ -96,3 +100,26 @@ def test_a_small_image_asked_for_by_many_at_once_is_made_once_and_whole(project)
         files = set(pool.map(lambda _: pictures.read_at(generation, "256"), range(24)))
     assert len(files) == 1
     assert Image.open(io.BytesIO(files.pop())).size == (256, 256)
+
+
+def test_a_day_begins_at_midnight_where_the_browser_is(client, ann, project, ready, monkeypatch):
+    late = datetime(2026, 3, 10, 23, 30, tzinfo=UTC)
+    monkeypatch.setattr(timezone, "now", lambda: late)
+    first, second, third = ready(3)
+    client.force_login(ann)
+
+    def send(group, zone):
+        client.cookies["time_zone"] = zone
+        body = json.dumps({"labels": dict.fromkeys("0123", True), "key": f"{group.pk}"})
+        return client.post(f"/p/stars/groups/{group.pk}/submit/", body, content_type="application/json").json()["today"]
+
+    assert send(first, "America/New_York") == {"groups": 1, "images": 4}
+    assert send(second, "Europe%2FBerlin") == {"groups": 1, "images": 4}  # half past midnight there
+    assert send(third, "Mars/Phobos") == {"groups": 2, "images": 8}  # nowhere: UTC
+    days = [str(t.day) for t in Tally.objects.order_by("day")]
+    assert days == ["2026-03-10", "2026-03-11"]
+    # Taken back on the day it was counted in, wherever the browser is by then.
+    client.cookies["time_zone"] = "America/New_York"
+    body = json.dumps({"key": f"{second.pk}"})
+    assert client.post("/p/stars/undo/", body, content_type="application/json").json()["today"]["groups"] == 2
+    assert [t.groups for t in Tally.objects.order_by("day")] == [2, 0]

@@ -15,8 +15,7 @@ from webapp.labelling.models import Group, GroupDecision, Label
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, GoldAnswer
 
-# SQLite has one writer at a time and lets whoever waits longest wait on: fewer people there, so that nobody waits 20 s.
-PEOPLE, GROUPS = (10, 20) if connection.vendor == "sqlite" else (50, 60)
+PEOPLE, GROUPS = 50, 60
 
 
 @pytest.mark.django_db(transaction=True)

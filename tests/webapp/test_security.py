@@ -1,5 +1,6 @@
 """Passwords cannot be guessed fast, HTTPS is strict, and what people write is text everywhere."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 from django.test import Client
 
 from webapp.accounts.models import User
+from webapp.campaigns.services import CampaignError, add_prompts
 from webapp.labelling.models import Group
 from webapp.rounds.models import TrainingRound
 
@@ -125,3 +127,31 @@ def test_nothing_inline_and_nothing_from_elsewhere(client, boss, project):
     assert "unsafe" in client.get("/admin/")["Content-Security-Policy"]  # superusers only; docs/security.md says why
     for path in ("/", "/p/stars/annotate/", "/login/", "/join/x/", "/adminx/"):
         assert "unsafe" not in client.get(path)["Content-Security-Policy"], path
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "half \ud83d"])
+def test_texts_that_no_database_takes_are_refused_everywhere(client, boss, project, bad):
+    client.force_login(boss)
+    sent = client.post("/p/stars/undo/", json.dumps({"key": bad}), content_type="application/json")
+    assert (sent.status_code, "key: leave out null" in sent.json()["error"]) == (400, True)
+    with pytest.raises(CampaignError, match="row 1: tag: leave out"):
+        add_prompts(project, [{"prompt": "x", "metadata": {"tag": [bad]}}])
+    with pytest.raises(CampaignError, match="finite"):
+        add_prompts(project, [{"prompt": "x", "metadata": {"weight": float("nan")}}])
+    assert client.get("/p/stars/audit/", {"page": "1\0"}).status_code == 400
+    client.logout()
+    refused = client.post("/login/", {"username": "a\0", "password": "x"})
+    assert refused.status_code == 400 and refused.content.startswith(b"username: leave out")
+
+
+def test_a_form_where_json_is_wanted_is_refused(client, ann, project):
+    client.force_login(ann)
+    for path in ("undo/", "groups/1/skip/"):
+        answer = client.post(f"/p/stars/{path}", {"key": "a"})
+        assert (answer.status_code, answer.json()["error"]) == (400, "body: send a JSON object")
+
+
+def test_json_that_is_nested_too_deep_is_refused(client, ann, project):
+    client.force_login(ann)
+    sent = client.post("/p/stars/undo/", "[" * 100_000, content_type="application/json")
+    assert sent.status_code == 400

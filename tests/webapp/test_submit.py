@@ -251,3 +251,10 @@ def test_a_submit_of_24_images_takes_few_queries(post, ready, project, django_as
     with django_assert_max_num_queries(36):  # a third of them settle what the labels come to
         assert post(f"groups/{group.pk}/submit/", body).status_code == 200
     assert Label.objects.count() == LabelEvent.objects.count() == 24
+
+
+def test_an_answer_costs_few_queries(post, ready, django_assert_max_num_queries):
+    first, second = ready(2)
+    post(f"groups/{first.pk}/submit/", {"labels": ALL_LIKED, "key": "a"})
+    with django_assert_max_num_queries(23):  # the session's, the person's and the test's own savepoints included
+        assert post(f"groups/{second.pk}/submit/", {"labels": ALL_LIKED, "key": "b"}).status_code == 200

@@ -14,7 +14,9 @@ from django.urls import reverse
 from ninja import File, NinjaAPI, Path, Query, Router, Status
 from ninja.errors import HttpError
 from ninja.files import UploadedFile
+from ninja.parser import Parser
 
+from webapp import texts
 from webapp.api import schemas as s
 from webapp.api import services
 from webapp.api.auth import ADMIN, ANY, LABEL, READ, TokenThrottle
@@ -29,7 +31,17 @@ from webapp.quality.models import Consensus
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion, TrainingRound
 
+
+class TextParser(Parser):
+    """JSON whose texts the database can keep."""
+
+    def parse_body(self, request):
+        """The body's value; what is wrong with it is said by `_http_error`."""
+        return texts.loads(request.body)
+
+
 api = NinjaAPI(
+    parser=TextParser(),
     title="Likestep",
     version="1",
     description="Groups, likes and dislikes, versions and rounds of a project. Tokens are made on a project's API page.",
@@ -46,6 +58,12 @@ After = Query(0, ge=0, description="`next` of the page before.")
 def _labelling_refused(request, error):
     status = {labelling.Conflict: 409, labelling.Busy: 503}.get(type(error), 400)
     return api.create_response(request, {"detail": str(error)}, status=status)
+
+
+@api.exception_handler(HttpError)
+def _http_error(request, error):
+    wrong = isinstance(error.__cause__, texts.Unstorable)
+    return api.create_response(request, {"detail": str(error.__cause__ if wrong else error)}, status=error.status_code)
 
 
 @api.exception_handler(services.ApiError)
@@ -186,7 +204,9 @@ def image(request, slug: Path[str], image_id: int):
 @router.get("/labels", auth=READ, response=s.Page[s.LabelOut], tags=["groups"])
 def labels(request, slug: Path[str], annotator: str | None = None, after: int = After, limit: int = Limit):
     """The labels, oldest first: `after` the last one that was read, there are only new ones. Exports are faster."""
-    rows = Label.objects.filter(generation__group__project=request.auth.project)
+    # Labels are read in order of id: those of before the project, of other projects, are not even looked at.
+    project = request.auth.project
+    rows = Label.objects.filter(generation__group__project=project, pk__gt=project.labels_after)
     rows = rows.select_related("generation", "annotator")
     if annotator is not None:
         rows = rows.filter(annotator__username=annotator)

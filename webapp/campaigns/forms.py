@@ -11,7 +11,18 @@ from webapp.campaigns.models import Project
 from webapp.campaigns.queries import models_for
 from webapp.campaigns.services import EDITABLE, ORACLES, CampaignError, check_label_source
 
-MAIN = ("name", "group_size", "overlap", "label_source", "oracle", "ready_target", "auto_start_after", "gold_rate")
+MAIN = (
+    "name",
+    "group_size",
+    "overlap",
+    "label_source",
+    "oracle",
+    "ready_target",
+    "auto_start_after",
+    "gold_rate",
+    "work_hour_cost",
+    "machine_hour_cost",
+)
 
 
 class ProjectForm(forms.ModelForm):
@@ -33,6 +44,8 @@ class ProjectForm(forms.ModelForm):
             "ready_target": _("Ready target"),
             "auto_start_after": _("Auto start after"),
             "gold_rate": _("Gold rate"),
+            "work_hour_cost": _("Cost of an hour of rating"),
+            "machine_hour_cost": _("Cost of an hour of the machine"),
             "tie_break": _("Tie break"),
             "guidelines": _("Guidelines"),
         }

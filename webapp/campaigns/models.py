@@ -57,6 +57,21 @@ class Project(models.Model):
         default=False,
         help_text=_("Ask one person more than the overlap when those who rated an image are split evenly."),
     )
+    work_hour_cost = models.FloatField(
+        default=0,
+        validators=[MinValueValidator(0)],
+        help_text=_("What an hour of a person's rating costs, in your currency, for the forecast; 0 if unknown."),
+    )
+    machine_hour_cost = models.FloatField(
+        default=0,
+        validators=[MinValueValidator(0)],
+        help_text=_("What an hour of the machine that trains costs, in the same currency; 0 if unknown."),
+    )
+    labels_after = models.BigIntegerField(
+        default=0,
+        editable=False,
+        help_text="The newest label of any project when this one was made: its own come later.",
+    )
     archived_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -8,11 +8,14 @@ from datetime import timedelta
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from webapp import texts
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Invitation, LabelSource, Membership, Project, Prompt, Role, Split
+from webapp.labelling.models import Label
 from webapp.rounds.models import ModelVersion, VersionStatus
 
 INVITATION = timedelta(days=7)
@@ -34,6 +37,8 @@ EDITABLE = (
     "oracle",
     "ready_target",
     "auto_start_after",
+    "work_hour_cost",
+    "machine_hour_cost",
     "round_settings",
 )
 ORACLES = ("scenes", "ocr", "demo")
@@ -62,7 +67,8 @@ def create_project(
         raise CampaignError(
             _("slug: a project has the address %(slug)s already; choose another") % {"slug": repr(slug)}
         )
-    project = Project.objects.create(slug=slug, name=name, model_dir=model_dir, **fields)
+    newest = Label.objects.aggregate(n=Max("pk"))["n"] or 0
+    project = Project.objects.create(slug=slug, name=name, model_dir=model_dir, labels_after=newest, **fields)
     if by is not None:
         Membership.objects.create(user=by, project=project, role=Role.ADMIN)
     audit(project, by, "project created", prompts=len(prompts))
@@ -94,6 +100,10 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
         metadata = row.get("metadata") or {}
         if not isinstance(metadata, dict):
             raise CampaignError(_("prompts, row %(number)s: metadata: give a JSON object") % {"number": number})
+        try:
+            texts.check({"prompt": text, "metadata": metadata}, "prompt")
+        except texts.Unstorable as error:
+            raise CampaignError(_("prompts, row %(number)s: %(error)s") % {"number": number, "error": error}) from error
         made.append(Prompt(project=project, text=text.strip(), split=split, metadata=metadata))
     before = project.prompts.count()
     Prompt.objects.bulk_create(made, ignore_conflicts=True, batch_size=500)

@@ -116,7 +116,11 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
         form = PromptsForm(request.POST, request.FILES)
         checked = form.ready()
         if checked and request.POST.get("action") == "add":
-            new = services.add_prompts(project, [row.plain() for row in form.parsed.rows], by=request.user)
+            try:
+                new = services.add_prompts(project, [row.plain() for row in form.parsed.rows], by=request.user)
+            except services.CampaignError as error:
+                messages.error(request, str(error))
+                return redirect("prompts", project.slug)
             known = len(form.parsed.rows) - new
             messages.success(
                 request, _("%(new)s prompts added; %(known)s were there already.") % {"new": new, "known": known}

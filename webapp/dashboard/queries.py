@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Exists, Max, Min, OuterRef, Q
+from django.db.models import Count, Max, Min, Q, Sum
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -20,6 +20,7 @@ from webapp.rounds.models import OPEN, RoundState
 STUCK = timedelta(minutes=5)  # with a group on screen and no answer
 SLOW_QUEUE = timedelta(minutes=2)  # a group that waits longer than this says that workers do not keep up
 MOST_DAYS = 1000
+FORECAST_FROM = timedelta(days=14)
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,64 @@ def pace(project: Project) -> dict:
     return {"hour": hour, "day": day["groups"], "signal_day": day["signal"], "hours_to_round": hours}
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """What is ahead, in hours (None: not known yet) and money (None: not known, or no price is set)."""
+
+    name: str
+    work: float | None
+    machine: float | None
+    cost: float | None
+
+
+def forecast(project: Project) -> list[Forecast]:
+    """The groups that wait, what is missing to the next round, and a round; empty before anything is known."""
+    since = timezone.localdate() - FORECAST_FROM
+    spent = project.tallies.filter(day__gte=since).aggregate(groups=Sum("groups"), seconds=Sum("seconds"))
+    hours = spent["seconds"] / spent["groups"] / 3600 if spent["groups"] else None  # of a person, a group
+    counts = project.day_counts.filter(day__gte=since).aggregate(groups=Sum("groups"), signal=Sum("signal"))
+    share = counts["signal"] / counts["groups"] if counts["groups"] else 0
+    ended = project.rounds.filter(state=RoundState.DONE, finished_at__isnull=False)[:3]
+    lasted = [(r.finished_at - r.created_at).total_seconds() / 3600 for r in ended]
+    machine = sum(lasted) / len(lasted) if lasted else None
+    ready = project.groups.filter(state=GroupState.READY).aggregate(n=Count("pk"), decisions=Sum("decisions"))
+    answers = max(0, ready["n"] * project.overlap - (ready["decisions"] or 0))
+    rows = [(_("The groups that wait now"), answers, 0.0)]
+    if project.auto_start_after:
+        last = project.rounds.first()
+        have = labelling.groups_with_signal_since(project, last.created_at if last else None)
+        missing = max(0, project.auto_start_after - have)
+        rows.append(
+            (_("Up to the end of the next round"), missing / share * project.overlap if share else None, machine)
+        )
+    elif machine is not None:
+        rows.append((_("A round"), 0, machine))
+    if hours is None and machine is None:
+        return []
+    found = []
+    for name, groups, machine_hours in rows:
+        work = 0.0 if groups == 0 else None if groups is None or hours is None else groups * hours
+        found.append(Forecast(name, work, machine_hours, _cost(project, work, machine_hours)))
+    return found
+
+
+def _cost(project: Project, work: float | None, machine: float | None) -> float | None:
+    parts = [(work, project.work_hour_cost), (machine, project.machine_hour_cost)]
+    if any(hours is None or (hours > 0 and not price) for hours, price in parts):
+        return None
+    return sum(hours * price for hours, price in parts)
+
+
+def damaged(project: Project, *, most: int = 5) -> list[Group]:
+    """Labelled groups with an image that could not be shown, newest first."""
+    rows = project.groups.exclude(error="").filter(state__in=[GroupState.READY, GroupState.DONE, GroupState.FLAGGED])
+    return list(rows.order_by("-id")[:most])
+
+
 def people(project: Project, *, most: int = 50) -> list[Person]:
-    """Members with work on screen or done today (UTC), those that seem stuck first."""
+    """Members with work on screen or done since midnight where the reader is, those that seem stuck first."""
     now = timezone.now()
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0)
     members = {m.user_id: m for m in project.memberships.select_related("user")}
     leases = Lease.objects.filter(group__project=project, expires_at__gt=now, user__in=members).order_by()
     held = {
@@ -109,10 +164,8 @@ def warnings(project: Project) -> list[str]:
             _("Round %(number)s has waited %(time)s: is a train worker running?")
             % {"number": waiting.number, "time": _minutes(now - waiting.created_at)}
         )
-    unseen = Group.objects.filter(project=project, state=GroupState.READY, decisions__gt=0).filter(
-        ~Exists(GroupDecision.objects.filter(group=OuterRef("pk"), created_at__gt=now - timedelta(days=1)))
-    )
-    if stale := unseen[:1000].count():
+    begun = project.groups.filter(state=GroupState.READY, decisions__gt=0)
+    if stale := begun.filter(consensus__labelled_at__lt=now - timedelta(days=1))[:1000].count():
         found.append(
             _("%(stale)s groups have waited over a day for another person who has not rated them.") % {"stale": stale}
         )

@@ -38,18 +38,21 @@ def home(request: HttpRequest) -> HttpResponse:
 def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
     """Queue, likes, rounds and versions; htmx asks for the changing part only."""
     last = project.rounds.first()
+    signal = labelling.groups_with_signal_since(project, None)
     context = {
         "project": project,
         "is_admin": role_in(request.user, project) == Role.ADMIN,
         "counts": labelling.queue_counts(project),
         "rates": labelling.like_rates(project),
-        "signal": labelling.groups_with_signal_since(project, None),
-        "fresh_signal": labelling.groups_with_signal_since(project, last.created_at if last else None),
+        "signal": signal,
+        "fresh_signal": labelling.groups_with_signal_since(project, last.created_at) if last else signal,
         "rounds": project.rounds.all()[:20],
         "open_round": project.rounds.filter(state__in=OPEN).first(),
         "drafts": project.versions.filter(status=VersionStatus.DRAFT),
         "versions": project.versions.order_by("-number")[:20],
         "failed": Group.objects.filter(project=project, state=GroupState.FAILED).order_by("-id")[:5],
+        "damaged": queries.damaged(project),
+        "forecast": queries.forecast(project),
         "problems": faults.problems(),
         "pace": queries.pace(project),
         "people_now": queries.people(project),
@@ -63,7 +66,7 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
 @require_POST
 @member(Role.ADMIN)
 def retry_group(request: HttpRequest, project: Project, group_id: int) -> HttpResponse:
-    """Try a failed group again."""
+    """Try a failed group again, or look again at one with a damaged image."""
     try:
         labelling_services.retry_group(project, group_id)
     except labelling_services.LabellingError as error:

@@ -39,7 +39,11 @@ class Group(models.Model):
     decisions = models.PositiveSmallIntegerField(default=0, help_text="People who submitted it.")
 
     class Meta:
-        indexes = [models.Index(fields=["project", "state", "id"])]
+        indexes = [
+            models.Index(fields=["project", "state", "id"]),
+            models.Index(fields=["project", "id"]),
+            models.Index(fields=["project", "-id"], condition=~Q(error=""), name="groups_with_an_error"),
+        ]
 
     def __str__(self) -> str:
         return f"group {self.pk}"
@@ -135,6 +139,7 @@ class GroupDecision(models.Model):
     seconds = models.FloatField(default=0)
     idempotency_key = models.CharField(max_length=64)
     answer = models.JSONField(default=dict, help_text="What was submitted, to tell a replay from a conflict.")
+    day = models.DateField(null=True, help_text="Where the person was: the tally it counts in. Empty: UTC.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -199,7 +204,7 @@ class Example(models.Model):
 
 
 class Tally(models.Model):
-    """What a person did in a project on a day (UTC): one row to read where decisions would be thousands."""
+    """What a person did in a project on a day of theirs: one row to read where decisions would be thousands."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="tallies")
     project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="tallies")

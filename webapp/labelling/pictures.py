@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 
 from PIL import Image
 
@@ -12,7 +11,6 @@ from webapp import paths
 from webapp.labelling.models import Generation
 
 WIDTHS = (256, 512, 1024)  # the only ones that are made
-_making = threading.Lock()  # a file's temporary name is one a process
 
 
 def read_at(generation: Generation, wanted: str = "") -> bytes:
@@ -27,12 +25,11 @@ def read_at(generation: Generation, wanted: str = "") -> bytes:
         return data
     small = paths.data(paths.small_image(generation.image, int(wanted)))
     try:
-        with _making:
-            if not small.exists():
-                with Image.open(io.BytesIO(data)) as image:
-                    height = round(image.height * int(wanted) / image.width)
-                    shrunk = image.convert("RGB").resize((int(wanted), height), Image.LANCZOS)
-                write_image(small, shrunk, "WEBP", quality=90)
+        if not small.exists():
+            with Image.open(io.BytesIO(data)) as image:
+                height = round(image.height * int(wanted) / image.width)
+                shrunk = image.convert("RGB").resize((int(wanted), height), Image.LANCZOS)
+            write_image(small, shrunk, "WEBP", quality=90)
         return small.read_bytes()
     except OSError:
         return data

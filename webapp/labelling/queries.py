@@ -33,7 +33,8 @@ def queue_counts(project: Project) -> dict[str, int]:
 
 
 def like_rates(project: Project) -> list[dict]:
-    """By version: number, labels of people, and the share of likes. A worker's count, and the labels since it."""
+    """By version: number, labels of people, and the share of likes; without flagged groups. A worker's count, and the
+    labels since it."""
     counts = {c.version_id: [c.labels, c.likes, c.counted_to] for c in project.version_counts.all()}
     counted_to = max((to for _, _, to in counts.values()), default=0)
     rows = (
@@ -45,14 +46,22 @@ def like_rates(project: Project) -> list[dict]:
     for version, labels, likes in rows:
         known = counts.setdefault(version, [0, 0, 0])
         known[0], known[1] = known[0] + labels, known[1] + likes
+    # Subtracted, not excluded: few groups are flagged, and a flag comes after the count.
+    flagged = Label.objects.filter(
+        generation__group__project=project, generation__group__state=GroupState.FLAGGED, annotator__isnull=False
+    )
+    by_version = flagged.values_list("generation__group__version").order_by()
+    for version, labels, likes in by_version.annotate(n=Count("id"), likes=Count("id", filter=Q(liked=True))):
+        known = counts.setdefault(version, [0, 0, 0])
+        known[0], known[1] = known[0] - labels, known[1] - likes
     numbers = dict(project.versions.filter(pk__in=counts).values_list("pk", "number"))
-    found = [(numbers[pk], labels, likes) for pk, (labels, likes, _) in counts.items() if labels]
+    found = [(numbers[pk], labels, likes) for pk, (labels, likes, _) in counts.items() if labels > 0]
     return [{"version": n, "labels": labels, "rate": likes / labels} for n, labels, likes in sorted(found)]
 
 
 def today(user, project: Project) -> dict[str, int]:
-    """Groups and images the person submitted today (UTC)."""
-    day = timezone.now().date()
+    """Groups and images the person submitted since midnight where they are."""
+    day = timezone.localdate()
     row = Tally.objects.filter(user=user, project=project, day=day).values("groups", "images").first()
     return row or {"groups": 0, "images": 0}
 
@@ -70,7 +79,7 @@ def preferences(user) -> Preferences:
 
 def recent_days(user, project: Project, *, days: int = 14) -> list[Tally]:
     """The person's tallies, newest first, days without work left out."""
-    since = timezone.now().date() - timedelta(days=days - 1)
+    since = timezone.localdate() - timedelta(days=days - 1)
     return list(Tally.objects.filter(user=user, project=project, day__gte=since, groups__gt=0).order_by("-day"))
 
 
@@ -126,12 +135,11 @@ def examples(project: Project) -> list[Example]:
 
 def example_candidates(project: Project, *, images: int = 24) -> list[Generation]:
     """Images that people rated last and that are no example yet."""
-    rated = Label.objects.filter(
-        generation__group__project=project, annotator__isnull=False, generation__example=None
-    ).exclude(generation__group__state=GroupState.FLAGGED)
-    newest = rated.order_by("-pk").values_list("generation_id", flat=True)[: 4 * images]
-    numbers = list(dict.fromkeys(newest))[:images]
-    return list(Generation.objects.filter(pk__in=numbers).select_related("group__prompt").order_by("-pk"))
+    # The newest groups first, by an index: in a large project a join of labels reads them all.
+    settled = Consensus.objects.filter(project=project, people__gt=0).order_by("-labelled_at")
+    newest = list(settled.values_list("group", flat=True)[: 2 * images])
+    found = Generation.objects.filter(group__in=newest, example=None).exclude(group__state=GroupState.FLAGGED)
+    return list(found.select_related("group__prompt").order_by("-pk")[:images])
 
 
 def labelled_groups(project: Project, *, versions: int = 3):

@@ -16,6 +16,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from trainer.files import check_webp
 from webapp import events, paths, states
 from webapp.campaigns.models import LabelSource, Project, Prompt, Split
 from webapp.dispatch import enqueue
@@ -80,11 +81,9 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     ).count()
     # Groups that somebody has on screen or is through with are not what the next person will be given.
     now = timezone.now()
-    untouched = (
-        project.groups.filter(state=GroupState.READY, version=project.active_version, group_decisions=None)
-        .exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
-        .count()
-    )
+    free = project.groups.filter(state=GroupState.READY, version=project.active_version, group_decisions=None)
+    free = free.exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
+    untouched = free[: project.ready_target].count()  # more makes no difference
     # A full disk fails every group: then so many are tried again and again, but no more.
     failed = project.groups.filter(state=GroupState.FAILED, heartbeat_at__gt=now - FAILURES_COUNT).count()
     missing = project.ready_target - coming - untouched - failed
@@ -186,10 +185,33 @@ def report_damaged(generation: Generation, error: str) -> None:
     events.publish(group.project_id, "queue")
 
 
+def damage(group: Group) -> str:
+    """What is wrong with the group's image files: empty, or the first one's number and error."""
+    for image in group.generations.all():
+        try:
+            with paths.data(image.image).open("rb") as file:
+                check_webp(file)
+        except (OSError, ValueError) as error:
+            return f"image {image.position + 1}: {image.image} cannot be shown: {error}"
+    return ""
+
+
 @transaction.atomic
 def retry_group(project: Project, group_id: int) -> Group:
-    """Generate a failed group again, from the same noise. Raises LabellingError when it has not failed."""
+    """Generate a failed group again, from the same noise; look again at one that has labels and a damaged image.
+
+    Raises LabellingError when it has neither failed nor been mended.
+    """
     group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
+    if group is not None and group.state != GroupState.FAILED and group.error and group.generations.exists():
+        # Labels belong to these very images: they are not made again, they come back from a back-up.
+        group.error = damage(group)[:4000]
+        if group.error:
+            raise LabellingError(
+                _("group: %(id)s is still damaged; restore the file from a back-up") % {"id": group_id}
+            )
+        group.save(update_fields=["error"])
+        return group
     if group is None or group.state != GroupState.FAILED:
         raise LabellingError(_("group: %(id)s has not failed; there is nothing to try again") % {"id": group_id})
     states.move(states.GROUP_MOVES, group, GroupState.QUEUED)
@@ -315,7 +337,7 @@ def submit_group(
             )
         _set_labels(group, user, {generations[position]: liked for position, liked in answer.items()})
         group.decisions += 1  # the row is locked
-        tie = quality.settle(group).tie
+        tie = quality.settle(group, list(generations.values())).tie
         quality.record_gold(decision)
         if group.state == GroupState.READY and group.decisions >= quality.wanted(project, tie):
             states.move(states.GROUP_MOVES, group, GroupState.DONE)
@@ -384,6 +406,8 @@ def _decide(
                 raise LabellingError(
                     _("group: %(id)s is not there to be rated; ask for the next group") % {"id": group_id}
                 )
+            group.project = project
+            decision.day = timezone.localdate()
             decision.save(force_insert=True)
             keep(group)
             Lease.objects.filter(group=group, user=user).delete()
@@ -397,14 +421,16 @@ def _decide(
 
 
 def _replayed(asked: GroupDecision) -> GroupDecision | None:
-    done = GroupDecision.objects.filter(user=asked.user, idempotency_key=asked.idempotency_key).first()
+    of_key, of_group = Q(idempotency_key=asked.idempotency_key), Q(group_id=asked.group_id)
+    mine = list(GroupDecision.objects.filter(of_key | of_group, user=asked.user))
+    done = next((d for d in mine if d.idempotency_key == asked.idempotency_key), None)
     if done is not None:
         if all(getattr(done, f) == getattr(asked, f) for f in ("group_id", "outcome", "answer")):
             return done
         raise Conflict(_("idempotency_key: it was used for another answer; use a new key for a new answer"))
     if UndoneDecision.objects.filter(user=asked.user, idempotency_key=asked.idempotency_key).exists():
         raise Conflict(_("idempotency_key: that answer was taken back; use a new key for a new answer"))
-    if GroupDecision.objects.filter(user=asked.user, group_id=asked.group_id).exists():
+    if mine:
         raise Conflict(_("group: you already decided on it; undo that first to change it"))
     return None
 
@@ -417,7 +443,6 @@ def _set_labels(group: Group, user, liked: dict[Generation, bool]) -> None:
 
 def _count(decision: GroupDecision, project: Project, sign: int) -> None:
     """Add the decision to the person's tally of its day, or take it out (`sign` -1)."""
-    tally, _new = Tally.objects.get_or_create(user=decision.user, project=project, day=decision.created_at.date())
     submitted = decision.outcome == Outcome.SUBMITTED
     amounts = {
         "groups": int(submitted),
@@ -426,7 +451,12 @@ def _count(decision: GroupDecision, project: Project, sign: int) -> None:
         "skips": int(not submitted),
         "seconds": decision.seconds if submitted else 0,
     }
-    Tally.objects.filter(pk=tally.pk).update(**{name: F(name) + sign * n for name, n in amounts.items()})
+    day = decision.day or decision.created_at.date()
+    changes = {name: F(name) + sign * n for name, n in amounts.items()}
+    tally = Tally.objects.filter(user=decision.user, project=project, day=day)
+    if not tally.update(**changes):  # the first of the day
+        Tally.objects.get_or_create(user=decision.user, project=project, day=day)
+        tally.update(**changes)
 
 
 @transaction.atomic

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
@@ -14,6 +12,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+from webapp import texts
 from webapp.accounts.permissions import may, member
 from webapp.campaigns.models import Project, Role
 from webapp.labelling import keys, pictures, queries, services
@@ -292,7 +291,9 @@ def _text(body: dict, name: str) -> str:
 
 def _body(request: HttpRequest) -> dict:
     try:
-        body = json.loads(request.body)
+        body = texts.body(request)
+    except texts.Unstorable as error:
+        raise services.LabellingError(str(error)) from error
     except ValueError as error:
         raise services.LabellingError(_("body: send a JSON object")) from error
     if not isinstance(body, dict):

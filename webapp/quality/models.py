@@ -27,6 +27,7 @@ class Consensus(models.Model):
         indexes = [
             models.Index(fields=["project", "signal", "labelled_at"]),
             models.Index(fields=["project", "labelled_at"]),
+            models.Index(fields=["project", "-group"], condition=models.Q(tie=True), name="ties"),
         ]
 
     def __str__(self) -> str:

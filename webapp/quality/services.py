@@ -52,26 +52,30 @@ def reliabilities(project_id: int) -> dict[int, Reliability]:
     return {q.user_id: Reliability(q.like_accuracy, q.dislike_accuracy) for q in rows}
 
 
-def prior_of(project_id: int) -> float:
-    """The estimated share of liked images, .5 before the first measurement."""
-    latest = ProjectQuality.objects.filter(project_id=project_id).values_list("prior", flat=True).first()
-    return 0.5 if latest is None else latest
+def prior_of(project_id: int) -> float | None:
+    """The estimated share of liked images, None before the first measurement."""
+    return ProjectQuality.objects.filter(project_id=project_id).values_list("prior", flat=True).first()
 
 
-def settle(group: Group) -> Consensus | None:
-    """Write what the group's labels come to now; the caller holds the group's row. None when it has no label."""
-    return settle_groups(group.project, [group])[0]
+def settle(group: Group, generations: Sequence[Generation] | None = None) -> Consensus | None:
+    """Write what the group's labels come to now; the caller holds the group's row, and may have its images. None when
+    it has no label."""
+    return settle_groups(group.project, [group], generations)[0]
 
 
-def settle_groups(project: Project, groups: Sequence[Group]) -> list[Consensus | None]:
+def settle_groups(
+    project: Project, groups: Sequence[Group], generations: Sequence[Generation] | None = None
+) -> list[Consensus | None]:
     """`settle` for many groups of one project in a fixed number of queries."""
-    known, prior = reliabilities(project.pk), prior_of(project.pk)
+    prior = prior_of(project.pk)
+    known = reliabilities(project.pk) if prior is not None else {}
+    prior = 0.5 if prior is None else prior
     ids = [g.pk for g in groups]
     images: dict[int, list[int]] = {pk: [] for pk in ids}
-    for pk, group_id in (
-        Generation.objects.filter(group__in=ids).order_by("group", "position").values_list("pk", "group_id")
-    ):
-        images[group_id].append(pk)
+    if generations is None:
+        generations = Generation.objects.filter(group__in=ids).only("group_id", "position")
+    for image in sorted(generations, key=lambda g: g.position):
+        images[image.group_id].append(image.pk)
     labels: dict[int, list[Label]] = {}
     for label in Label.objects.filter(generation__group__in=ids).only(
         "generation_id", "annotator_id", "liked", "score", "created_at"
@@ -106,7 +110,8 @@ def settle_groups(project: Project, groups: Sequence[Group]) -> list[Consensus |
                 labelled_at=max(v.created_at for v in [*found, *spoken]),
             )
         )
-    Consensus.objects.filter(group__in=[g.pk for g, r in zip(groups, results, strict=True) if r is None]).delete()
+    if bare := [g.pk for g, r in zip(groups, results, strict=True) if r is None]:
+        Consensus.objects.filter(group__in=bare).delete()
     Consensus.objects.bulk_create(
         [r for r in results if r is not None],
         update_conflicts=True,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from django.contrib import messages
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -11,7 +9,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp import paths
+from webapp import paths, texts
 from webapp.accounts.permissions import may, member
 from webapp.campaigns.models import Project, Role
 from webapp.rounds import comparisons, queries
@@ -140,14 +138,14 @@ def vote(request: HttpRequest, project: Project, number: int) -> JsonResponse:
     """Body `{pair, choice: left|right|tie, seconds}`. The answer says nothing about the standing."""
     found = get_object_or_404(project.comparisons, number=number)
     try:
-        body = json.loads(request.body)
+        body = texts.body(request)
         if not isinstance(body, dict) or type(body.get("pair")) is not int:
             raise comparisons.ComparisonError(_("pair: send its number"))
         seconds = body.get("seconds", 0)
         if not isinstance(seconds, int | float):
             raise comparisons.ComparisonError(_("seconds: send a number"))
         comparisons.vote(request.user, found, body["pair"], str(body.get("choice")), seconds=float(seconds))
-    except comparisons.ComparisonError as error:
+    except (comparisons.ComparisonError, texts.Unstorable) as error:
         return JsonResponse({"error": str(error)}, status=400)
     except ValueError:
         return JsonResponse({"error": "body: send a JSON object"}, status=400)

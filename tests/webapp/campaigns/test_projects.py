@@ -21,6 +21,8 @@ FORM = {
     "ready_target": 3,
     "auto_start_after": 0,
     "gold_rate": 0.1,
+    "work_hour_cost": 18.5,
+    "machine_hour_cost": 0,
     "guidelines": "Whiskers count.",
     "model": "shipped",
     "validation_share": 0,
@@ -41,7 +43,7 @@ def test_it_works(logged_in, boss):
     answer = send(logged_in, **{"training-updates": 7})
     assert answer.url == "/p/cats/"
     made = Project.objects.get(slug="cats")
-    assert (made.overlap, made.gold_rate, made.guidelines) == (2, 0.1, "Whiskers count.")
+    assert (made.overlap, made.gold_rate, made.work_hour_cost, made.guidelines) == (2, 0.1, 18.5, "Whiskers count.")
     assert made.round_settings == {"updates": 7}
     assert [p.text for p in made.prompts.order_by("pk")] == ["a cat", "a black cat"]
     assert made.memberships.get().user == boss
@@ -153,4 +155,4 @@ def test_prompts_are_text_everywhere(logged_in, project):
 def test_reviewers_are_shown_only_what_they_may_open(client, person):
     client.force_login(person("rev", Role.REVIEWER))
     page = client.get("/p/stars/").content.decode()
-    assert "Dashboard" in page and "Settings" not in page and "People" not in page
+    assert "Dashboard" in page and "/p/stars/settings/" not in page and "/p/stars/people/" not in page

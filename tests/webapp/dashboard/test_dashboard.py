@@ -8,7 +8,7 @@ from django.utils import timezone
 from tests.webapp.quality.test_consensus import submit
 from webapp.dashboard import queries
 from webapp.labelling import services as labelling
-from webapp.labelling.models import Group, GroupDecision, Label, Lease
+from webapp.labelling.models import Group, GroupDecision, Label, Lease, Tally
 from webapp.labelling.queries import like_rates
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, DayCount, ProjectQuality
@@ -150,3 +150,41 @@ def test_like_rates_are_the_workers_count_and_what_came_since(project, rated, an
     labelling.submit_group(ann, project, group.pk, disliked, seconds=4, idempotency_key="again")
     quality.count_versions(project)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.25}]
+
+
+def test_flagged_groups_are_not_in_the_like_rates(project, rated, ann, person):
+    rated([1, 1, 1, 1])
+    bad = rated([0, 0, 0, 0])
+    quality.count_versions(project)
+    labelling.flag_group(person("bob"), project, bad.pk, kind="broken", position=None, idempotency_key="f")
+    assert like_rates(project) == [{"version": 1, "labels": 4, "rate": 1.0}]
+    labelling.resolve_flags(person("rev", "reviewer"), project, bad.pk, restore=True)
+    assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.5}]
+
+
+def test_the_forecast_is_in_hours_and_in_money_once_prices_are_set(client, boss, project, ready, rated, ann):
+    assert queries.forecast(project) == []
+    project.overlap, project.auto_start_after = 1, 10
+    project.save()
+    for likes in ([1, 0, 0, 0], [1, 1, 1, 1]):
+        rated(likes)
+    Tally.objects.filter(user=ann).update(seconds=72)  # 36 s a group: a hundredth of an hour
+    quality.count_days(project)
+    ready(5)
+    waits, following = queries.forecast(project)
+    assert (waits.work, waits.machine, waits.cost) == (pytest.approx(0.05), 0, None)
+    # Nine groups with signal are missing, and one in two has signal. No round has shown how long one takes.
+    assert (following.work, following.machine, following.cost) == (pytest.approx(0.18), None, None)
+    TrainingRound.objects.create(
+        project=project, number=1, base_version=project.active_version, idempotency_key="k", state="done",
+        finished_at=timezone.now() + timedelta(hours=2),
+    )  # fmt: skip
+    project.work_hour_cost, project.machine_hour_cost = 20, 3
+    project.save()
+    waits, following = queries.forecast(project)
+    assert waits.cost == pytest.approx(1.0)
+    # The labels of before the round no longer count towards the next one: ten are missing.
+    assert following.machine == pytest.approx(2, abs=0.01)
+    assert following.cost == pytest.approx(20 * 0.2 + 3 * 2, abs=0.05)
+    client.force_login(boss)
+    assert "10.00" in client.get("/p/stars/").content.decode()

@@ -1,0 +1,77 @@
+"""Whatever a program with a token sends, the API never fails: requests made from its own description, valid and not.
+
+A quick pass here; `LIKESTEP_FUZZ=600 python -m pytest tests/webapp/api/test_fuzz.py` sends over 10,000.
+"""
+
+import os
+import sys
+
+import pytest
+import schemathesis
+from django.core.signals import got_request_exception, request_finished, request_started
+from django.core.wsgi import get_wsgi_application
+from django.db import close_old_connections
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from webapp.api.endpoints import api
+from webapp.api.services import create_token
+from webapp.campaigns.models import Role
+
+EXAMPLES = int(os.environ.get("LIKESTEP_FUZZ", "12"))
+SCHEMA = schemathesis.openapi.from_dict(api.get_openapi_schema())
+OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}
+APP = get_wsgi_application()
+MODES = schemathesis.GenerationMode
+QUICK = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture
+def _one_connection():
+    """Requests share the test's transaction, as with Django's own test client."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
+
+
+@pytest.fixture
+def token(_one_connection, project, ready, person, settings):
+    settings.LIKESTEP_API_RATE = 10**9
+    settings.ALLOWED_HOSTS = ["*"]
+    (group,) = ready()
+    return create_token(project, person("owner", Role.ADMIN), "fuzz", ["admin"])[1], group
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_it_never_fails(label, token):
+    operation, (secret, group) = OPERATIONS[label], token
+    SCHEMA.app = APP
+    statuses, raised = [], []
+
+    def note(**_):
+        raised.append(sys.exc_info()[1])
+
+    got_request_exception.connect(note)
+
+    @seed(7)
+    @QUICK
+    @given(st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in (MODES.POSITIVE, MODES.NEGATIVE))))
+    def send(case):
+        # Half the time at what is there: otherwise most requests end at 404.
+        for name, there in {"slug": "stars", "group_id": group.pk, "image_id": group.pk, "number": 1}.items():
+            if name in case.path_parameters and len(statuses) % 4:
+                case.path_parameters[name] = there
+        answer = case.call(app=APP, headers={"Authorization": f"Bearer {secret}"})
+        statuses.append(answer.status_code)
+        assert answer.status_code < 500, (case.as_curl_command(), answer.status_code, raised)
+
+    send()
+    assert len(statuses) >= min(EXAMPLES, 2)

@@ -1,0 +1,77 @@
+"""What is asked with every answer, refresh and page finds its rows by an index, not by reading a table."""
+
+import re
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from tests.webapp.conftest import make_ready
+from webapp.api.services import create_token
+from webapp.labelling import services
+
+pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="plans are PostgreSQL's")
+LARGE = "labelling_(group|generation|label|labelevent|groupdecision|lease)|quality_consensus|campaigns_prompt"
+
+
+def plans(work) -> list[tuple[str, str]]:
+    """(query, plan) of each SELECT and UPDATE that `work` makes, as if every table were too large to be read through."""
+    with CaptureQueriesContext(connection) as captured:
+        work()
+    found = []
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        for query in captured.captured_queries:
+            if query["sql"].startswith(("SELECT", "UPDATE", "DELETE")):
+                cursor.execute("EXPLAIN " + query["sql"])
+                found.append((query["sql"], "\n".join(row[0] for row in cursor.fetchall())))
+    return found
+
+
+def read_through(work) -> list[str]:
+    """The queries that could not but read a large table from end to end."""
+    scans = re.compile(rf"Seq Scan on ({LARGE})\b")
+    looked = plans(work)
+    assert len(looked) > 3
+    return [f"{sql[:300]}\n{plan}" for sql, plan in looked if scans.search(plan)]
+
+
+def test_answers_pages_and_lists(client, ann, boss, project, ready):
+    project.overlap, project.tie_break, project.gold_rate = 2, True, 0.2
+    project.save()
+    first, second = make_ready(project, 2)
+    services.submit_group(boss, project, first.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
+    token = create_token(project, boss, "plans", ["read"])[1]
+
+    def answer():
+        services.lease_groups(ann, project, 3)
+        services.submit_group(ann, project, second.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="b")
+        services.undo(ann, project)
+
+    def pages():
+        client.force_login(boss)
+        for path in (
+            "",
+            "review/?show=ties",
+            "review/?show=all",
+            "flags/",
+            "quality/",
+            "prompts/",
+            "guidelines/",
+            "me/",
+        ):
+            assert client.get(f"/p/stars/{path}").status_code == 200
+
+    def api():
+        for path in ("groups", "groups?state=flagged", "labels", "prompts", ""):
+            answer = client.get(f"/api/v1/projects/stars/{path}", headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == 200
+
+    assert read_through(answer) + read_through(pages) + read_through(api) == []
+    assert read_through(lambda: services.top_up(project.pk)) == []
+
+
+def test_the_check_sees_a_table_that_is_read_through(project):
+    from webapp.labelling.models import Group
+
+    assert len(read_through(lambda: [list(Group.objects.filter(owner=name)) for name in "abcd"])) == 4

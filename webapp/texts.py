@@ -1,0 +1,53 @@
+"""What the database cannot keep though Python reads it from JSON: null characters, halves of surrogate pairs, NaN."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from django.http import HttpRequest
+from django.http.request import RawPostDataException
+from django.utils.translation import gettext as _
+
+BAD = re.compile("[\0\ud800-\udfff]")
+
+
+class Unstorable(ValueError):
+    """Names the field with the character."""
+
+
+def check(value: Any, field: str) -> None:
+    """Raise Unstorable if a text or number anywhere in `value` (as JSON has them) cannot be kept. `field` names it."""
+    if isinstance(value, str):
+        if BAD.search(value):
+            raise Unstorable(_("%(field)s: leave out null characters and halves of characters") % {"field": field[:60]})
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise Unstorable(_("%(field)s: send a finite number") % {"field": field[:60]})
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            check(name, field)
+            check(inner, str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            check(inner, field)
+
+
+def body(request: HttpRequest) -> Any:
+    """The JSON a request brings. Raises ValueError, also for a form, whose body Django has read by then."""
+    try:
+        return loads(request.body)
+    except RawPostDataException as error:
+        raise ValueError("it is a form") from error
+
+
+def loads(body: bytes | str) -> Any:
+    """JSON that can be kept. Raises ValueError (Unstorable where JSON itself is fine), also for what is nested too deep."""
+    try:
+        value = json.loads(body)
+        check(value, "body")
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    return value
