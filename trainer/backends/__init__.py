@@ -24,7 +24,7 @@ def load_backend(
     shapes: FakeTensorMode | None = None,
 ) -> Managed:
     """The backend of a pipeline folder under memory settings. With `shapes` its parts are tensors of that mode, which have
-    shapes and no values, and no weight is read. Raises ValueError when the folder is no pipeline or of an unknown family."""
+    shapes and no values, and no weight is read. Raises ValueError when the folder is no pipeline or its family unknown."""
     folder, memory = Path(folder), memory or MemorySettings()
     index = folder / "model_index.json"
     if not index.exists():
