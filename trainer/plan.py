@@ -449,8 +449,7 @@ STEPS = (
     {},
     {"checkpointing": True},
     {"micro_batch": 16},
-    {"micro_batch": 4},
-    {"micro_batch": 1},
+    {"checkpointing": True, "micro_batch": 16},
     {"checkpointing": True, "micro_batch": 4},
     {"checkpointing": True, "micro_batch": 1, "vae_batch": 1, "vae_tiling": True, "vae_offload": True},
 )
