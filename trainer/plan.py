@@ -29,6 +29,7 @@ from trainer.flow import step_grid
 from trainer.roles import STUDENT, TEACHER
 from trainer.sampler import sample_latents
 from trainer.settings import MemorySettings, TDMR1Settings
+from trainer.shares import Part
 from trainer.tdm_r1 import TDMR1, Groups
 
 GB = 1e9
@@ -376,14 +377,14 @@ class _Planner:
         return torch.empty(x.shape, dtype=torch.float32)
 
     def run(self) -> Plan:
-        """Two updates, since the optimizers' states come into being in the first, and one validation."""
+        """An update, once the optimizers have their states, and what is sampled for people and for validation."""
         s, plan = self.settings, self.plan
         self.costs = self._measure()
         self.backend.inner.velocity, self.backend.inner.decode = self._stand_in, self._decode
         with self.mode, self.counter:
-            for _ in range(2):
-                self.flops = 0.0
-                self._update()
+            for role in self.trainer.optimizers:
+                self.trainer._step(role, None, Part.whole(1))  # an update without gradient makes the states
+            self._update()
             plan.update_flops = self.flops
             self.flops = 0.0
             self._sample_and_decode("show", GRID_IMAGES, bf16=False)

@@ -10,7 +10,11 @@ def test_memory_settings_are_read_and_a_bad_one_is_named(settings):
     assert memory() == MemorySettings()
     settings.LIKESTEP_MEMORY = '{"half": true, "vae_batch": 2}'
     assert memory() == MemorySettings(half=True, vae_batch=2)
-    for wrong, message in (("{", "Expecting"), ("[]", "LIKESTEP_MEMORY"), ('{"halve": true}', "halve: no such setting")):
+    for wrong, message in (
+        ("{", "Expecting"),
+        ("[]", "LIKESTEP_MEMORY"),
+        ('{"halve": true}', "halve: no such setting"),
+    ):
         settings.LIKESTEP_MEMORY = wrong
         with pytest.raises(ValueError, match=f"LIKESTEP_MEMORY: .*{message}|{message}: .*"):
             memory()
