@@ -135,15 +135,17 @@ def plan(a: argparse.Namespace) -> None:
     settings, memory = _settings(a, TDMR1Settings), _settings(a, MemorySettings)
     if settings.prompts_per_update % a.processes or settings.student_batch < a.processes:
         raise SettingsError(
-            f"processes: {settings.prompts_per_update} prompts and {settings.student_batch} images an update cannot be dealt "
-            f"out to {a.processes}; change prompts_per_update or student_batch"
+            f"processes: {settings.prompts_per_update} prompts and {settings.student_batch} images an update cannot be "
+            f"dealt out to {a.processes}; change prompts_per_update or student_batch"
         )
     mine = dataclasses.replace(
         settings,
         prompts_per_update=settings.prompts_per_update // a.processes,
         student_batch=-(-settings.student_batch // a.processes),
     )
-    print(f"{a.model} on {a.processes} × {gigabytes:g} GB, {tflops:g} TFLOP/s ({'given' if a.tflops else f'as {like}'})")
+    print(
+        f"{a.model} on {a.processes} × {gigabytes:g} GB, {tflops:g} TFLOP/s ({'given' if a.tflops else f'as {like}'})"
+    )
 
     def tell(tried: MemorySettings) -> None:
         print(f"does not fit; trying {options_text(tried)}", file=sys.stderr)
@@ -151,11 +153,15 @@ def plan(a: argparse.Namespace) -> None:
     asked, fits = advise(a.model, mine, memory, gigabytes * GB, tell=tell)
     print(f"\nas asked for: {options_text(memory) or 'defaults'}\n\n{table(asked, tflops)}")
     if fits is None:
-        print(f"\nIt does not fit into {gigabytes:g} GB under any options: lower --student-batch, or take a larger GPU.")
+        print(
+            f"\nIt does not fit into {gigabytes:g} GB under any options: lower --student-batch, or take a larger GPU."
+        )
     elif fits is asked:
         print(f"\nIt fits into {gigabytes:g} GB.")
     else:
-        print(f"\nIt does not fit into {gigabytes:g} GB. It does with: {options_text(fits.memory)}\n\n{table(fits, tflops)}")
+        print(
+            f"\nIt does not fit into {gigabytes:g} GB. It does with: {options_text(fits.memory)}\n\n{table(fits, tflops)}"
+        )
 
 
 def generate(a: argparse.Namespace) -> None:
@@ -239,7 +245,9 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument("--student", type=Path, default=STUDENT, help="LoRA folder (default: %(default)s)")
 
     def memory_options(sub: argparse.ArgumentParser) -> None:
-        _add_settings(sub.add_argument_group("memory", "what fits a model into a machine; see docs/memory.md"), MemorySettings)
+        _add_settings(
+            sub.add_argument_group("memory", "what fits a model into a machine; see docs/memory.md"), MemorySettings
+        )
 
     def work_option(sub: argparse.ArgumentParser, name: str) -> None:
         sub.add_argument("--work", type=Path, default=RUNS / name, help="checkpoints and logs; resumed if there")
@@ -279,7 +287,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(plan)
     sub.add_argument("--model", type=Path, default=MODEL, help="diffusers pipeline folder (default: %(default)s)")
     sub.add_argument("--gpu", required=True, help="its memory, such as 24GB, or a name such as rtx4090, l4, a100, h100")
-    sub.add_argument("--tflops", type=float, help="dense bf16 TFLOP/s, where they are not those of the GPU's name or size")
+    sub.add_argument(
+        "--tflops", type=float, help="dense bf16 TFLOP/s, where they are not those of the GPU's name or size"
+    )
     sub.add_argument("--processes", type=int, default=1, help="GPUs that share the round (default: %(default)s)")
     _add_settings(sub, TDMR1Settings)
     memory_options(sub)

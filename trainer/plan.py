@@ -2,7 +2,7 @@
 
 No weight is read. The pipeline is built from its configurations under a FakeTensorMode, whose tensors have shapes and no
 values. One pass of the transformer is made at one and at two images, without adapter, with one, and with gradient; what it
-allocates and computes is linear in the images. Then the trainer's own update runs on tensors without values, with a stand-in
+allocates and computes is linear in the images. Then the trainer's own update runs on such tensors too, with a stand-in
 for the transformer that allocates what was measured, and every allocation is counted.
 """
 
@@ -29,6 +29,7 @@ from trainer.flow import step_grid
 from trainer.roles import STUDENT, TEACHER
 from trainer.sampler import sample_latents
 from trainer.settings import MemorySettings, TDMR1Settings
+from trainer.shares import Part
 from trainer.tdm_r1 import TDMR1, Groups
 
 GB = 1e9
@@ -292,7 +293,9 @@ class _Planner:
         """The phase of embeddings; also remembers one, which every prompt of the dry run then has."""
         with self.mode, self.counter, torch.no_grad(), self._phase("embed"):
             self.row = self.backend.inner.encode(["a prompt"])
-            self.encode_flops = self._count(lambda: self.backend.inner.encode(["a prompt"] * ENCODE_BATCH)) / ENCODE_BATCH
+            self.encode_flops = (
+                self._count(lambda: self.backend.inner.encode(["a prompt"] * ENCODE_BATCH)) / ENCODE_BATCH
+            )
 
     def _conditioning(self, count: int) -> Conditioning:
         """What `Managed.encode` gives for `count` prompts."""
@@ -300,18 +303,24 @@ class _Planner:
         return self.backend.encode(["a prompt"] * count)
 
     def _measure(self) -> dict[str, PassCost]:
-        """The transformer's cost without adapter, with one, with gradient, and for people's eyes, which is not in bf16."""
-        key = (self.memory.half, self.memory.checkpointing, self.memory.vae_tiling)
+        """The costs of a pass without adapter, with one, with gradient, and for people's eyes, which is not in bf16; and of
+        decoding. What the memory settings do not change is measured once."""
+        half, blocks, tiles = self.memory.half, self.memory.checkpointing, self.memory.vae_tiling
+        return {
+            "bare": self._once(("bare", half), lambda: self._pass(TEACHER, gradient=False)),
+            "adapter": self._once(("adapter", half), lambda: self._pass(STUDENT, gradient=False)),
+            "fp32": self._once(
+                ("adapter" if half else "fp32", half), lambda: self._pass(STUDENT, gradient=False, bf16=half)
+            ),
+            "gradient": self._once(("gradient", half, blocks), lambda: self._pass(STUDENT, gradient=True)),
+            "decode bf16": self._once(("decode bf16", tiles), lambda: self._decoding(bf16=True)),
+            "decode fp32": self._once(("decode fp32", tiles), lambda: self._decoding(bf16=False)),
+        }
+
+    def _once(self, key: tuple, measure: Callable[[], PassCost]) -> PassCost:
         if key not in self._known_costs:
             with self.mode, self.counter:
-                self._known_costs[key] = {
-                    "bare": self._pass(TEACHER, gradient=False),
-                    "adapter": self._pass(STUDENT, gradient=False),
-                    "gradient": self._pass(STUDENT, gradient=True),
-                    "fp32": self._pass(STUDENT, gradient=False, bf16=False) if not self.memory.half else None,
-                    "decode bf16": self._decoding(bf16=True),
-                    "decode fp32": self._decoding(bf16=False),
-                }
+                self._known_costs[key] = measure()
         return self._known_costs[key]
 
     def _pass(self, role: str, *, gradient: bool, bf16: bool = True) -> PassCost:
@@ -368,14 +377,14 @@ class _Planner:
         return torch.empty(x.shape, dtype=torch.float32)
 
     def run(self) -> Plan:
-        """Two updates, since the optimizers' states come into being in the first, and one validation."""
+        """An update, once the optimizers have their states, and what is sampled for people and for validation."""
         s, plan = self.settings, self.plan
         self.costs = self._measure()
         self.backend.inner.velocity, self.backend.inner.decode = self._stand_in, self._decode
         with self.mode, self.counter:
-            for _ in range(2):
-                self.flops = 0.0
-                self._update()
+            for role in self.trainer.optimizers:
+                self.trainer._step(role, None, Part.whole(1))  # an update without gradient makes the states
+            self._update()
             plan.update_flops = self.flops
             self.flops = 0.0
             self._sample_and_decode("show", GRID_IMAGES, bf16=False)
@@ -430,7 +439,7 @@ def _size(module: torch.nn.Module) -> int:
 def plan_round(
     model: Path, settings: TDMR1Settings, memory: MemorySettings, *, device: str = "cuda", costs: dict | None = None
 ) -> Plan:
-    """Memory and work of a round from an oracle. `device` "cpu" counts the machine's memory, where nothing is ever elsewhere.
+    """Memory and work of a round from an oracle. `device` "cpu" counts the machine's memory, where nothing is elsewhere.
     `costs` keeps what was measured of the transformer for the next call. Raises ValueError on a folder that is no model."""
     return _Planner(model, settings, memory, device, {} if costs is None else costs).run()
 
@@ -441,8 +450,7 @@ STEPS = (
     {},
     {"checkpointing": True},
     {"micro_batch": 16},
-    {"micro_batch": 4},
-    {"micro_batch": 1},
+    {"checkpointing": True, "micro_batch": 16},
     {"checkpointing": True, "micro_batch": 4},
     {"checkpointing": True, "micro_batch": 1, "vae_batch": 1, "vae_tiling": True, "vae_offload": True},
 )
@@ -455,10 +463,11 @@ def advise(
     limit: float,
     *,
     tell: Callable[[MemorySettings], None] = lambda tried: None,
+    costs: dict | None = None,
 ) -> tuple[Plan, Plan | None]:
     """The plan as asked for, and the first one that fits into `limit` bytes (the same if it does, None if none does).
-    `tell` hears of each attempt."""
-    costs: dict = {}
+    `tell` hears of each attempt; `costs` as in `plan_round`."""
+    costs = {} if costs is None else costs
     asked = plan_round(model, settings, memory, costs=costs)
     if asked.total <= limit:
         return asked, asked
@@ -491,7 +500,10 @@ def table(plan: Plan, tflops: float) -> str:
     away = not any(name in plan.resident for name in encoders)
     rows = [
         (f"transformer, {dtype}", plan.weights["transformer"]),
-        (f"text encoders, {dtype}" + (", not there at the peak" if away else ""), sum(plan.weights[n] for n in encoders)),
+        (
+            f"text encoders, {dtype}" + (", not there at the peak" if away else ""),
+            sum(plan.weights[n] for n in encoders),
+        ),
         ("VAE, fp32" + ("" if "vae" in plan.resident else ", not there at the peak"), plan.weights["vae"]),
         ("adapters of five roles, fp32", plan.adapters),
         ("optimizers' states, fp32", plan.optimizers),

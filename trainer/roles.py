@@ -40,7 +40,7 @@ class Roles:
             )
             transformer.add_adapter(config, adapter_name=name)
         self._layers = [m for m in transformer.modules() if isinstance(m, LoraLayer)]
-        # A copy of a large model's weights costs more than its adapters' share of a pass, and bf16 would round the adapter off.
+        # A copy of a large model's weights costs more than its adapters' share of a pass; bf16 would round the adapter off.
         small = sum(p.numel() for p in transformer.parameters()) < MERGE_BELOW
         self.mergeable = small and all(layer.get_base_layer().weight.dtype == torch.float32 for layer in self._layers)
         self._parameters: dict[str, list[torch.nn.Parameter]] = {name: [] for name in self.names}
@@ -66,7 +66,7 @@ class Roles:
                 layer._active_adapter = [role]
 
     def recompute(self, function: Callable, *arguments):
-        """`function(*arguments)` without keeping what its gradient needs: that is computed again in the backward pass, under
+        """`function(*arguments)` without keeping what its gradient needs: it is computed again in the backward pass, under
         the role that is active now. Other roles act in between, and torch's own checkpointing knows nothing of roles."""
         role = self.active
 

@@ -71,9 +71,8 @@ class MemorySettings(Settings):
     )
     text_encoders: str = option(
         "keep",
-        "Where text encoders are between uses: in the device's memory, in the machine's, or nowhere (free), read again when "
-        "a new prompt comes. Unless kept, a round embeds all its prompts first, while the transformer waits in the machine's "
-        "memory.",
+        "Where text encoders are between uses: in the device's memory, in the machine's, or nowhere (free), read again for "
+        "a new prompt. Unless kept, a round embeds all its prompts first, and the transformer makes room meanwhile.",
         choices=("keep", "offload", "free"),
     )
     embeddings: str = option(
@@ -90,10 +89,13 @@ class MemorySettings(Settings):
     )
     vae_batch: int = option(16, "Images the VAE decodes at once.", low=1)
     vae_tiling: bool = option(
-        False, "Decode each image in tiles of half its size, blended at their seams: a quarter of the memory, slightly other colours."
+        False,
+        "Decode each image in tiles of half its size, blended at their seams: a quarter of the memory, other colours.",
     )
     vae_offload: bool = option(False, "Keep the VAE in the machine's memory between uses.")
-    compile: bool = option(False, "Compile the transformer's repeated blocks (torch.compile): minutes at first, then faster.")
+    compile: bool = option(
+        False, "Compile the transformer's repeated blocks (torch.compile): minutes at first, then faster."
+    )
 
 
 @dataclass(frozen=True)

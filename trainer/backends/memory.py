@@ -79,7 +79,7 @@ def frozen_dtype(memory: MemorySettings) -> torch.dtype:
 
 
 def encoders_identity(folder: Path, memory: MemorySettings) -> str:
-    """24 hex digits that change with anything that embeddings depend on: the pipeline's class, the precision, tokenizers and
+    """24 hex digits that change with what embeddings depend on: the pipeline's class, the precision, tokenizers and
     configurations (whole), and weights (size, and three samples of 1 MiB a file: reading 10 GB would take longer than most
     rounds' encoding)."""
     index = json.loads((folder / "model_index.json").read_text())
@@ -101,7 +101,7 @@ def encoders_identity(folder: Path, memory: MemorySettings) -> str:
 
 
 class EmbeddingFolder:
-    """Embeddings of single prompts as safetensors files, by the hash of the prompt, in a folder for each set of encoders."""
+    """Embeddings of single prompts as safetensors files, by the prompt's hash, in a folder for each set of encoders."""
 
     def __init__(self, root: Path, identity: str):
         self.root = root / identity
@@ -130,7 +130,7 @@ class EmbeddingFolder:
 class Managed:
     """A backend under memory settings. Has everything the backend has; `encode`, `velocity` and `decode` are its own.
 
-    `recompute(function, *arguments)` runs a part of a pass without keeping what its gradient needs; `Roles` puts in its own,
+    `recompute(function, *arguments)` runs part of a pass without keeping what its gradient needs; `Roles` puts in its own,
     which computes it again under the role that was active.
     """
 
@@ -170,7 +170,7 @@ class Managed:
         return [part for part in parts if part is not None]
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Embeddings of B prompts on the device, each computed once: remembered, and read from the folder if there is one."""
+        """Embeddings of B prompts on the device, each computed once: remembered, and kept in the folder if there is one."""
         self.prepare(prompts)
         dtype = frozen_dtype(self.memory)
         together = Conditioning.concatenate([self._recall(p) for p in prompts])
@@ -279,7 +279,7 @@ def tile_by_half(vae: torch.nn.Module, latent_size: int) -> None:
 
 
 def compile_blocks(model: torch.nn.Module, **options) -> int:
-    """Compile each of the model's repeated blocks by itself, which takes seconds where the whole model takes minutes; returns
+    """Compile each of the model's repeated blocks by itself, in seconds where the whole model takes minutes; returns
     how many. `options` are torch.compile's."""
     names = getattr(model, "_repeated_blocks", None) or getattr(model, "_no_split_modules", None) or ()
     blocks = [m for m in model.modules() if type(m).__name__ in names]

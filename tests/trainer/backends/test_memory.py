@@ -80,7 +80,12 @@ def test_offloaded_encoders_and_vae_are_on_the_device_only_while_they_work(model
         part.to = lambda where, name=name, to=part.to: moves.append((name, str(where))) or to(where)
     backend.device = torch.device("cpu", 0)  # a name of its own for the device; the machine's memory is "cpu"
     backend.encode(["a star"])
-    assert moves == [("transformer", "cpu"), ("text_encoder", "cpu:0"), ("text_encoder", "cpu"), ("transformer", "cpu:0")]
+    assert moves == [
+        ("transformer", "cpu"),
+        ("text_encoder", "cpu:0"),
+        ("text_encoder", "cpu"),
+        ("transformer", "cpu:0"),
+    ]
     moves.clear()
     backend.encode(["a star"])
     assert moves == []
@@ -166,7 +171,9 @@ def apart(one, two):
     return max(((one[role] - two[role]).norm() / two[role].norm()).item() for role in two)
 
 
-@pytest.mark.parametrize("options", [{"checkpointing": True}, {"micro_batch": 5}, {"checkpointing": True, "micro_batch": 1}])
+@pytest.mark.parametrize(
+    "options", [{"checkpointing": True}, {"micro_batch": 5}, {"checkpointing": True, "micro_batch": 1}]
+)
 def test_recomputing_gives_the_same_gradients(model_dir, plain_gradients, options):
     assert apart(gradients(model_dir, MemorySettings(**options)), plain_gradients) < 1e-4
 
@@ -248,4 +255,6 @@ def test_tiles_are_half_an_image_and_change_it_little():
     backend.pipeline.vae.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
     tiled = pixels(backend.decode(latents))
     assert len(seen) > 1 and max(seen) == backend.latent_shape[-1] // 2
-    assert tiled.shape == whole.shape and np.abs(tiled - whole).mean() < 10  # of 255; brightness moves most, since tiles are normalised one by one
+    assert (
+        tiled.shape == whole.shape and np.abs(tiled - whole).mean() < 10
+    )  # of 255; brightness moves most, since tiles are normalised one by one
