@@ -107,7 +107,7 @@ def train(a: argparse.Namespace) -> None:
         text = " ".join(f"{k} {progress.metrics[k]:.3f}" for k in keys if k in progress.metrics)
         print(f"{progress.phase} {progress.step}/{progress.total} {progress.seconds_left:.0f}s left {text}", flush=True)
 
-    result = run_round(spec, on_progress=show, device=a.device)
+    result = run_round(spec, on_progress=show, device=a.device, trackers=a.trackers)
     print(json.dumps(dataclasses.asdict(result), indent=1))
 
 
@@ -150,21 +150,21 @@ def evaluate(a: argparse.Namespace) -> None:
 
 
 def export(a: argparse.Namespace) -> None:
-    """Write a version as a standard diffusers LoRA in fp16, or merged into a whole pipeline."""
+    """Write a version as a LoRA that diffusers and ComfyUI read, or merged into a whole pipeline, with a model card."""
     from trainer.export import export_lora, export_merged
 
-    print(export_merged(a.model, a.student, a.output) if a.merged else export_lora(a.model, a.student, a.output))
+    write = export_merged if a.merged else export_lora
+    print(write(a.model, a.student, a.output, dtype=a.dtype, base=a.base_model, title=a.title))
 
 
 def release(a: argparse.Namespace) -> None:
     """Copy trained demo weights to models/ in fp16."""
-    from trainer.export import export_lora
-    from trainer.release import release_base
+    from trainer.release import release_base, release_student
 
     if a.base:
         release_base(a.base, MODEL)
     if a.from_student:
-        export_lora(MODEL, a.from_student, STUDENT)
+        release_student(MODEL, a.from_student, STUDENT)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -214,6 +214,7 @@ def build_parser() -> argparse.ArgumentParser:
     source = sub.add_mutually_exclusive_group(required=True)
     source.add_argument("--oracle", choices=("scenes", "ocr", "demo"))
     source.add_argument("--groups", type=Path, help="groups.jsonl of labelled groups")
+    sub.add_argument("--trackers", help="tensorboard, wandb, mlflow, comma-separated, or none (LIKESTEP_TRACKERS)")
     _add_settings(sub, TDMR1Settings)
 
     sub = command(generate)
@@ -243,7 +244,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(export)
     model_options(sub)
     sub.add_argument("output", type=Path)
-    sub.add_argument("--merged", action="store_true")
+    sub.add_argument("--merged", action="store_true", help="a whole pipeline with the weights changed")
+    sub.add_argument("--dtype", default="fp32", choices=("fp32", "fp16"), help="(default: %(default)s)")
+    sub.add_argument("--base-model", default="", help="hub id of the base model, for the card")
+    sub.add_argument("--title", default="", help="the card's title; the version's folder by default")
     return parser
 
 

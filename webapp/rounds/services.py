@@ -156,6 +156,7 @@ def write_spec(training: TrainingRound) -> Path:
         "train_prompts": _lines(project, Split.TRAIN),
         "validation": _lines(project, Split.VALIDATION),
         "validation_oracle": project.oracle or None,
+        "labels": labelling.label_sources(labelling.labelled_groups(project)),
         "settings": training.settings,
     }
     write_json(spec_file, spec)
