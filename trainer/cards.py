@@ -37,6 +37,7 @@ class Base:
     name: str
     pipeline: str
     shift: float | None = None
+    flow: bool = True  # whether its scheduler takes the times a student was trained on
     text_tokens: int | None = None  # where the pipeline's default would be too many
 
     @classmethod
@@ -48,6 +49,7 @@ class Base:
             name or model_dir.name,
             _json(model_dir / "model_index.json").get("_class_name", "DiffusionPipeline"),
             scheduler.get("shift"),
+            "Flow" in scheduler.get("_class_name", "Flow"),
             tokens if tokens < 256 else None,
         )
 
@@ -134,7 +136,7 @@ def _usage(base: Base, steps: int, merged: bool) -> str:
     calls = [
         '    "a photo of a cat",',
         f"    num_inference_steps={steps},",
-        f"    sigmas=[{times}],  # the steps it was trained on; the scheduler shifts them",
+        *([f"    sigmas=[{times}],  # the steps it was trained on; the scheduler shifts them"] if base.flow else []),
         f"    guidance_scale={OWN_GUIDANCE.get(base.pipeline, 1.0)},  # none: guidance is trained in",
         *([f"    max_sequence_length={base.text_tokens},"] if base.text_tokens else []),
     ]

@@ -19,7 +19,7 @@ RUNS = Path("runs")
 
 
 def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
-    """One option a field, with the field's own help and default."""
+    """One option a field, with the field's own help and default; one that is not given is not in the result."""
     for f in dataclasses.fields(cls):
         if f.type in ("bool", bool):
             kind = {"action": argparse.BooleanOptionalAction}
@@ -27,13 +27,14 @@ def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
             kind = {"type": {"int": int, "float": float, "str": str}[f.type]}
         else:
             continue
-        text = f.metadata.get("help", "") + " (default: %(default)s)"
-        parser.add_argument(f"--{f.name.replace('_', '-')}", default=f.default, help=text.strip(), **kind)
+        text = f"{f.metadata.get('help', '')} (default: {f.default})".strip().replace("%", "%%")
+        parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **kind)
 
 
-def _settings(arguments: argparse.Namespace, cls: type):
+def _settings(arguments: argparse.Namespace, cls: type, **start):
+    """The settings of the options that were given, on top of `start`."""
     names = [f.name for f in dataclasses.fields(cls) if hasattr(arguments, f.name)]
-    values = {name: getattr(arguments, name) for name in names}
+    values = start | {name: getattr(arguments, name) for name in names}
     return cls.from_json(values) if issubclass(cls, Settings) else cls(**values)
 
 
@@ -83,20 +84,28 @@ def distill(a: argparse.Namespace) -> None:
 
 def train(a: argparse.Namespace) -> None:
     """One round of TDM-R1, from labelled groups (--groups) or from an oracle (--oracle)."""
+    from trainer.prompt_file import read_prompts
     from trainer.rounds import RoundSpec, run_round
     from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
 
-    tags = {"scenes": TAGS, "ocr": (WORD,)}.get(a.oracle, (*TAGS, WORD))
-    settings = _settings(a, TDMR1Settings)
-    per_tag = -(-settings.validation_images // len(tags))
+    settings = _settings(a, TDMR1Settings, **(TDMR1Settings.paper(a.preset).to_json() if a.preset else {}))
+    if a.prompts:
+        train_prompts = read_prompts(a.prompts, split="train")
+        held_out = a.validation_prompts or a.prompts
+        validation = read_prompts(held_out, split="validation", only_marked=a.validation_prompts is None)
+    else:
+        tags = {"scenes": TAGS, "ocr": (WORD,)}.get(a.oracle, (*TAGS, WORD))
+        per_tag = -(-settings.validation_images // len(tags))
+        train_prompts = [p.metadata for p in prompts("train", tags=tags)]
+        validation = [p.metadata for p in evaluation_prompts("validation", per_tag, tags=tags)]
     spec = RoundSpec(
         model_dir=str(a.model),
         parent_dir=str(a.student),
         work_dir=str(a.work),
         output_dir=str(a.work / "version"),
-        train_prompts=[p.metadata for p in prompts("train", tags=tags)],
-        validation=[p.metadata for p in evaluation_prompts("validation", per_tag, tags=tags)],
-        validation_oracle="demo",
+        train_prompts=train_prompts,
+        validation=validation,
+        validation_oracle=a.validation_oracle or (a.oracle if a.prompts else "demo"),
         groups_file=str(a.groups) if a.groups else None,
         reward_oracle=a.oracle,
         settings=settings.to_json(),
@@ -124,22 +133,36 @@ def generate(a: argparse.Namespace) -> None:
 
 
 def evaluate(a: argparse.Namespace) -> None:
-    """Score the base or a student on held-out prompts."""
+    """Score the base or a student on held-out prompts by any oracle."""
     from trainer.evaluate import evaluate as run
-    from trainer.evaluate import image_grid
+    from trainer.evaluate import image_grid, write_geneval
     from trainer.oracles import get_oracle
+    from trainer.prompt_file import read_prompts
     from trainer.sampler import Sampler
-    from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts
+    from trainer.scenes.prompts import TAGS, WORD, ScenePrompt, evaluation_prompts
 
+    oracle = get_oracle(a.oracle)
+    if a.prompts:
+        lines = [line for line in read_prompts(a.prompts, split=a.split) if not a.tags or line.get("tag") in a.tags]
+        rows = [ScenePrompt(m["prompt"], m.get("tag", ""), a.split, m) for m in lines for _ in range(a.repeats)]
+    else:
+        rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
+    if not rows:
+        raise ValueError("prompts: none is left of this split and these tags")
     sampler = Sampler(a.model, device=a.device)
     sampler.use_version(None if a.base else a.student)
-    rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
-    result = run(sampler.backend, rows, get_oracle("demo"), steps=a.steps, guidance=a.guidance, bf16=a.bf16)
-    if a.picture:
+    sampling = {"steps": a.steps, "guidance": a.guidance, "bf16": a.bf16, "batch": a.batch}
+    result = run(sampler.backend, rows, oracle, **sampling)
+    if a.images:
+        write_geneval(a.images, rows, result)
+    if a.picture and a.prompts:
+        image_grid(result.images[:64], min(8, len(result.images))).save(a.picture)
+    elif a.picture:
         shown = [i for k, i in enumerate(result.images) if k % a.per_tag < 8]
         image_grid(shown, min(8, a.per_tag)).save(a.picture)
     conditions = {
         "model": "base" if a.base else str(a.student),
+        "oracle": oracle.name,
         "split": a.split,
         "images": len(rows),
         "steps": a.steps,
@@ -212,8 +235,18 @@ def build_parser() -> argparse.ArgumentParser:
     model_options(sub)
     work_option(sub, "train")
     source = sub.add_mutually_exclusive_group(required=True)
-    source.add_argument("--oracle", choices=("scenes", "ocr", "demo"))
+    source.add_argument(
+        "--oracle", help="any oracle, see docs/oracles.md; scenes, ocr and demo know the demo's prompts"
+    )
     source.add_argument("--groups", type=Path, help="groups.jsonl of labelled groups")
+    sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
+    sub.add_argument(
+        "--validation-prompts",
+        type=Path,
+        help="lines of --prompts with that split by default",
+    )
+    sub.add_argument("--validation-oracle", help="what scores validation images; --oracle by default")
+    sub.add_argument("--preset", choices=("geneval", "ocr", "preference"), help="start from the paper's settings")
     sub.add_argument("--trackers", help="tensorboard, wandb, mlflow, comma-separated, or none (LIKESTEP_TRACKERS)")
     _add_settings(sub, TDMR1Settings)
 
@@ -230,8 +263,13 @@ def build_parser() -> argparse.ArgumentParser:
     model_options(sub)
     sub.add_argument("--base", action="store_true", help="the bare base model")
     sub.add_argument("--split", default="validation", choices=("validation", "test"))
-    sub.add_argument("--per-tag", type=int, default=48)
+    sub.add_argument("--oracle", default="demo", help="any oracle, see docs/oracles.md (default: %(default)s)")
+    sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
+    sub.add_argument("--repeats", type=int, default=1, help="images a prompt of --prompts; GenEval has 4")
+    sub.add_argument("--images", type=Path, help="folder for the images and results.jsonl as GenEval lays them out")
+    sub.add_argument("--per-tag", type=int, default=48, help="the demo's prompts a tag")
     sub.add_argument("--tags", type=_tags, help="comma-separated; all by default")
+    sub.add_argument("--batch", type=int, default=64, help="images sampled at once (default: %(default)s)")
     sub.add_argument("--steps", type=int, default=4)
     sub.add_argument("--guidance", type=float, default=1.0)
     sub.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)

@@ -27,13 +27,13 @@ def export_lora(
 def export_merged(
     model_dir: Path, version_dir: Path, output: Path, *, dtype: str = "fp32", base: str = "", title: str = ""
 ) -> Path:
-    """A pipeline folder whose transformer has the version's LoRA merged in, with README.md. Merged in fp32, written in
-    `dtype`. Raises ValueError when the folder is not empty. Returns it."""
+    """A pipeline folder whose transformer (or UNet) has the version's LoRA merged in, with README.md; merged in fp32,
+    written in `dtype`. Raises ValueError when the folder is not empty. Returns it."""
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"output: {output} is not empty; give a new folder")
     pipeline = load_backend(model_dir).pipeline
     pipeline.load_lora_weights(version_dir)
-    pipeline.fuse_lora(components=["transformer"])
+    pipeline.fuse_lora(components=[name for name in ("transformer", "unet") if getattr(pipeline, name, None)])
     pipeline.unload_lora_weights()
     pipeline.vae.to(memory_format=torch.contiguous_format)  # safetensors stores no other
     if dtype == "fp16":
