@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from django import forms
+from django.conf import settings
 from django.utils.text import slugify
 from django.utils.translation import gettext_lazy as _
 
 from webapp.campaigns import prompt_files
 from webapp.campaigns.models import Project
 from webapp.campaigns.queries import models_for
-from webapp.campaigns.services import EDITABLE, ORACLES, CampaignError, check_label_source
+from webapp.campaigns.services import EDITABLE, CampaignError, check_label_source
 
 MAIN = ("name", "group_size", "overlap", "label_source", "oracle", "ready_target", "auto_start_after", "gold_rate")
 
@@ -18,7 +19,9 @@ class ProjectForm(forms.ModelForm):
     """The settings an admin may change while a project runs; those of rounds have a form of their own."""
 
     oracle = forms.ChoiceField(
-        label=_("Oracle"), choices=[("", _("None")), *((name, name) for name in ORACLES)], required=False
+        label=_("Oracle"),
+        choices=lambda: [("", _("None")), *((name, name) for name in settings.LIKESTEP_ORACLES)],
+        required=False,
     )
 
     class Meta:
