@@ -73,12 +73,16 @@ def pretrain(a: argparse.Namespace) -> None:
 def distill(a: argparse.Namespace) -> None:
     """Distil a base model into a first few-step student (TDM)."""
     from trainer.distill import distill as run
+    from trainer.prompt_file import read_prompts
     from trainer.scenes.prompts import sample_training_prompt
 
+    own = [line["prompt"] for line in read_prompts(a.prompts, split="train")] if a.prompts else None
+
+    def draw(rng: random.Random) -> str:
+        return rng.choice(own) if own else sample_training_prompt(rng).prompt
+
     settings = _settings(a, DistillSettings)
-    result = run(
-        a.model, lambda rng: sample_training_prompt(rng).prompt, settings, a.work, a.work / "student", device=a.device
-    )
+    result = run(a.model, draw, settings, a.work, a.work / "student", device=a.device)
     print(json.dumps(result))
 
 
@@ -229,6 +233,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(distill)
     model_options(sub, student=False)
     work_option(sub, "distill")
+    sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
     _add_settings(sub, DistillSettings)
 
     sub = command(train)

@@ -19,7 +19,8 @@ def trained(model_dir, tmp_path_factory):
     root = tmp_path_factory.mktemp("cli")
     rows = [{**ONE, "split": "train"}, {**TWO, "split": "train"}, {**TWO, "split": "validation"}]
     (root / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    first = f"distill --model {model_dir} --work {root / 'distill'} --updates 1 --batch 4 --rank 4 --alpha 8"
+    first = f"distill --model {model_dir} --work {root / 'distill'} --updates 1 --batch 4 --rank 4 --alpha 8 "
+    first += f"--prompts {root / 'prompts.jsonl'}"
     assert main(first.split()) == 0
     command = (
         f"train --model {model_dir} --student {root / 'distill' / 'student'} --work {root / 'work'} "
