@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 
 from trainer.backends import load_backend
 from trainer.cards import LORA_NAME, Base, lineage, model_card
-from trainer.files import write_atomic
+from trainer.files import write_atomic, write_json
 from trainer.portable import portable_lora
 
 
@@ -39,8 +40,17 @@ def export_merged(
     if dtype == "fp16":
         pipeline.to(torch.float16)
     pipeline.save_pretrained(output)
+    forget_origin(output)
     _write_card(output, title or version_dir.name, Base.of(model_dir, base), version_dir, merged=True)
     return output
+
+
+def forget_origin(pipeline_dir: Path) -> None:
+    """Take out of a saved pipeline's configs the folder that it was loaded from: it means nothing elsewhere."""
+    for file in (pipeline_dir / "model_index.json", *pipeline_dir.glob("*/config.json")):
+        values = json.loads(file.read_text())
+        if values.pop("_name_or_path", None) is not None:
+            write_json(file, values)
 
 
 def _write_card(output: Path, title: str, base: Base, version_dir: Path, *, merged: bool) -> None:

@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from trainer.backends import load_backend
+from trainer.export import forget_origin
 from trainer.files import write_json
 from trainer.scenes.prompts import all_prompts
 
@@ -16,6 +17,7 @@ def release_base(source: Path, target: Path) -> None:
     """A pipeline folder in fp16, and prompts.json as the web app's seed command reads it."""
     pipeline = StableDiffusion3Pipeline.from_pretrained(source, torch_dtype=torch.float32)
     pipeline.to(torch.float16).save_pretrained(target)
+    forget_origin(target)
     rows = [{"prompt": p.prompt, "split": p.split, "metadata": p.metadata} for p in all_prompts()]
     write_json(target / "prompts.json", rows)
 

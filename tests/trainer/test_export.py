@@ -81,6 +81,8 @@ def test_merged_weights_draw_the_same(model_dir, version, apps, tmp_path):
     arguments = ["export", str(tmp_path / "out"), "--merged", "--model", str(model_dir), "--student", str(version)]
     assert main(arguments) == 0
     assert far(drawn(DiffusionPipeline.from_pretrained(tmp_path / "out"), noise), wanted) < 1e-3
+    configs = [f.read_text() for f in (tmp_path / "out").rglob("*.json")]
+    assert not any(str(model_dir) in text or "_name_or_path" in text for text in configs)
     assert "base_model_relation: merge" in (tmp_path / "out" / "README.md").read_text()
     assert main(arguments) == 2  # nothing is overwritten
 
