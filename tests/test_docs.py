@@ -11,13 +11,6 @@ from trainer.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "models" / "README.md", *(ROOT / "docs").rglob("*.md")])
-# Commands and options that docs/run-a-real-model.md names ahead of the branches that bring them. Once one is there, this
-# list must lose it: `test_what_is_coming_has_not_come` fails until then.
-COMING_COMMANDS = {"plan", "convert-ema"}
-COMING_OPTIONS = {
-    "--half", "--text-encoders", "--embeddings", "--checkpointing", "--micro-batch", "--vae-batch", "--vae-tiling",
-    "--no-vae-tiling",
-}  # fmt: skip
 
 
 def code_lines(path):
@@ -60,26 +53,12 @@ def options_of(parser):
     return {option for action in parser._actions for option in action.option_strings}
 
 
-def without_coming(words, known):
-    """The words without options that are still to come, and without their values."""
-    left, skip = [], False
-    for i, word in enumerate(words):
-        if word in COMING_OPTIONS - known:
-            skip = i + 1 < len(words) and not words[i + 1].startswith("--")
-        elif skip:
-            skip = False
-        else:
-            left.append(word)
-    return left
-
-
 @pytest.mark.parametrize(("marker", "words"), list(named()))
 def test_a_documents_command_is_understood(marker, words, capsys):
     if marker == "-m trainer":
-        there = trainer_commands()
-        if words[0] in COMING_COMMANDS - set(there) or words[0] == "--help":
+        if words[0] == "--help":
             return
-        parser, words = build_parser(), without_coming(words, options_of(there[words[0]]))
+        parser = build_parser()
     else:
         name = words[0]
         assert name in get_commands(), name
@@ -101,14 +80,8 @@ def test_the_run_book_has_the_whole_way():
 def test_every_setting_that_the_run_book_turns_exists():
     text = (ROOT / "docs" / "run-a-real-model.md").read_text().split("## 6.")[1]
     named = {word for code in re.findall(r"`([^`]*)`", text) for word in re.findall(r"--[a-z][a-z-]*", code)}
-    known = options_of(trainer_commands()["train"]) | COMING_OPTIONS
+    known = options_of(trainer_commands()["train"])
     assert len(named) > 15 and named <= known, named - known
-
-
-def test_what_is_coming_has_not_come():
-    there = trainer_commands()
-    assert COMING_COMMANDS.isdisjoint(there), "it is there now: take it off COMING_COMMANDS"
-    assert COMING_OPTIONS.isdisjoint(options_of(there["train"])), "it is there now: take it off COMING_OPTIONS"
 
 
 def test_documents_link_to_files_that_exist():

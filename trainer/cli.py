@@ -11,7 +11,15 @@ import sys
 from pathlib import Path
 
 from trainer.files import write_image
-from trainer.settings import AutoencoderSettings, DistillSettings, PretrainSettings, Settings, TDMR1Settings
+from trainer.settings import (
+    AutoencoderSettings,
+    DistillSettings,
+    MemorySettings,
+    PretrainSettings,
+    Settings,
+    SettingsError,
+    TDMR1Settings,
+)
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "demo"
 STUDENT = MODEL.with_name("demo-student")
@@ -36,6 +44,11 @@ def _settings(arguments: argparse.Namespace, cls: type, **start):
     names = [f.name for f in dataclasses.fields(cls) if hasattr(arguments, f.name)]
     values = start | {name: getattr(arguments, name) for name in names}
     return cls.from_json(values) if issubclass(cls, Settings) else cls(**values)
+
+
+def _preset(arguments: argparse.Namespace) -> dict:
+    """The paper's settings, where they were asked for."""
+    return TDMR1Settings.paper(arguments.preset).to_json() if arguments.preset else {}
 
 
 def _tags(text: str) -> tuple[str, ...]:
@@ -82,7 +95,15 @@ def distill(a: argparse.Namespace) -> None:
         return rng.choice(own) if own else sample_training_prompt(rng).prompt
 
     settings = _settings(a, DistillSettings)
-    result = run(a.model, draw, settings, a.work, a.work / "student", device=a.device)
+    result = run(
+        a.model,
+        draw,
+        settings,
+        a.work,
+        a.work / "student",
+        device=a.device,
+        memory=_settings(a, MemorySettings),
+    )
     print(json.dumps(result))
 
 
@@ -92,7 +113,7 @@ def train(a: argparse.Namespace) -> None:
     from trainer.rounds import RoundSpec, run_round
     from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
 
-    settings = _settings(a, TDMR1Settings, **(TDMR1Settings.paper(a.preset).to_json() if a.preset else {}))
+    settings = _settings(a, TDMR1Settings, **_preset(a))
     if a.prompts:
         train_prompts = read_prompts(a.prompts, split="train")
         held_out = a.validation_prompts or a.prompts
@@ -113,6 +134,7 @@ def train(a: argparse.Namespace) -> None:
         groups_file=str(a.groups) if a.groups else None,
         reward_oracle=a.oracle,
         settings=settings.to_json(),
+        memory=_settings(a, MemorySettings).to_json(),
     )
 
     def show(progress) -> None:
@@ -124,12 +146,50 @@ def train(a: argparse.Namespace) -> None:
     print(json.dumps(dataclasses.asdict(result), indent=1))
 
 
+def plan(a: argparse.Namespace) -> None:
+    """Estimate memory and time of a round from shapes, without loading weights; say what to turn on so that it fits."""
+    from trainer.plan import GB, advise, options_text, parse_gpu, table
+
+    gigabytes, tflops, like = parse_gpu(a.gpu)
+    tflops = a.tflops or tflops
+    settings, memory = _settings(a, TDMR1Settings, **_preset(a)), _settings(a, MemorySettings)
+    if settings.prompts_per_update % a.processes or settings.student_batch < a.processes:
+        raise SettingsError(
+            f"processes: {settings.prompts_per_update} prompts and {settings.student_batch} images an update cannot be dealt "
+            f"out to {a.processes}; change prompts_per_update or student_batch"
+        )
+    mine = dataclasses.replace(
+        settings,
+        prompts_per_update=settings.prompts_per_update // a.processes,
+        student_batch=-(-settings.student_batch // a.processes),
+    )
+    print(
+        f"{a.model} on {a.processes} × {gigabytes:g} GB, {tflops:g} TFLOP/s ({'given' if a.tflops else f'as {like}'})"
+    )
+
+    def tell(tried: MemorySettings) -> None:
+        print(f"does not fit; trying {options_text(tried)}", file=sys.stderr)
+
+    asked, fits = advise(a.model, mine, memory, gigabytes * GB, tell=tell)
+    print(f"\nas asked for: {options_text(memory) or 'defaults'}\n\n{table(asked, tflops)}")
+    if fits is None:
+        print(
+            f"\nIt does not fit into {gigabytes:g} GB under any options: lower --student-batch, or take a larger GPU."
+        )
+    elif fits is asked:
+        print(f"\nIt fits into {gigabytes:g} GB.")
+    else:
+        print(
+            f"\nIt does not fit into {gigabytes:g} GB. It does with: {options_text(fits.memory)}\n\n{table(fits, tflops)}"
+        )
+
+
 def generate(a: argparse.Namespace) -> None:
     """Sample images of a prompt into one picture."""
     from trainer.evaluate import image_grid
     from trainer.sampler import Sampler
 
-    sampler = Sampler(a.model, device=a.device)
+    sampler = Sampler(a.model, device=a.device, memory=_settings(a, MemorySettings))
     sampler.use_version(None if a.base else a.student)
     group = sampler.sample_group(a.prompt, range(a.seed, a.seed + a.count))
     path = Path(a.output)
@@ -153,7 +213,7 @@ def evaluate(a: argparse.Namespace) -> None:
         rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
     if not rows:
         raise ValueError("prompts: none is left of this split and these tags")
-    sampler = Sampler(a.model, device=a.device)
+    sampler = Sampler(a.model, device=a.device, memory=_settings(a, MemorySettings))
     sampler.use_version(None if a.base else a.student)
     sampling = {"steps": a.steps, "guidance": a.guidance, "bf16": a.bf16, "batch": a.batch}
     result = run(sampler.backend, rows, oracle, **sampling)
@@ -184,6 +244,13 @@ def export(a: argparse.Namespace) -> None:
     print(write(a.model, a.student, a.output, dtype=a.dtype, base=a.base_model, title=a.title))
 
 
+def convert_ema(a: argparse.Namespace) -> None:
+    """Write the TDM authors' EMA file, a list of tensors without names, as a standard diffusers LoRA."""
+    from trainer.convert_ema import convert_ema as run
+
+    print(run(a.file, a.model, a.output, alpha=a.alpha, targets=a.targets))
+
+
 def release(a: argparse.Namespace) -> None:
     """Copy trained demo weights to models/ in fp16."""
     from trainer.release import release_base, release_student
@@ -200,7 +267,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(function) -> argparse.ArgumentParser:
-        sub = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+        name = function.__name__.replace("_", "-")
+        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         sub.set_defaults(run=function)
         return sub
 
@@ -209,6 +277,14 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
         if student:
             sub.add_argument("--student", type=Path, default=STUDENT, help="LoRA folder (default: %(default)s)")
+
+    def memory_options(sub: argparse.ArgumentParser) -> None:
+        _add_settings(
+            sub.add_argument_group("memory", "what fits a model into a machine; see docs/memory.md"), MemorySettings
+        )
+
+    def preset_option(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--preset", choices=("geneval", "ocr", "preference"), help="start from the paper's settings")
 
     def work_option(sub: argparse.ArgumentParser, name: str) -> None:
         sub.add_argument("--work", type=Path, default=RUNS / name, help="checkpoints and logs; resumed if there")
@@ -235,6 +311,7 @@ def build_parser() -> argparse.ArgumentParser:
     work_option(sub, "distill")
     sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
     _add_settings(sub, DistillSettings)
+    memory_options(sub)
 
     sub = command(train)
     model_options(sub)
@@ -251,9 +328,21 @@ def build_parser() -> argparse.ArgumentParser:
         help="lines of --prompts with that split by default",
     )
     sub.add_argument("--validation-oracle", help="what scores validation images; --oracle by default")
-    sub.add_argument("--preset", choices=("geneval", "ocr", "preference"), help="start from the paper's settings")
+    preset_option(sub)
     sub.add_argument("--trackers", help="tensorboard, wandb, mlflow, comma-separated, or none (LIKESTEP_TRACKERS)")
     _add_settings(sub, TDMR1Settings)
+    memory_options(sub)
+
+    sub = command(plan)
+    sub.add_argument("--model", type=Path, default=MODEL, help="diffusers pipeline folder (default: %(default)s)")
+    sub.add_argument("--gpu", required=True, help="its memory, such as 24GB, or a name such as rtx4090, l4, a100, h100")
+    sub.add_argument(
+        "--tflops", type=float, help="dense bf16 TFLOP/s, where they are not those of the GPU's name or size"
+    )
+    sub.add_argument("--processes", type=int, default=1, help="GPUs that share the round (default: %(default)s)")
+    preset_option(sub)
+    _add_settings(sub, TDMR1Settings)
+    memory_options(sub)
 
     sub = command(generate)
     model_options(sub)
@@ -263,6 +352,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--count", type=int, default=8)
     sub.add_argument("--columns", type=int, default=4)
     sub.add_argument("--seed", type=int, default=0)
+    memory_options(sub)
 
     sub = command(evaluate)
     model_options(sub)
@@ -279,6 +369,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--guidance", type=float, default=1.0)
     sub.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     sub.add_argument("--picture", type=Path)
+    memory_options(sub)
 
     sub = command(release)
     sub.add_argument("--base", type=Path, help="pipeline folder that pretrain wrote")
@@ -291,6 +382,13 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--dtype", default="fp32", choices=("fp32", "fp16"), help="(default: %(default)s)")
     sub.add_argument("--base-model", default="", help="hub id of the base model, for the card")
     sub.add_argument("--title", default="", help="the card's title; the version's folder by default")
+
+    sub = command(convert_ema)
+    sub.add_argument("file", type=Path, help="the authors' file, for example tdm_sd3-5_lora.ckpt")
+    sub.add_argument("output", type=Path, help="LoRA folder to write")
+    sub.add_argument("--model", type=Path, required=True, help="pipeline folder of the model it was made for")
+    sub.add_argument("--alpha", type=int, default=64, help="LoRA alpha it was trained with (default: %(default)s)")
+    sub.add_argument("--targets", type=_tags, help="comma-separated modules it was trained on; the family's by default")
     return parser
 
 

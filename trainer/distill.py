@@ -14,8 +14,8 @@ from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.files import append_line
 from trainer.roles import TDM_ROLES
-from trainer.settings import DistillSettings
-from trainer.tdm_r1 import TDMR1
+from trainer.settings import DistillSettings, MemorySettings
+from trainer.tdm_r1 import TDMR1, rate_factor
 
 COOL_DOWN = 0.3  # last share of the updates over which the learning rates fall to zero
 
@@ -30,13 +30,15 @@ def distill(
     device: str = "cpu",
     steps: int = 4,
     save_seconds: float = 120,
+    memory: MemorySettings | None = None,
 ) -> dict:
     """Train (or resume from `work`) and save the student's LoRA to `output`.
 
     `prompts(rng)` draws one training prompt. Each rollout serves `updates_per_rollout` updates, in each of which every
     image trains a random step. Returns the last log line.
     """
-    trainer = TDMR1(load_backend(model_dir, device=device), settings, roles=TDM_ROLES, steps=steps)
+    backend = load_backend(model_dir, device=device, memory=memory)
+    trainer = TDMR1(backend, settings, roles=TDM_ROLES, steps=steps)
     work.mkdir(parents=True, exist_ok=True)
     state = load_checkpoint(work / "checkpoint", modules=trainer.parts(), optimizers=trainer.optimizers) or {"step": 0}
     rollouts = -(-settings.updates // settings.updates_per_rollout)
@@ -50,7 +52,7 @@ def distill(
         conditioning = trainer.backend.encode([prompts(rng) for _ in range(settings.batch)])
         noise = torch.randn((settings.batch, *trainer.backend.latent_shape), generator=generator)
         trajectory = trainer.sample(conditioning, noise)
-        trainer.set_rate_factor(min(1.0, (rollouts - step) / (COOL_DOWN * rollouts)))
+        trainer.set_rate_factor(rate_factor(step, rollouts, COOL_DOWN))
         for _ in range(settings.updates_per_rollout):
             j = torch.randint(steps, (settings.batch,), generator=generator).to(trainer.backend.device)
             metrics = trainer.student_update(trajectory, conditioning, j, generator)

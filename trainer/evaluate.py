@@ -12,13 +12,13 @@ from PIL import Image
 
 from trainer.backends import Backend
 from trainer.files import write_atomic, write_image
-from trainer.flow import step_grid
 from trainer.oracles import Oracle, Verdict
 from trainer.oracles.geneval import result_line
 from trainer.sampler import initial_noise, sample_latents
 from trainer.scenes.prompts import TAGS, WORD, ScenePrompt
 
-EVALUATION_SEED = 900_000_000  # far from the seeds of training and labelling
+# First noise seed by split, far from each other and from the seeds of training and labelling.
+FIRST_SEEDS = {"train": 700_000_000, "validation": 800_000_000, "test": 900_000_000}
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,29 @@ def tag_scores(rows: Sequence[ScenePrompt], verdicts: Sequence[Verdict]) -> dict
     return scores
 
 
+def clearly_worse(new: Sequence[float], old: Sequence[float]) -> bool:
+    """Whether rewards of images fall behind those of other images of the same prompts and seeds by more than the standard
+    error of the paired difference. Needs equally many, in the same order."""
+    gaps = [a - b for a, b in zip(new, old, strict=True)]
+    mean = sum(gaps) / len(gaps)
+    if len(gaps) == 1:
+        return mean < 0
+    variance = sum((g - mean) ** 2 for g in gaps) / (len(gaps) - 1)
+    return mean < -((variance / len(gaps)) ** 0.5)
+
+
 def sample_images(
     backend: Backend,
     prompts: Sequence[str],
     *,
     steps: int,
     guidance: float = 1.0,
-    first_seed: int = EVALUATION_SEED,
+    first_seed: int = FIRST_SEEDS["validation"],
     batch: int = 64,
     bf16: bool = False,
 ) -> list[Image.Image]:
     """One image a prompt under the active role, the i-th from noise seed `first_seed + i`."""
-    grid = step_grid(steps, backend.shift)
+    grid = backend.grid(steps)
     images: list[Image.Image] = []
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
@@ -74,9 +85,10 @@ def sample_images(
 
 @torch.no_grad()
 def evaluate(backend: Backend, rows: Sequence[ScenePrompt], oracle: Oracle, **sampling) -> Evaluation:
-    """Sample (see `sample_images`) and judge; the active role is what is evaluated."""
+    """Sample (see `sample_images`; the seeds are those of the first row's split) and judge; the active role is what is
+    evaluated."""
     prompts = [r.prompt for r in rows]
-    images = sample_images(backend, prompts, **sampling)
+    images = sample_images(backend, prompts, **{"first_seed": FIRST_SEEDS[rows[0].split], **sampling})
     verdicts = oracle.score(images, prompts, [r.metadata for r in rows])
     return Evaluation(images, verdicts, tag_scores(rows, verdicts))
 

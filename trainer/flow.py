@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -45,11 +46,14 @@ def renoise(x_s: torch.Tensor, s: torch.Tensor, tau: torch.Tensor, eps: torch.Te
     return like(a, x_s) * x_s + like(b, x_s) * eps
 
 
-def sample_tau(s: torch.Tensor, shift: float, *, gap: float, u: torch.Tensor, low: float = 0.0) -> torch.Tensor:
+def sample_tau(
+    s: torch.Tensor, shift: float, *, gap: float, u: torch.Tensor, low: float = 0.0, high: float = 1.0
+) -> torch.Tensor:
     """Levels to re-noise to, (B,), from `u` (B,) uniform on [0, 1): uniform in un-shifted time on
-    `(max(unshift(s) + gap, unshift(low)), 1]`."""
-    start = torch.maximum(unshift_time(s, shift) + gap, unshift_time(torch.full_like(s, low), shift)).clamp_max(1)
-    return shift_time(1 - u * (1 - start), shift)
+    `(max(unshift(s) + gap, unshift(low)), unshift(high)]`; `high` is the noisiest level that the model knows."""
+    floor, top = (unshift_time(torch.full_like(s, level), shift) for level in (low, high))
+    start = torch.minimum(torch.maximum(unshift_time(s, shift) + gap, floor), top)
+    return shift_time(top - u * (top - start), shift)
 
 
 def conditional_velocity(x_s: torch.Tensor, s: torch.Tensor, tau: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
@@ -75,12 +79,14 @@ def x0_from_velocity(x_t: torch.Tensor, t: torch.Tensor, v: torch.Tensor) -> tor
 def rollout(
     velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, grid: torch.Tensor
 ) -> torch.Tensor:
-    """Plain Euler steps down `grid` (K + 1,): the whole trajectory, (B, K + 1, …), noise first and image last.
+    """Plain Euler steps down `grid` (K + 1,): the whole trajectory, (B, K + 1, …), `grid[0]` times the noise first and the
+    image last.
 
     `velocity(x, t)` takes (B, …) and (B,). Deterministic: the noise fixes every point.
     """
-    points = [noise]
-    for here, there in zip(grid[:-1].tolist(), grid[1:].tolist(), strict=True):
+    levels = grid.tolist()
+    points = [levels[0] * noise]
+    for here, there in itertools.pairwise(levels):
         x = points[-1]
         v = velocity(x, torch.full((len(x),), here, device=x.device, dtype=torch.float32))
         points.append(x - (here - there) * v.float())

@@ -5,13 +5,14 @@ The moving averages are adapters of their own, so evaluating one never copies we
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch.utils.checkpoint import checkpoint
 
 TEACHER = "teacher"
 STUDENT, STUDENT_EMA = "student", "student_ema"
@@ -39,13 +40,15 @@ class Roles:
             )
             transformer.add_adapter(config, adapter_name=name)
         self._layers = [m for m in transformer.modules() if isinstance(m, LoraLayer)]
-        # A copy of a large model's weights costs more than its adapters' share of a pass.
-        self.mergeable = sum(p.numel() for p in transformer.parameters()) < MERGE_BELOW
+        # A copy of a large model's weights costs more than its adapters' share of a pass, and bf16 would round the adapter off.
+        small = sum(p.numel() for p in transformer.parameters()) < MERGE_BELOW
+        self.mergeable = small and all(layer.get_base_layer().weight.dtype == torch.float32 for layer in self._layers)
         self._parameters: dict[str, list[torch.nn.Parameter]] = {name: [] for name in self.names}
         for key, p in transformer.named_parameters():
             if ".lora_" in key:
                 role = key.rsplit(".", 2)[-2]
                 self._parameters[role].append(p)
+                p.data = p.data.float()  # whatever the backbone is held in
                 p.requires_grad_(not role.endswith("_ema"))
         for name in self.names:
             if name.endswith("_ema"):
@@ -56,10 +59,33 @@ class Roles:
         """Make `role` the one whose velocity the transformer gives. Raises KeyError on an unknown role."""
         if role != TEACHER and role not in self._parameters:
             raise KeyError(f"role: {role!r} is not one of {', '.join((TEACHER, *self.names))}")
+        self.active = role
         for layer in self._layers:
             layer._disable_adapters = role == TEACHER
             if role != TEACHER:
                 layer._active_adapter = [role]
+
+    def recompute(self, function: Callable, *arguments):
+        """`function(*arguments)` without keeping what its gradient needs: that is computed again in the backward pass, under
+        the role that is active now. Other roles act in between, and torch's own checkpointing knows nothing of roles."""
+        role = self.active
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            now = self.active
+            self.use(role)
+            try:
+                yield
+            finally:
+                self.use(now)
+
+        return checkpoint(
+            function,
+            *arguments,
+            use_reentrant=False,
+            preserve_rng_state=False,  # nothing in a pass is random
+            context_fn=lambda: (nullcontext(), again()),
+        )
 
     @contextmanager
     def merged(self, role: str) -> Iterator[None]:

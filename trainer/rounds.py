@@ -23,15 +23,15 @@ from trainer.advantages import group_advantages, has_signal
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.data import load_groups, read_groups
-from trainer.evaluate import Evaluation, evaluate, image_grid, sample_images
+from trainer.evaluate import Evaluation, clearly_worse, evaluate, image_grid, sample_images
 from trainer.files import append_line, sha256_of, write_image, write_json
 from trainer.oracles import Oracle, get_oracle
 from trainer.roles import STUDENT_EMA
 from trainer.sampler import related_noise
 from trainer.scenes.prompts import ScenePrompt
-from trainer.settings import TDMR1Settings
+from trainer.settings import MemorySettings, TDMR1Settings
 from trainer.shares import Part, Share, gather_rows
-from trainer.tdm_r1 import TDMR1, Groups
+from trainer.tdm_r1 import TDMR1, Groups, rate_factor
 from trainer.trackers import Trackers, chosen
 
 GRID_IMAGES = 16
@@ -58,6 +58,7 @@ class RoundSpec:
     reward_oracle: str | None = None
     validation_oracle: str | None = None
     labels: dict[str, int] = field(default_factory=dict)
+    memory: dict = field(default_factory=dict)  # MemorySettings of the machine that runs it
 
     def __post_init__(self) -> None:
         if (self.groups_file is None) == (self.reward_oracle is None):
@@ -65,6 +66,7 @@ class RoundSpec:
         if not self.train_prompts:
             raise ValueError("train_prompts: there are none; the student needs prompts to follow the reward on")
         TDMR1Settings.from_json(self.settings)
+        MemorySettings.from_json(self.memory)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class _State:
     step: int = 0
     surrogate_count: int = 0
     scores_before: dict = field(default_factory=dict)
-    best_score: float = float("-inf")
+    peak_rewards: list = field(default_factory=list)  # of the validation with the highest mean so far
     best_step: int = 0
     best_scores: dict = field(default_factory=dict)
     images_scored: int = 0
@@ -143,13 +145,17 @@ class _Round:
                 f"{self.share.processes} processes; use a multiple of that"
             )
         own = str(accelerator.device) if self.share.processes > 1 else device
-        backend = load_backend(spec.model_dir, device=own)
+        memory = MemorySettings.from_json(spec.memory)
+        backend = load_backend(spec.model_dir, device=own, memory=memory)
         self.trainer = TDMR1(backend, self.settings, parent=Path(spec.parent_dir), accelerator=accelerator)
         by_tag: dict[str, list[dict]] = {}
         for line in spec.train_prompts:
             by_tag.setdefault(line.get("tag", ""), []).append(line)
         self.pools = list(by_tag.values())
         self.state = self._resume()
+        if memory.text_encoders != "keep":
+            with accelerator.main_process_first():  # the others then read what it has put in the folder
+                backend.prepare(self._every_prompt())
         names = watching if self.main else ()
         self.trackers = Trackers(self.work, names, settings=self.settings.to_json(), step=self.state.step)
 
@@ -167,7 +173,7 @@ class _Round:
                 self._save_grid("before")
             self.state.scores_before = before.scores if before else {}
             self.trackers.log({f"validation_{k}": v for k, v in self.state.scores_before.items()}, 0)
-            self._keep_if_best(before)
+            self._keep_unless_worse(before)
             self._save()
         saved = time.monotonic()
         while self.state.step < self.settings.updates:
@@ -181,9 +187,9 @@ class _Round:
             self.state.surrogate_count = self.trainer.surrogate_count
             if self.state.step % self.settings.validate_every == 0 or self.state.step == self.settings.updates:
                 evaluation = self._validate()
-                self._keep_if_best(evaluation)
+                self._keep_unless_worse(evaluation)
                 metrics |= {f"validation_{k}": v for k, v in (evaluation.scores if evaluation else {}).items()}
-                if evaluation:
+                if evaluation and evaluation.images:
                     shown = image_grid(evaluation.images[:GRID_IMAGES], 4)
                     self.trackers.image("validation", shown, self.state.step)
             self._log(metrics)
@@ -205,8 +211,9 @@ class _Round:
     def _update(self, step: int) -> dict[str, float]:
         """Sample, fake, surrogate, student; the fake is trained inside the student's update."""
         s, trainer = self.settings, self.trainer
-        rng = random.Random(f"round-{s.seed}-{step}")
+        rng = self._random(step)
         generator = torch.Generator().manual_seed(s.seed * 1_000_003 + step)
+        trainer.set_rate_factor(rate_factor(step, s.updates, s.cool_down))
         if self.store is None:
             metrics, trajectory, prompts, part = self._on_policy(rng, generator)
         else:
@@ -272,6 +279,19 @@ class _Round:
             metrics = trainer.surrogate_update(groups, generator)
         return metrics
 
+    def _random(self, step: int) -> random.Random:
+        """What an update draws its prompts with."""
+        return random.Random(f"round-{self.settings.seed}-{step}")
+
+    def _every_prompt(self) -> list[str]:
+        """All that the updates to come will draw, from the same random numbers, and what is shown and validated."""
+        s = self.settings
+        size = s.prompts_per_update if self.store is None else s.student_batch
+        steps = range(self.state.step, s.updates)
+        drawn = [line["prompt"] for step in steps for line in self._prompts(self._random(step), size)]
+        shown = [line["prompt"] for line in self._shown_prompts()[: max(s.validation_images, GRID_IMAGES)]]
+        return [*drawn, *shown, *(self.store.batch.prompts if self.store else ()), ""]
+
     def _prompts(self, rng: random.Random, count: int) -> list[dict]:
         """Every tag as often as any other: a tag with many prompts is not worth more than one with few."""
         pools = rng.sample(self.pools, len(self.pools))
@@ -296,17 +316,21 @@ class _Round:
         with self.trainer.roles.merged(STUDENT_EMA):
             return evaluate(self.trainer.backend, rows, oracle, steps=self.trainer.steps, bf16=self.trainer.bf16)
 
-    def _keep_if_best(self, evaluation: Evaluation | None) -> None:
-        """With a reward oracle the best validation score wins. Labels may ask for something that no oracle measures, so
-        there the newest version wins and the scores only inform."""
+    def _keep_unless_worse(self, evaluation: Evaluation | None) -> None:
+        """With a reward oracle the newest version is kept unless it scores clearly worse than the best one so far: the
+        cooled-down end of a round is better than its middle, and the highest of several noisy scores is mostly luck.
+        Labels may ask for something that no oracle measures, so there the newest wins and the scores only inform."""
         if not self.main:
             return
-        judged = evaluation is not None and self.oracle is not None
-        score = evaluation.scores["reward"] if judged else float(self.state.step)
-        if score > self.state.best_score:
-            self.state.best_score, self.state.best_step = score, self.state.step
-            self.state.best_scores = evaluation.scores if evaluation else {}
-            self.trainer.save_student(self.work / "best")
+        if evaluation is not None and self.oracle is not None:
+            rewards, peak = [v.score for v in evaluation.verdicts], self.state.peak_rewards
+            if peak and clearly_worse(rewards, peak):
+                return
+            if not peak or sum(rewards) > sum(peak):
+                self.state.peak_rewards = rewards
+        self.state.best_step = self.state.step
+        self.state.best_scores = evaluation.scores if evaluation else {}
+        self.trainer.save_student(self.work / "best")
 
     def _save_grid(self, name: str) -> Path:
         prompts = [line["prompt"] for line in self._shown_prompts()[:GRID_IMAGES]]

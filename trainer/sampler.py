@@ -14,9 +14,9 @@ from safetensors.torch import save
 
 from trainer.backends import Backend, Conditioning, autocast, load_backend
 from trainer.files import write_atomic
-from trainer.flow import guided, rollout, step_grid
+from trainer.flow import guided, rollout
 from trainer.roles import STUDENT, TEACHER, Roles
-from trainer.settings import SampleSettings
+from trainer.settings import MemorySettings, SampleSettings
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
@@ -74,9 +74,16 @@ class SampledGroup:
 class Sampler:
     """One model in memory; versions are adapters that are swapped in."""
 
-    def __init__(self, model_dir: Path | str, *, device: str = "cpu", settings: SampleSettings | None = None):
-        self.backend = load_backend(model_dir, device=device)
-        self.settings = settings or SampleSettings(shift=self.backend.shift)
+    def __init__(
+        self,
+        model_dir: Path | str,
+        *,
+        device: str = "cpu",
+        settings: SampleSettings | None = None,
+        memory: MemorySettings | None = None,
+    ):
+        self.backend = load_backend(model_dir, device=device, memory=memory)
+        self.settings = settings or SampleSettings()
         self.roles: Roles | None = None
         self._version: Path | None = None
 
@@ -101,7 +108,7 @@ class Sampler:
 
     def sample_group(self, prompt: str, seeds: Sequence[int]) -> SampledGroup:
         """One image a seed; the same seeds and version give the same group."""
-        grid = step_grid(self.settings.steps, self.settings.shift)
+        grid = self.backend.grid(self.settings.steps)
         conditioning = self.backend.encode([prompt]).repeat(len(seeds))
         noise = initial_noise(seeds, self.backend.latent_shape)
         trajectory = sample_latents(self.backend, conditioning, noise, grid).cpu()

@@ -55,10 +55,45 @@ class Settings:
 
 @dataclass(frozen=True)
 class SampleSettings(Settings):
-    """The few-step sampler: K plain Euler steps on a shifted grid, no guidance."""
+    """The few-step sampler: K plain Euler steps on the model's own grid, no guidance."""
 
     steps: int = option(4, "Denoising steps K of the student.", low=1, high=50)
-    shift: float = option(3.0, "Shift S of the time grid; the model's scheduler must have the same.", low=0.1, high=20)
+
+
+@dataclass(frozen=True)
+class MemorySettings(Settings):
+    """What fits a model into a machine's memory. They belong to the machine, not to a project: a round that starts under
+    some may go on under others, and learns the same up to rounding. All are off by default, as suits the demo model."""
+
+    half: bool = option(
+        False,
+        "Hold the frozen transformer and the text encoders in bf16, half of fp32. Adapters, optimizers and VAE stay fp32.",
+    )
+    text_encoders: str = option(
+        "keep",
+        "Where text encoders are between uses: in the device's memory, in the machine's, or nowhere (free), read again when "
+        "a new prompt comes. Unless kept, a round embeds all its prompts first, while the transformer waits in the machine's "
+        "memory.",
+        choices=("keep", "offload", "free"),
+    )
+    embeddings: str = option(
+        "", "Folder that keeps text embeddings by prompt and text encoders, for all rounds; none by default."
+    )
+    checkpointing: bool = option(
+        False, "Keep only each block's input for the backward pass and compute the rest again: less memory, more time."
+    )
+    micro_batch: int = option(
+        0,
+        "Images the transformer takes at once; 0: all. The update stays the same. Passes with gradient then cost one more "
+        "without.",
+        low=0,
+    )
+    vae_batch: int = option(16, "Images the VAE decodes at once.", low=1)
+    vae_tiling: bool = option(
+        False, "Decode each image in tiles of half its size, blended at their seams: a quarter of the memory, slightly other colours."
+    )
+    vae_offload: bool = option(False, "Keep the VAE in the machine's memory between uses.")
+    compile: bool = option(False, "Compile the transformer's repeated blocks (torch.compile): minutes at first, then faster.")
 
 
 @dataclass(frozen=True)
@@ -138,6 +173,12 @@ class TDMR1Settings(Settings):
     student_lr: float = option(2e-4, "Learning rate of the student.", low=0, high=1)
     fake_lr: float = option(6e-4, "Learning rate of the fake score.", low=0, high=1)
     surrogate_lr: float = option(5e-4, "Learning rate of the surrogate reward.", low=0, high=1)
+    cool_down: float = option(
+        0.5,
+        "Last share of the updates over which the learning rates fall to zero, so that the student settles.",
+        low=0,
+        high=1,
+    )
     weight_decay: float = option(1e-4, "AdamW weight decay.", low=0, high=1)
     clip_norm: float = option(1.0, "Gradient clipping.", low=0)
     guidance: float = option(4.0, "w_cfg: guidance of the teacher in the guidance term.", low=1, high=20)
@@ -169,7 +210,9 @@ class TDMR1Settings(Settings):
         0.95, "Decay of the student's moving average, which is what is evaluated and published.", low=0, high=1
     )
     validation_images: int = option(112, "Images scored before, during and after the round.", low=0)
-    validate_every: int = option(20, "Updates between validations; the best one is kept.", low=1)
+    validate_every: int = option(
+        20, "Updates between validations; the newest version is kept unless it is clearly worse.", low=1
+    )
     seed: int = option(0, "Seed of prompts and noise.", low=0)
 
     @classmethod
@@ -197,5 +240,6 @@ class TDMR1Settings(Settings):
             "teacher_clip_from": 0.05,
             "relative": False,
             "reference": "ema",
+            "cool_down": 0.0,
         }
         return cls(**common, **presets[preset])

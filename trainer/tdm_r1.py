@@ -19,7 +19,6 @@ from trainer.flow import (
     like,
     renoise,
     sample_tau,
-    step_grid,
     x0_from_velocity,
 )
 from trainer.losses import StudentTargets, fake_loss, mean_square, student_loss, surrogate_loss
@@ -43,6 +42,12 @@ class Groups:
     part: Part | None = None  # which groups of the update these are; None: all
 
 
+def rate_factor(step: int, total: int, cool_down: float) -> float:
+    """What the learning rates are multiplied by in step `step` (from 0) of `total`: 1, then falling in a line to 1 / n in
+    the last of the n steps that the last `cool_down` (0..1) of the steps are."""
+    return min(1.0, (total - step) / max(1.0, cool_down * total))
+
+
 class TDMR1:
     """The roles, their optimizers and the update's parts; loops live in `distill.py` and `rounds.py`."""
 
@@ -61,13 +66,20 @@ class TDMR1:
         self.backend, self.settings, self.steps, self.bf16 = backend, settings, steps, bf16
         self.accelerator = accelerator or Accelerator(cpu=backend.device.type == "cpu")
         self.share = Share.of(self.accelerator)
-        self.grid = step_grid(steps, backend.shift).to(backend.device)
+        for name in ("guidance", "rl_cfg"):
+            if backend.distilled and getattr(settings, name, 1) > 1:
+                raise ValueError(
+                    f"{name}: guidance is distilled into this model, so it cannot be guided; set {name} to 1"
+                )
+        self.levels = backend.grid(steps)  # on the CPU, where the sampler reads them one by one
+        self.grid = self.levels.to(backend.device)
         state, self.rank, self.alpha = None, settings.rank, settings.alpha
         if parent is not None:
             state, self.rank, self.alpha = backend.load_lora(parent)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)  # an adapter's A matrices are random
             self.roles = Roles(backend.transformer, backend.lora_targets, rank=self.rank, alpha=self.alpha, roles=roles)
+        backend.recompute = self.roles.recompute
         if state is not None:
             # The fake score starts where the student is: it must score the student's distribution, not the teacher's.
             for role in (STUDENT, STUDENT_EMA, FAKE):
@@ -89,7 +101,7 @@ class TDMR1:
     def sample(self, conditioning: Conditioning, noise: torch.Tensor, *, role: str = STUDENT) -> torch.Tensor:
         """Trajectories (B, K + 1, C, h, w) of a role from `noise`."""
         with self.roles.merged(role):
-            return sample_latents(self.backend, conditioning, noise, self.grid, bf16=self.bf16)
+            return sample_latents(self.backend, conditioning, noise, self.levels, bf16=self.bf16)
 
     def velocity(self, role: str, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """A role's velocity, float32; with gradient unless called under no_grad."""
@@ -133,7 +145,7 @@ class TDMR1:
         v = self.velocity(STUDENT, x_j, s_j, conditioning)
         x0_hat = x0_from_velocity(x_j, s_j, v)
         x_n = (x_j - like(s_j - s_n, x_j) * v).detach()
-        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, u=self._uniform(part, generator))
+        tau = self._tau(s_n, self._uniform(part, generator))
         x_tau = renoise(x_n, s_n, tau, self._noise(part, x_n.shape[1:], generator))
         teacher_cond, teacher_uncond = self._cond_and_uncond(TEACHER, x_tau, tau, conditioning)
 
@@ -163,7 +175,7 @@ class TDMR1:
         alike, since one adapter makes both; its own guidance, which takes their difference, cancels what they share. With
         the teacher's guidance the whole of what was learned counts, `reward_scale` times."""
         s = self.settings
-        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, low=s.t_min, u=self._uniform(part, generator))
+        tau = self._tau(s_n, self._uniform(part, generator), low=s.t_min)
         x_tau = renoise(x_n, s_n, tau, self._noise(Part.whole(1), x_n.shape[1:], generator).expand_as(x_n))
         if s.reward_guidance == "surrogate":
             target = guided(*self._cond_and_uncond(SURROGATE, x_tau, tau, conditioning), s.rl_cfg)
@@ -202,7 +214,7 @@ class TDMR1:
         j = j.to(self.backend.device)
         rows = torch.arange(p, device=j.device)
         x_n, s_n = groups.trajectory[rows, :, j + 1], self.grid[j + 1]
-        tau = sample_tau(s_n, self.backend.shift, gap=TAU_GAP, low=s.t_min, u=self._uniform(part, generator))
+        tau = self._tau(s_n, self._uniform(part, generator), low=s.t_min)
         eps = self._noise(part, (1, *x_n.shape[2:]), generator).expand_as(x_n).flatten(0, 1)
         x_n, s_n, tau = x_n.flatten(0, 1), s_n.repeat_interleave(g), tau.repeat_interleave(g)
         x_tau = renoise(x_n, s_n, tau, eps)
@@ -225,19 +237,21 @@ class TDMR1:
         )
         self._step(SURROGATE, terms.loss, part)
         self._follow_surrogate()
-        liked = groups.advantages > 0
-        disliked = groups.advantages < 0
+        liked, disliked = (groups.advantages > 0).float(), (groups.advantages < 0).float()
         return {
             "surrogate": terms.loss.item(),
             "group_weight": terms.group_weight.mean().item(),
             "active": terms.active.item(),
             "distance": terms.distance.item(),
-            "margin": (terms.gain[liked].mean() - terms.gain[disliked].mean()).item(),
+            "margin": (_mean(terms.gain, liked) - _mean(terms.gain, disliked)).item(),
         }
 
     def _follow_surrogate(self) -> None:
         self.surrogate_count += 1
         self.roles.average(SURROGATE, SURROGATE_EMA, min(0.3, 0.001 + 0.001 * self.surrogate_count))
+
+    def _tau(self, s: torch.Tensor, u: torch.Tensor, *, low: float = 0.0) -> torch.Tensor:
+        return sample_tau(s, self.backend.shift, gap=TAU_GAP, low=low, high=self.levels[0].item(), u=u)
 
     @torch.no_grad()
     def likelihood_gain(self, groups: Groups, *, draws: int = 4, generator: torch.Generator) -> torch.Tensor:
@@ -250,7 +264,7 @@ class TDMR1:
         total = torch.zeros(p, g, device=x0.device)
         for _ in range(draws):
             u = self._uniform(Part.whole(p), generator)
-            tau = sample_tau(zero, self.backend.shift, gap=TAU_GAP, low=self.settings.t_min, u=u)
+            tau = self._tau(zero, u, low=self.settings.t_min)
             tau = tau.repeat_interleave(g)
             eps = self._noise(Part.whole(p), (1, *x0.shape[1:]), generator).expand(p, g, *x0.shape[1:]).flatten(0, 1)
             x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
@@ -295,3 +309,8 @@ class TDMR1:
         torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         self.optimizers[role].step()
         self.optimizers[role].zero_grad(set_to_none=True)
+
+
+def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Mean of the values where `where` is 1; nan where it never is."""
+    return (values * where).sum() / where.sum()

@@ -34,7 +34,7 @@ from webapp.rounds import comparisons
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, Pair, TrainingRound
 from workers.app import app
-from workers.models import device, sampler
+from workers.models import device, memory, sampler
 
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = min(5.0, settings.LIKESTEP_STALE_SECONDS / 4)
@@ -116,7 +116,8 @@ def run_round(round_id: int) -> None:
         return
     with about(round=round_id), _Heart(training) as heart:
         try:
-            spec = RoundSpec(**json.loads(rounds.write_spec(training).read_text()))
+            written = json.loads(rounds.write_spec(training).read_text())
+            spec = RoundSpec(**written, memory=memory().to_json())
             result = train_round(spec, on_progress=heart.report, should_stop=heart.lost, device=device())
         except RoundCancelled:
             rounds.confirm_cancel(round_id, training.token)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import trainer.rounds
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
+from trainer.evaluate import Evaluation, clearly_worse
 from trainer.oracles import Verdict
 from trainer.roles import STUDENT, Roles
 from trainer.rounds import RoundCancelled, RoundSpec, run_round
@@ -138,6 +139,21 @@ def test_a_resumed_round_equals_an_unbroken_one(make_spec, reddish, groups_file,
     assert same(weights(run_round(broken)), weights(straight))
 
 
+@pytest.mark.parametrize(("rewards", "kept"), [([0.5, 0.7, 0.6], 4), ([0.5, 0.7, 0.1], 2)])
+def test_the_newest_version_is_kept_unless_it_is_clearly_worse(make_spec, reddish, monkeypatch, rewards, kept):
+    means = iter(rewards)
+
+    def scripted(backend, rows, oracle, **sampling):
+        mean = next(means)
+        verdicts = [Verdict(mean + e, True, "", True) for e in (-0.3, 0.1, 0.2, 0.0)]
+        if mean == 0.6:
+            verdicts = [Verdict(v, True, "", True) for v in (0.05, 0.95, 0.9, 0.6)]  # some better, some worse: noise
+        return Evaluation([], verdicts, {"reward": mean})
+
+    monkeypatch.setattr(trainer.rounds, "evaluate", scripted)
+    assert run_round(make_spec()).best_step == kept
+
+
 def test_groups_without_signal_are_refused(make_spec, groups_file, tmp_path):
     rows = [json.loads(line) | {"rewards": [1.0] * 4} for line in groups_file.read_text().splitlines()]
     path = tmp_path / "silent.jsonl"
@@ -183,6 +199,12 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 def test_settings_name_the_field_and_the_fix(cls, values, message):
     with pytest.raises(SettingsError, match=message):
         cls.from_json(values)
+
+
+def test_worse_by_less_than_the_noise_is_not_clearly_worse():
+    assert clearly_worse([0.0, 0.1, 0.0], [0.5, 0.5, 0.6])
+    assert not clearly_worse([0.0, 1.0, 0.4], [1.0, 0.0, 0.5])
+    assert not clearly_worse([0.5, 0.5], [0.5, 0.5])
 
 
 def test_settings_survive_json():

@@ -5,7 +5,6 @@ import torch
 from diffusers import DiffusionPipeline
 
 from trainer.backends import load_backend
-from trainer.flow import step_grid
 from trainer.roles import STUDENT, TDM_ROLES, Roles
 from trainer.sampler import (
     Sampler,
@@ -36,7 +35,7 @@ def stock_latents(pipeline, noise, guidance=1.0, steps=4):
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_it_walks_the_stock_pipelines_steps(model_dir, backend, guidance):
     noise = initial_noise([1, 2], backend.latent_shape)
-    ours = sample_latents(backend, backend.encode(PROMPTS), noise, step_grid(4, backend.shift), guidance=guidance)
+    ours = sample_latents(backend, backend.encode(PROMPTS), noise, backend.grid(4), guidance=guidance)
     pipeline = DiffusionPipeline.from_pretrained(model_dir)
     assert torch.allclose(ours[:, -1], stock_latents(pipeline, noise, guidance), atol=1e-4)
 
@@ -49,7 +48,7 @@ def test_a_saved_lora_gives_the_stock_pipeline_the_same_images(model_dir, tmp_pa
         torch.nn.init.normal_(p, std=0.2)
     roles.use(STUDENT)
     noise = initial_noise([1, 2], backend.latent_shape)
-    ours = sample_latents(backend, backend.encode(PROMPTS), noise, step_grid(4, backend.shift))[:, -1]
+    ours = sample_latents(backend, backend.encode(PROMPTS), noise, backend.grid(4))[:, -1]
     backend.save_lora(tmp_path, roles.state_dict(STUDENT), rank=4, alpha=8)
 
     pipeline = DiffusionPipeline.from_pretrained(model_dir)

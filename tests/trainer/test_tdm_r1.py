@@ -6,7 +6,7 @@ import torch
 from trainer.backends import load_backend
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TDM_R1_ROLES
 from trainer.settings import TDMR1Settings
-from trainer.tdm_r1 import TDMR1, Groups
+from trainer.tdm_r1 import TDMR1, Groups, rate_factor
 
 SETTINGS = TDMR1Settings(rank=4, alpha=8, student_lr=1e-3, fake_lr=1e-3, surrogate_lr=3e-3)
 
@@ -98,3 +98,8 @@ def test_equal_numbers_on_one_seed(model_dir):
         trainer.student_update(groups.trajectory[0], groups.conditioning.repeat(6), torch.arange(6) % 4, generator)
         runs.append(snapshot(trainer))
     assert changed(*runs) == set()
+
+
+def test_learning_rates_fall_to_nearly_zero_in_the_last_share_of_the_updates():
+    assert [rate_factor(k, 8, 0.5) for k in range(8)] == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert [rate_factor(k, 4, 0.0) for k in range(4)] == [1] * 4

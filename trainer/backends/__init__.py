@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
 from trainer.backends.base import Backend, Conditioning, autocast
+from trainer.backends.memory import Managed, empty_pipeline, load_pipeline
+from trainer.backends.options import ModelOptions
+from trainer.settings import MemorySettings
 
-__all__ = ["Backend", "Conditioning", "autocast", "load_backend"]
+__all__ = ["FAMILIES", "Backend", "Conditioning", "Managed", "autocast", "backend_class", "load_backend"]
+
+# Pipeline class → module and class, imported when asked for. docs/backends.md has what each one states.
+FAMILIES = {
+    "StableDiffusion3Pipeline": "trainer.backends.sd3:SD3Backend",
+    "ZImagePipeline": "trainer.backends.z_image:ZImageBackend",
+    "Flux2KleinPipeline": "trainer.backends.flux2_klein:Flux2KleinBackend",
+    "StableDiffusionXLPipeline": "trainer.backends.sdxl:SDXLBackend",
+}
 
 
-def load_backend(folder: Path | str, *, device: str = "cpu") -> Backend:
-    """The backend of a pipeline folder. Raises ValueError when the folder is no pipeline or of an unknown family."""
-    folder = Path(folder)
-    index = folder / "model_index.json"
+def backend_class(folder: Path | str) -> type:
+    """The class for a pipeline folder. Raises ValueError when the folder is no pipeline or of an unknown family."""
+    index = Path(folder) / "model_index.json"
     if not index.exists():
         raise ValueError(f"model: {folder} has no model_index.json; give the folder of a saved diffusers pipeline")
-    family = json.loads(index.read_text())["_class_name"]
-    if family == "StableDiffusion3Pipeline":
-        from trainer.backends.sd3 import SD3Backend
+    try:
+        family = json.loads(index.read_text())["_class_name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"model: {index} does not name a pipeline class; copy the model's folder again") from error
+    if family not in FAMILIES:
+        raise ValueError(f"model: {family} is not supported; supported are {', '.join(FAMILIES)}")
+    module, name = FAMILIES[family].split(":")
+    return getattr(importlib.import_module(module), name)
 
-        return SD3Backend(folder, device=device)
-    raise ValueError(f"model: {family} is not supported; supported is StableDiffusion3Pipeline")
+
+def load_backend(
+    folder: Path | str,
+    *,
+    device: str = "cpu",
+    memory: MemorySettings | None = None,
+    shapes: FakeTensorMode | None = None,
+) -> Managed:
+    """The backend of a pipeline folder under memory settings. With `shapes` its parts are tensors of that mode, which have
+    shapes and no values, and no weight is read. Raises ValueError when the folder is no pipeline, of an unknown family, or
+    set up in a way that the method cannot use."""
+    folder, memory = Path(folder), memory or MemorySettings()
+    family, options = backend_class(folder), ModelOptions.read(folder)
+    pipeline = empty_pipeline(folder, memory, shapes) if shapes else load_pipeline(folder, memory)
+    with shapes or nullcontext():
+        return Managed(family(pipeline, device=torch.device(device), options=options), folder, memory)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
+from torch.nn.functional import pad
 
 
 def autocast(device: torch.device, enabled: bool = True):
@@ -18,43 +20,83 @@ def autocast(device: torch.device, enabled: bool = True):
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Text embeddings of B prompts: `embeds` (B, T, D) and `pooled` (B, P)."""
+    """Text embeddings of B prompts: `embeds` (B, T, D) and `pooled` (B, P), where P is 0 in families without one.
+    In families whose prompts keep their own length, `lengths` (B,) tells how many of the T rows count."""
 
     embeds: torch.Tensor
     pooled: torch.Tensor
+    lengths: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.embeds)
 
     def repeat(self, times: int) -> Conditioning:
         """Each row `times` times, neighbours together: (B·times, …)."""
-        return Conditioning(self.embeds.repeat_interleave(times, 0), self.pooled.repeat_interleave(times, 0))
+        return self.map(lambda t: t.repeat_interleave(times, 0))
+
+    def row(self, i: int) -> Conditioning:
+        """One prompt, without what fills it up."""
+        one = self.map(lambda t: t[i : i + 1].clone())
+        return one if one.lengths is None else Conditioning(one.embeds[:, : int(one.lengths)], one.pooled, one.lengths)
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Conditioning:
+        """The same with `function` of each tensor: `c.map(lambda t: t[rows])`."""
+        return Conditioning(**{name: function(tensor) for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """By name, as the constructor takes them."""
+        tensors = {"embeds": self.embeds, "pooled": self.pooled, "lengths": self.lengths}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     @staticmethod
     def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
-        """Along the batch."""
-        return Conditioning(torch.cat([p.embeds for p in parts]), torch.cat([p.pooled for p in parts]))
+        """Along the batch; shorter prompts are filled up with zeros."""
+        tokens = max(p.embeds.shape[1] for p in parts)
+        embeds = torch.cat([pad(p.embeds, (0, 0, 0, tokens - p.embeds.shape[1])) for p in parts])
+        lengths = None if parts[0].lengths is None else torch.cat([p.lengths for p in parts])
+        return Conditioning(embeds, torch.cat([p.pooled for p in parts]), lengths)
 
 
 class Backend(Protocol):
-    """A few-step model family as the trainer sees it."""
+    """A few-step model family as the trainer sees it. Whatever the network predicts, the trainer sees the velocity
+    `v = eps - x0` on the path `x_t = (1 - t)·x0 + t·eps`. What saves memory (caches, batches, offload, precision) is not a
+    backend's business: `backends.memory.Managed` does that around any."""
 
-    transformer: torch.nn.Module
+    pipeline: DiffusionPipeline
+    transformer: torch.nn.Module  # the network that is trained (SDXL's is a UNet)
+    component: str  # its name in the pipeline
     device: torch.device
-    shift: float  # of the model's own time grid
+    shift: float  # training draws levels evenly in time un-shifted by this
+    size: int  # pixels of an image's side
     latent_shape: tuple[int, int, int]
     lora_targets: tuple[str, ...]  # module names, or their endings, that get LoRA
+    distilled: bool  # guidance is distilled into the model, so it cannot be guided any more
+
+    def grid(self, steps: int) -> torch.Tensor:
+        """The levels that `steps` steps visit, (steps + 1,), from the noisiest one the model knows (1 in flow models)
+        down to 0; the stock pipeline's own."""
+        ...
+
+    def stock_call(self, steps: int, guidance: float = 1.0) -> dict:
+        """Arguments with which the stock pipeline walks the same steps, with our meaning of guidance
+        (`uncond + guidance·(cond - uncond)`, 1 is none) put into its own."""
+        ...
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Embeddings, computed once a prompt and cached; "" is the unconditional prompt."""
+        """Embeddings, float32; "" is the unconditional prompt. Must name `device`, since the pipeline's own guess is wrong
+        while parts of it are elsewhere."""
         ...
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """`v = eps - x0` at (B, C, h, w) latents and times (B,) in [0, 1], float32."""
+        """`v = eps - x0` at (B, C, h, w) latents and levels (B,) in [0, `grid(…)[0]`], float32."""
         ...
 
     def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
         """Latents (B, C, h, w) → RGB images; `bf16` for images that an oracle judges, not for ones that people see."""
+        ...
+
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """RGB images of the model's size → the latents that `decode` takes, (B, C, h, w) float32."""
         ...
 
     def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: int) -> Path:

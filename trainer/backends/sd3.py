@@ -3,58 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from diffusers import StableDiffusion3Pipeline
-from PIL import Image
 
-from trainer.backends.base import Conditioning, autocast
+from trainer.backends.base import Conditioning
+from trainer.backends.pipeline import FlowBackend
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 SMALL_MODEL = 50_000_000  # parameters; below this every linear layer of the blocks gets LoRA, not only attention
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 FEED_FORWARD = ("net.0.proj", "net.2", "norm1.linear", "norm1_context.linear", "proj_out")
 
 
-class SD3Backend:
-    """A StableDiffusion3Pipeline folder: velocity prediction, times as 1000·t, 8× VAE with scale and shift."""
+class SD3Backend(FlowBackend):
+    """A StableDiffusion3Pipeline folder: the network gives `eps - x0` itself, for times as 1000·t."""
 
-    def __init__(self, folder: Path, *, device: str = "cpu"):
-        self.pipeline = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32).to(device)
-        self.pipeline.set_progress_bar_config(disable=True)
-        self.device = torch.device(device)
-        self.transformer = self.pipeline.transformer.eval().requires_grad_(False)
-        for part in (self.pipeline.vae, self.pipeline.text_encoder, self.pipeline.text_encoder_2):
-            part.eval().requires_grad_(False)
-        self.pipeline.vae.to(memory_format=torch.channels_last)  # convolutions on CPU run 1.5 times as fast so
-        config = self.transformer.config
-        self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
-        self.shift = float(self.pipeline.scheduler.config.shift)
-        small = sum(p.numel() for p in self.transformer.parameters()) < SMALL_MODEL
-        self.lora_targets = ATTENTION + FEED_FORWARD if small else ATTENTION
-        self._cache: dict[str, Conditioning] = {}
+    pipeline_class = StableDiffusion3Pipeline
+    # The joint attention only, as in the paper: SD3.5 Medium's second attention (`attn2`) has none.
+    attention = tuple(
+        f"attn.{name}"
+        for name in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+    )
+
+    @classmethod
+    def targets(cls, network: torch.nn.Module) -> tuple[str, ...]:
+        """See `PipelineBackend.targets`."""
+        small = sum(p.numel() for p in network.parameters()) < SMALL_MODEL
+        return cls.attention + FEED_FORWARD if small else cls.attention
+
+    def _own_size(self) -> int:
+        return self.transformer.config.sample_size * self.pipeline.vae_scale_factor
 
     def _t5_tokens(self) -> int:
         tokenizer = self.pipeline.tokenizer_3
-        return min(256, tokenizer.model_max_length) if tokenizer is not None else 0
+        return min(256, tokenizer.model_max_length) if tokenizer is not None else 256
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """See `Backend.encode`."""
-        missing = [p for p in dict.fromkeys(prompts) if p not in self._cache]
-        if missing:
-            # A T5 of one token (the demo model's) says nothing; an empty prompt spares diffusers' warning about cut text.
-            embeds, _, pooled, _ = self.pipeline.encode_prompt(
-                missing,
-                missing,
-                [""] * len(missing) if self._t5_tokens() == 1 else missing,
-                max_sequence_length=self._t5_tokens(),
-                do_classifier_free_guidance=False,
-            )
-            for i, prompt in enumerate(missing):
-                self._cache[prompt] = Conditioning(embeds[i : i + 1].float(), pooled[i : i + 1].float())
-        return Conditioning.concatenate([self._cache[p] for p in prompts])
+        prompts = list(prompts)
+        # A T5 of one token (the demo model's) says nothing; an empty prompt spares diffusers' warning about cut text.
+        embeds, _, pooled, _ = self.pipeline.encode_prompt(
+            prompts,
+            prompts,
+            [""] * len(prompts) if self._t5_tokens() == 1 else prompts,
+            device=self.device,
+            max_sequence_length=self._t5_tokens(),
+            do_classifier_free_guidance=False,
+        )
+        return Conditioning(embeds.float(), pooled.float())
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """See `Backend.velocity`."""
@@ -66,36 +62,6 @@ class SD3Backend:
             return_dict=False,
         )[0].float()
 
-    @torch.no_grad()
-    def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
-        """See `Backend.decode`."""
-        vae = self.pipeline.vae
-        scaled = latents.to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
-        parts = scaled.contiguous(memory_format=torch.channels_last).split(16)
-        with autocast(self.device, bf16):
-            pixels = torch.cat([vae.decode(part).sample.float() for part in parts])
-        return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
-
-    def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: int) -> Path:
-        """See `Backend.save_lora`; fp32 in, stored as given, with the PEFT config that stock loaders read."""
-        folder.mkdir(parents=True, exist_ok=True)
-        metadata = {"r": rank, "lora_alpha": alpha, "target_modules": list(self.lora_targets)}
-        StableDiffusion3Pipeline.save_lora_weights(
-            folder,
-            transformer_lora_layers={k: v.contiguous() for k, v in state.items()},
-            transformer_lora_adapter_metadata=metadata,
-        )
-        return folder / LORA_FILE
-
-    def load_lora(self, folder: Path) -> tuple[dict[str, torch.Tensor], int, int]:
-        """See `Backend.load_lora`. Raises ValueError when the folder has no LoRA."""
-        if not (folder / LORA_FILE).exists():
-            raise ValueError(f"version: {folder} has no {LORA_FILE}")
-        state, metadata = StableDiffusion3Pipeline.lora_state_dict(
-            folder, weight_name=LORA_FILE, use_safetensors=True, return_lora_metadata=True
-        )
-        prefix = "transformer."
-        state = {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
-        rank = next(v.shape[0] for k, v in state.items() if "lora_A" in k)
-        alpha = (metadata or {}).get("transformer.lora_alpha", rank)
-        return state, rank, int(alpha)
+    def stock_call(self, steps: int, guidance: float = 1.0) -> dict:
+        """See `Backend.stock_call`."""
+        return super().stock_call(steps, guidance) | {"max_sequence_length": self._t5_tokens()}

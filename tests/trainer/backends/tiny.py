@@ -1,0 +1,318 @@
+"""Tiny random pipelines of the supported families: the real ones' classes, config keys and tokenizer kinds and lengths.
+
+A new backend joins the conformance suite with one line in `CASES`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
+)
+from tokenizers import pre_tokenizers
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+SIZE = 64  # pixels of a side
+BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "<|im_start|>assistant\n{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+)
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """77 tokens; every byte a token, with and without the end of a word."""
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    vocabulary = [*BYTES, *(b + "</w>" for b in BYTES), start, end]
+    return CLIPTokenizer({t: i for i, t in enumerate(vocabulary)}, [], pad_token=end, model_max_length=77)
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """512 tokens at most; every letter a token."""
+    letters = [chr(c) for c in range(32, 127)]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in letters)]
+    return T5Tokenizer(vocabulary, extra_ids=0, model_max_length=512)
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """Every byte a token, with the chat's special tokens and a template of the same form."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {t: i for i, t in enumerate([*BYTES, *special])}
+    return Qwen2Tokenizer(
+        vocabulary,
+        [],
+        additional_special_tokens=special[1:],
+        chat_template=CHAT,
+        model_max_length=131072,
+        padding_side="right",
+    )
+
+
+def clip(kind, width: int):
+    """A CLIP text encoder for `clip_tokenizer`."""
+    end = 2 * len(BYTES) + 1
+    return kind(
+        CLIPTextConfig(
+            vocab_size=end + 1,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            projection_dim=width,
+            hidden_act="gelu",
+            bos_token_id=end - 1,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    )
+
+
+def qwen(kind, width: int, layers: int):
+    """A Qwen3 text encoder for `qwen_tokenizer`."""
+    return kind(
+        Qwen3Config(
+            vocab_size=len(BYTES) + 3,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=width // 2,
+            max_position_embeddings=1024,
+            use_cache=False,
+        )
+    )
+
+
+def autoencoder(kind=AutoencoderKL, *, channels: int = 4, **config):
+    """An 8× autoencoder."""
+    return kind(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        latent_channels=channels,
+        norm_num_groups=2,
+        **config,
+    )
+
+
+def sd35(folder: Path) -> Path:
+    """Stable Diffusion 3.5 Medium: two CLIPs and a T5, a second attention in the first blocks."""
+    return save(
+        StableDiffusion3Pipeline(
+            transformer=SD3Transformer2DModel(
+                sample_size=SIZE // 8,
+                patch_size=2,
+                in_channels=4,
+                out_channels=4,
+                num_layers=3,
+                num_attention_heads=2,
+                attention_head_dim=16,
+                joint_attention_dim=48,
+                caption_projection_dim=32,
+                pooled_projection_dim=40,
+                pos_embed_max_size=12,
+                dual_attention_layers=(0, 1),
+                qk_norm="rms_norm",
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=autoencoder(
+                scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False
+            ),
+            text_encoder=clip(CLIPTextModelWithProjection, 16),
+            tokenizer=clip_tokenizer(),
+            text_encoder_2=clip(CLIPTextModelWithProjection, 24),
+            tokenizer_2=clip_tokenizer(),
+            text_encoder_3=T5EncoderModel(
+                T5Config(vocab_size=128, d_model=48, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+            ),
+            tokenizer_3=t5_tokenizer(),
+        ),
+        folder,
+    )
+
+
+def z_image(folder: Path) -> Path:
+    """Z-Image and Z-Image-Turbo."""
+    return save(
+        ZImagePipeline(
+            transformer=ZImageTransformer2DModel(
+                all_patch_size=(2,),
+                all_f_patch_size=(1,),
+                in_channels=4,
+                dim=32,
+                n_layers=2,
+                n_refiner_layers=1,
+                n_heads=2,
+                n_kv_heads=2,
+                norm_eps=1e-5,
+                qk_norm=True,
+                cap_feat_dim=16,
+                rope_theta=256.0,
+                t_scale=1000.0,
+                axes_dims=[4, 6, 6],
+                axes_lens=[256, 32, 32],
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=False),
+            vae=autoencoder(scaling_factor=0.3611, shift_factor=0.1159),
+            text_encoder=qwen(Qwen3Model, 16, 3),
+            tokenizer=qwen_tokenizer(),
+        ),
+        folder,
+        size=SIZE,
+    )
+
+
+def flux2_klein(folder: Path, *, distilled: bool = False) -> Path:
+    """FLUX.2 klein; its text comes from layers 9, 18 and 27."""
+    vae = autoencoder(AutoencoderKLFlux2, batch_norm_eps=1e-4, patch_size=(2, 2))
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2)
+    transformer = Flux2Transformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        mlp_ratio=3.0,
+        axes_dims_rope=(4, 4, 4, 4),
+        rope_theta=2000,
+        guidance_embeds=False,
+    )
+    return save(
+        Flux2KleinPipeline(
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                shift=3.0,
+                use_dynamic_shifting=True,
+                base_shift=0.5,
+                max_shift=1.15,
+                base_image_seq_len=256,
+                max_image_seq_len=4096,
+                time_shift_type="exponential",
+            ),
+            vae=vae,
+            text_encoder=qwen(Qwen3ForCausalLM, 8, 28),
+            tokenizer=qwen_tokenizer(),
+            is_distilled=distilled,
+        ),
+        folder,
+        size=SIZE,
+    )
+
+
+def sdxl(folder: Path, **scheduler) -> Path:
+    """SDXL Lightning: a UNet that predicts the noise of a DDPM, sampled deterministically at trailing times."""
+    options = {"timestep_spacing": "trailing", "prediction_type": "epsilon"} | scheduler
+    return save(
+        StableDiffusionXLPipeline(
+            unet=UNet2DConditionModel(
+                sample_size=SIZE // 8,
+                in_channels=4,
+                out_channels=4,
+                block_out_channels=(16, 32),
+                layers_per_block=1,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+                norm_num_groups=8,
+                attention_head_dim=(2, 4),
+                use_linear_projection=True,
+                transformer_layers_per_block=(1, 2),
+                cross_attention_dim=40,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=6 * 8 + 24,
+            ),
+            scheduler=EulerDiscreteScheduler(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, **options
+            ),
+            vae=autoencoder(scaling_factor=0.13025),
+            text_encoder=clip(CLIPTextModel, 16),
+            tokenizer=clip_tokenizer(),
+            text_encoder_2=clip(CLIPTextModelWithProjection, 24),
+            tokenizer_2=clip_tokenizer(),
+            force_zeros_for_empty_prompt=True,
+        ),
+        folder,
+    )
+
+
+def save(pipeline, folder: Path, **options) -> Path:
+    """Write the folder; what a fresh network starts at zero becomes random, so that its output depends on everything."""
+    network = getattr(pipeline, "transformer", None) or pipeline.unet
+    with torch.no_grad():
+        for p in network.parameters():
+            if not p.any():
+                p.normal_(std=0.02)
+        pipeline.vae.decoder.conv_out.weight.mul_(10)  # images of random latents that can be told apart
+    pipeline.save_pretrained(folder)
+    if options:
+        (folder / "likestep.json").write_text(json.dumps(options))
+    return folder
+
+
+def as_they_are(latents: torch.Tensor, backend, level: float) -> torch.Tensor:
+    """The stock pipeline walks the same points as the trainer."""
+    return latents
+
+
+def unpacked(latents: torch.Tensor, backend, level: float) -> torch.Tensor:
+    """The stock pipeline keeps a row a token."""
+    return latents.transpose(1, 2).unflatten(2, backend.latent_shape[1:])
+
+
+def from_sigma(latents: torch.Tensor, backend, level: float) -> torch.Tensor:
+    """The stock pipeline walks x0 + sigma·eps, with sigma = level/(1 - level)."""
+    return latents * (1 - level)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family: how to build it, how many modules of its tiny network get LoRA, and how its stock pipeline's points
+    translate into the trainer's."""
+
+    build: Callable[[Path], Path]
+    lora_modules: int
+    point: Callable = as_they_are
+
+
+CASES = {
+    "sd35": Case(sd35, 23 + 17),  # attention, and the other linear layers since the model is small
+    "z_image": Case(z_image, 4 * 4),
+    "flux2_klein": Case(flux2_klein, 8 + 2 * 2, unpacked),
+    "sdxl": Case(sdxl, 8 * 8, from_sigma),
+}

@@ -1,0 +1,86 @@
+"""FLUX.2 klein, distilled and base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import Flux2KleinPipeline
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+from trainer.backends.base import Conditioning
+from trainer.backends.pipeline import FlowBackend
+
+
+class Flux2KleinBackend(FlowBackend):
+    """A Flux2KleinPipeline folder: the network gives `eps - x0` itself, for times as t. Latents are 2 × 2 patches of the
+    VAE's, normalised by its batch norm, and the shift depends on the number of steps and tokens."""
+
+    pipeline_class = Flux2KleinPipeline
+    attention = (
+        "attn.to_q",
+        "attn.to_k",
+        "attn.to_v",
+        "attn.to_out.0",
+        "attn.add_q_proj",
+        "attn.add_k_proj",
+        "attn.add_v_proj",
+        "attn.to_add_out",
+        "attn.to_qkv_mlp_proj",
+    )
+
+    def __init__(self, pipeline: Flux2KleinPipeline, **options):
+        super().__init__(pipeline, **options)
+        self.distilled = self.distilled or bool(pipeline.config.is_distilled)
+
+    @classmethod
+    def targets(cls, network: torch.nn.Module) -> tuple[str, ...]:
+        """See `PipelineBackend.targets`. "attn.to_out" is a layer in single blocks but a list of two in double ones, so
+        the single blocks' are named in full."""
+        blocks = len(network.single_transformer_blocks)
+        return cls.attention + tuple(f"single_transformer_blocks.{i}.attn.to_out" for i in range(blocks))
+
+    def _own_size(self) -> int:
+        return self.pipeline.default_sample_size * self.pipeline.vae_scale_factor
+
+    def _latent_shape(self, size: int) -> tuple[int, int, int]:
+        side = size // self._size_step()
+        return (self.transformer.config.in_channels, side, side)
+
+    def _mu(self, steps: int) -> float:
+        return compute_empirical_mu((self.size // self._size_step()) ** 2, steps)
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """See `Backend.encode`."""
+        embeds, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
+        return Conditioning(embeds.float(), torch.zeros(len(embeds), 0, device=self.device))
+
+    def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """See `Backend.velocity`."""
+        pipeline = self.pipeline_class
+        out = self.transformer(
+            hidden_states=pipeline._pack_latents(x),
+            timestep=t,
+            guidance=None,
+            encoder_hidden_states=conditioning.embeds,
+            txt_ids=pipeline._prepare_text_ids(conditioning.embeds[:1]).to(x.device),
+            img_ids=pipeline._prepare_latent_ids(x[:1]).to(x.device),
+            return_dict=False,
+        )[0]
+        return out.transpose(1, 2).unflatten(2, x.shape[2:]).float()
+
+    def _norm(self) -> tuple[torch.Tensor, torch.Tensor]:
+        vae = self.pipeline.vae
+        mean, variance = (b.view(1, -1, 1, 1) for b in (vae.bn.running_mean, vae.bn.running_var))
+        return mean, (variance + vae.config.batch_norm_eps).sqrt()
+
+    def to_vae(self, latents: torch.Tensor) -> torch.Tensor:
+        """See `PipelineBackend.to_vae`."""
+        mean, deviation = self._norm()
+        return self.pipeline._unpatchify_latents(latents * deviation + mean)
+
+    def from_vae(self, latents: torch.Tensor) -> torch.Tensor:
+        """See `PipelineBackend.from_vae`."""
+        mean, deviation = self._norm()
+        return (self.pipeline._patchify_latents(latents) - mean) / deviation

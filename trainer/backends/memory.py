@@ -1,0 +1,292 @@
+"""What keeps a model within a machine's memory, around any backend: which parts are where, in what precision, and how much
+of a batch they take at once. `trainer.settings.MemorySettings` explains each option."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import diffusers
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
+
+from trainer.backends.base import Backend, Conditioning, autocast
+from trainer.files import write_atomic
+from trainer.settings import MemorySettings
+
+ENCODE_BATCH = 16  # prompts
+REMEMBERED_BYTES = 2**30  # of embeddings that can be read again from their folder
+SAMPLE_BYTES = 2**20
+COMPILED_VARIANTS = 64  # of a block: each role with and without gradient, for some batch sizes
+
+
+def components(folder: Path) -> dict[str, tuple[str, str]]:
+    """Name → (library, class) of a pipeline folder's parts that are there."""
+    index = json.loads((folder / "model_index.json").read_text())
+    return {k: tuple(v) for k, v in index.items() if isinstance(v, list) and len(v) == 2 and v[0] is not None}
+
+
+def text_encoders(folder: Path) -> list[str]:
+    """Names of the pipeline's text encoders."""
+    return [name for name in components(folder) if name.startswith("text_encoder")]
+
+
+def load_pipeline(folder: Path, memory: MemorySettings) -> diffusers.DiffusionPipeline:
+    """The folder's stock pipeline on the CPU: VAE in fp32, the rest in bf16 with `half`; no text encoders with "free"."""
+    family = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])
+    absent = dict.fromkeys(text_encoders(folder)) if memory.text_encoders == "free" else {}
+    return family.from_pretrained(folder, dtype={"default": frozen_dtype(memory), "vae": torch.float32}, **absent)
+
+
+def empty_pipeline(folder: Path, memory: MemorySettings, shapes: FakeTensorMode) -> diffusers.DiffusionPipeline:
+    """The folder's pipeline from its configurations alone, text encoders included; see `load_backend`."""
+    family = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])
+    made = {}
+    for name, (library, kind) in components(folder).items():
+        cls = getattr(importlib.import_module(library), kind)
+        if not issubclass(cls, torch.nn.Module):
+            made[name] = cls.from_pretrained(folder / name)
+            continue
+        with shapes, _default_dtype(torch.float32 if name == "vae" else frozen_dtype(memory)):
+            if library == "diffusers":
+                made[name] = cls.from_config(cls.load_config(folder / name))
+            else:
+                made[name] = cls(cls.config_class.from_pretrained(folder / name))
+    return family(**made)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def frozen_dtype(memory: MemorySettings) -> torch.dtype:
+    """Of the transformer's and the text encoders' weights."""
+    return torch.bfloat16 if memory.half else torch.float32
+
+
+def encoders_identity(folder: Path, memory: MemorySettings) -> str:
+    """24 hex digits that change with anything that embeddings depend on: the pipeline's class, the precision, tokenizers and
+    configurations (whole), and weights (size, and three samples of 1 MiB a file: reading 10 GB would take longer than most
+    rounds' encoding)."""
+    index = json.loads((folder / "model_index.json").read_text())
+    digest = hashlib.sha256(f"1 {index['_class_name']} {frozen_dtype(memory)}".encode())
+    for name in sorted(components(folder)):
+        if not name.startswith(("text_encoder", "tokenizer")):
+            continue
+        for path in sorted(p for p in (folder / name).rglob("*") if p.is_file()):
+            size = path.stat().st_size
+            digest.update(f"{path.relative_to(folder).as_posix()} {size} ".encode())
+            with path.open("rb") as file:
+                if size <= 3 * SAMPLE_BYTES or path.suffix == ".json":
+                    digest.update(file.read())
+                    continue
+                for start in (0, size // 2, size - SAMPLE_BYTES):
+                    file.seek(start)
+                    digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:24]
+
+
+class EmbeddingFolder:
+    """Embeddings of single prompts as safetensors files, by the hash of the prompt, in a folder for each set of encoders."""
+
+    def __init__(self, root: Path, identity: str):
+        self.root = root / identity
+
+    def _file(self, prompt: str) -> Path:
+        name = hashlib.sha256(prompt.encode()).hexdigest()
+        return self.root / name[:2] / f"{name}.safetensors"
+
+    def read(self, prompt: str) -> Conditioning | None:
+        """What `write` kept; None when there is nothing or the file is damaged, so that it is written again."""
+        try:
+            tensors = load_file(self._file(prompt))
+            return Conditioning(**{k: v.float() if v.dtype == torch.bfloat16 else v for k, v in tensors.items()})
+        except (OSError, SafetensorError, TypeError):
+            return None
+
+    def write(self, prompt: str, row: Conditioning) -> None:
+        """Keep one prompt's embeddings, in bf16 where that loses nothing."""
+        tensors = {k: v.contiguous().cpu() for k, v in row.tensors().items()}
+        for name, value in tensors.items():
+            if value.dtype == torch.float32 and torch.equal(value.bfloat16().float(), value):
+                tensors[name] = value.bfloat16()
+        write_atomic(self._file(prompt), save(tensors, metadata={"prompt": prompt}))
+
+
+class Managed:
+    """A backend under memory settings. Has everything the backend has; `encode`, `velocity` and `decode` are its own.
+
+    `recompute(function, *arguments)` runs a part of a pass without keeping what its gradient needs; `Roles` puts in its own,
+    which computes it again under the role that was active.
+    """
+
+    def __init__(self, inner: Backend, folder: Path, memory: MemorySettings):
+        self.inner, self.folder, self.memory = inner, folder, memory
+        self.device: torch.device = inner.device
+        self.transformer: torch.nn.Module = inner.transformer
+        self.recompute: Callable = lambda f, *a: checkpoint(f, *a, use_reentrant=False, preserve_rng_state=False)
+        pipeline = inner.pipeline
+        pipeline.set_progress_bar_config(disable=True)
+        self._encoders = text_encoders(folder)
+        self._rows: dict[str, Conditioning] = {}  # on the CPU, the longest unused first
+        self._bytes = 0
+        kept = encoders_identity(folder, memory) if memory.embeddings else ""
+        self._kept = EmbeddingFolder(Path(memory.embeddings), kept) if kept else None
+        for part in (self.transformer, pipeline.vae, *self._present()):
+            part.eval().requires_grad_(False)
+        pipeline.vae.to(memory_format=torch.channels_last)  # convolutions on CPU run 1.5 times as fast so
+        self.transformer.to(self.device)
+        if not memory.vae_offload:
+            pipeline.vae.to(self.device)
+        if memory.text_encoders == "keep":
+            for part in self._present():
+                part.to(self.device)
+        if memory.vae_tiling:
+            tile_by_half(pipeline.vae, inner.size // pipeline.vae_scale_factor)
+        if memory.checkpointing:
+            self.transformer.enable_gradient_checkpointing(lambda *arguments: self.recompute(*arguments))
+        if memory.compile:
+            compile_blocks(self.transformer)
+
+    def __getattr__(self, name: str):
+        return getattr(self.inner, name)
+
+    def _present(self) -> list[torch.nn.Module]:
+        parts = (getattr(self.inner.pipeline, name) for name in self._encoders)
+        return [part for part in parts if part is not None]
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Embeddings of B prompts on the device, each computed once: remembered, and read from the folder if there is one."""
+        self.prepare(prompts)
+        dtype = frozen_dtype(self.memory)
+        together = Conditioning.concatenate([self._recall(p) for p in prompts])
+        return together.map(lambda t: t.to(self.device, dtype if t.is_floating_point() else t.dtype))
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Compute the embeddings of all these prompts in one go, so that the text encoders are not needed again."""
+        missing = [p for p in dict.fromkeys(prompts) if self._recall(p) is None]
+        if not missing:
+            return
+        with self._encoders_at_work():
+            for start in range(0, len(missing), ENCODE_BATCH):
+                part = missing[start : start + ENCODE_BATCH]
+                made = self.inner.encode(part).map(lambda t: t.cpu())
+                for i, prompt in enumerate(part):
+                    row = made.row(i)
+                    if self._kept:
+                        self._kept.write(prompt, row)
+                    self._remember(prompt, row)
+
+    def _recall(self, prompt: str) -> Conditioning | None:
+        """One prompt's embeddings from the machine's memory or the folder."""
+        if prompt in self._rows:
+            row = self._rows[prompt] = self._rows.pop(prompt)
+            return row
+        row = self._kept.read(prompt) if self._kept else None
+        if row is not None:
+            self._remember(prompt, row)
+        return row
+
+    def _remember(self, prompt: str, row: Conditioning) -> None:
+        self._rows[prompt] = row
+        self._bytes += sum(t.nbytes for t in row.tensors().values())
+        while self._kept and self._bytes > REMEMBERED_BYTES and len(self._rows) > 1:
+            oldest = self._rows.pop(next(iter(self._rows)))
+            self._bytes -= sum(t.nbytes for t in oldest.tensors().values())
+
+    @contextmanager
+    def _encoders_at_work(self) -> Iterator[None]:
+        """The text encoders on the device. Unless they live there, the transformer makes room for them."""
+        where = self.memory.text_encoders
+        if where == "keep":
+            yield
+            return
+        self.transformer.to("cpu")
+        try:
+            for name in self._encoders:
+                part = getattr(self.inner.pipeline, name)
+                if part is None:
+                    part = load_component(self.folder, name, frozen_dtype(self.memory))
+                    setattr(self.inner.pipeline, name, part)
+                part.eval().requires_grad_(False).to(self.device)
+            yield
+        finally:
+            for name in self._encoders:
+                part = getattr(self.inner.pipeline, name)
+                if part is not None:
+                    part.to("cpu")
+                if where == "free":
+                    setattr(self.inner.pipeline, name, None)
+            del part
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.transformer.to(self.device)
+
+    def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """See `Backend.velocity`; `micro_batch` rows at a time. With gradient, each of these parts is computed again in the
+        backward pass, so that what one part's gradient needs is all that is ever held."""
+        size = self.memory.micro_batch or len(x)
+        with autocast(self.device) if self.memory.half else nullcontext():
+            if len(x) <= size:
+                return self.inner.velocity(x, t, conditioning)
+            run = self.recompute if torch.is_grad_enabled() else lambda f, *arguments: f(*arguments)
+            parts = []
+            for start in range(0, len(x), size):
+                rows = slice(start, start + size)
+                parts.append(run(self.inner.velocity, x[rows], t[rows], conditioning.map(lambda c, r=rows: c[r])))
+            return torch.cat(parts)
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
+        """See `Backend.decode`; `vae_batch` images at a time."""
+        vae = self.inner.pipeline.vae
+        try:
+            if self.memory.vae_offload:
+                vae.to(self.device)
+            parts = latents.split(self.memory.vae_batch)
+            return [image for part in parts for image in self.inner.decode(part, bf16=bf16)]
+        finally:
+            if self.memory.vae_offload:
+                vae.to("cpu")
+
+
+def load_component(folder: Path, name: str, dtype: torch.dtype) -> torch.nn.Module:
+    """One part of a pipeline folder, on the CPU."""
+    library, kind = components(folder)[name]
+    return getattr(importlib.import_module(library), kind).from_pretrained(folder / name, dtype=dtype)
+
+
+def tile_by_half(vae: torch.nn.Module, latent_size: int) -> None:
+    """Decode in tiles of half the model's own image size. The VAE's own default tile is the whole image."""
+    vae.enable_tiling()
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    vae.tile_latent_min_size = latent_size // 2
+    vae.tile_sample_min_size = latent_size // 2 * factor
+
+
+def compile_blocks(model: torch.nn.Module, **options) -> int:
+    """Compile each of the model's repeated blocks by itself, which takes seconds where the whole model takes minutes; returns
+    how many. `options` are torch.compile's."""
+    names = getattr(model, "_repeated_blocks", None) or getattr(model, "_no_split_modules", None) or ()
+    blocks = [m for m in model.modules() if type(m).__name__ in names]
+    if not blocks:
+        raise ValueError(f"compile: {type(model).__name__} does not name its repeated blocks; turn it off")
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, COMPILED_VARIANTS)  # beyond it blocks silently run uncompiled
+    for block in blocks:
+        block.compile(**options)
+    return len(blocks)

@@ -1,0 +1,33 @@
+"""What a pipeline folder does not tell."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.settings import Settings, option
+
+OPTIONS_FILE = "likestep.json"
+
+
+@dataclass(frozen=True)
+class ModelOptions(Settings):
+    """`likestep.json` beside `model_index.json`."""
+
+    size: int = option(0, "Pixels of an image's side; 0 is the family's own.", low=0, high=8192)
+    distilled: bool = option(False, "Guidance is distilled into the model, so its teacher cannot be guided.")
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelOptions:
+        """The folder's options, or the defaults. Raises ValueError, naming the file, when they cannot be used."""
+        path = folder / OPTIONS_FILE
+        if not path.exists():
+            return cls()
+        try:
+            values = json.loads(path.read_text())
+            if not isinstance(values, dict):
+                raise ValueError("it is not a JSON object")
+            return cls.from_json(values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

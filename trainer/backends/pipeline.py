@@ -1,0 +1,167 @@
+"""What the families have in common: a diffusers pipeline's parts, images, LoRA files and the flow models' time grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
+from PIL import Image
+
+from trainer.backends.base import autocast
+from trainer.backends.options import OPTIONS_FILE, ModelOptions
+from trainer.flow import step_grid
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+FEW_STEPS = 4  # where a family's shift depends on the number of steps, training draws levels with the few-step one
+
+
+class PipelineBackend:
+    """Base of the families. A subclass sets `pipeline_class`, `component` (which part is trained) and `attention`, and
+    writes `encode`, `velocity`, `grid` and `stock_call`."""
+
+    pipeline_class: type[DiffusionPipeline]
+    component = "transformer"
+    attention: tuple[str, ...] = ()
+    default_size = 1024
+
+    def __init__(self, pipeline: DiffusionPipeline, *, device: torch.device, options: ModelOptions | None = None):
+        self.pipeline, self.device, options = pipeline, device, options or ModelOptions()
+        self.transformer = pipeline.components[self.component]
+        self.size = options.size or self._own_size()
+        if self.size % self._size_step():
+            raise ValueError(f"{OPTIONS_FILE}: size: {self.size} is not a multiple of {self._size_step()}")
+        self.distilled = options.distilled
+        self.latent_shape = self._latent_shape(self.size)
+        self.lora_targets = self.targets(self.transformer)
+
+    @classmethod
+    def targets(cls, network: torch.nn.Module) -> tuple[str, ...]:
+        """The modules of a network of this family that get LoRA."""
+        return cls.attention
+
+    def _own_size(self) -> int:
+        return self.default_size
+
+    def _size_step(self) -> int:
+        return 2 * self.pipeline.vae_scale_factor  # every family here patches or halves its latents by two
+
+    def _latent_shape(self, size: int) -> tuple[int, int, int]:
+        side = size // self.pipeline.vae_scale_factor
+        return (self.transformer.config.in_channels, side, side)
+
+    def to_vae(self, latents: torch.Tensor) -> torch.Tensor:
+        """The trainer's unit-variance latents → what the VAE's decoder takes."""
+        config = self.pipeline.vae.config
+        return latents / config.scaling_factor + (config.shift_factor or 0)
+
+    def from_vae(self, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse of `to_vae`."""
+        config = self.pipeline.vae.config
+        return (latents - (config.shift_factor or 0)) * config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
+        """See `Backend.decode`."""
+        vae = self.pipeline.vae
+        scaled = self.to_vae(latents.to(vae.dtype)).contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, bf16):
+            pixels = vae.decode(scaled).sample.float()
+        return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """See `Backend.encode_images`; the VAE's most likely latents, without its noise."""
+        vae = self.pipeline.vae
+        pixels = self.pipeline.image_processor.preprocess(list(images)).to(self.device, vae.dtype)
+        return self.from_vae(vae.encode(pixels).latent_dist.mode()).float()
+
+    def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: int) -> Path:
+        """See `Backend.save_lora`."""
+        return self.write_lora(folder, state, rank=rank, alpha=alpha, targets=self.lora_targets)
+
+    @classmethod
+    def write_lora(cls, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: int, targets) -> Path:
+        """Write an adapter without loading a model; stored as given, with the PEFT config that stock loaders read."""
+        folder.mkdir(parents=True, exist_ok=True)
+        metadata = {"r": rank, "lora_alpha": alpha, "target_modules": list(targets)}
+        cls.pipeline_class.save_lora_weights(
+            folder,
+            **{
+                f"{cls.component}_lora_layers": {k: v.contiguous() for k, v in state.items()},
+                f"{cls.component}_lora_adapter_metadata": metadata,
+            },
+        )
+        return folder / LORA_FILE
+
+    def load_lora(self, folder: Path) -> tuple[dict[str, torch.Tensor], int, int]:
+        """See `Backend.load_lora`. Raises ValueError when the folder has no LoRA."""
+        if not (folder / LORA_FILE).exists():
+            raise ValueError(f"version: {folder} has no {LORA_FILE}")
+        state, *_, metadata = self.pipeline_class.lora_state_dict(
+            folder, weight_name=LORA_FILE, use_safetensors=True, return_lora_metadata=True
+        )
+        prefix = f"{self.component}."
+        state = {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
+        ranks = [v.shape[0] for k, v in state.items() if "lora_A" in k]
+        if not ranks:
+            raise ValueError(
+                f"version: {folder / LORA_FILE} has no LoRA of a {self.component}; was it for another model?"
+            )
+        alpha = (metadata or {}).get(f"{prefix}lora_alpha", ranks[0])
+        return state, ranks[0], int(alpha)
+
+
+class FlowBackend(PipelineBackend):
+    """Base of the rectified-flow families: levels are 1 to 0, evenly spaced before the scheduler's own shift."""
+
+    def __init__(self, pipeline: DiffusionPipeline, **options):
+        super().__init__(pipeline, **options)
+        scheduler = pipeline.scheduler
+        if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+            raise ValueError(
+                f"scheduler: {type(scheduler).__name__} cannot be followed step by step; "
+                "save the pipeline with its FlowMatchEulerDiscreteScheduler"
+            )
+        if scheduler.config.get("stochastic_sampling"):
+            raise ValueError("scheduler: stochastic_sampling adds noise at every step; set it to false")
+        bent = ("shift_terminal", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
+        if wrong := [name for name in bent if scheduler.config.get(name)]:
+            raise ValueError(f"scheduler: {wrong[0]} bends the grid in a way that is not supported; switch it off")
+        self.shift = self._shift(FEW_STEPS)
+
+    def _mu(self, steps: int) -> float:
+        """The dynamic shift's exponent, as the stock pipeline computes it."""
+        config = self.pipeline.scheduler.config
+        tokens = (self.size // self._size_step()) ** 2
+        return calculate_shift(
+            tokens,
+            config.get("base_image_seq_len", 256),
+            config.get("max_image_seq_len", 4096),
+            config.get("base_shift", 0.5),
+            config.get("max_shift", 1.15),
+        )
+
+    def _shift(self, steps: int) -> float:
+        config = self.pipeline.scheduler.config
+        if not config.get("use_dynamic_shifting"):
+            return float(config.shift)
+        mu = self._mu(steps)
+        return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
+
+    def grid(self, steps: int) -> torch.Tensor:
+        """See `Backend.grid`."""
+        return step_grid(steps, self._shift(steps))
+
+    def stock_call(self, steps: int, guidance: float = 1.0) -> dict:
+        """See `Backend.stock_call`."""
+        return {
+            "num_inference_steps": steps,
+            "sigmas": [1 - j / steps for j in range(steps)],
+            "guidance_scale": guidance,
+            "height": self.size,
+            "width": self.size,
+        }
