@@ -31,7 +31,7 @@ def commands(path, marker):
     for number, line in code_lines(path):
         if re.search(rf"(^|[ /]){re.escape(marker)} ", line):
             words = shlex.split(line.split(marker, 1)[1], comments=True)
-            if words and not words[0].isupper():
+            if words and not words[0].isupper() and "…" not in words:
                 yield number, words
 
 

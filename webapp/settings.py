@@ -58,6 +58,8 @@ def env_oracles() -> dict[str, str]:
 LIKESTEP_ORACLES = env_oracles()
 # A job whose owner has not been heard of for this long may be taken over by another worker.
 LIKESTEP_STALE_SECONDS = float(env("LIKESTEP_STALE_SECONDS", "60"))
+# JSON of trainer.settings.MemorySettings: what this machine's workers save memory by.
+LIKESTEP_MEMORY = env("LIKESTEP_MEMORY") or "{}"
 METRICS_TOKEN = env("METRICS_TOKEN")
 LIKESTEP_API_RATE = int(env("LIKESTEP_API_RATE", "600"))  # requests a token and minute
 # Private networks that webhooks may reach all the same, for example 10.0.5.0/24.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-import os
+
+from django.conf import settings
 
 from trainer.sampler import Sampler
 from trainer.settings import MemorySettings, SampleSettings
@@ -19,11 +20,11 @@ def sampler(model_dir: str, steps: int) -> Sampler:
 
 
 def memory() -> MemorySettings:
-    """What fits models into this machine, from LIKESTEP_MEMORY. Raises ValueError that names the variable or the field."""
+    """This machine's memory settings. Raises ValueError when LIKESTEP_MEMORY cannot be used."""
     try:
-        return MemorySettings.from_json(json.loads(os.environ.get("LIKESTEP_MEMORY", "").strip() or "{}"))
+        return MemorySettings.from_json(json.loads(settings.LIKESTEP_MEMORY))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"LIKESTEP_MEMORY: {error}") from error
+        raise ValueError(f"LIKESTEP_MEMORY: {error}; give a JSON object of the options in docs/memory.md") from error
 
 
 def device() -> str:

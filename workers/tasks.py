@@ -116,8 +116,7 @@ def run_round(round_id: int) -> None:
         return
     with about(round=round_id), _Heart(training) as heart:
         try:
-            written = json.loads(rounds.write_spec(training).read_text())
-            spec = RoundSpec(**written, memory=memory().to_json())
+            spec = RoundSpec(**json.loads(rounds.write_spec(training).read_text()), memory=memory().to_json())
             result = train_round(spec, on_progress=heart.report, should_stop=heart.lost, device=device())
         except RoundCancelled:
             rounds.confirm_cancel(round_id, training.token)

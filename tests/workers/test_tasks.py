@@ -12,7 +12,6 @@ from webapp.labelling import services as labelling
 from webapp.labelling.models import Group, Label
 from webapp.rounds import services as rounds
 from workers import tasks
-from workers.models import memory
 
 
 def generate(project):
@@ -165,16 +164,3 @@ def test_housekeeping_finds_what_quality_webhooks_and_tests_wait_for(project, an
     sent.clear()
     tasks.housekeeping()
     assert {"measure_quality", "deliver_webhook"} & set(dict(sent)) == set()
-
-
-def test_a_workers_memory_options_come_from_its_machine(monkeypatch):
-    monkeypatch.setenv("LIKESTEP_MEMORY", '{"half": true, "micro_batch": 2}')
-    assert (memory().half, memory().micro_batch, memory().checkpointing) == (True, 2, False)
-    for text, sentence in (
-        ("{", "LIKESTEP_MEMORY"),
-        ("3", "LIKESTEP_MEMORY"),
-        ('{"micro": 1}', "micro: no such setting"),
-    ):
-        monkeypatch.setenv("LIKESTEP_MEMORY", text)
-        with pytest.raises(ValueError, match=sentence):
-            memory()
