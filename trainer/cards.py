@@ -39,6 +39,7 @@ class Base:
     shift: float | None = None
     flow: bool = True  # whether its scheduler takes the times a student was trained on
     text_tokens: int | None = None  # where the pipeline's default would be too many
+    size: int | None = None  # pixels of a side, where it is not the pipeline's own
 
     @classmethod
     def of(cls, model_dir: Path, name: str = "") -> Base:
@@ -51,6 +52,7 @@ class Base:
             scheduler.get("shift"),
             "Flow" in scheduler.get("_class_name", "Flow"),
             tokens if tokens < 256 else None,
+            _json(model_dir / "likestep.json").get("size") or None,
         )
 
 
@@ -139,6 +141,7 @@ def _usage(base: Base, steps: int, merged: bool) -> str:
         *([f"    sigmas=[{times}],  # the steps it was trained on; the scheduler shifts them"] if base.flow else []),
         f"    guidance_scale={OWN_GUIDANCE.get(base.pipeline, 1.0)},  # none: guidance is trained in",
         *([f"    max_sequence_length={base.text_tokens},"] if base.text_tokens else []),
+        *([f"    height={base.size},", f"    width={base.size},"] if base.size else []),
     ]
     lines = [
         "```python",

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from trainer.backends import load_backend
+from trainer.backends.pipeline import OPTIONS_FILE
 from trainer.cards import LORA_NAME, Base, lineage, model_card
 from trainer.files import write_atomic, write_json
 from trainer.portable import portable_lora
@@ -41,6 +42,8 @@ def export_merged(
         pipeline.to(torch.float16)
     pipeline.save_pretrained(output)
     forget_origin(output)
+    if (options := model_dir / OPTIONS_FILE).exists():
+        write_atomic(output / OPTIONS_FILE, options.read_bytes())
     _write_card(output, title or version_dir.name, Base.of(model_dir, base), version_dir, merged=True)
     return output
 
