@@ -27,7 +27,7 @@ RUNS = Path("runs")
 
 
 def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
-    """One option a field, with the field's own help and default."""
+    """One option a field, with the field's own help and default; one that is not given is not in the result."""
     for f in dataclasses.fields(cls):
         if f.type in ("bool", bool):
             kind = {"action": argparse.BooleanOptionalAction}
@@ -35,14 +35,20 @@ def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
             kind = {"type": {"int": int, "float": float, "str": str}[f.type]}
         else:
             continue
-        text = f.metadata.get("help", "") + " (default: %(default)s)"
-        parser.add_argument(f"--{f.name.replace('_', '-')}", default=f.default, help=text.strip(), **kind)
+        text = f"{f.metadata.get('help', '')} (default: {f.default})".strip().replace("%", "%%")
+        parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **kind)
 
 
-def _settings(arguments: argparse.Namespace, cls: type):
+def _settings(arguments: argparse.Namespace, cls: type, **start):
+    """The settings of the options that were given, on top of `start`."""
     names = [f.name for f in dataclasses.fields(cls) if hasattr(arguments, f.name)]
-    values = {name: getattr(arguments, name) for name in names}
+    values = start | {name: getattr(arguments, name) for name in names}
     return cls.from_json(values) if issubclass(cls, Settings) else cls(**values)
+
+
+def _preset(arguments: argparse.Namespace) -> dict:
+    """The paper's settings, where they were asked for."""
+    return TDMR1Settings.paper(arguments.preset).to_json() if arguments.preset else {}
 
 
 def _tags(text: str) -> tuple[str, ...]:
@@ -80,12 +86,18 @@ def pretrain(a: argparse.Namespace) -> None:
 def distill(a: argparse.Namespace) -> None:
     """Distil a base model into a first few-step student (TDM)."""
     from trainer.distill import distill as run
+    from trainer.prompt_file import read_prompts
     from trainer.scenes.prompts import sample_training_prompt
+
+    own = [line["prompt"] for line in read_prompts(a.prompts, split="train")] if a.prompts else None
+
+    def draw(rng: random.Random) -> str:
+        return rng.choice(own) if own else sample_training_prompt(rng).prompt
 
     settings = _settings(a, DistillSettings)
     result = run(
         a.model,
-        lambda rng: sample_training_prompt(rng).prompt,
+        draw,
         settings,
         a.work,
         a.work / "student",
@@ -97,20 +109,28 @@ def distill(a: argparse.Namespace) -> None:
 
 def train(a: argparse.Namespace) -> None:
     """One round of TDM-R1, from labelled groups (--groups) or from an oracle (--oracle)."""
+    from trainer.prompt_file import read_prompts
     from trainer.rounds import RoundSpec, run_round
     from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
 
-    tags = {"scenes": TAGS, "ocr": (WORD,)}.get(a.oracle, (*TAGS, WORD))
-    settings = _settings(a, TDMR1Settings)
-    per_tag = -(-settings.validation_images // len(tags))
+    settings = _settings(a, TDMR1Settings, **_preset(a))
+    if a.prompts:
+        train_prompts = read_prompts(a.prompts, split="train")
+        held_out = a.validation_prompts or a.prompts
+        validation = read_prompts(held_out, split="validation", only_marked=a.validation_prompts is None)
+    else:
+        tags = {"scenes": TAGS, "ocr": (WORD,)}.get(a.oracle, (*TAGS, WORD))
+        per_tag = -(-settings.validation_images // len(tags))
+        train_prompts = [p.metadata for p in prompts("train", tags=tags)]
+        validation = [p.metadata for p in evaluation_prompts("validation", per_tag, tags=tags)]
     spec = RoundSpec(
         model_dir=str(a.model),
         parent_dir=str(a.student),
         work_dir=str(a.work),
         output_dir=str(a.work / "version"),
-        train_prompts=[p.metadata for p in prompts("train", tags=tags)],
-        validation=[p.metadata for p in evaluation_prompts("validation", per_tag, tags=tags)],
-        validation_oracle="demo",
+        train_prompts=train_prompts,
+        validation=validation,
+        validation_oracle=a.validation_oracle or (a.oracle if a.prompts else "demo"),
         groups_file=str(a.groups) if a.groups else None,
         reward_oracle=a.oracle,
         settings=settings.to_json(),
@@ -122,7 +142,7 @@ def train(a: argparse.Namespace) -> None:
         text = " ".join(f"{k} {progress.metrics[k]:.3f}" for k in keys if k in progress.metrics)
         print(f"{progress.phase} {progress.step}/{progress.total} {progress.seconds_left:.0f}s left {text}", flush=True)
 
-    result = run_round(spec, on_progress=show, device=a.device)
+    result = run_round(spec, on_progress=show, device=a.device, trackers=a.trackers)
     print(json.dumps(dataclasses.asdict(result), indent=1))
 
 
@@ -132,7 +152,7 @@ def plan(a: argparse.Namespace) -> None:
 
     gigabytes, tflops, like = parse_gpu(a.gpu)
     tflops = a.tflops or tflops
-    settings, memory = _settings(a, TDMR1Settings), _settings(a, MemorySettings)
+    settings, memory = _settings(a, TDMR1Settings, **_preset(a)), _settings(a, MemorySettings)
     if settings.prompts_per_update % a.processes or settings.student_batch < a.processes:
         raise SettingsError(
             f"processes: {settings.prompts_per_update} prompts and {settings.student_batch} images an update cannot be "
@@ -177,22 +197,36 @@ def generate(a: argparse.Namespace) -> None:
 
 
 def evaluate(a: argparse.Namespace) -> None:
-    """Score the base or a student on held-out prompts."""
+    """Score the base or a student on held-out prompts by any oracle."""
     from trainer.evaluate import evaluate as run
-    from trainer.evaluate import image_grid
+    from trainer.evaluate import image_grid, write_geneval
     from trainer.oracles import get_oracle
+    from trainer.prompt_file import read_prompts
     from trainer.sampler import Sampler
-    from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts
+    from trainer.scenes.prompts import TAGS, WORD, ScenePrompt, evaluation_prompts
 
+    oracle = get_oracle(a.oracle)
+    if a.prompts:
+        lines = [line for line in read_prompts(a.prompts, split=a.split) if not a.tags or line.get("tag") in a.tags]
+        rows = [ScenePrompt(m["prompt"], m.get("tag", ""), a.split, m) for m in lines for _ in range(a.repeats)]
+    else:
+        rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
+    if not rows:
+        raise ValueError("prompts: none is left of this split and these tags")
     sampler = Sampler(a.model, device=a.device, memory=_settings(a, MemorySettings))
     sampler.use_version(None if a.base else a.student)
-    rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
-    result = run(sampler.backend, rows, get_oracle("demo"), steps=a.steps, guidance=a.guidance, bf16=a.bf16)
-    if a.picture:
+    sampling = {"steps": a.steps, "guidance": a.guidance, "bf16": a.bf16, "batch": a.batch}
+    result = run(sampler.backend, rows, oracle, **sampling)
+    if a.images:
+        write_geneval(a.images, rows, result)
+    if a.picture and a.prompts:
+        image_grid(result.images[:64], min(8, len(result.images))).save(a.picture)
+    elif a.picture:
         shown = [i for k, i in enumerate(result.images) if k % a.per_tag < 8]
         image_grid(shown, min(8, a.per_tag)).save(a.picture)
     conditions = {
         "model": "base" if a.base else str(a.student),
+        "oracle": oracle.name,
         "split": a.split,
         "images": len(rows),
         "steps": a.steps,
@@ -203,10 +237,11 @@ def evaluate(a: argparse.Namespace) -> None:
 
 
 def export(a: argparse.Namespace) -> None:
-    """Write a version as a standard diffusers LoRA in fp16, or merged into a whole pipeline."""
+    """Write a version as a LoRA that diffusers and ComfyUI read, or merged into a whole pipeline, with a model card."""
     from trainer.export import export_lora, export_merged
 
-    print(export_merged(a.model, a.student, a.output) if a.merged else export_lora(a.model, a.student, a.output))
+    write = export_merged if a.merged else export_lora
+    print(write(a.model, a.student, a.output, dtype=a.dtype, base=a.base_model, title=a.title))
 
 
 def convert_ema(a: argparse.Namespace) -> None:
@@ -218,13 +253,12 @@ def convert_ema(a: argparse.Namespace) -> None:
 
 def release(a: argparse.Namespace) -> None:
     """Copy trained demo weights to models/ in fp16."""
-    from trainer.export import export_lora
-    from trainer.release import release_base
+    from trainer.release import release_base, release_student
 
     if a.base:
         release_base(a.base, MODEL)
     if a.from_student:
-        export_lora(MODEL, a.from_student, STUDENT)
+        release_student(MODEL, a.from_student, STUDENT)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -249,6 +283,9 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument_group("memory", "what fits a model into a machine; see docs/memory.md"), MemorySettings
         )
 
+    def preset_option(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--preset", choices=("geneval", "ocr", "preference"), help="start from the paper's settings")
+
     def work_option(sub: argparse.ArgumentParser, name: str) -> None:
         sub.add_argument("--work", type=Path, default=RUNS / name, help="checkpoints and logs; resumed if there")
         sub.add_argument("--resume", action="store_true", help="resuming is what happens; accepted for clarity")
@@ -272,6 +309,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(distill)
     model_options(sub, student=False)
     work_option(sub, "distill")
+    sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
     _add_settings(sub, DistillSettings)
     memory_options(sub)
 
@@ -279,8 +317,19 @@ def build_parser() -> argparse.ArgumentParser:
     model_options(sub)
     work_option(sub, "train")
     source = sub.add_mutually_exclusive_group(required=True)
-    source.add_argument("--oracle", choices=("scenes", "ocr", "demo"))
+    source.add_argument(
+        "--oracle", help="any oracle, see docs/oracles.md; scenes, ocr and demo know the demo's prompts"
+    )
     source.add_argument("--groups", type=Path, help="groups.jsonl of labelled groups")
+    sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
+    sub.add_argument(
+        "--validation-prompts",
+        type=Path,
+        help="lines of --prompts with that split by default",
+    )
+    sub.add_argument("--validation-oracle", help="what scores validation images; --oracle by default")
+    preset_option(sub)
+    sub.add_argument("--trackers", help="tensorboard, wandb, mlflow, comma-separated, or none (LIKESTEP_TRACKERS)")
     _add_settings(sub, TDMR1Settings)
     memory_options(sub)
 
@@ -291,6 +340,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--tflops", type=float, help="dense bf16 TFLOP/s, where they are not those of the GPU's name or size"
     )
     sub.add_argument("--processes", type=int, default=1, help="GPUs that share the round (default: %(default)s)")
+    preset_option(sub)
     _add_settings(sub, TDMR1Settings)
     memory_options(sub)
 
@@ -308,8 +358,13 @@ def build_parser() -> argparse.ArgumentParser:
     model_options(sub)
     sub.add_argument("--base", action="store_true", help="the bare base model")
     sub.add_argument("--split", default="validation", choices=("validation", "test"))
-    sub.add_argument("--per-tag", type=int, default=48)
+    sub.add_argument("--oracle", default="demo", help="any oracle, see docs/oracles.md (default: %(default)s)")
+    sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
+    sub.add_argument("--repeats", type=int, default=1, help="images a prompt of --prompts; GenEval has 4")
+    sub.add_argument("--images", type=Path, help="folder for the images and results.jsonl as GenEval lays them out")
+    sub.add_argument("--per-tag", type=int, default=48, help="the demo's prompts a tag")
     sub.add_argument("--tags", type=_tags, help="comma-separated; all by default")
+    sub.add_argument("--batch", type=int, default=64, help="images sampled at once (default: %(default)s)")
     sub.add_argument("--steps", type=int, default=4)
     sub.add_argument("--guidance", type=float, default=1.0)
     sub.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
@@ -323,7 +378,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(export)
     model_options(sub)
     sub.add_argument("output", type=Path)
-    sub.add_argument("--merged", action="store_true")
+    sub.add_argument("--merged", action="store_true", help="a whole pipeline with the weights changed")
+    sub.add_argument("--dtype", default="fp32", choices=("fp32", "fp16"), help="(default: %(default)s)")
+    sub.add_argument("--base-model", default="", help="hub id of the base model, for the card")
+    sub.add_argument("--title", default="", help="the card's title; the version's folder by default")
 
     sub = command(convert_ema)
     sub.add_argument("file", type=Path, help="the authors' file, for example tdm_sd3-5_lora.ckpt")

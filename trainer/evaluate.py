@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from PIL import Image
 
 from trainer.backends import Backend
+from trainer.files import write_atomic, write_image
 from trainer.oracles import Oracle, Verdict
+from trainer.oracles.geneval import result_line
 from trainer.sampler import initial_noise, sample_latents
 from trainer.scenes.prompts import TAGS, WORD, ScenePrompt
 
@@ -28,7 +32,8 @@ class Evaluation:
 
 def tag_scores(rows: Sequence[ScenePrompt], verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Share of images that are correct by tag, `geneval` (mean of the six tags that are there), `strict` (the same with
-    the strict verdict), `reward` (mean training reward) and `word` where there are words."""
+    the strict verdict), `reward` (mean training reward), `word` where there are words, and `correct` over all images where
+    there are prompts of no such kind."""
     scores: dict[str, float] = {}
     strict: dict[str, float] = {}
     for tag in (*TAGS, WORD):
@@ -40,6 +45,8 @@ def tag_scores(rows: Sequence[ScenePrompt], verdicts: Sequence[Verdict]) -> dict
     if present:
         scores["geneval"] = sum(scores[tag] for tag in present) / len(present)
         scores["strict"] = sum(strict[tag] for tag in present) / len(present)
+    if any(r.tag not in (*TAGS, WORD) for r in rows):
+        scores["correct"] = sum(v.correct for v in verdicts) / len(verdicts)
     scores["reward"] = sum(v.score for v in verdicts) / max(1, len(verdicts))
     return scores
 
@@ -94,3 +101,19 @@ def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
     for i, image in enumerate(images):
         sheet.paste(image, ((i % columns) * (width + 2), (i // columns) * (height + 2)))
     return sheet
+
+
+def write_geneval(folder: Path, rows: Sequence[ScenePrompt], result: Evaluation) -> Path:
+    """Images as GenEval's scripts lay them out (`<number>/metadata.jsonl`, `<number>/samples/<number>.png`; images of one
+    prompt that follow each other share a folder), and results.jsonl, which its summary_scores.py reads; returns that."""
+    lines, number, sample = [], -1, 0
+    for i, (row, image, verdict) in enumerate(zip(rows, result.images, result.verdicts, strict=True)):
+        if i == 0 or row.metadata != rows[i - 1].metadata:
+            number, sample = number + 1, 0
+            write_atomic(folder / f"{number:05}" / "metadata.jsonl", json.dumps(dict(row.metadata)).encode())
+        path = folder / f"{number:05}" / "samples" / f"{sample:05}.png"
+        sample += 1
+        write_image(path, image, "PNG")
+        lines.append(json.dumps(result_line(str(path), row.metadata, verdict)))
+    write_atomic(folder / "results.jsonl", ("\n".join(lines) + "\n").encode())
+    return folder / "results.jsonl"

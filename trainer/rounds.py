@@ -32,6 +32,7 @@ from trainer.scenes.prompts import ScenePrompt
 from trainer.settings import MemorySettings, TDMR1Settings
 from trainer.shares import Part, Share, gather_rows
 from trainer.tdm_r1 import TDMR1, Groups, rate_factor
+from trainer.trackers import Trackers, chosen
 
 GRID_IMAGES = 16
 SAVE_SECONDS = 60
@@ -43,7 +44,8 @@ class RoundCancelled(Exception):
 
 @dataclass(frozen=True)
 class RoundSpec:
-    """What a round needs, as JSON values and paths. `train_prompts` and `validation` are GenEval lines."""
+    """What a round needs, as JSON values and paths. `train_prompts` and `validation` are GenEval lines; `labels` counts the
+    stored labels by source ("people", or an oracle's name), for the version's card."""
 
     model_dir: str
     parent_dir: str
@@ -55,6 +57,7 @@ class RoundSpec:
     groups_file: str | None = None
     reward_oracle: str | None = None
     validation_oracle: str | None = None
+    labels: dict[str, int] = field(default_factory=dict)
     memory: dict = field(default_factory=dict)  # MemorySettings of the machine that runs it
 
     def __post_init__(self) -> None:
@@ -113,16 +116,23 @@ def run_round(
     should_stop: Callable[[], bool] = lambda: False,
     device: str = "cpu",
     save_seconds: float = SAVE_SECONDS,
+    trackers: str | None = None,
 ) -> RoundResult:
-    """Run or resume the round. Raises RoundCancelled at a step boundary once `should_stop()` is true, and ValueError,
-    naming the field, when the labels cannot teach anything."""
-    return _Round(spec, on_progress, should_stop, device, save_seconds).run()
+    """Run or resume the round; `trackers` is for `trackers.chosen`.
+
+    Raises RoundCancelled at a step boundary once `should_stop()` is true, and ValueError, naming the field, when the labels
+    cannot teach anything.
+    """
+    return _Round(spec, on_progress, should_stop, device, save_seconds, trackers).run()
 
 
 class _Round:
-    def __init__(self, spec: RoundSpec, on_progress, should_stop, device: str, save_seconds: float):
+    def __init__(
+        self, spec: RoundSpec, on_progress, should_stop, device: str, save_seconds: float, trackers: str | None
+    ):
         self.spec, self.on_progress, self.should_stop, self.save_seconds = spec, on_progress, should_stop, save_seconds
         self.settings = TDMR1Settings.from_json(spec.settings)
+        watching = chosen(trackers)
         self.work, self.output = Path(spec.work_dir), Path(spec.output_dir)
         self.work.mkdir(parents=True, exist_ok=True)
         self.store = load_groups(read_groups(Path(spec.groups_file))) if spec.groups_file else None
@@ -146,14 +156,23 @@ class _Round:
         if memory.text_encoders != "keep":
             with accelerator.main_process_first():  # the others then read what it has put in the folder
                 backend.prepare(self._every_prompt())
+        names = watching if self.main else ()
+        self.trackers = Trackers(self.work, names, settings=self.settings.to_json(), step=self.state.step)
 
     def run(self) -> RoundResult:
+        try:
+            return self._run()
+        finally:
+            self.trackers.close()
+
+    def _run(self) -> RoundResult:
         if self.state.step == 0 and not self.state.scores_before:
             self._report("validate", {})
             before = self._validate()
             if self.main:
                 self._save_grid("before")
             self.state.scores_before = before.scores if before else {}
+            self.trackers.log({f"validation_{k}": v for k, v in self.state.scores_before.items()}, 0)
             self._keep_unless_worse(before)
             self._save()
         saved = time.monotonic()
@@ -170,6 +189,9 @@ class _Round:
                 evaluation = self._validate()
                 self._keep_unless_worse(evaluation)
                 metrics |= {f"validation_{k}": v for k, v in (evaluation.scores if evaluation else {}).items()}
+                if evaluation and evaluation.images:
+                    shown = image_grid(evaluation.images[:GRID_IMAGES], 4)
+                    self.trackers.image("validation", shown, self.state.step)
             self._log(metrics)
             self._report("train", metrics)
             if time.monotonic() - saved > self.save_seconds or self.state.step == self.settings.updates:
@@ -315,7 +337,9 @@ class _Round:
         self.trainer.roles.use(STUDENT_EMA)
         images = sample_images(self.trainer.backend, prompts, steps=self.trainer.steps)
         path = self.work / "grid" / f"{name}.webp"
-        write_image(path, image_grid(images, 4), "WEBP", lossless=True)
+        sheet = image_grid(images, 4)
+        write_image(path, sheet, "WEBP", lossless=True)
+        self.trackers.image(name, sheet, self.state.step)
         return path
 
     def _finish(self) -> None:
@@ -335,7 +359,15 @@ class _Round:
             steps=self.state.step,
             best_step=self.state.best_step,
         )
-        card = {"parent": self.spec.parent_dir, "settings": self.settings.to_json(), "rounds_state": asdict(self.state)}
+        labels = self.spec.labels
+        if self.oracle is not None:
+            labels = {self.oracle.name: self.state.images_scored}
+        card = {
+            "parent": self.spec.parent_dir,
+            "settings": self.settings.to_json(),
+            "labels": labels,
+            "rounds_state": asdict(self.state),
+        }
         write_json(fresh / "version.json", {**asdict(result), **card})
         shutil.rmtree(self.output, ignore_errors=True)
         self.output.parent.mkdir(parents=True, exist_ok=True)
@@ -353,6 +385,7 @@ class _Round:
             return
         line = {"step": self.state.step, "seconds": round(self.state.seconds, 1), **metrics}
         append_line(self.work / "log.jsonl", line)
+        self.trackers.log(metrics, self.state.step)
 
     def _save(self) -> None:
         if not self.main:

@@ -5,7 +5,9 @@ The development default is SQLite and a debug server. With DEBUG off, a missing 
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -38,6 +40,22 @@ CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS")
 LIKESTEP_DATA = Path(env("LIKESTEP_DATA", str(BASE_DIR / "data")))
 LIKESTEP_MODEL_DIR = Path(env("LIKESTEP_MODEL_DIR", str(BASE_DIR / "models" / "demo")))
 LIKESTEP_STUDENT_DIR = Path(env("LIKESTEP_STUDENT_DIR", str(BASE_DIR / "models" / "demo-student")))
+
+
+def env_oracles() -> dict[str, str]:
+    """Oracles that projects may choose, name → spec: those that need no model, and the server's own."""
+    try:
+        own = json.loads(env("LIKESTEP_ORACLES", "{}"))
+        wrong = [k for k, v in own.items() if not (re.fullmatch(r"[\w-]{1,40}", k) and isinstance(v, str) and v)]
+    except (ValueError, AttributeError) as error:
+        raise ImproperlyConfigured(f"LIKESTEP_ORACLES: it is not a JSON object of names and specs ({error})") from error
+    if wrong:
+        raise ImproperlyConfigured(f"LIKESTEP_ORACLES: {wrong[0]!r} is no name of letters, digits, - and _ with a spec")
+    return {"scenes": "scenes", "ocr": "ocr", "demo": "demo"} | own
+
+
+# Specs name folders and addresses that workers read, so the server's owner writes them and a project chooses by name.
+LIKESTEP_ORACLES = env_oracles()
 # A job whose owner has not been heard of for this long may be taken over by another worker.
 LIKESTEP_STALE_SECONDS = float(env("LIKESTEP_STALE_SECONDS", "60"))
 # JSON of trainer.settings.MemorySettings: what this machine's workers save memory by.

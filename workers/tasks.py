@@ -24,6 +24,7 @@ from trainer.sampler import save_trajectory
 from webapp import broker, paths
 from webapp.api import outbox
 from webapp.campaigns.models import Project
+from webapp.campaigns.services import oracle_spec
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Group, GroupState
 from webapp.operations.faults import sentence
@@ -103,7 +104,7 @@ def score_group(group_id: int) -> None:
     group = Group.objects.select_related("project", "prompt").get(pk=group_id)
     images = [Image.open(paths.data(g.image)).convert("RGB") for g in group.generations.all()]
     prompts, metadata = [group.prompt.text] * len(images), [group.prompt.metadata] * len(images)
-    verdicts = get_oracle(group.project.oracle).score(images, prompts, metadata)
+    verdicts = get_oracle(oracle_spec(group.project.oracle)).score(images, prompts, metadata)
     labelling.record_oracle_labels(group_id, group.project.oracle, [dataclasses.asdict(v) for v in verdicts])
 
 

@@ -7,12 +7,14 @@ import asyncio
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from asgiref.sync import async_to_sync
 from asgiref.testing import ApplicationCommunicator
 from django.conf import settings
 from django.test import Client
 from django.urls import get_resolver, reverse
+from safetensors.numpy import save_file
 
 from webapp import asgi, paths
 from webapp.accounts.models import User
@@ -50,6 +52,7 @@ TABLE = {
     "versions": ("get", REVIEWERS),
     "version-scores": ("get", REVIEWERS),
     "download-lora": ("get", ADMINS),
+    "download-package": ("get", ADMINS),
     "start-comparison": ("post", ADMINS),
     "comparison": ("get", REVIEWERS),
     "stop-comparison": ("post", ADMINS),
@@ -147,7 +150,8 @@ def address(project, ready, ann):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "before.webp").write_bytes(b"x")
     other = ModelVersion.objects.create(project=project, number=2, parent=project.active_version, path="x")
-    (Path(project.active_version.path) / "pytorch_lora_weights.safetensors").write_bytes(b"x")
+    tensors = {f"transformer.to_q.lora_{m}.weight": np.ones((1, 1), np.float32) for m in "AB"}
+    save_file(tensors, Path(project.active_version.path) / "pytorch_lora_weights.safetensors")
     comparisons.start(project, 1, other.number, None)
     pair = Pair.objects.first()
     file = paths.data(paths.pair_image(project.pk, pair.pk, "a" if pair.a_is_left else "b"))

@@ -77,6 +77,8 @@ def test_from_labels_to_images_of_the_new_version(project, ann):
     version = training.result_version
     card = json.loads((paths.model_version(version.path) / "version.json").read_text())
     assert card["sha256"] == version.sha256
+    assert card["labels"]["people"] > 0
+    assert list((paths.round_dir(training.pk) / "tensorboard").glob("events.*"))
     rounds.publish_version(project, version.pk)
     groups = generate(project)
     assert {g.version for g in groups} == {version}

@@ -6,6 +6,7 @@ A detection is whatever found the object: the scene detector of the demo world o
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,3 +129,19 @@ def judge(metadata: Mapping, found: Mapping[str, Sequence[Detection]]) -> Verdic
     reward = partial_reward(metadata, found)
     liked = reward == 1.0
     return Verdict(reward, liked, reason if liked or not correct else "more than was asked", correct)
+
+
+def result_line(
+    filename: str, metadata: Mapping, verdict: Verdict, found: Mapping[str, Sequence[Detection]] | None = None
+) -> dict:
+    """One line of GenEval's results: the benchmark's verdict, and the boxes with their confidences where they are known."""
+    details = {label: [[*d.box, d.confidence] for d in group] for label, group in (found or {}).items() if group}
+    return {
+        "filename": filename,
+        "tag": metadata.get("tag", ""),
+        "prompt": metadata["prompt"],
+        "correct": verdict.correct,
+        "reason": "" if verdict.correct else verdict.reason,
+        "metadata": json.dumps(dict(metadata)),
+        "details": json.dumps(details),
+    }

@@ -51,6 +51,12 @@ class ClipScorer:
             rows.append(self.model.get_image_features(**pixels).pooler_output.float())
         return F.normalize(torch.cat(rows), dim=-1)
 
+    def matches(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
+        """The cosine of each image and its prompt, (N,); a prompt that comes again is embedded once."""
+        different = list(dict.fromkeys(prompts))
+        texts = dict(zip(different, self.texts(different), strict=True))
+        return (self.images(images) * torch.stack([texts[prompt] for prompt in prompts])).sum(1)
+
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Embeddings of texts, cut at the model's longest."""

@@ -51,20 +51,45 @@ def text_score(target: str, read: str) -> float:
     return 1 - min(edit_distance(target, read), len(target)) / len(target)
 
 
+def _on_gpu(device: str) -> tuple[bool, int]:
+    """(whether CUDA runs the models, its number). Raises ValueError that names the option when CUDA is asked for and
+    onnxruntime has none."""
+    import onnxruntime
+
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
+        raise ValueError(f"ocr.device: {device!r} is not auto, cpu, cuda or cuda:<number>")
+    there = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if kind == "cuda" and not there:
+        raise ValueError("ocr.device: this onnxruntime has no CUDA; run pip install onnxruntime-gpu in its place")
+    return kind != "cpu" and there, int(number or 0)
+
+
 @functools.cache
-def _engine():
+def _engine(device: str, batch: int, threads: int):
     from rapidocr import RapidOCR
 
+    gpu, number = _on_gpu(device)
     logging.getLogger("RapidOCR").setLevel(logging.WARNING)
-    return RapidOCR(params={"Global.log_level": "warning", "EngineConfig.onnxruntime.intra_op_num_threads": 1})
+    runtime = "EngineConfig.onnxruntime"
+    return RapidOCR(
+        params={
+            "Global.log_level": "warning",
+            "Cls.cls_batch_num": batch,
+            "Rec.rec_batch_num": batch,
+            f"{runtime}.intra_op_num_threads": threads,
+            f"{runtime}.use_cuda": gpu,
+            f"{runtime}.cuda_ep_cfg.device_id": number,
+        }
+    )
 
 
-def read_text(image: Image.Image) -> str:
-    """Everything RapidOCR reads in the image, normalised; small images are enlarged first."""
+def read_text(engine, image: Image.Image) -> str:
+    """Everything the engine reads in the image, normalised; small images are enlarged first."""
     scale = max(1, -(-UPSCALE_BELOW // min(image.size)))
     if scale > 1:
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
-    result = _engine()(np.asarray(image.convert("RGB"))[:, :, ::-1])
+    result = engine(np.asarray(image.convert("RGB"))[:, :, ::-1])
     return normalise("".join(result.txts or ()))
 
 
@@ -73,13 +98,21 @@ class OCROracle:
 
     name = "ocr"
 
+    def __init__(self, *, device: str = "cpu", batch: int = 6, threads: int = 1):
+        """`device` is cpu, cuda, cuda:<number>, or auto for CUDA where onnxruntime has it; `batch` is how many lines of
+        text are read at once, `threads` how many threads serve a model. Raises ValueError that names the option."""
+        for name, value in (("batch", batch), ("threads", threads)):
+            if value < 1:
+                raise ValueError(f"ocr.{name}: is {value}; it must be at least 1")
+        self._engine = _engine(device, batch, threads)
+
     def score(
         self, images: Sequence[Image.Image], prompts: Sequence[str], metadata: Sequence[Mapping]
     ) -> list[Verdict]:
         """See `Oracle.score`."""
         verdicts = []
         for image, prompt in zip(images, prompts, strict=True):
-            target, read = normalise(target_text(prompt)), read_text(image)
+            target, read = normalise(target_text(prompt)), read_text(self._engine, image)
             reward = text_score(target, read)
             exact = read == target
             verdicts.append(Verdict(reward, exact, f'read "{read}"' if read else "read nothing", exact))

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from trainer.files import write_atomic
 from trainer.oracles.base import Verdict
 from trainer.oracles.detector import ColorNamer, Detector
-from trainer.oracles.geneval import Detection, by_class, judge, threshold_for
+from trainer.oracles.geneval import Detection, by_class, judge, result_line, threshold_for
 from trainer.oracles.models import ClipScorer, pick_device
 
 
@@ -59,22 +59,6 @@ class GenEvalOracle:
         return by_class(detections, threshold=threshold)
 
 
-def result_line(filename: str, metadata: Mapping, found: Mapping[str, Sequence[Detection]]) -> dict:
-    """One line of GenEval's results: the benchmark's verdict, and the boxes with their confidences."""
-    verdict = judge(metadata, found)
-    return {
-        "filename": filename,
-        "tag": metadata["tag"],
-        "prompt": metadata["prompt"],
-        "correct": verdict.correct,
-        "reason": "" if verdict.correct else verdict.reason,
-        "metadata": json.dumps(metadata),
-        "details": json.dumps(
-            {label: [[*d.box, d.confidence] for d in group] for label, group in found.items() if group}
-        ),
-    }
-
-
 def evaluate_folder(oracle: GenEvalOracle, folder: Path, output: Path) -> int:
     """Judge `folder`/<number>/samples/<number>.png by `folder`/<number>/metadata.jsonl; write the results as JSON lines.
 
@@ -86,7 +70,8 @@ def evaluate_folder(oracle: GenEvalOracle, folder: Path, output: Path) -> int:
         for path in sorted(p for p in (prompt / "samples").glob("*.png") if p.stem.isdigit()):
             with Image.open(path) as file:
                 image = ImageOps.exif_transpose(file)
-            lines.append(json.dumps(result_line(str(path), metadata, oracle.detect(image, metadata))))
+            found = oracle.detect(image, metadata)
+            lines.append(json.dumps(result_line(str(path), metadata, judge(metadata, found), found)))
     if not lines:
         raise ValueError(f"images: {folder} has no <number>/samples/<number>.png")
     write_atomic(output, ("\n".join(lines) + "\n").encode())

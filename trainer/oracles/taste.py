@@ -21,13 +21,13 @@ HIGHEST_PICKSCORE = 26.0  # what Flow-GRPO divides by; good images have 22
 HIGHEST_AESTHETIC = 10.0
 
 
-def _check_share(field: str, value: float) -> float:
+def check_share(field: str, value: float) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"{field}: is {value:g}; it must be in 0..1")
     return value
 
 
-def _verdict(score: float, like_from: float, reason: str) -> Verdict:
+def verdict(score: float, like_from: float, reason: str) -> Verdict:
     score = min(1.0, max(0.0, score))
     return Verdict(score, score >= like_from, reason, score >= like_from)
 
@@ -39,7 +39,7 @@ class PickScoreOracle:
 
     def __init__(self, *, model: Path, device: str = "auto", like_from: float = 0.85):
         """`model` is a folder with yuvalkirstain/PickScore_v1 and its processor (that of CLIP ViT-H/14)."""
-        self._like_from = _check_share("pickscore.like_from", like_from)
+        self._like_from = check_share("pickscore.like_from", like_from)
         self._clip = ClipScorer(model, device=pick_device("pickscore.device", device), field="pickscore.model")
 
     def score(
@@ -48,12 +48,9 @@ class PickScoreOracle:
         """See `Oracle.score`; metadata is not looked at."""
         if not images:
             return []
-        different = list(dict.fromkeys(prompts))
-        texts = dict(zip(different, self._clip.texts(different), strict=True))
-        features = self._clip.images(images)
-        cosines = (features * torch.stack([texts[prompt] for prompt in prompts])).sum(1)
+        cosines = self._clip.matches(images, prompts)
         values = (cosines * self._clip.model.logit_scale.detach().exp().float()).tolist()
-        return [_verdict(v / HIGHEST_PICKSCORE, self._like_from, f"PickScore {v:.2f}") for v in values]
+        return [verdict(v / HIGHEST_PICKSCORE, self._like_from, f"PickScore {v:.2f}") for v in values]
 
 
 class AestheticOracle:
@@ -64,7 +61,7 @@ class AestheticOracle:
     def __init__(self, *, clip: Path, head: Path, device: str = "auto", like_from: float = 0.6):
         """`head` is a safetensors file of layers.<n>.weight and layers.<n>.bias. Raises ValueError that names the option
         when the layers do not lead from CLIP's embedding to one number."""
-        self._like_from = _check_share("aesthetic.like_from", like_from)
+        self._like_from = check_share("aesthetic.like_from", like_from)
         place = pick_device("aesthetic.device", device)
         self._clip = ClipScorer(clip, device=place, field="aesthetic.clip")
         self._layers = load_linear_layers(
@@ -82,7 +79,7 @@ class AestheticOracle:
         for weight, bias in self._layers:
             values = torch.nn.functional.linear(values, weight, bias)
         rows = values[:, 0].tolist()
-        return [_verdict(v / HIGHEST_AESTHETIC, self._like_from, f"aesthetic score {v:.2f}") for v in rows]
+        return [verdict(v / HIGHEST_AESTHETIC, self._like_from, f"aesthetic score {v:.2f}") for v in rows]
 
 
 def load_linear_layers(
@@ -113,7 +110,7 @@ class JpegOracle:
 
     def __init__(self, *, large: bool = False, most_bits: float = 8.0, quality: int = 95, like_from: float = 0.5):
         """The score is 1 - size / `most_bits`, size in bits a pixel as a JPEG of `quality`; `large` turns it round."""
-        self._like_from = _check_share("jpeg.like_from", like_from)
+        self._like_from = check_share("jpeg.like_from", like_from)
         if most_bits <= 0:
             raise ValueError(f"jpeg.most_bits: is {most_bits:g}; it must be above 0")
         if not 1 <= quality <= 95:
@@ -131,4 +128,4 @@ class JpegOracle:
         image.convert("RGB").save(data, "JPEG", quality=self._quality)
         bits = 8 * data.tell() / (image.width * image.height)
         share = min(1.0, bits / self._most_bits)
-        return _verdict(share if self._large else 1 - share, self._like_from, f"{bits:.2f} bits a pixel")
+        return verdict(share if self._large else 1 - share, self._like_from, f"{bits:.2f} bits a pixel")

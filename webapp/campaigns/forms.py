@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from django import forms
+from django.conf import settings
 from django.utils.text import slugify
 from django.utils.translation import gettext_lazy as _
 
 from webapp.campaigns import prompt_files
 from webapp.campaigns.models import Project
 from webapp.campaigns.queries import models_for
-from webapp.campaigns.services import EDITABLE, ORACLES, CampaignError, check_label_source
+from webapp.campaigns.services import EDITABLE, CampaignError, check_label_source
 
 MAIN = (
     "name",
@@ -29,7 +30,9 @@ class ProjectForm(forms.ModelForm):
     """The settings an admin may change while a project runs; those of rounds have a form of their own."""
 
     oracle = forms.ChoiceField(
-        label=_("Oracle"), choices=[("", _("None")), *((name, name) for name in ORACLES)], required=False
+        label=_("Oracle"),
+        choices=lambda: [("", _("None")), *((name, name) for name in settings.LIKESTEP_ORACLES)],
+        required=False,
     )
 
     class Meta:
@@ -71,7 +74,7 @@ class PromptsForm(forms.Form):
     prompts_file = forms.FileField(
         label=_("File"),
         required=False,
-        help_text=_("Text (a prompt a line), CSV with a column prompt, or JSONL (GenEval's)."),
+        help_text=_("Text (a prompt a line), CSV with a column prompt, JSONL (GenEval's), or Parquet."),
     )
     prompts = forms.CharField(
         label=_("Prompts"), required=False, strip=False, widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false"})
@@ -84,6 +87,15 @@ class PromptsForm(forms.Form):
         help_text=_(
             "Share of the prompts without a split, by their hash, that people never see and that score versions."
         ),
+    )
+
+    column_prompt = forms.CharField(label=_("Column of prompts"), required=False, max_length=100)
+    column_split = forms.CharField(label=_("Column of splits"), required=False, max_length=100)
+    column_metadata = forms.CharField(
+        label=_("Column of metadata"),
+        required=False,
+        max_length=100,
+        help_text=_("For CSV, JSONL and Parquet whose columns have other names than prompt, split and metadata."),
     )
 
     parsed: prompt_files.Parsed | None = None
@@ -103,14 +115,25 @@ class PromptsForm(forms.Form):
                         _("prompts: split the file into parts of at most %(most)s bytes")
                         % {"most": f"{prompt_files.MOST_BYTES:,}"}
                     )
-                self.text = prompt_files.decode(upload.read())
+                self.text = prompt_files.decode(upload.read(), name)
             except ValueError as error:
                 self.add_error("prompts_file", str(error).partition(": ")[2])
                 return data
-        self.parsed = prompt_files.parse(self.text, name=name, validation=data.get("validation_share") or 0)
+        columns = {field: data.get(f"column_{field}") or "" for field in prompt_files.FIELDS}
+        self.parsed = prompt_files.parse(
+            self.text, name=name, validation=data.get("validation_share") or 0, columns=columns
+        )
         if not self.parsed.rows and not self.parsed.errors:
             self.add_error("prompts", _("give at least one prompt"))
         return data
+
+    def columns(self) -> list:
+        """The fields of the column map."""
+        return [self[f"column_{field}"] for field in prompt_files.FIELDS]
+
+    def maps_columns(self) -> bool:
+        """Whether one of them is filled in."""
+        return any(field.value() for field in self.columns())
 
     def shown_again(self) -> PromptsForm:
         """The form with the uploaded text in its text field."""

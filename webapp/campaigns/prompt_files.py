@@ -1,4 +1,4 @@
-"""Prompt files: text, CSV or JSONL in, rows and errors by line out. Pure functions; nothing is written here."""
+"""Prompt files: text, CSV, JSONL or Parquet in, rows and errors by line out. Pure functions; nothing is written here."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import hashlib
 import io
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from django.utils.translation import gettext as _
 
 SPLITS = ("train", "validation", "test")
-FORMATS = ("text", "csv", "jsonl")
+FORMATS = ("text", "csv", "jsonl", "parquet")
+FIELDS = ("prompt", "split", "metadata")  # what a column map may name
+RELATIONS = ("left of", "right of", "above", "below")
 MOST_BYTES = 2_000_000
 MOST_ROWS = 20_000
 LONGEST = 1000  # characters of a prompt
@@ -69,9 +74,11 @@ def split_of(prompt: str, validation: float, test: float = 0.0) -> str:
     return "test" if place < validation + test else "train"
 
 
-def guess_format(name: str, text: str) -> str:
+def guess_format(name: str, text: str, columns: Mapping[str, str] | None = None) -> str:
     """By the file's name, and by its first line where the name does not tell."""
     ending = name.lower().rpartition(".")[2]
+    if ending == "parquet":
+        return "parquet"
     if ending in ("jsonl", "ndjson", "json"):
         return "jsonl"
     if ending in ("csv", "tsv"):
@@ -79,18 +86,23 @@ def guess_format(name: str, text: str) -> str:
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     if first.startswith("{"):
         return "jsonl"
-    if "prompt" in [cell.strip(' "').lower() for cell in first.split(",")] and "," in first:
-        return "csv"
-    return "text"
+    cells = [cell.strip(' "').lower() for cell in first.replace("\t", ",").split(",")]
+    wanted = (columns or {}).get("prompt", "prompt").lower()
+    return "csv" if wanted in cells and len(cells) > 1 else "text"
 
 
-def decode(data: bytes) -> str:
-    """UTF-8, with or without a byte order mark. Raises ValueError that names the line of the first bad byte."""
+def decode(data: bytes, name: str = "") -> str:
+    """The text of a file: UTF-8, with or without a byte order mark, or Parquet's rows as JSON lines, a line a row.
+
+    Raises ValueError that names the line of the first bad byte, or says what is wrong with the Parquet file.
+    """
     if len(data) > MOST_BYTES:
         raise ValueError(
             _("prompts: the file has %(count)s bytes; split it into parts of at most %(most)s")
             % {"count": f"{len(data):,}", "most": f"{MOST_BYTES:,}"}
         )
+    if name.lower().endswith(".parquet") or data[:4] == b"PAR1":
+        return _parquet_text(data)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -100,18 +112,28 @@ def decode(data: bytes) -> str:
         ) from error
 
 
-def parse(text: str, *, name: str = "", validation: float = 0.1, test: float = 0.0) -> Parsed:
-    """Read a prompt file of any of `FORMATS`.
+def parse(
+    text: str,
+    *,
+    name: str = "",
+    validation: float = 0.1,
+    test: float = 0.0,
+    columns: Mapping[str, str] | None = None,
+) -> Parsed:
+    """Read a prompt file of any of `FORMATS`, as `decode` gives it.
 
     Text is one prompt a line. CSV needs a column `prompt` and may have `split` and `metadata` (a JSON object). JSONL
     lines are GenEval's (`evaluation_metadata.jsonl`: the whole line is the metadata) or `{prompt, split?, metadata?}`.
-    A row without a split gets one by `split_of`. Blank lines are passed over.
+    Parquet's rows are read as JSONL's. `columns` maps a field of `FIELDS` to the column (or key) that holds it where that
+    is called otherwise. Metadata may be JSON in a string. A row without a split gets one by `split_of`. Blank lines are
+    passed over.
     """
+    columns = {k: v.strip() for k, v in (columns or {}).items() if v and v.strip()}
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    kind = guess_format(name, text)
-    read = {"text": _text_lines, "csv": _csv_lines, "jsonl": _json_lines}[kind]
+    kind = guess_format(name, text, columns)
+    read = {"text": _text_lines, "csv": _csv_lines, "jsonl": _json_lines, "parquet": _json_lines}[kind]
     parsed, first_line = Parsed(kind), {}
-    for line, found in read(text):
+    for line, found in read(text, columns):
         row = found if isinstance(found, Problem) else _row(line, found, validation, test)
         if isinstance(row, Problem):
             parsed.errors.append(row)
@@ -134,8 +156,13 @@ def _row(line: int, found: dict, validation: float, test: float) -> Row | Proble
     prompt, split, metadata = found.get("prompt"), found.get("split"), found.get("metadata")
     if not isinstance(prompt, str) or not (prompt := " ".join(prompt.split())):
         return Problem(line, _("prompt: give a text"))
-    if "\0" in prompt or "\\u0000" in json.dumps(metadata):
-        return Problem(line, _("prompt: it holds a NUL character; remove it"))
+    if isinstance(metadata, str):
+        try:
+            metadata = _json(metadata) if metadata.strip() else None
+        except (ValueError, RecursionError):
+            return Problem(line, _("metadata: not JSON"))
+    if wrong := _cannot_be_kept(prompt, metadata):
+        return Problem(line, wrong)
     if len(prompt) > LONGEST:
         return Problem(
             line, _("prompt: %(count)s characters; %(most)s is the most") % {"count": len(prompt), "most": LONGEST}
@@ -155,21 +182,44 @@ def _row(line: int, found: dict, validation: float, test: float) -> Row | Proble
     return Row(line, prompt, split, metadata)
 
 
+def _cannot_be_kept(prompt: str, metadata: object) -> str | None:
+    """What no database takes: NUL, half a surrogate pair, numbers beyond all bounds."""
+    try:
+        text = prompt + json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except UnicodeEncodeError:
+        return _("prompt: it holds half a character; write the whole one")
+    except (ValueError, RecursionError):
+        return _("metadata: a number is too large, or it is nested too deeply")
+    if "\0" in text or "\\u0000" in text:
+        return _("prompt: it holds a NUL character; remove it")
+    return None
+
+
 def _geneval_problem(metadata: dict) -> str | None:
     """What an oracle could not read in GenEval's `include` and `exclude`."""
     for name in ("include", "exclude"):
         items = metadata.get(name, [])
         if not isinstance(items, list):
             return _("%(name)s: give a list") % {"name": name}
-        for item in items:
+        for place, item in enumerate(items):
             if not isinstance(item, dict) or not isinstance(item.get("class"), str):
                 return _("%(name)s: every entry needs a `class`") % {"name": name}
-            if not isinstance(item.get("count"), int):
-                return _("%(name)s: `count` of %(class)s is not a whole number") % {
-                    "name": name,
-                    "class": item["class"],
-                }
+            about = {"name": name, "class": item["class"]}
+            if type(item.get("count")) is not int or item["count"] < 1:
+                return _("%(name)s: `count` of %(class)s is not a whole number above 0") % about
+            if not isinstance(item.get("color", ""), str):
+                return _("%(name)s: `color` of %(class)s is not a text") % about
+            if "position" in item and not _is_position(item["position"], place):
+                return _("%(name)s: `position` of %(class)s is not [relation, number of an earlier entry]") % about
     return None
+
+
+def _is_position(value: object, place: int) -> bool:
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    relation, other = value
+    return relation in RELATIONS and type(other) is int and 0 <= other < place
 
 
 def _json(text: str):
@@ -181,14 +231,60 @@ def _refuse(name: str):
     raise ValueError(_("%(name)s is not JSON") % {"name": name})
 
 
-def _text_lines(text: str):
+def _parquet_text(data: bytes) -> str:
+    """JSON lines, a line a row. Columns of bytes (images) are passed over; an empty cell is a key that is not there."""
+    lines, size = [], 0
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        if file.metadata.num_rows > MOST_ROWS:
+            raise ValueError(_("more than %(most)s prompts; split the file") % {"most": f"{MOST_ROWS:,}"})
+        names = [f.name for f in file.schema_arrow if not _holds_bytes(f.type)]
+        for batch in file.iter_batches(batch_size=100, columns=names):
+            for row in batch.to_pylist():
+                lines.append(json.dumps(_without_empty(row), ensure_ascii=False, default=str))
+                size += len(lines[-1])
+            if size > 5 * MOST_BYTES:  # a small file may hold one long text many times
+                raise ValueError(
+                    _("more than %(most)s bytes of text; split the file") % {"most": f"{5 * MOST_BYTES:,}"}
+                )
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(_("prompts: not Parquet that can be read: %(error)s") % {"error": error}) from error
+    return "\n".join(lines)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_nested(kind):
+        return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _without_empty(value: object) -> object:
+    """Parquet has every key in every row; GenEval's lines have only those that say something."""
+    if isinstance(value, dict):
+        return {k: _without_empty(v) for k, v in value.items() if v is not None}
+    return [_without_empty(v) for v in value] if isinstance(value, list) else value
+
+
+def _renamed(row: dict, columns: Mapping[str, str]) -> dict:
+    """The row with each mapped column under its field's name; a column that is mapped away is not there twice."""
+    taken = {column: row.get(column) for column in columns.values()}
+    rest = {k: v for k, v in row.items() if k not in taken and k not in columns}
+    return rest | {field: taken[column] for field, column in columns.items() if taken[column] is not None}
+
+
+def _text_lines(text: str, columns: Mapping[str, str]):
     for line, content in enumerate(text.split("\n"), start=1):
         if content.strip():
             yield line, {"prompt": content}
 
 
-def _csv_lines(text: str):
-    reader = csv.reader(io.StringIO(text), strict=True)
+def _csv_lines(text: str, mapped: Mapping[str, str]):
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    reader = csv.reader(io.StringIO(text), strict=True, delimiter="\t" if "\t" in first and "," not in first else ",")
+    mapped = {field: column.lower() for field, column in mapped.items()}
+    wanted = {"prompt": "prompt"} | mapped
     columns, start = None, 1
     while True:
         start = reader.line_num + 1
@@ -203,9 +299,11 @@ def _csv_lines(text: str):
             continue
         if columns is None:
             columns = [cell.strip().lower() for cell in cells]
-            if "prompt" not in columns:
-                yield start, Problem(start, _("no column is called prompt; name the columns in the first line"))
-                return
+            for name in wanted.values():
+                if name not in columns:
+                    message = _("no column is called %(name)s; name the columns in the first line") % {"name": name}
+                    yield start, Problem(start, message)
+                    return
             continue
         if len(cells) != len(columns):
             yield (
@@ -217,16 +315,10 @@ def _csv_lines(text: str):
                 ),
             )
             continue
-        found = dict(zip(columns, cells, strict=True))
-        try:
-            found["metadata"] = _json(found["metadata"]) if found.get("metadata") else None
-        except (ValueError, RecursionError):
-            yield start, Problem(start, _("metadata: not JSON"))
-            continue
-        yield start, found
+        yield start, _renamed(dict(zip(columns, cells, strict=True)), mapped)
 
 
-def _json_lines(text: str):
+def _json_lines(text: str, columns: Mapping[str, str]):
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
@@ -238,6 +330,7 @@ def _json_lines(text: str):
         if not isinstance(found, dict):
             yield line, Problem(line, _("not a JSON object"))
             continue
+        found = _renamed(found, columns)
         if "metadata" not in found:  # GenEval's line is its own metadata
             rest = {k: v for k, v in found.items() if k != "split"}
             found = {**found, "metadata": rest if len(rest) > 1 else None}

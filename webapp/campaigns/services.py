@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from datetime import timedelta
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.db.models import Max
@@ -41,17 +42,24 @@ EDITABLE = (
     "machine_hour_cost",
     "round_settings",
 )
-ORACLES = ("scenes", "ocr", "demo")
 
 
 def check_label_source(label_source: str, oracle: str) -> None:
     """Raises CampaignError when labels should come from an oracle and none is chosen."""
-    if oracle and oracle not in ORACLES:
-        raise CampaignError(
-            _("oracle: %(oracle)s is not one of %(values)s") % {"oracle": repr(oracle), "values": ", ".join(ORACLES)}
-        )
+    if oracle:
+        oracle_spec(oracle)
     if label_source != LabelSource.PEOPLE and not oracle:
         raise CampaignError(_("oracle: choose one, or let people alone label"))
+
+
+def oracle_spec(name: str) -> str:
+    """What the trainer is given for a project's oracle. Raises CampaignError on a name that the server does not have."""
+    known = settings.LIKESTEP_ORACLES
+    if name not in known:
+        raise CampaignError(
+            _("oracle: %(oracle)s is not one of %(values)s") % {"oracle": repr(name), "values": ", ".join(known)}
+        )
+    return known[name]
 
 
 @transaction.atomic

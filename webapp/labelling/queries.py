@@ -157,6 +157,13 @@ def rewards(group: Group) -> list[float | None]:
     return group.consensus.rewards
 
 
+def label_sources(groups) -> dict[str, int]:
+    """Labels on a queryset of groups by who gave them: `people`, and each oracle by its name."""
+    rows = Label.objects.filter(generation__group__in=groups.order_by().values("pk"))
+    counts = rows.values_list("oracle").annotate(n=Count("id")).order_by()
+    return {oracle or "people": n for oracle, n in counts}
+
+
 def groups_with_signal_since(project: Project, since) -> int:
     """Groups labelled after `since` (all when None) whose rewards differ (`quality.consensus.has_signal`); flagged ones
     are left out."""

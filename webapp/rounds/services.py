@@ -22,6 +22,7 @@ from webapp.api import outbox
 from webapp.api.models import Event
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
+from webapp.campaigns.services import oracle_spec
 from webapp.dispatch import enqueue
 from webapp.labelling import queries as labelling
 from webapp.labelling.services import supersede_groups
@@ -155,7 +156,8 @@ def write_spec(training: TrainingRound) -> Path:
         **places,
         "train_prompts": _lines(project, Split.TRAIN),
         "validation": _lines(project, Split.VALIDATION),
-        "validation_oracle": project.oracle or None,
+        "validation_oracle": oracle_spec(project.oracle) if project.oracle else None,
+        "labels": labelling.label_sources(labelling.labelled_groups(project)),
         "settings": training.settings,
     }
     write_json(spec_file, spec)

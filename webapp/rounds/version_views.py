@@ -12,12 +12,11 @@ from django.views.decorators.http import require_GET, require_POST
 from webapp import paths, texts
 from webapp.accounts.permissions import may, member
 from webapp.campaigns.models import Project, Role
-from webapp.rounds import comparisons, queries
+from webapp.rounds import comparisons, packages, queries
 from webapp.rounds.models import ComparisonState, Pair
 from webapp.rounds.sequential import standing
 from webapp.streaming import streamed
 
-PIECE = 1 << 18
 PREFETCH = 3
 
 
@@ -47,15 +46,25 @@ def version_scores(request: HttpRequest, project: Project) -> JsonResponse:
 @require_GET
 @member(Role.ADMIN)
 def download_lora(request: HttpRequest, project: Project, number: int) -> HttpResponse:
-    """The version's weights, a standard diffusers LoRA."""
+    """The version's LoRA as diffusers and ComfyUI read it."""
+    return _download(request, project, number, "safetensors")
+
+
+@require_GET
+@member(Role.ADMIN)
+def download_package(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """A zip of the LoRA, its model card and the pictures of its round."""
+    return _download(request, project, number, "zip")
+
+
+def _download(request: HttpRequest, project: Project, number: int, ending: str) -> HttpResponse:
     version = get_object_or_404(project.versions, number=number)
     try:
-        file = (paths.model_version(version.path) / "pytorch_lora_weights.safetensors").open("rb")
-    except (OSError, ValueError) as error:
+        pieces = packages.lora(version) if ending == "safetensors" else packages.archive(version)
+    except ValueError as error:
         raise Http404 from error
-    name = f"{project.slug}-version-{number}.safetensors"
-    pieces = iter(lambda: file.read(PIECE), b"")
-    return streamed(request, pieces, content_type="application/octet-stream", name=name)
+    kind = "application/zip" if ending == "zip" else "application/octet-stream"
+    return streamed(request, iter(pieces), content_type=kind, name=f"{project.slug}-version-{number}.{ending}")
 
 
 @require_POST

@@ -2,7 +2,9 @@
 
 import random
 
+import onnxruntime
 import pytest
+from PIL import Image
 
 from trainer.oracles import get_oracle
 from trainer.oracles.ocr import edit_distance, normalise, target_text, text_score
@@ -17,6 +19,42 @@ def test_it_reads_drawn_words():
     assert sum(v.correct for v in verdicts) >= 11
     other = get_oracle("ocr").score(images[:3], [r.prompt for r in rows[3:6]], [{}] * 3)
     assert not any(v.correct for v in other)
+
+
+def test_reading_many_lines_at_once_reads_the_same():
+    rows = random.Random(1).sample(prompts("test", tags=(WORD,)), 2)
+    images = [draw(sample_scene(r.metadata, random.Random(i))) for i, r in enumerate(rows)]
+    # Two words above each other: more lines than one.
+    sheet = Image.new("RGB", (images[0].width, 2 * images[0].height))
+    sheet.paste(images[0], (0, 0))
+    sheet.paste(images[1], (0, images[0].height))
+    found = [
+        get_oracle(spec).score([*images, sheet], [r.prompt for r in (*rows, rows[1])], [{}] * 3)
+        for spec in ("ocr:batch=1", "ocr")
+    ]
+    assert [v.reason for v in found[0]] == [v.reason for v in found[1]]
+    assert found[1][2].score == 1.0  # the second word is within what was read
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("ocr:device=tpu", "ocr.device: 'tpu' is not auto, cpu, cuda"),
+        ("ocr:device=cpu:1", "ocr.device: 'cpu:1' is not auto"),
+        ("ocr:batch=0", "ocr.batch: is 0; it must be at least 1"),
+        ("ocr:threads=-1", "ocr.threads: is -1"),
+    ],
+)
+def test_a_wrong_option_is_named(spec, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        get_oracle(spec)
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="there is CUDA")
+def test_cuda_that_is_not_there_is_not_passed_over_in_silence():
+    with pytest.raises(ValueError, match="pip install onnxruntime-gpu"):
+        get_oracle("ocr:device=cuda")
+    get_oracle("ocr:device=auto")
 
 
 @pytest.mark.parametrize(

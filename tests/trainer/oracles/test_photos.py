@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from trainer.oracles import get_oracle
-from trainer.oracles.geneval import Detection, by_class
-from trainer.oracles.photos import evaluate_folder, main, result_line
+from trainer.oracles.geneval import Detection, by_class, judge, result_line
+from trainer.oracles.photos import evaluate_folder, main
 
 APPLES = {"tag": "single_object", "prompt": "a photo of an apple", "include": [{"class": "apple", "count": 1}]}
 CAR = {"tag": "single_object", "prompt": "a photo of a car", "include": [{"class": "car", "count": 1}]}
@@ -86,14 +86,19 @@ def summary(path):
 
 def test_a_result_line_has_genevals_fields():
     box = Detection("apple", 0.75, (1.0, 2.0, 3.0, 4.0), "green")
-    right = result_line("0/samples/0.png", APPLES, by_class([box], threshold=0.3))
+
+    def line(metadata, box):
+        found = by_class([box], threshold=0.3)
+        return result_line("0/samples/0.png", metadata, judge(metadata, found), found)
+
+    right = line(APPLES, box)
     assert list(right) == ["filename", "tag", "prompt", "correct", "reason", "metadata", "details"]
     assert (right["correct"], right["reason"]) == (True, "")
     assert json.loads(right["metadata"]) == APPLES
     assert json.loads(right["details"]) == {"apple": [[1, 2, 3, 4, 0.75]]}
-    wrong = result_line("0/samples/0.png", RED, by_class([box], threshold=0.3))
+    wrong = line(RED, box)
     assert (wrong["correct"], wrong["reason"]) == (False, "expected 1 red apple, found green")
-    nothing = result_line("0/samples/0.png", CAR, by_class([Detection("car", 0.2, box.box)], threshold=0.3))
+    nothing = line(CAR, Detection("car", 0.2, box.box))
     assert nothing["details"] == "{}"
 
 

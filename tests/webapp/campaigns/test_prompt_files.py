@@ -1,11 +1,19 @@
 """Prompt files: what is read, and what is refused by line number."""
 
+import csv
+import io
 import json
+import math
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from webapp.campaigns import prompt_files
-from webapp.campaigns.prompt_files import parse, split_of
+from webapp.campaigns.prompt_files import decode, parse, split_of
 
 GENEVAL = [
     {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"},
@@ -98,3 +106,152 @@ def test_other_encodings_are_refused_by_line():
     with pytest.raises(ValueError, match="line 2 is not UTF-8"):
         prompt_files.decode("fine\nä".encode("latin-1"))
     assert prompt_files.decode("\ufeffa cat".encode()) == "a cat"
+
+
+def parquet(rows):
+    data = io.BytesIO()
+    keys = dict.fromkeys(key for row in rows for key in row)
+    pq.write_table(pa.table({key: [row.get(key) for row in rows] for key in keys}), data)
+    return data.getvalue()
+
+
+def test_parquet_rows_are_read_as_genevals_lines():
+    """Arrow's structs have every key in every row; those that say nothing are left out again."""
+    told = GENEVAL[
+        :2
+    ]  # a position is a text and a number in one list, which Parquet has not: that needs JSON in a string
+    rows = [row | {"image": b"\x89PNG", "shot": {"bytes": b"x", "path": "a.png"}} for row in told]
+    for name in ("p.parquet", ""):
+        parsed = parse(decode(parquet(rows), name), name=name, validation=0)
+        assert [(r.line, r.metadata) for r in parsed.rows] == list(enumerate(told, start=1))
+    written = parquet([{"prompt": row["prompt"], "metadata": json.dumps(row)} for row in GENEVAL])
+    assert [r.metadata for r in parse(decode(written)).rows] == GENEVAL
+    assert parse(decode(parquet(rows)), name="p.parquet").format == "parquet"
+
+
+def test_parquets_bad_rows_are_named_by_number():
+    rows = [{"prompt": "a cat", "score": 1.0}, {"prompt": None, "score": 1.0}, {"prompt": "x", "score": math.nan}]
+    parsed = parse(decode(parquet(rows)), name="p.parquet")
+    assert [str(e) for e in parsed.errors] == ["line 2: prompt: give a text", "line 3: not JSON: NaN is not JSON"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"PAR1", b"PAR1" * 9, parquet([{"prompt": "a"}])[:-9], parquet([{"prompt": "a"}])[9:]]
+)
+def test_damaged_parquet_is_refused_in_one_sentence(data):
+    with pytest.raises(ValueError, match="prompts: not Parquet that can be read"):
+        decode(data, "p.parquet")
+
+
+def test_parquet_with_too_much_in_it_is_refused():
+    with pytest.raises(ValueError, match="more than 20,000 prompts"):
+        decode(parquet([{"prompt": f"p{i}"} for i in range(20_001)]))
+    bomb = parquet([{"prompt": "x" * 500_000}] * 200)  # a dictionary stores the text once
+    assert len(bomb) < prompt_files.MOST_BYTES
+    with pytest.raises(ValueError, match="bytes of text"):
+        decode(bomb)
+
+
+MAP = {"prompt": "Caption", "split": "subset", "metadata": "meta"}
+MAPPED = [
+    {"Caption": "a cat", "subset": "test", "meta": '{"tag": "colors"}', "prompt": "another"},
+    {"Caption": "a dog", "subset": "train", "meta": "", "prompt": "another"},
+]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_columns_may_have_other_names(kind):
+    if kind == "parquet":
+        data = parquet(MAPPED)
+    elif kind == "jsonl":
+        data = lines(*MAPPED).encode()
+    else:
+        out = io.StringIO()
+        writer = csv.DictWriter(out, MAPPED[0], delimiter="\t" if kind == "tsv" else ",")
+        writer.writeheader()
+        writer.writerows(MAPPED)
+        data = out.getvalue().encode()
+    parsed = parse(decode(data, f"p.{kind}"), name=f"p.{kind}", columns=MAP)
+    assert parsed.errors == []
+    assert [r.plain() for r in parsed.rows] == [
+        {"prompt": "a cat", "split": "test", "metadata": {"tag": "colors"}},
+        {"prompt": "a dog", "split": "train", "metadata": {}},
+    ]
+
+
+def test_a_column_that_is_not_there_is_named():
+    parsed = parse("caption,split\na,train\n", name="x.csv", columns={"prompt": "caption", "metadata": "meta"})
+    assert str(parsed.errors[0]) == "line 1: no column is called meta; name the columns in the first line"
+    assert "prompt: give a text" in str(parse('{"a": "b"}', name="x.jsonl", columns={"prompt": "text"}).errors[0])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"prompt": "x\\ud800"}', "half a character"),
+        ('{"prompt": "x", "metadata": {"a": 1e999}}', "a number is too large"),
+        ('{"prompt": "x", "metadata": "{"}', "metadata: not JSON"),
+        ('{"prompt": "x", "include": [{"class": "a", "count": true}]}', "not a whole number above 0"),
+        ('{"prompt": "x", "include": [{"class": "a", "count": 1, "color": 3}]}', "`color` of a is not a text"),
+        ('{"prompt": "x", "include": [{"class": "a", "count": 1, "position": ["left of", 0]}]}', "an earlier entry"),
+    ],
+)
+def test_what_a_database_or_an_oracle_could_not_take_is_named(line, message):
+    assert message in str(parse(line, name="x.jsonl").errors[0])
+
+
+def _valid_files():
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ["prompt", "split", "metadata"])
+    writer.writeheader()
+    for row in GENEVAL:
+        writer.writerow({"prompt": row["prompt"], "split": "train", "metadata": json.dumps(row)})
+    return {
+        "p.txt": "\n".join(row["prompt"] for row in GENEVAL).encode(),
+        "p.csv": table.getvalue().encode(),
+        "p.jsonl": lines(*GENEVAL).encode(),
+        "p.parquet": parquet(GENEVAL[:2]),
+    }
+
+
+FILES = _valid_files()
+
+
+@st.composite
+def damaged(draw):
+    """(name, bytes): a good file with some bytes cut, changed or put in, or bytes of no file at all."""
+    name = draw(st.sampled_from(sorted(FILES)))
+    data = FILES[name]
+    first, last = sorted(draw(st.tuples(*[st.integers(0, len(data))] * 2)))
+    bad = st.sampled_from([b"\n{", b"\0", b"\xff", b'"', b"\\ud800", b"1e999", b"NaN", b"[" * 2000, b"\n\n"])
+    what = draw(st.sampled_from(["put in", "cut", "change", "all"]))
+    if what == "all":
+        return name, draw(st.binary(max_size=200))
+    middle = b"" if what == "cut" else draw(st.one_of(bad, st.binary(max_size=8)))
+    return name, data[:first] + middle + data[first if what == "put in" else last :]
+
+
+def test_a_damaged_file_leaves_the_database_as_it_was_and_a_good_one_is_there_whole(project, boss, client):
+    client.force_login(boss)
+
+    def rows():
+        return sorted(project.prompts.values_list("text", "split"))
+
+    @settings(max_examples=80, deadline=None, derandomize=True, database=None)
+    @given(damaged())
+    def check(case):
+        name, data = case
+        before = rows()
+        upload = SimpleUploadedFile(name, data)
+        answer = client.post("/p/stars/prompts/", {"prompts_file": upload, "validation_share": 0, "action": "add"})
+        if answer.status_code == 400:
+            assert rows() == before
+            return
+        assert answer.status_code == 302
+        parsed = parse(decode(data, name), name=name, validation=0)
+        assert parsed.errors == [] and parsed.rows
+        known = {text for text, _ in before}
+        new = [(r.prompt, r.split) for r in parsed.rows if r.prompt not in known]
+        assert rows() == sorted(before + new)
+
+    check()

@@ -1,0 +1,91 @@
+"""Every command that a document tells people to type exists, with all its options."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from django.core.management import get_commands, load_command_class
+
+from trainer.cli import build_parser
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "models" / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def code_lines(path):
+    """(line number, command) of a document's code blocks; a trailing backslash joins lines."""
+    inside, waiting = False, ""
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if line.lstrip().startswith("```"):
+            inside = not inside
+        elif inside and line.rstrip().endswith("\\"):
+            waiting += line.rstrip()[:-1] + " "
+        elif inside:
+            yield number, (waiting + line).strip()
+            waiting = ""
+
+
+def commands(path, marker):
+    """(line number, words after the marker) of the commands that have it."""
+    for number, line in code_lines(path):
+        if re.search(rf"(^|[ /]){re.escape(marker)} ", line):
+            words = shlex.split(line.split(marker, 1)[1], comments=True)
+            if words and not words[0].isupper() and "…" not in words:
+                yield number, words
+
+
+def named():
+    """Every trainer and manage.py command of the documents, as test cases."""
+    for path in DOCUMENTS:
+        for marker in ("-m trainer", "manage.py"):
+            for number, words in commands(path, marker):
+                where = f"{path.relative_to(ROOT)}:{number}"
+                yield pytest.param(marker, words, id=f"{where} {words[0]}")
+
+
+def trainer_commands():
+    actions = build_parser()._subparsers._group_actions
+    return {name: parser for action in actions for name, parser in action.choices.items()}
+
+
+def options_of(parser):
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+@pytest.mark.parametrize(("marker", "words"), list(named()))
+def test_a_documents_command_is_understood(marker, words, capsys):
+    if marker == "-m trainer":
+        if words[0] == "--help":
+            return
+        parser = build_parser()
+    else:
+        name = words[0]
+        assert name in get_commands(), name
+        parser, words = load_command_class(get_commands()[name], name).create_parser("manage.py", name), words[1:]
+    try:
+        parser.parse_args(words)
+    except (SystemExit, Exception) as error:
+        pytest.fail(f"{' '.join(words)}: {error} {capsys.readouterr().err[-300:]}")
+
+
+def test_the_run_book_has_the_whole_way():
+    """Both models, and each from plan to export."""
+    words = [w for _, w in commands(ROOT / "docs" / "run-a-real-model.md", "-m trainer")]
+    for model in ("models/sd35", "models/zimage"):
+        mine = [w[0] for w in words if model in w]
+        assert [mine.count(c) > 0 for c in ("plan", "generate", "evaluate", "train", "export")] == [True] * 5
+
+
+def test_every_setting_that_the_run_book_turns_exists():
+    text = (ROOT / "docs" / "run-a-real-model.md").read_text().split("## 6.")[1]
+    named = {word for code in re.findall(r"`([^`]*)`", text) for word in re.findall(r"--[a-z][a-z-]*", code)}
+    known = options_of(trainer_commands()["train"])
+    assert len(named) > 15 and named <= known, named - known
+
+
+def test_documents_link_to_files_that_exist():
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"

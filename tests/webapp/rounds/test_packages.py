@@ -1,0 +1,95 @@
+"""A version's package: the LoRA with its scale in it, and a card that tells where the version came from."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load, save_file
+
+from webapp import paths
+from webapp.accounts.models import User
+from webapp.labelling import services as labelling
+from webapp.rounds import services
+from webapp.rounds.models import ModelVersion
+
+LORA = "pytorch_lora_weights.safetensors"
+A, B = (f"transformer.attn.to_q.lora_{m}.weight" for m in "AB")
+
+
+def write_lora(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    header = {"lora_adapter_metadata": json.dumps({"transformer.r": 2, "transformer.lora_alpha": 6})}
+    save_file({A: np.ones((2, 3), np.float32), B: np.ones((4, 2), np.float32)}, folder / LORA, metadata=header)
+
+
+@pytest.fixture
+def version(project, boss, ann, ready):
+    """Version 2, as a round of 8 labels by a person and 4 by an oracle leaves it."""
+    one, two = ready(2)
+    for group in (one, two):
+        answer = {0: True, 1: False, 2: False, 3: True}
+        labelling.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=f"key-{group.pk}")
+    verdict = {"score": 0.5, "liked": False, "reason": "-", "correct": False}
+    labelling.record_oracle_labels(two.pk, "demo", [verdict] * 4)
+    training = services.start_round(project, {"beta_dpo": 3.0}, idempotency_key="k", user=boss)
+    training = services.claim_round(training.pk, "worker")
+    spec = json.loads(services.write_spec(training).read_text())
+    folder = paths.data(paths.version(f"round-{training.pk}"))
+    write_lora(folder)
+    (folder / "version.json").write_text(json.dumps({"labels": spec["labels"], "parent": spec["parent_dir"]}))
+    grid = paths.round_dir(training.pk) / "grid"
+    grid.mkdir()
+    (grid / "after.webp").write_bytes(b"RIFF picture")
+    result = {"sha256": "ab" * 32, "scores_before": {"reward": 0.25}, "scores_after": {"reward": 0.75}}
+    return services.finish_round(training.pk, training.token, result)
+
+
+@pytest.fixture
+def get(client, boss):
+    client.force_login(boss)
+
+    def fetch(name):
+        answer = client.get(f"/p/stars/versions/2/{name}/")
+        return b"".join(answer.streaming_content) if answer.status_code == 200 else answer.status_code
+
+    return fetch
+
+
+def test_the_lora_needs_no_header_to_be_read(version, get):
+    tensors = load(get("lora"))
+    assert tensors[A].tolist() == np.ones((2, 3)).tolist()
+    assert tensors[B].tolist() == np.full((4, 2), 3.0).tolist()  # alpha / rank
+
+
+def test_the_zip_has_lora_card_and_pictures(version, get):
+    packed = zipfile.ZipFile(io.BytesIO(get("package")))
+    assert set(packed.namelist()) == {LORA, "README.md", "images/after.webp"}
+    assert packed.testzip() is None
+    assert packed.read(LORA) == get("lora")
+    card = packed.read("README.md").decode()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["model-index"][0]["results"][0]["metrics"] == [{"type": "reward", "value": 0.75}]
+    assert "# Stars, version 2" in card
+    assert "| people | 8 |" in card and "| demo | 4 |" in card
+    assert "| `beta_dpo` | 3.0 | 10.0 |" in card
+    assert card.index("| version 2 |") < card.index("| version 1 |") < card.index("(base)")
+    assert str(paths.data("")) not in card
+
+
+def test_a_version_whose_file_is_gone_or_damaged_is_not_found(version, get):
+    file = paths.model_version(version.path) / LORA
+    file.write_bytes(b"damaged")
+    assert [get("lora"), get("package")] == [404, 404]
+    file.unlink()
+    assert [get("lora"), get("package")] == [404, 404]
+
+
+def test_only_admins_are_offered_downloads(version, client, person):
+    client.force_login(person("rita", "reviewer"))
+    assert "/versions/2/package/" not in client.get("/p/stars/versions/").content.decode()
+    client.force_login(User.objects.get(username="boss"))
+    assert "/versions/2/package/" in client.get("/p/stars/versions/").content.decode()
+    assert ModelVersion.objects.count() == 2

@@ -1,0 +1,75 @@
+"""A version for other programs: its LoRA, and a zip with the model card. Written when asked for; nothing is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from zipstream import ZIP_STORED, ZipStream
+
+from trainer.cards import LORA_NAME, Base, Made, made_by, model_card
+from trainer.portable import portable_lora
+from webapp import paths
+from webapp.rounds.models import ModelVersion, TrainingRound
+
+PIECE = 1 << 18
+
+
+def lora(version: ModelVersion) -> list[bytes]:
+    """The LoRA in pieces. Raises ValueError when its file is gone or damaged."""
+    data = portable_lora(_folder(version), title=_title(version), description=_base(version).name)
+    return [data[i : i + PIECE] for i in range(0, len(data), PIECE)]
+
+
+def archive(version: ModelVersion) -> Iterator[bytes]:
+    """The zip's bytes: the LoRA, README.md, and its round's pictures where they are still there. Raises ValueError, before
+    the first byte, when the LoRA is gone or damaged."""
+    packed = ZipStream(compress_type=ZIP_STORED)
+    packed.add(b"".join(lora(version)), LORA_NAME)
+    packed.add(card(version).encode(), "README.md")
+    training = TrainingRound.objects.filter(result_version=version).first()
+    for name in ("before.webp", "after.webp"):
+        if training is not None and (file := paths.round_dir(training.pk) / "grid" / name).is_file():
+            packed.add_path(str(file), f"images/{name}")
+    return packed.finalize()
+
+
+def card(version: ModelVersion) -> str:
+    """README.md of the version."""
+    return model_card(_title(version), _base(version), history(version), steps=version.project.steps)
+
+
+def history(version: ModelVersion) -> list[Made]:
+    """The version and those it came from, newest first. Scores and settings are the database's; what only the version's
+    folder tells (labels by source) is left out where the folder is gone."""
+    found = []
+    rounds = {r.result_version_id: r for r in version.project.rounds.filter(result_version__isnull=False)}
+    rows = {v.pk: v for v in version.project.versions.all()}
+    row: ModelVersion | None = version
+    while row is not None:
+        made = made_by(_folder(row), f"version {row.number}")
+        if (training := rounds.get(row.pk)) is not None:
+            made = dataclasses.replace(
+                made,
+                sha256=row.sha256,
+                updates=training.step,
+                settings=training.settings,
+                scores_before=training.scores_before,
+                scores_after=training.scores_after,
+            )
+        found.append(made)
+        row = rows.get(row.parent_id)
+    return found
+
+
+def _folder(version: ModelVersion) -> Path:
+    return paths.model_version(version.path)
+
+
+def _title(version: ModelVersion) -> str:
+    return f"{version.project.name}, version {version.number}"
+
+
+def _base(version: ModelVersion) -> Base:
+    return Base.of(Path(version.project.model_dir))
