@@ -2,8 +2,8 @@
 
     python bench/oracle_gain.py --seeds 0 1 2 --minutes 20
 
-Training and validation prompts are disjoint from the test prompts. A seed's run is stopped at `--minutes` of training; the
-version that was best on validation is what is tested.
+Training and validation prompts and their noise are disjoint from those of the test. A seed's run is stopped at `--minutes`,
+validation included; what is tested is its newest validated version unless that was clearly worse than an earlier one.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def test_scores(lora: Path, per_tag: int) -> dict[str, float]:
     return evaluate(sampler.backend, rows, get_oracle("scenes"), steps=4, bf16=True).scores
 
 
-def train(seed: int, minutes: float, updates: int, work: Path) -> Path:
-    """One run; returns the folder of its best version."""
-    settings = TDMR1Settings(seed=seed, updates=updates)
+def train(seed: int, minutes: float, updates: int, work: Path) -> tuple[Path, dict]:
+    """One run; returns the folder of the version it kept, and its minutes, updates and scored images."""
+    settings = TDMR1Settings(seed=seed, updates=updates, validation_images=144, validate_every=updates // 2)
     spec = RoundSpec(
         model_dir=str(MODEL),
         parent_dir=str(STUDENT),
@@ -52,10 +52,15 @@ def train(seed: int, minutes: float, updates: int, work: Path) -> Path:
         reward_oracle="scenes",
         settings=settings.to_json(),
     )
-    deadline = time.monotonic() + 60 * minutes
+    started, last = time.monotonic(), {}
+
+    def note(progress) -> None:
+        last["updates"] = progress.step
+
     with contextlib.suppress(RoundCancelled):
-        run_round(spec, should_stop=lambda: time.monotonic() > deadline)
-    return work / "best"
+        run_round(spec, on_progress=note, should_stop=lambda: time.monotonic() > started + 60 * minutes)
+    images = last["updates"] * settings.prompts_per_update * settings.group_size
+    return work / "best", {"minutes": round((time.monotonic() - started) / 60, 1), **last, "scored_images": images}
 
 
 def main() -> None:
@@ -63,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--updates", type=int, default=400)
+    parser.add_argument("--updates", type=int, default=80)
     parser.add_argument("--per-tag", type=int, default=96)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "oracle-gain")
@@ -72,8 +77,8 @@ def main() -> None:
     before = test_scores(STUDENT, a.per_tag)
     rows = []
     for seed in a.seeds:
-        after = test_scores(train(seed, a.minutes, a.updates, a.work / str(seed)), a.per_tag)
-        rows.append({"seed": seed, "before": before, "after": after})
+        best, spent = train(seed, a.minutes, a.updates, a.work / str(seed))
+        rows.append({"seed": seed, **spent, "before": before, "after": test_scores(best, a.per_tag)})
         print(json.dumps(rows[-1]), flush=True)
     for score in ("geneval", "strict", "reward"):
         print(f"\n{score}\n| seed | before | after | gain |\n|---|---|---|---|")

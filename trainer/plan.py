@@ -25,7 +25,6 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from trainer.backends import Conditioning, Managed, autocast, load_backend
 from trainer.backends.memory import ENCODE_BATCH, text_encoders
-from trainer.flow import step_grid
 from trainer.roles import STUDENT, TEACHER
 from trainer.sampler import sample_latents
 from trainer.settings import MemorySettings, TDMR1Settings
@@ -243,7 +242,7 @@ class _Planner:
         self._encode()
         with _unmoved(), self.mode, self.counter:
             self.trainer = TDMR1(self.backend, settings, accelerator=accelerator)
-        self.trainer.levels = step_grid(self.trainer.steps, self.backend.shift)  # the sampler reads its values
+        self.trainer.levels = self.backend.grid(self.trainer.steps)  # the sampler reads its values
         processor = self.backend.pipeline.image_processor
         made = processor.postprocess
         processor.postprocess = lambda pixels, **_: made(pixels, output_type="pt")  # Pillow wants values
@@ -251,7 +250,7 @@ class _Planner:
         self.plan.optimizers = sum(2 * p.nbytes for role in self.trainer.optimizers for p in self._role(role))
 
     def _parts(self) -> list[str]:
-        return ["transformer", "vae", *self.encoders]
+        return [self.backend.component, "vae", *self.encoders]
 
     def _role(self, role: str) -> list[torch.nn.Parameter]:
         return self.trainer.roles.parameters(role)
