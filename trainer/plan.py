@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
@@ -27,7 +27,7 @@ from trainer.backends import Conditioning, Managed, autocast, load_backend
 from trainer.backends.memory import ENCODE_BATCH, text_encoders
 from trainer.roles import STUDENT, TEACHER
 from trainer.sampler import sample_latents
-from trainer.settings import MemorySettings, TDMR1Settings
+from trainer.settings import MemorySettings, SampleSettings, TDMR1Settings
 from trainer.shares import Part
 from trainer.tdm_r1 import TDMR1, Groups
 
@@ -166,6 +166,7 @@ class Plan:
 
     settings: TDMR1Settings
     memory: MemorySettings
+    trained: str = "transformer"  # the part of the pipeline that gets the adapters
     weights: dict[str, int] = field(default_factory=dict)  # by part of the pipeline, wherever it is
     resident: dict[str, int] = field(default_factory=dict)  # of those, in the phase with the highest peak
     adapters: int = 0
@@ -238,11 +239,13 @@ class _Planner:
         with _unmoved():
             self.backend: Managed = load_backend(model, memory=here, shapes=self.mode)
         self.encoders = text_encoders(model)
-        self.plan = Plan(settings, memory, weights={n: _size(getattr(self.backend.pipeline, n)) for n in self._parts()})
+        weights = {name: _size(getattr(self.backend.pipeline, name)) for name in self._parts()}
+        self.plan = Plan(settings, memory, trained=self.backend.component, weights=weights)
         self._encode()
+        levels = self.backend.grid(SampleSettings().steps)  # schedulers and the sampler read values
+        self.backend.inner.grid = lambda steps: levels
         with _unmoved(), self.mode, self.counter:
             self.trainer = TDMR1(self.backend, settings, accelerator=accelerator)
-        self.trainer.levels = self.backend.grid(self.trainer.steps)  # the sampler reads its values
         processor = self.backend.pipeline.image_processor
         made = processor.postprocess
         processor.postprocess = lambda pixels, **_: made(pixels, output_type="pt")  # Pillow wants values
@@ -262,7 +265,7 @@ class _Planner:
         if away and phase != "embed":
             parts -= set(self.encoders)
         if away and phase == "embed" and not on_cpu:
-            parts.discard("transformer")
+            parts.discard(self.backend.component)
         if memory.vae_offload and not on_cpu and phase != "decode":
             parts.discard("vae")
         return {name: size for name, size in self.plan.weights.items() if name in parts}
@@ -291,15 +294,18 @@ class _Planner:
     def _encode(self) -> None:
         """The phase of embeddings; also remembers one, which every prompt of the dry run then has."""
         with self.mode, self.counter, torch.no_grad(), self._phase("embed"):
-            self.row = self.backend.inner.encode(["a prompt"])
-            self.encode_flops = (
-                self._count(lambda: self.backend.inner.encode(["a prompt"] * ENCODE_BATCH)) / ENCODE_BATCH
-            )
+            self.row = self.backend.inner.outline(1)
+            self.encode_flops = self._count(lambda: self.backend.inner.outline(ENCODE_BATCH)) / ENCODE_BATCH
 
     def _conditioning(self, count: int) -> Conditioning:
         """What `Managed.encode` gives for `count` prompts."""
         self.backend._rows = dict.fromkeys(("", "a prompt"), self.row)
-        return self.backend.encode(["a prompt"] * count)
+        made = self.backend.encode(["a prompt"] * count)
+        if made.lengths is None:
+            return made
+        with unset_fake_temporarily():  # a pass reads them
+            lengths = torch.full((count,), self.row.embeds.shape[1])
+        return Conditioning(made.embeds, made.pooled, lengths)
 
     def _measure(self) -> dict[str, PassCost]:
         """The costs of a pass without adapter, with one, with gradient, and for people's eyes, which is not in bf16; and of
@@ -498,7 +504,7 @@ def table(plan: Plan, tflops: float) -> str:
     encoders = [name for name in plan.weights if name.startswith("text_encoder")]
     away = not any(name in plan.resident for name in encoders)
     rows = [
-        (f"transformer, {dtype}", plan.weights["transformer"]),
+        (f"{plan.trained}, {dtype}", plan.weights[plan.trained]),
         (
             f"text encoders, {dtype}" + (", not there at the peak" if away else ""),
             sum(plan.weights[n] for n in encoders),

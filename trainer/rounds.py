@@ -128,7 +128,7 @@ def run_round(
 
 class _Round:
     def __init__(
-        self, spec: RoundSpec, on_progress, should_stop, device: str, save_seconds: float, trackers: str | None
+        self, spec: RoundSpec, on_progress, should_stop, device: str, save_seconds: float, trackers: str | None = "none"
     ):
         self.spec, self.on_progress, self.should_stop, self.save_seconds = spec, on_progress, should_stop, save_seconds
         self.settings = TDMR1Settings.from_json(spec.settings)

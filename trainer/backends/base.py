@@ -87,6 +87,10 @@ class Backend(Protocol):
         while parts of it are elsewhere."""
         ...
 
+    def outline(self, count: int) -> Conditioning:
+        """What `encode` gives for `count` prompts, by the same passes, where tensors have shapes and no values."""
+        ...
+
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """`v = eps - x0` at (B, C, h, w) latents and levels (B,) in [0, `grid(…)[0]`], float32."""
         ...

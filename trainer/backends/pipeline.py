@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from PIL import Image
 
-from trainer.backends.base import autocast
+from trainer.backends.base import Conditioning, autocast
 from trainer.backends.options import OPTIONS_FILE, ModelOptions
 from trainer.flow import step_grid
 
@@ -71,6 +71,10 @@ class PipelineBackend:
         with autocast(self.device, bf16):
             pixels = vae.decode(scaled).sample.float()
         return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
+
+    def outline(self, count: int) -> Conditioning:
+        """See `Backend.outline`."""
+        return self.encode(["a prompt"] * count)
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:

@@ -11,6 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 from trainer.backends.base import Conditioning
 from trainer.backends.pipeline import FlowBackend
 
+MOST_TOKENS = 512  # that the pipeline fills prompts up to before the text encoder
+OUTLINE_TOKENS = 64  # of a prompt of about forty words in its chat template
+
 
 class ZImageBackend(FlowBackend):
     """A ZImagePipeline folder: the network gives `x0 - eps` for times as 1 - t, and prompts keep their own lengths.
@@ -30,6 +33,15 @@ class ZImageBackend(FlowBackend):
         pooled = torch.zeros(len(rows), 0, device=self.device)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         return Conditioning(pad_sequence(rows, batch_first=True).float(), pooled, lengths)
+
+    @torch.no_grad()
+    def outline(self, count: int) -> Conditioning:
+        """See `Backend.outline`. The pipeline cuts padding off by its values; here every prompt has `OUTLINE_TOKENS`."""
+        ids = torch.zeros((count, MOST_TOKENS), dtype=torch.long, device=self.device)
+        encode = self.pipeline.text_encoder
+        embeds = encode(input_ids=ids, attention_mask=ids == 0, output_hidden_states=True).hidden_states[-2]
+        lengths = torch.full((count,), OUTLINE_TOKENS, device=self.device)
+        return Conditioning(embeds[:, :OUTLINE_TOKENS].float(), torch.zeros(count, 0, device=self.device), lengths)
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """See `Backend.velocity`."""
