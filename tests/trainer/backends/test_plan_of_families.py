@@ -15,9 +15,6 @@ SETTINGS = TDMR1Settings(**SMALL, rank=4, alpha=8, guidance=1, rl_cfg=1)
 LINES = [{"prompt": f"{count} red stars", "tag": "counting"} for count in range(16)]
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"half": True, "micro_batch": 4, "checkpointing": True}], ids=["none", "saving"]
-)
 def test_the_estimate_is_within_15_percent_of_the_measured_peak(family, backend, tmp_path, reddish):  # noqa: F811
     _, folder = family
     torch.manual_seed(1)
