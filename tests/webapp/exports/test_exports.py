@@ -147,6 +147,19 @@ def test_label_studio_tasks_have_the_documented_keys(fetch, labelled):
     assert all(f'name="{r["from_name"]}"' in config for r in task["annotations"][0]["result"])
 
 
+def test_label_studios_own_library_reads_the_tasks(fetch):
+    # Not among the pinned packages: its OpenCV is older than the product's. `pip install label-studio-sdk` to run this.
+    label_interface = pytest.importorskip("label_studio_sdk.label_interface")
+    interface = label_interface.LabelInterface(formats.labelstudio_config(4))
+    interface.validate()
+    for task in json.loads(fetch("labelstudio")):
+        assert all(task["data"].get(o.value_name) for o in interface.objects if o.value_is_variable)
+        for one in task["annotations"]:
+            assert interface._validate_object(one, return_errors=True) == []
+        for one in task["predictions"]:
+            assert interface.validate_prediction(one, return_errors=True) == []
+
+
 def test_the_labels_export_keeps_the_whole_provenance(load, labelled, project):
     data = load("labels", "parquet")
     assert data.column_names == formats.FORMATS["labels"].schema.names
