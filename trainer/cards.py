@@ -107,7 +107,7 @@ def model_card(title: str, base: Base, versions: Sequence[Made], *, steps: int =
         (v.name, v.updates or "–", _count(v.labels), _score(v.scores_after), v.sha256[:16] or "–") for v in versions
     ]
     rows.append((f"{base.name} (base)", "–", "–", "–", "–"))
-    columns = ("version", "updates", "labels", "reward after", "sha256 of its LoRA")
+    columns = ("version", "updates", "labels", "reward after", "sha256 in Likestep")
     parts.append("## Lineage\n\nNewest first; each came from the one below it.\n\n" + _table(columns, rows))
     if newest.settings:
         parts.append("## Settings\n\nOf the last round, where they differ from the defaults.\n\n" + _settings(newest))

@@ -19,9 +19,11 @@ def export_lora(
 ) -> Path:
     """The version's LoRA and README.md in `output`; stock `pipe.load_lora_weights(output)` reads it. `base` is the base
     model's hub id where it has one. Returns the file."""
+    if output.resolve() == version_dir.resolve():
+        raise ValueError(f"output: {output} is the version's own folder; give another")
     title = title or version_dir.name
-    data = portable_lora(version_dir, title=title, description=f"LoRA for {base or model_dir.name}", dtype=dtype)
-    write_atomic(output / LORA_NAME, data)
+    pieces = portable_lora(version_dir, title=title, description=f"LoRA for {base or model_dir.name}", dtype=dtype)
+    write_atomic(output / LORA_NAME, b"".join(pieces))
     _write_card(output, title, Base.of(model_dir, base), version_dir, merged=False)
     return output / LORA_NAME
 

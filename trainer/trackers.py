@@ -27,18 +27,29 @@ _THERE = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available, 
 
 
 def chosen(names: str | None = None) -> tuple[str, ...]:
-    """Tracker names of a comma-separated list, of `LIKESTEP_TRACKERS` where it is None; "none" is none at all. Raises
-    ValueError on an unknown name or a missing package."""
+    """Tracker names of a comma-separated list, of `LIKESTEP_TRACKERS` where it is None; "none" is none at all.
+
+    Raises ValueError on an unknown name or a missing package. What the environment asks for in vain is left out with a
+    warning instead: it is set for all rounds of a machine, and none of them must fail because nobody could watch it.
+    """
     text = os.environ.get("LIKESTEP_TRACKERS", "tensorboard") if names is None else names
     wanted = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if wanted == ("none",):
         return ()
+    there = []
     for name in wanted:
+        problem = None
         if name not in _THERE:
-            raise ValueError(f"trackers: {name!r} is not one of {', '.join(_THERE)}, or none alone")
-        if not _THERE[name]():
-            raise ValueError(f"trackers: {name} needs its package; run pip install {name}")
-    return wanted
+            problem = f"trackers: {name!r} is not one of {', '.join(_THERE)}, or none alone"
+        elif not _THERE[name]():
+            problem = f"trackers: {name} needs its package; run pip install {name}"
+        if problem is None:
+            there.append(name)
+        elif names is not None:
+            raise ValueError(problem)
+        else:
+            log.warning("LIKESTEP_TRACKERS: %s", problem)
+    return tuple(there)
 
 
 class Trackers:

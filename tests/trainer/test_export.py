@@ -89,7 +89,7 @@ def test_merged_weights_draw_the_same(model_dir, version, apps, tmp_path):
 
 def test_a_reader_without_the_header_gets_the_same_weights(version, tmp_path):
     """ComfyUI reads tensors alone: B A, times alpha / rank only where there is a tensor `alpha`."""
-    (tmp_path / LORA_NAME).write_bytes(portable_lora(version, title="x"))
+    (tmp_path / LORA_NAME).write_bytes(b"".join(portable_lora(version, title="x")))
     ours, original = load_file(tmp_path / LORA_NAME), load_file(version / LORA_NAME)
     assert ours.keys() == original.keys()
     for name in original:
@@ -110,7 +110,7 @@ def test_tensors_of_every_kind_are_read(tmp_path, dtype):
     save_file(wanted, tmp_path / "x.safetensors", metadata={"k": "v"})
     tensors, metadata = read_tensors(tmp_path / "x.safetensors")
     assert metadata == {"k": "v"}
-    assert all(torch.equal(torch.from_numpy(tensors[k].copy()), wanted[k].float()) for k in wanted)
+    assert all(torch.equal(torch.from_numpy(tensors[k].read()), wanted[k].float()) for k in wanted)
 
 
 @pytest.mark.parametrize("cut", [0, 4, 100, -8])
@@ -120,8 +120,15 @@ def test_a_damaged_lora_is_named(version, tmp_path, cut):
         portable_lora(tmp_path, title="x")
 
 
+def test_a_version_is_not_exported_over_itself(model_dir, version, capsys):
+    before = (version / LORA_NAME).read_bytes()
+    assert main(["export", str(version), "--model", str(model_dir), "--student", str(version)]) == 2
+    assert "own folder" in capsys.readouterr().err
+    assert (version / LORA_NAME).read_bytes() == before
+
+
 def test_half_precision_is_half_as_large(version):
-    whole, half = (portable_lora(version, title="x", dtype=d) for d in ("fp32", "fp16"))
+    whole, half = (b"".join(portable_lora(version, title="x", dtype=d)) for d in ("fp32", "fp16"))
     assert len(half) < 0.7 * len(whole)
     with pytest.raises(ValueError, match="dtype"):
         portable_lora(version, title="x", dtype="fp8")

@@ -23,7 +23,7 @@ from trainer.files import write_atomic
 from trainer.settings import MemorySettings
 
 ENCODE_BATCH = 16  # prompts
-REMEMBERED_BYTES = 2**30  # of embeddings that can be read again from their folder
+REMEMBERED_BYTES = 2**30  # of embeddings that can be read or made again
 SAMPLE_BYTES = 2**20
 COMPILED_VARIANTS = 64  # of a block: each role with and without gradient, for some batch sizes
 
@@ -178,6 +178,8 @@ class Managed:
 
     def prepare(self, prompts: Sequence[str]) -> None:
         """Compute the embeddings of all these prompts in one go, so that the text encoders are not needed again."""
+        if self.memory.text_encoders == "keep" and self._bytes > REMEMBERED_BYTES:
+            self._rows, self._bytes = {}, 0  # they are soon made again; a worker that lives for weeks must not fill up
         missing = [p for p in dict.fromkeys(prompts) if self._recall(p) is None]
         if not missing:
             return

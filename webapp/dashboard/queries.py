@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db.models import Count, Max, Min, Q, Sum
 from django.utils import timezone
@@ -71,10 +71,14 @@ def forecast(project: Project) -> list[Forecast]:
     since = timezone.localdate() - FORECAST_FROM
     spent = project.tallies.filter(day__gte=since).aggregate(groups=Sum("groups"), seconds=Sum("seconds"))
     hours = spent["seconds"] / spent["groups"] / 3600 if spent["groups"] else None  # of a person, a group
-    counts = project.day_counts.filter(day__gte=since).aggregate(groups=Sum("groups"), signal=Sum("signal"))
+    counts = project.day_counts.filter(day__gte=timezone.now().astimezone(UTC).date() - FORECAST_FROM).aggregate(
+        groups=Sum("groups"), signal=Sum("signal")
+    )
     share = counts["signal"] / counts["groups"] if counts["groups"] else 0
-    ended = project.rounds.filter(state=RoundState.DONE, finished_at__isnull=False)[:3]
-    lasted = [(r.finished_at - r.created_at).total_seconds() / 3600 for r in ended]
+    ended = project.rounds.filter(state=RoundState.DONE, finished_at__isnull=False)
+    # From the first heartbeat's step on: a round may have waited for its machine all night.
+    ended = ended.annotate(began=Min("metrics__created_at"))
+    lasted = [(r.finished_at - (r.began or r.created_at)).total_seconds() / 3600 for r in ended[:3]]
     machine = sum(lasted) / len(lasted) if lasted else None
     ready = project.groups.filter(state=GroupState.READY).aggregate(n=Count("pk"), decisions=Sum("decisions"))
     answers = max(0, ready["n"] * project.overlap - (ready["decisions"] or 0))

@@ -13,20 +13,17 @@ from trainer.portable import portable_lora
 from webapp import paths
 from webapp.rounds.models import ModelVersion, TrainingRound
 
-PIECE = 1 << 18
 
-
-def lora(version: ModelVersion) -> list[bytes]:
-    """The LoRA in pieces. Raises ValueError when its file is gone or damaged."""
-    data = portable_lora(_folder(version), title=_title(version), description=_base(version).name)
-    return [data[i : i + PIECE] for i in range(0, len(data), PIECE)]
+def lora(version: ModelVersion) -> Iterator[bytes]:
+    """The LoRA in pieces. Raises ValueError, before the first, when its file is gone or damaged."""
+    return portable_lora(_folder(version), title=_title(version), description=_base(version).name)
 
 
 def archive(version: ModelVersion) -> Iterator[bytes]:
     """The zip's bytes: the LoRA, README.md, and its round's pictures where they are still there. Raises ValueError, before
     the first byte, when the LoRA is gone or damaged."""
     packed = ZipStream(compress_type=ZIP_STORED)
-    packed.add(b"".join(lora(version)), LORA_NAME)
+    packed.add(lora(version), LORA_NAME)
     packed.add(card(version).encode(), "README.md")
     training = TrainingRound.objects.filter(result_version=version).first()
     for name in ("before.webp", "after.webp"):
