@@ -13,6 +13,7 @@ from tests.servers import start_postgres, start_redis, temporary_folder
 STOP = []
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not take a core from the other process
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ["LIKESTEP_DATA"] = str(temporary_folder("data"))
 os.environ["DEBUG"] = "1"

@@ -4,8 +4,6 @@ import random
 from pathlib import Path
 
 import numpy as np
-import pytest
-import torch
 
 import trainer.rounds
 from trainer.evaluate import sample_images
@@ -17,15 +15,6 @@ from trainer.scenes.world import SHAPES
 MODELS = Path(__file__).resolve().parents[2] / "models"
 LINES = [{"prompt": f"{frame} {shape}"} for shape in SHAPES for frame in ("a", "a photo of a")]
 SETTINGS = {"updates": 30, "prompts_per_update": 4, "student_batch": 16, "validation_images": 0, "student_lr": 4e-4}
-
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    """The one test whose model has a size that a second core speeds up."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def redness(image):
