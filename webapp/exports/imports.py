@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from django.db import transaction
 from django.utils.translation import gettext as _
 
+from webapp import texts
 from webapp.accounts.models import User
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
@@ -87,7 +88,8 @@ def import_labels(project: Project, rows: Iterable[tuple[int, dict]], by=None) -
 
 def _checked(project: Project, rows: list[tuple[int, dict]]):
     result = Imported()
-    names = {str(row.get("annotator")) for _line, row in rows if row.get("annotator")}
+    names = {row["annotator"] for _line, row in rows if isinstance(row.get("annotator"), str)}
+    names = {name for name in names if not texts.BAD.search(name)}  # a database cannot be asked for the others
     people = {
         user.username: user for user in User.objects.filter(username__in=names, memberships__project=project).distinct()
     }
@@ -107,7 +109,7 @@ def _checked(project: Project, rows: list[tuple[int, dict]]):
                 place, value = answers.setdefault((row["group"], people[row["annotator"]]), {}), row["liked"]
             else:
                 place = scores.setdefault((row["group"], row["oracle"]), {})
-                value = {"liked": row["liked"], "score": row.get("score"), "reason": row.get("reason") or ""}
+                value = {"liked": row["liked"], "score": row.get("score"), "reason": str(row.get("reason") or "")}
             if place.setdefault(row["position"], value) != value:
                 wrong = _("position: image %(position)s of group %(group)s has two values in this file") % {
                     "position": row["position"],
@@ -127,6 +129,10 @@ def _checked(project: Project, rows: list[tuple[int, dict]]):
 
 def _wrong(row: dict, people: dict, images: dict) -> str | None:
     """The first thing that is wrong with a row."""
+    try:
+        texts.check({name: row.get(name) for name in ("annotator", "oracle", "reason", "score")}, "line")
+    except texts.Unstorable as error:
+        return str(error)
     for name in NEEDED:
         if row.get(name) is None:
             return _("%(name)s: it is missing") % {"name": name}
@@ -137,7 +143,7 @@ def _wrong(row: dict, people: dict, images: dict) -> str | None:
     annotator, oracle = row.get("annotator"), row.get("oracle")
     if bool(annotator) == bool(oracle):
         return _("annotator: give the annotator's name, or the oracle's")
-    if annotator and annotator not in people:
+    if annotator and not (isinstance(annotator, str) and annotator in people):
         return _("annotator: %(annotator)s is not a member of the project; invite them first") % {
             "annotator": repr(annotator)
         }

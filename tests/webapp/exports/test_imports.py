@@ -98,6 +98,9 @@ def test_an_imported_answer_that_was_taken_back_stays_so(send, exported, ann, pr
         ({"seed": -1}, "belongs to another database"),
         ({"oracle": "scenes"}, "give the annotator"),
         ({"group": None}, "group: it is missing"),
+        ({"annotator": ["ann"]}, "[&#x27;ann&#x27;] is not a member"),
+        ({"annotator": "a\0b"}, "leave out null characters"),
+        ({"annotator": "\ud83d"}, "leave out null characters"),
     ],
 )
 def test_one_wrong_line_imports_nothing(send, exported, change, message):
