@@ -116,8 +116,13 @@ def train(a: argparse.Namespace) -> None:
     settings = _settings(a, TDMR1Settings, **_preset(a))
     if a.prompts:
         train_prompts = read_prompts(a.prompts, split="train")
-        held_out = a.validation_prompts or a.prompts
-        validation = read_prompts(held_out, split="validation", only_marked=a.validation_prompts is None)
+        if a.validation_prompts:
+            validation = read_prompts(a.validation_prompts, split="validation")
+        else:
+            try:
+                validation = read_prompts(a.prompts, split="validation", only_marked=True)
+            except ValueError as error:
+                raise ValueError(f"{error}; give the round's judge a file with --validation-prompts") from error
     else:
         tags = {"scenes": TAGS, "ocr": (WORD,)}.get(a.oracle, (*TAGS, WORD))
         per_tag = -(-settings.validation_images // len(tags))

@@ -8,8 +8,7 @@ from pathlib import Path
 
 def read_prompts(path: Path, *, split: str, only_marked: bool = False) -> list[dict]:
     """GenEval lines `{"prompt", "tag"?, …}` of a `.jsonl` file, or `{"prompt"}` a line of any other; a JSON line may have
-    its metadata under `metadata`. Lines with a `split` count when it is this one; those without count unless
-    `only_marked`, and then there may be none.
+    its metadata under `metadata`. Lines with a `split` count when it is this one; those without count unless `only_marked`.
 
     Raises ValueError that names the file's first line that cannot be read, or says that there is none.
     """
@@ -26,7 +25,7 @@ def read_prompts(path: Path, *, split: str, only_marked: bool = False) -> list[d
             found.append(line)
         else:
             other = True
-    if not found and not only_marked:
+    if not found:
         raise ValueError(f"prompts: {path} has none" + (f" with the split {split}" if other else ""))
     return found
 
