@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +56,8 @@ def clearly_worse(new: Sequence[float], old: Sequence[float]) -> bool:
     """Whether rewards of images fall behind those of other images of the same prompts and seeds by more than the standard
     error of the paired difference. Needs equally many, in the same order."""
     gaps = [a - b for a, b in zip(new, old, strict=True)]
-    mean = sum(gaps) / len(gaps)
-    if len(gaps) == 1:
-        return mean < 0
-    variance = sum((g - mean) ** 2 for g in gaps) / (len(gaps) - 1)
-    return mean < -((variance / len(gaps)) ** 0.5)
+    error = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
+    return statistics.fmean(gaps) < -error
 
 
 def sample_images(
