@@ -213,7 +213,7 @@ def evaluate(a: argparse.Namespace) -> None:
     oracle = get_oracle(a.oracle)
     if a.prompts:
         lines = [line for line in read_prompts(a.prompts, split=a.split) if not a.tags or line.get("tag") in a.tags]
-        rows = [ScenePrompt(m["prompt"], m.get("tag", ""), a.split, m) for m in lines for _ in range(a.repeats)]
+        rows = [ScenePrompt.of_line(m, a.split) for m in lines for _ in range(a.repeats)]
     else:
         rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
     if not rows:

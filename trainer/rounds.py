@@ -311,7 +311,7 @@ class _Round:
             return None
         lines = self._shown_prompts()
         lines = [lines[i % len(lines)] for i in range(self.settings.validation_images)]
-        rows = [ScenePrompt(m["prompt"], m.get("tag", ""), "validation", m) for m in lines]
+        rows = [ScenePrompt.of_line(m, "validation") for m in lines]
         oracle = get_oracle(self.spec.validation_oracle)
         with self.trainer.roles.merged(STUDENT_EMA):
             return evaluate(self.trainer.backend, rows, oracle, steps=self.trainer.steps, bf16=self.trainer.bf16)

@@ -31,6 +31,11 @@ class ScenePrompt:
     split: str
     metadata: dict
 
+    @classmethod
+    def of_line(cls, line: dict, split: str) -> ScenePrompt:
+        """The row of a GenEval line, which need not have a tag."""
+        return cls(line["prompt"], line.get("tag", ""), split, line)
+
     def to_json(self) -> dict:
         """The row as plain JSON values."""
         return asdict(self)
