@@ -1,11 +1,11 @@
 """Kill parts of the running product over and over under a labelling load, then check that nothing was lost or doubled.
 
-    python -m bench.chaos --kills 200 --seed 0
+    python -m bench.chaos --kills 200 --seed 0 --write docs/results/chaos.md
 
 Every service of docker-compose.yml runs as a process of this machine, on a PostgreSQL and a Redis of its own. Labellers
 keep what was answered with 2xx; an admin starts rounds and publishes what they make. A random part gets SIGKILL and is
 started again after a moment, as Docker would. Prints the seed, what was done and every violation; exits with 1 when there
-is one.
+is one. 200 kills take about a quarter of an hour; whatever hangs, no run takes longer than `--kills` minutes and ten.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import os
 import random
 import re
+import resource
 import secrets
 import signal
 import subprocess
@@ -23,8 +24,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import requests
 
 from tests.compose import Machine, parse
@@ -37,6 +40,13 @@ LABELLERS = 3
 ROUND = {"updates": 2, "validate_every": 2, "validation_images": 2, "student_batch": 2, "prompts_per_update": 2}
 ROUND |= {"rank": 4, "alpha": 8, "surrogate_updates": 1}
 SETTLE = 300  # seconds for what was going on at the end to come to rest
+INVARIANTS = (
+    "every acknowledged answer is there once, under its key, with just its labels",
+    "no lease of a group that its holder has decided, of a group that is not on offer, or long over",
+    "a version for each finished round and a finished round for each version, whose file is the one that was scored",
+    "every file that a row names is there and whole; every ready or rated group has all its images",
+    "nothing is left half-way: no queued or running group or round",
+)
 
 
 class Product:
@@ -103,6 +113,12 @@ class Product:
         except Exception:  # the killed one's children are still going
             return False
         return self.machine.check("postgres").returncode == 0
+
+    def memory(self) -> float:
+        """MB of the services that run now."""
+        pids = [process.pid for process in self.machine.processes.values() if process.poll() is None]
+        found = [psutil.Process(pid).memory_info().rss for pid in pids if psutil.pid_exists(pid)]
+        return sum(found) / 1e6
 
     def stop(self) -> None:
         """Everything down."""
@@ -190,9 +206,12 @@ def violations(product: Product, labellers: list[Labeller]) -> tuple[list[str], 
     import django
 
     django.setup()
-    from trainer.files import sha256_of
+    from django.utils import timezone
+    from safetensors import SafetensorError, safe_open
+
+    from trainer.files import check_webp, sha256_of
     from webapp import paths
-    from webapp.labelling.models import Group, GroupDecision, Label, Lease
+    from webapp.labelling.models import Generation, Group, GroupDecision, Label, Lease
     from webapp.operations.backup import missing_files
     from webapp.rounds.models import OPEN, ModelVersion, TrainingRound
 
@@ -214,7 +233,23 @@ def violations(product: Product, labellers: list[Labeller]) -> tuple[list[str], 
         for lease in Lease.objects.values_list("group", "user")
         if lease in set(decided)
     ]
+    for group, state in Lease.objects.exclude(group__state="ready").values_list("group", "group__state"):
+        found.append(f"lease of group {group}, which is {state}")
+    late = Lease.objects.filter(expires_at__lt=timezone.now() - timedelta(seconds=60))
+    found += [f"lease of group {group} is long over" for group in late.values_list("group", flat=True)]
     found += [f"file {name} is missing" for name in missing_files()]
+    kept = Group.objects.filter(state__in=["ready", "done"])
+    for name in Generation.objects.filter(group__in=kept).values_list("image", flat=True):
+        try:
+            with paths.data(name).open("rb") as file:
+                check_webp(file)
+        except (OSError, ValueError) as error:
+            found.append(f"file {name}: {error}")
+    for name in kept.values_list("trajectory_file", flat=True):
+        try:
+            safe_open(paths.data(name), "np").get_tensor("sigmas")
+        except (OSError, SafetensorError) as error:
+            found.append(f"file {name}: {error}")
     done = TrainingRound.objects.filter(state="done")
     if sorted(done.values_list("result_version", flat=True)) != sorted(
         ModelVersion.objects.filter(parent__isnull=False).values_list("pk", flat=True)
@@ -228,7 +263,29 @@ def violations(product: Product, labellers: list[Labeller]) -> tuple[list[str], 
             found.append(f"group {group.pk}: {group.generations.count()} of {group.size} images")
     made = Counter({f"rounds {s}": TrainingRound.objects.filter(state=s).count() for s in ("done", "failed")})
     made["groups"], made["labels"] = Group.objects.count(), Label.objects.count()
+    made["versions"] = ModelVersion.objects.count()
     return found, made
+
+
+def report(arguments: argparse.Namespace, lines: list[str]) -> str:
+    """The Markdown of a run."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    command = f"python -m bench.chaos --kills {arguments.kills} --seed {arguments.seed} --pause {arguments.pause:g}"
+    return "\n".join(
+        [
+            "# Killed over and over",
+            "",
+            f"`{command}`, commit {commit}. SIGKILL for a random one of {', '.join(TARGETS)}, while {LABELLERS} people",
+            "rate and an admin starts and publishes rounds; each is started again within a second. Checked at the end:",
+            "",
+            *(f"- {text}" for text in INVARIANTS),
+            "",
+            "```",
+            *lines,
+            "```",
+            "",
+        ]
+    )
 
 
 def main() -> int:
@@ -237,8 +294,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=6.0, help="longest time between a start and the next kill")
+    parser.add_argument("--write", type=Path, help="a Markdown file for the result")
     a = parser.parse_args()
-    rng = random.Random(a.seed)
+    print(f"seed {a.seed}", flush=True)
+    rng, most = random.Random(a.seed), 0.0
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"chaos: not over after {a.kills + 10} minutes"))
+    signal.alarm(60 * (a.kills + 10))
     with tempfile.TemporaryDirectory(prefix="likestep-chaos-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as another user where this is root
         product = Product(Path(folder))
@@ -252,6 +313,7 @@ def main() -> int:
             for n in range(a.kills):
                 name = rng.choice(TARGETS)
                 killed[name] += 1
+                most = max(most, product.memory())
                 product.kill(name)
                 time.sleep(rng.uniform(0, 1))
                 product.revive(name)
@@ -263,18 +325,23 @@ def main() -> int:
                 person.join(30)
             seconds = time.monotonic() - started
             found, made = violations(product, labellers)
+            disk = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / 1e6
         finally:
             product.stop()
     answers = sum(len(p.acknowledged) for p in labellers)
-    print(
-        f"seed {a.seed}: {a.kills} kills in {seconds:.0f} s ({', '.join(f'{k} {v}' for k, v in sorted(killed.items()))})"
-    )
-    print(f"{answers} answers acknowledged; {', '.join(f'{v} {k}' for k, v in sorted(made.items()))}")
-    for text, times in sum((p.refused for p in people), Counter()).most_common(10):
-        print(f"refused {times} times: {text}")
-    for violation in found:
-        print(f"VIOLATION: {violation}")
-    print(f"{len(found)} violations")
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    lines = [
+        f"seed {a.seed}: {a.kills} kills in {seconds:.0f} s ({', '.join(f'{k} {v}' for k, v in sorted(killed.items()))})",
+        f"{answers} answers acknowledged; {', '.join(f'{v} {k}' for k, v in sorted(made.items()))}",
+        f"services took up to {most:.0f} MB of memory, this program {own:.0f} MB, everything {disk:.0f} MB of disk",
+    ]
+    refused = sum((p.refused for p in people), Counter())
+    lines += [f"refused {times} times: {text}" for text, times in refused.most_common(10)]
+    lines += [f"VIOLATION: {violation}" for violation in found]
+    lines.append(f"{len(found)} violations")
+    print("\n".join(lines))
+    if a.write:
+        a.write.write_text(report(a, lines))
     return 1 if found else 0
 
 

@@ -1,22 +1,31 @@
 """docker-compose.yml without Docker: its services as processes of this machine, with the file's own commands,
-environments and health checks."""
+environments and health checks; and the loop as its users go through it."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import secrets
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import requests
 import yaml
 
 from tests.servers import free_port, wait_for
+from trainer.settings import TDMR1Settings
 
 ROOT = Path(__file__).resolve().parents[1]
+# A small round of the demo model.
+SMALL = json.dumps(
+    {"updates": 2, "validate_every": 2, "validation_images": 4, "student_batch": 2, "prompts_per_update": 2}
+    | {"rank": 4, "alpha": 8}
+)
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 
 
@@ -178,3 +187,82 @@ class Machine:
                 process.kill()
                 codes[name] = process.wait()
         return codes
+
+
+class Person:
+    """Somebody at a browser, without the browser."""
+
+    def __init__(self, address: str, name: str, password: str):
+        self.address, self.http = address, requests.Session()
+        self.get("/login/")
+        answer = self.post("/login/", username=name, password=password)
+        assert answer.url == f"{address}/", answer.text
+
+    def get(self, path: str) -> requests.Response:
+        answer = self.http.get(self.address + path, timeout=20)
+        assert answer.status_code == 200, (path, answer.status_code, answer.text[:500])
+        return answer
+
+    def post(self, path: str, json: dict | None = None, **form) -> requests.Response:
+        headers = {"X-CSRFToken": self.http.cookies["csrftoken"], "Referer": self.address}
+        answer = self.http.post(self.address + path, data=form or None, json=json, headers=headers, timeout=20)
+        assert answer.status_code == 200, (path, answer.status_code, answer.text[:500])
+        return answer
+
+    def next_group(self, seconds: float = 60) -> dict:
+        """The group that is on this person's screen next."""
+        found: list[dict] = []
+
+        def some():
+            found[:] = self.get("/p/demo/groups/next/").json()["groups"]
+            return bool(found)
+
+        assert wait_for(some, seconds, every=0.5)
+        return found[0]
+
+    def rate(self, group: dict) -> None:
+        """Like every other image."""
+        labels = {str(i["position"]): i["position"] % 2 == 0 for i in group["images"]}
+        body = {"labels": labels, "seconds": 2, "key": secrets.token_hex(8)}
+        assert self.post(f"/p/demo/groups/{group['group']}/submit/", json=body).json()["saved"] == group["group"]
+
+
+def from_a_click_to_the_next_version(
+    address: str, values: Mapping[str, str], training_log: Callable[[], str], *, seconds: float = 90
+) -> None:
+    """The loop: likes, a round, before and after, publish, and a group of the new version; asserts each. `values` is the
+    .env, `seconds` how long a group or the round may take."""
+    page = requests.get(f"{address}/login/", timeout=10).text
+    for file in re.findall(r'(?:href|src)="(/static/[^"]+)"', page):
+        assert re.search(r"\.[0-9a-f]{12}\.", file)
+        assert requests.get(address + file, timeout=10).status_code == 200, file
+
+    annotator = Person(address, "annotator", values["LIKESTEP_ANNOTATOR_PASSWORD"])
+    for _ in range(2):
+        group = annotator.next_group(seconds)
+        assert group["version"] == 1
+        assert annotator.get(group["images"][0]["url"]).content[:4] == b"RIFF"
+        annotator.rate(group)
+
+    admin = Person(address, "admin", values["LIKESTEP_ADMIN_PASSWORD"])
+    assert admin.get("/admin/").status_code == 200  # the first admin may do everything
+    form = {k: v for k, v in TDMR1Settings().to_json().items() if v is not False}
+    started = admin.post("/p/demo/rounds/start/", **{**form, **json.loads(SMALL), "key": "one"})
+    assert started.url.endswith("/p/demo/rounds/1/"), started.text
+
+    def ended():
+        return re.search(r'data-state="(done|failed)"', admin.get("/p/demo/rounds/1/").text)
+
+    assert wait_for(lambda: ended() is not None, seconds, every=1), training_log()
+    page = admin.get("/p/demo/rounds/1/").text
+    assert ended()[1] == "done", page
+    for which in ("before", "after"):
+        assert admin.get(f"/p/demo/rounds/1/{which}.webp").content[:4] == b"RIFF"
+    admin.post(re.search(r'action="(/p/demo/versions/\d+/decide/)"', page)[1], decision="publish")
+
+    for _ in range(8):  # what was on the screen when it was published comes first
+        group = annotator.next_group(seconds)
+        if group["version"] == 2:
+            break
+        annotator.rate(group)
+    assert group["version"] == 2

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.files import sha256_of
+from trainer.files import sha256_of, sync_folder
 
 
 class Stateful(Protocol):
@@ -35,8 +36,10 @@ def save_checkpoint(
     modules: Mapping[str, Stateful],
     optimizers: Mapping[str, torch.optim.Optimizer],
     extra: dict | None = None,
+    before_replacing: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write everything under `folder`, replacing what was there. `step` is the number of steps done."""
+    """Write everything under `folder`, replacing what was there. `step` is the number of steps done. If `before_replacing`
+    raises, the old checkpoint stays as it is."""
     tensors: dict[str, torch.Tensor] = {}
     for name, module in modules.items():
         for key, value in module.state_dict().items():
@@ -45,8 +48,9 @@ def save_checkpoint(
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
-    fresh, old = (folder.with_name(folder.name + ending) for ending in (".tmp", ".old"))
-    shutil.rmtree(fresh, ignore_errors=True)
+    old = folder.with_name(f"{folder.name}.old")
+    # A name of its own: a writer that was thought lost must not write into the folder of the one that took over.
+    fresh = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         fresh.mkdir(parents=True)
         save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, fresh / "state.safetensors")
@@ -55,6 +59,7 @@ def save_checkpoint(
         for file in fresh.iterdir():
             with file.open("rb") as f:
                 os.fsync(f.fileno())
+        before_replacing()
     except BaseException:  # a full disk is not made fuller by half a checkpoint
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -62,6 +67,7 @@ def save_checkpoint(
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
+    sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -75,7 +81,9 @@ def load_checkpoint(
 
     Raises ValueError, naming the folder, when the checkpoint is damaged.
     """
-    old = folder.with_name(folder.name + ".old")
+    for left in folder.parent.glob(f"{folder.name}.*.tmp"):  # of a writer that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    old = folder.with_name(f"{folder.name}.old")
     if not folder.exists() and old.exists():  # stopped between the two renames
         old.rename(folder)
     if not folder.exists():

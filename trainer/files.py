@@ -12,7 +12,7 @@ from typing import Any
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Temporary name, fsync, rename. A write that fails leaves the old file and no temporary one."""
+    """Temporary name, fsync, rename, fsync of the folder. A write that fails leaves the old file and no temporary one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
     try:
@@ -24,6 +24,16 @@ def write_atomic(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder outlast a power cut: until then a row in the database may name a file that is gone."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -24,7 +24,7 @@ from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.data import load_groups, read_groups
 from trainer.evaluate import Evaluation, clearly_worse, evaluate, image_grid, sample_images
-from trainer.files import append_line, sha256_of, write_image, write_json
+from trainer.files import append_line, sha256_of, sync_folder, write_image, write_json
 from trainer.oracles import Oracle, get_oracle
 from trainer.roles import STUDENT_EMA
 from trainer.sampler import related_noise
@@ -36,6 +36,10 @@ from trainer.trackers import Trackers, chosen
 
 GRID_IMAGES = 16
 SAVE_SECONDS = 60
+
+
+class RoundLost(Exception):
+    """Somebody else owns the round now; nothing was written after that."""
 
 
 class RoundCancelled(Exception):
@@ -114,23 +118,33 @@ def run_round(
     *,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
+    may_write: Callable[[], bool] = lambda: True,
     device: str = "cpu",
     save_seconds: float = SAVE_SECONDS,
     trackers: str | None = None,
 ) -> RoundResult:
-    """Run or resume the round; `trackers` is for `trackers.chosen`.
+    """Run or resume the round; `trackers` is for `trackers.chosen`. `may_write` is asked right before a checkpoint or the
+    version replaces what is there, since a worker that stood still for long may have been replaced meanwhile.
 
-    Raises RoundCancelled at a step boundary once `should_stop()` is true, and ValueError, naming the field, when the labels
-    cannot teach anything.
+    Raises RoundLost when it says no, RoundCancelled at a step boundary once `should_stop()` is true, and ValueError, naming
+    the field, when the labels cannot teach anything.
     """
-    return _Round(spec, on_progress, should_stop, device, save_seconds, trackers).run()
+    return _Round(spec, on_progress, should_stop, device, save_seconds, trackers, may_write).run()
 
 
 class _Round:
     def __init__(
-        self, spec: RoundSpec, on_progress, should_stop, device: str, save_seconds: float, trackers: str | None = "none"
+        self,
+        spec: RoundSpec,
+        on_progress,
+        should_stop,
+        device: str,
+        save_seconds: float,
+        trackers: str | None = "none",
+        may_write: Callable[[], bool] = lambda: True,
     ):
         self.spec, self.on_progress, self.should_stop, self.save_seconds = spec, on_progress, should_stop, save_seconds
+        self.may_write = may_write
         self.settings = TDMR1Settings.from_json(spec.settings)
         watching = chosen(trackers)
         self.work, self.output = Path(spec.work_dir), Path(spec.output_dir)
@@ -328,6 +342,7 @@ class _Round:
                 return
             if not peak or sum(rewards) > sum(peak):
                 self.state.peak_rewards = rewards
+        self._refuse_unless_owner()
         self.state.best_step = self.state.step
         self.state.best_scores = evaluation.scores if evaluation else {}
         self.trainer.save_student(self.work / "best")
@@ -369,9 +384,15 @@ class _Round:
             "rounds_state": asdict(self.state),
         }
         write_json(fresh / "version.json", {**asdict(result), **card})
+        self._refuse_unless_owner()
         shutil.rmtree(self.output, ignore_errors=True)
         self.output.parent.mkdir(parents=True, exist_ok=True)
         fresh.rename(self.output)
+        sync_folder(self.output.parent)
+
+    def _refuse_unless_owner(self) -> None:
+        if not self.may_write():
+            raise RoundLost(f"{self.work}: another worker has taken over at or after step {self.state.step}")
 
     def _report(self, phase: str, metrics: dict[str, float]) -> None:
         if not self.main:
@@ -390,12 +411,14 @@ class _Round:
     def _save(self) -> None:
         if not self.main:
             return
+        self._refuse_unless_owner()
         save_checkpoint(
             self.work / "checkpoint",
             modules=self.trainer.parts(),
             optimizers=self.trainer.optimizers,
             extra={k: v for k, v in asdict(self.state).items() if k != "step"},
             step=self.state.step,
+            before_replacing=self._refuse_unless_owner,
         )
 
     def _resume(self) -> _State:

@@ -9,16 +9,17 @@ import logging
 import os
 import socket
 import threading
+import time
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import DatabaseError, close_old_connections
 from django.utils import timezone
 from PIL import Image
 
 from trainer.files import write_image
 from trainer.oracles import get_oracle
-from trainer.rounds import RoundCancelled, RoundSpec
+from trainer.rounds import RoundCancelled, RoundLost, RoundSpec
 from trainer.rounds import run_round as train_round
 from trainer.sampler import save_trajectory
 from webapp import broker, paths
@@ -39,6 +40,7 @@ from workers.models import device, memory, sampler
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = min(5.0, settings.LIKESTEP_STALE_SECONDS / 4)
 REQUEUE_AFTER = timedelta(seconds=30)
+LONGEST_WAIT = 300  # seconds for a database that is away while a round wants to save
 
 
 def worker_name() -> str:
@@ -117,9 +119,12 @@ def run_round(round_id: int) -> None:
     with about(round=round_id), _Heart(training) as heart:
         try:
             spec = RoundSpec(**json.loads(rounds.write_spec(training).read_text()), memory=memory().to_json())
-            result = train_round(spec, on_progress=heart.report, should_stop=heart.lost, device=device())
+            callbacks = {"on_progress": heart.report, "should_stop": heart.lost, "may_write": heart.is_owner}
+            result = train_round(spec, **callbacks, device=device())
         except RoundCancelled:
             rounds.confirm_cancel(round_id, training.token)
+        except RoundLost as error:
+            log.warning("round %s: %s", round_id, error)
         except Exception as error:  # the round's own page shows it
             log.exception("round %s", round_id)
             rounds.fail_round(round_id, training.token, sentence(error))
@@ -158,6 +163,18 @@ class _Heart:
     def lost(self) -> bool:
         """Whether the caller must stop."""
         return self._lost.is_set()
+
+    def is_owner(self) -> bool:
+        """Whether files may be replaced, asked of the database, which is waited for: without it nobody knows."""
+        deadline = time.monotonic() + LONGEST_WAIT
+        while True:
+            try:
+                return rounds.is_owner(self.training.pk, self.training.token)
+            except DatabaseError:
+                if time.monotonic() > deadline:
+                    raise
+                close_old_connections()
+                time.sleep(1)
 
     def report(self, progress) -> None:
         """Keep the trainer's progress."""

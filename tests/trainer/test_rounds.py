@@ -14,7 +14,7 @@ from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.evaluate import Evaluation, clearly_worse
 from trainer.oracles import Verdict
 from trainer.roles import STUDENT, Roles
-from trainer.rounds import RoundCancelled, RoundSpec, run_round
+from trainer.rounds import RoundCancelled, RoundLost, RoundSpec, run_round
 from trainer.sampler import Sampler, save_trajectory
 from trainer.settings import DistillSettings, SettingsError, TDMR1Settings
 
@@ -137,6 +137,28 @@ def test_a_resumed_round_equals_an_unbroken_one(make_spec, reddish, groups_file,
     with pytest.raises(RoundCancelled, match="after 2 of 4"):
         run_round(broken, should_stop=stop_after(2))
     assert same(weights(run_round(broken)), weights(straight))
+
+
+def test_who_may_not_write_any_more_leaves_every_file_as_it_was(make_spec, reddish):
+    spec = make_spec()
+    with pytest.raises(RoundCancelled):
+        run_round(spec, should_stop=stop_after(2))
+    folder = Path(spec.work_dir)
+
+    def state():
+        return {f: f.read_bytes() for part in ("checkpoint", "best") for f in (folder / part).iterdir()}
+
+    before, answers = state(), iter([True, False])  # lost while the new checkpoint was being written
+    with pytest.raises(RoundLost, match="another worker has taken over"):
+        run_round(spec, save_seconds=0, may_write=lambda: next(answers))
+    assert state() == before
+    assert not list(folder.glob("*.tmp"))
+    (folder / "checkpoint.0123abcd.tmp").mkdir()  # of one that was killed while it wrote
+    lost = iter([True] * 4)  # two checkpoints; the next question is before the version
+    with pytest.raises(RoundLost):
+        run_round(spec, save_seconds=0, may_write=lambda: next(lost, False))
+    assert not Path(spec.output_dir).exists()
+    assert not (folder / "checkpoint.0123abcd.tmp").exists()
 
 
 @pytest.mark.parametrize(("rewards", "kept"), [([0.5, 0.7, 0.6], 4), ([0.5, 0.7, 0.1], 2)])

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from django.utils import timezone
 from PIL import Image
 
 from trainer.sampler import load_trajectory
@@ -11,6 +12,7 @@ from webapp.campaigns.models import LabelSource
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Group, Label
 from webapp.rounds import services as rounds
+from webapp.rounds.models import TrainingRound
 from workers import tasks
 
 
@@ -83,6 +85,33 @@ def test_from_labels_to_images_of_the_new_version(project, ann):
     groups = generate(project)
     assert {g.version for g in groups} == {version}
     assert {g.state for g in groups} == {"ready"}
+
+
+def test_a_worker_that_was_replaced_while_it_stood_still_writes_nothing(project, ann, monkeypatch):
+    label(project, ann, generate(project))
+    training = rounds.start_round(project, {}, idempotency_key="k")
+    folder, beat, seen = paths.round_dir(training.pk), rounds.heartbeat, {}
+
+    def replaced(pk, token, progress=None):
+        alive = beat(pk, token, progress)
+        if alive and progress and progress["phase"] == "train" and not seen:
+            TrainingRound.objects.update(heartbeat_at=timezone.now() - 2 * rounds.HEARTBEAT_STALE)
+            assert rounds.claim_round(pk, "another").token == token + 1
+            seen.update({file: file.read_bytes() for file in (folder / "checkpoint").iterdir()})
+        return alive  # it has not noticed yet
+
+    monkeypatch.setattr(rounds, "heartbeat", replaced)
+    tasks.run_round(training.pk)
+    training.refresh_from_db()
+    assert (training.state, training.owner, training.error) == ("running", "another", "")
+    assert len(seen) == 2
+    assert {file: file.read_bytes() for file in (folder / "checkpoint").iterdir()} == seen
+    assert not paths.model_version(paths.version(f"round-{training.pk}")).exists()
+
+    TrainingRound.objects.update(heartbeat_at=timezone.now() - 2 * rounds.HEARTBEAT_STALE)  # that one was killed
+    tasks.run_round(training.pk)
+    training.refresh_from_db()
+    assert (training.state, training.attempt) == ("done", 3)
 
 
 def test_a_round_that_cannot_learn_says_why(project, ann):

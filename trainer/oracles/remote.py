@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-import ipaddress
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import urllib3
 from PIL import Image
 
+from trainer.addresses import is_public
 from trainer.oracles.base import Verdict
 
 LONGEST_REASON = 500  # characters
@@ -108,7 +108,7 @@ class RemoteOracle:
         except OSError as e:
             raise _Passing(f"{host} has no address ({e})") from e
         for address in found:
-            if not self._allow_private and not _is_public(address):
+            if not self._allow_private and not is_public(address):
                 raise RemoteOracleError(
                     f"remote.url: {host} has the address {address}, which is not public; set allow_private=true if meant"
                 )
@@ -162,12 +162,6 @@ def _png(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None) or ip
-    return mapped.is_global and not mapped.is_multicast
 
 
 def read_verdicts(data: bytes, count: int) -> list[Verdict]:

@@ -6,17 +6,21 @@ a name that answers differently the second time changes nothing. Redirects are n
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-SECONDS = 10
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
+from trainer.addresses import is_public
+
+SECONDS = 10  # for connecting, and for each wait
+LONGEST = 20  # seconds in all: a receiver that answers byte by byte must not hold a worker
 
 
 class Refused(ValueError):
@@ -38,18 +42,6 @@ def check_url(url: str) -> tuple[str, str, int, str]:
     if any(ord(c) <= 32 or ord(c) > 126 for c in path + parts.hostname):
         raise Refused(_("url: write other characters than ASCII, and spaces, in their encoded form"))
     return parts.scheme, parts.hostname, port, path
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's, also when IPv6 only wraps an IPv4 address."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 def _allowed(address: str) -> bool:
@@ -81,15 +73,24 @@ class _Pinned(http.client.HTTPConnection):
         if self._secure:
             self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
 
+    def hang_up(self) -> None:
+        """End a wait of another thread."""
+        if self.sock is not None:
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
 
 def post(url: str, body: bytes, headers: dict[str, str]) -> int:
     """POST and return the status; the answer's body is not read. Raises Refused or OSError."""
     scheme, host, port, path = check_url(url)
     connection = _Pinned(host, port, resolve(host, port), scheme == "https")
+    late = threading.Timer(LONGEST, connection.hang_up)
+    late.start()
     try:
         connection.request("POST", path, body, headers)
         return connection.getresponse().status
     except http.client.HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
     finally:
+        late.cancel()
         connection.close()

@@ -104,8 +104,8 @@ def _hold(checkpoint: Path, scratch: Path) -> list[Path]:
             if json.loads((scratch / "state.json").read_text())["sha256"] == sha256_of(scratch / "state.safetensors"):
                 return sorted(scratch.iterdir())
         except (OSError, shutil.Error):
-            if not checkpoint.exists() and not checkpoint.with_name("checkpoint.tmp").exists():
-                return []  # its round was cleared away
+            if not checkpoint.exists() and not checkpoint.with_name("checkpoint.old").exists():
+                return []  # its round was cleared away, and it is not just being replaced
     raise BackupError(f"checkpoint: {checkpoint} is damaged; delete it, its round then starts over")
 
 

@@ -61,9 +61,8 @@ def _unrated(before, dry_run: bool) -> Iterator[Path]:
 
 def _checkpoints(before, dry_run: bool) -> Iterator[Path]:
     for pk in TrainingRound.objects.exclude(state__in=OPEN).filter(finished_at__lt=before).values_list("pk", flat=True):
-        for name in ("checkpoint", "checkpoint.tmp", "checkpoint.old", "best"):
-            if (path := paths.round_dir(pk) / name).exists():
-                yield path
+        for pattern in ("checkpoint", "checkpoint*.tmp", "checkpoint.old", "best"):
+            yield from paths.round_dir(pk).glob(pattern)
 
 
 def _strays(before, dry_run: bool) -> Iterator[Path]:

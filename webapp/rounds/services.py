@@ -189,6 +189,11 @@ def heartbeat(round_id: int, token: int, progress: dict | None = None) -> bool:
     return not training.cancel_requested
 
 
+def is_owner(round_id: int, token: int) -> bool:
+    """Whether the round is still the one's whom `claim_round` gave this token; to be asked before a file is replaced."""
+    return TrainingRound.objects.filter(pk=round_id, token=token, state=RoundState.RUNNING).exists()
+
+
 @transaction.atomic
 def finish_round(round_id: int, token: int, result: dict) -> ModelVersion | None:
     """Make the draft version of the trainer's RoundResult (a dict). None when another owner has taken over."""

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import socket
 import ssl
 import threading
 import time
@@ -13,7 +14,7 @@ import trustme
 from PIL import Image
 
 from trainer.oracles import get_oracle
-from trainer.oracles.remote import RemoteOracle, RemoteOracleError, _is_public
+from trainer.oracles.remote import RemoteOracle, RemoteOracleError
 
 GOOD = {"score": 0.5, "liked": True, "reason": "nice"}
 
@@ -223,13 +224,18 @@ def test_tls_checks_the_name_although_the_address_is_asked(tmp_path, monkeypatch
     server.server_close()
 
 
-@pytest.mark.parametrize(
-    "address",
-    "10.0.0.1 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 224.0.0.1 ::1 fe80::1 fc00::1 ::ffff:10.0.0.1".split(),
-)
-def test_what_is_not_public(address):
-    assert not _is_public(address)
-    assert _is_public("93.184.215.14") and _is_public("2606:4700::1")
+def test_a_name_that_answers_differently_the_second_time_changes_nothing(server, monkeypatch):
+    """DNS rebinding: one look-up a try, and the connection is made to the address that was looked at."""
+    resolve, answers = socket.getaddrinfo, ["127.0.0.1", "127.0.0.9"]
+
+    def rebinding(host, port, *rest, **options):
+        return resolve(answers.pop(0) if host == "rebind.example" else host, port, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    ask(remote(server, url=f"http://rebind.example:{server.server_port}/", retries=0))
+    assert answers == ["127.0.0.9"]
+    ((_, headers, _),) = server.requests
+    assert headers["Host"] == f"rebind.example:{server.server_port}"
 
 
 @pytest.mark.parametrize(

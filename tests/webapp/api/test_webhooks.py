@@ -1,8 +1,11 @@
 """Webhooks: written with the change, signed, tried again, and never sent into a private network."""
 
+import contextlib
 import http.server
 import json
+import socket
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -130,35 +133,6 @@ def test_two_workers_send_a_message_once(project, boss, receiver, local):
     assert got == []
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1",
-        "10.1.2.3",
-        "172.16.0.9",
-        "192.168.1.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "0.0.0.0",
-        "224.0.0.1",
-        "255.255.255.255",
-        "::1",
-        "fd00::1",
-        "fe80::1%eth0",
-        "::ffff:10.0.0.1",
-        "64:ff9b::a00:1",
-        "2002:0a00:0001::1",
-    ],
-)
-def test_private_addresses_are_refused(address):
-    assert not outgoing.is_public(address)
-
-
-def test_public_addresses_are_not():
-    for address in ("93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:93.184.216.34"):
-        assert outgoing.is_public(address)
-
-
 def test_a_name_that_leads_inside_is_never_asked(project, boss, receiver):
     address, got, _ = receiver
     hook(project, boss, address.replace("127.0.0.1", "localhost"))
@@ -170,9 +144,44 @@ def test_a_name_that_leads_inside_is_never_asked(project, boss, receiver):
 
 def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeypatch):
     found = [(2, 1, 6, "", (ip, 443)) for ip in ("93.184.216.34", "10.0.0.1")]
-    monkeypatch.setattr(outgoing.socket, "getaddrinfo", lambda *a, **k: found)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: found)
     with pytest.raises(outgoing.Refused, match=r"10\.0\.0\.1"):
         outgoing.resolve("two-faced.example", 443)
+
+
+def test_a_name_that_answers_differently_the_second_time_changes_nothing(receiver, settings, monkeypatch):
+    """DNS rebinding: one look-up, and the connection is made to the address that was looked at."""
+    address, got, _ = receiver
+    settings.LIKESTEP_WEBHOOK_NETWORKS = ["127.0.0.1/32"]
+    resolve, answers = socket.getaddrinfo, ["127.0.0.1", "127.0.0.9"]
+
+    def rebinding(host, port, *rest, **options):
+        return resolve(answers.pop(0) if host == "rebind.example" else host, port, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    outgoing.post(address.replace("127.0.0.1", "rebind.example"), b"{}", {})
+    assert answers == ["127.0.0.9"]
+    assert got[0][0]["Host"].startswith("rebind.example:")
+    with pytest.raises(outgoing.Refused, match=r"127\.0\.0\.9"):
+        outgoing.post(address.replace("127.0.0.1", "rebind.example"), b"{}", {})
+
+
+def test_a_receiver_that_answers_byte_by_byte_does_not_hold_a_worker(settings, local, monkeypatch):
+    monkeypatch.setattr(outgoing, "LONGEST", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK" + 100 * b" ":
+                    connection.send(bytes([byte]))
+                    time.sleep(0.1)
+
+        threading.Thread(target=drip, daemon=True).start()
+        started = time.monotonic()
+        with pytest.raises(OSError, match=r"."):
+            outgoing.post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {})
+        assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(
