@@ -260,7 +260,8 @@ class Services:
         ours = self.services["postgres"]["environment"]
         programs, folder = "/usr/lib/postgresql/17/bin", "/var/lib/postgresql/data"
         make = (
-            f"{programs}/initdb -D {folder} -U {ours['POSTGRES_USER']} -A scram-sha-256 --pwfile=/dev/stdin > /dev/null"
+            f"umask 077; cat > /tmp/password && {programs}/initdb -D {folder} -U {ours['POSTGRES_USER']} -A scram-sha-256"
+            " --pwfile=/tmp/password > /dev/null && rm /tmp/password"
             f" && echo \"unix_socket_directories = '/tmp'\" >> {folder}/postgresql.conf"
         )
         made = self.inside("postgres", ["/bin/sh", "-c", make], stdin=subprocess.PIPE, text=True)

@@ -4,8 +4,9 @@
 
 Every service of docker-compose.yml runs as a process of this machine, on a PostgreSQL and a Redis of its own. Labellers
 keep what was answered with 2xx; an admin starts rounds and publishes what they make. A random part gets SIGKILL and is
-started again after a moment, as Docker would. Prints the seed, what was done and every violation; exits with 1 when there
-is one. 200 kills take about a quarter of an hour; whatever hangs, no run takes longer than `--kills` minutes and ten.
+started again after a moment, as Docker would. After every fourth kill there is peace until somebody's answer arrives again.
+Prints the seed, what was done and every violation; exits with 1 when there is one. 200 kills take some 20 minutes; whatever
+hangs, no run takes longer than `--kills` minutes and ten.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ STALE_SECONDS = 4
 LABELLERS = 3
 ROUND = {"updates": 2, "validate_every": 2, "validation_images": 2, "student_batch": 2, "prompts_per_update": 2}
 ROUND |= {"rank": 4, "alpha": 8, "surrogate_updates": 1}
+CALM = 4  # kills between two waits for the product to come to itself
+RECOVERY = 180  # seconds until somebody's answer must arrive again, all parts being started
 SETTLE = 300  # seconds for what was going on at the end to come to rest
 INVARIANTS = (
     "every acknowledged answer is there once, under its key, with just its labels",
@@ -46,6 +49,7 @@ INVARIANTS = (
     "a version for each finished round and a finished round for each version, whose file is the one that was scored",
     "every file that a row names is there and whole; every ready or rated group has all its images",
     "nothing is left half-way: no queued or running group or round",
+    "it comes to itself: in peace answers arrive again, and over the run rounds are finished",
 )
 
 
@@ -200,6 +204,17 @@ class Admin(Person):
             self.post("/p/demo/rounds/start/", **{**form, **ROUND, "key": secrets.token_hex(8)})
 
 
+def recovers(labellers: list[Labeller]) -> bool:
+    """Whether an answer arrives again, of a request that was made from now on."""
+
+    def answers():
+        return sum(len(labeller.acknowledged) for labeller in labellers)
+
+    time.sleep(1)
+    before = answers()
+    return wait_for(lambda: answers() > before, RECOVERY)
+
+
 def violations(product: Product, labellers: list[Labeller]) -> tuple[list[str], Counter]:
     """Wait until all is at rest, then what does not hold, and what was made."""
     os.environ.update(product.machine.environment("web"), DJANGO_SETTINGS_MODULE="webapp.settings")
@@ -305,7 +320,7 @@ def main() -> int:
         product = Product(Path(folder))
         try:
             product.start()
-            stop, started, killed = threading.Event(), time.monotonic(), Counter()
+            stop, started, killed, dead = threading.Event(), time.monotonic(), Counter(), []
             labellers = [Labeller(product, f"labeller{n}", stop) for n in range(LABELLERS)]
             people = [*labellers, Admin(product, "admin", stop)]
             for person in people:
@@ -318,6 +333,8 @@ def main() -> int:
                 time.sleep(rng.uniform(0, 1))
                 product.revive(name)
                 time.sleep(rng.uniform(0, a.pause))
+                if (n + 1) % CALM == 0 and not recovers(labellers):
+                    dead.append(f"no answer arrived within {RECOVERY} s after kill {n + 1}, of {name}")
                 if (n + 1) % 10 == 0:
                     print(f"{n + 1} kills, {sum(len(p.acknowledged) for p in labellers)} answers", flush=True)
             stop.set()
@@ -325,6 +342,9 @@ def main() -> int:
                 person.join(30)
             seconds = time.monotonic() - started
             found, made = violations(product, labellers)
+            found = dead + found
+            if a.kills >= 50 and not made["rounds done"]:
+                found.append("no round was finished: the run shows nothing about rounds")
             disk = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / 1e6
         finally:
             product.stop()

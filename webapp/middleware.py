@@ -77,14 +77,14 @@ def request_log(get_response):
     def middleware(request):
         given = request.headers.get("X-Request-ID", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request.request_id = request_id
         started = time.monotonic()
         with logs.about(request=request_id):
             response = get_response(request)
             match = request.resolver_match
             if match is None or match.url_name not in QUIET:
                 took = 1000 * (time.monotonic() - started)
-                route = match.route if match else "(no such page)"
-                log.info("%s /%s %s in %.0f ms", request.method, route, response.status_code, took)
+                log.info("%s %s %s in %.0f ms", request.method, logs.route_of(request), response.status_code, took)
         response.headers["X-Request-ID"] = request_id
         return response
 

@@ -191,7 +191,10 @@ if env("HTTPS", "0") == "1":
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"about": {"()": "webapp.operations.logs.About"}},
+    "filters": {
+        "about": {"()": "webapp.operations.logs.About"},
+        "routes": {"()": "webapp.operations.logs.Routes"},
+    },
     "formatters": {
         "plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s%(about)s"},
         "json": {"()": "webapp.operations.logs.json_formatter"},
@@ -203,12 +206,26 @@ LOGGING = {
             "filters": ["about"],
         }
     },
+    "loggers": {
+        "django.request": {"filters": ["routes"]},
+        "django.security.csrf": {"filters": ["routes"]},
+        "axes": {"level": "WARNING"},  # who logs in from where, and at which address: an invitation's is a secret
+    },
     "root": {"handlers": ["console"], "level": env("LOG_LEVEL", "INFO")},
 }
 
 if SENTRY_DSN := env("SENTRY_DSN"):
     try:
         import sentry_sdk
+
+        from webapp.operations.logs import crumb_for_sentry, for_sentry
     except ImportError as error:
         raise ImproperlyConfigured("SENTRY_DSN: install requirements-server.txt, or unset it") from error
-    sentry_sdk.init(dsn=SENTRY_DSN, send_default_pii=False, max_request_body_size="never")
+    sentry_sdk.init(
+        dsn=SENTRY_DSN,
+        send_default_pii=False,
+        max_request_body_size="never",
+        include_local_variables=False,  # they hold passwords and what people wrote
+        before_send=for_sentry,
+        before_breadcrumb=crumb_for_sentry,
+    )

@@ -2,15 +2,23 @@
 
 import io
 import json
+import logging
+from pathlib import Path
 
+import numpy as np
 import pytest
+from django.urls import get_resolver, reverse
 from PIL import Image
+from safetensors.numpy import save_file
 
 from webapp import paths
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership, Role
 from webapp.campaigns.services import create_project
 from webapp.labelling import services
+from webapp.operations import logs
+from webapp.rounds import comparisons
+from webapp.rounds.models import ModelVersion, Pair, TrainingRound
 
 PROMPTS = [{"prompt": f"{n} stars", "split": split} for n in range(8) for split in ("train",)]
 
@@ -85,3 +93,61 @@ def post(client, ann):
         return client.post(f"/p/stars/{path}", json.dumps(body), content_type="application/json")
 
     return send
+
+
+def routes(patterns=None, names=""):
+    """Every route as (its name with namespaces, its pattern)."""
+    for pattern in get_resolver().url_patterns if patterns is None else patterns:
+        if hasattr(pattern, "url_patterns"):
+            inner = names + f"{pattern.namespace}:" if pattern.namespace else names
+            yield from routes(pattern.url_patterns, inner)
+        else:
+            yield names + (pattern.name or ""), pattern
+
+
+@pytest.fixture
+def address(project, ready, ann):
+    """address(name, slug): the route's address with numbers of what there is in the project `stars`."""
+    (group,) = ready()
+    training = TrainingRound.objects.create(
+        project=project, number=1, base_version=project.active_version, idempotency_key="k", state="failed"
+    )
+    folder = paths.round_dir(training.pk) / "grid"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "before.webp").write_bytes(b"x")
+    other = ModelVersion.objects.create(project=project, number=2, parent=project.active_version, path="x")
+    tensors = {f"transformer.to_q.lora_{m}.weight": np.ones((1, 1), np.float32) for m in "AB"}
+    save_file(tensors, Path(project.active_version.path) / "pytorch_lora_weights.safetensors")
+    comparisons.start(project, 1, other.number, None)
+    pair = Pair.objects.first()
+    file = paths.data(paths.pair_image(project.pk, pair.pk, "a" if pair.a_is_left else "b"))
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    values = {
+        "token": "unknown",
+        "group_id": group.pk,
+        "generation_id": group.generations.first().pk,
+        "pair_id": pair.pk,
+        "side": "left",
+        "number": 1,
+        "which": "before",
+        "version_id": project.active_version_id,
+    }
+    patterns = dict(routes())
+
+    def make(name, slug="stars"):
+        names = patterns[name].pattern.converters
+        return reverse(name, kwargs={k: slug if k == "slug" else values[k] for k in names})
+
+    return make
+
+
+@pytest.fixture
+def lines():
+    """lines(): what was logged so far, as LOG_FORMAT=json writes it."""
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(logs.json_formatter())
+    handler.addFilter(logs.About())
+    logging.getLogger().addHandler(handler)
+    yield lambda: [json.loads(line) for line in handler.stream.getvalue().splitlines()]
+    logging.getLogger().removeHandler(handler)

@@ -1,27 +1,23 @@
 """Every address and the socket against everybody, from one table: outsiders learn nothing, not even that a project exists.
 
-A new route fails `test_every_address_has_a_row` until it has a row in TABLE (and its arguments in `address`).
+A new route fails `test_every_address_has_a_row` until it has a row in TABLE (and its arguments in the fixture `address`).
 """
 
 import asyncio
 import re
-from pathlib import Path
 
-import numpy as np
 import pytest
 from asgiref.sync import async_to_sync
 from asgiref.testing import ApplicationCommunicator
 from django.conf import settings
 from django.test import Client
-from django.urls import get_resolver, reverse
-from safetensors.numpy import save_file
+from django.urls import reverse
 
-from webapp import asgi, paths
+from tests.webapp.conftest import routes
+from webapp import asgi
 from webapp.accounts.models import User
 from webapp.campaigns.models import Role
 from webapp.campaigns.services import accept_invitation, create_project, invite
-from webapp.rounds import comparisons
-from webapp.rounds.models import ModelVersion, Pair, TrainingRound
 
 EVERYBODY, LOGGED_IN, MEMBERS, REVIEWERS, ADMINS, SUPERUSERS = range(6)
 # address → (method, who may)
@@ -118,16 +114,6 @@ PAGES = (
 )
 
 
-def routes(patterns=None, names=""):
-    """Every route as (its name with namespaces, its pattern)."""
-    for pattern in get_resolver().url_patterns if patterns is None else patterns:
-        if hasattr(pattern, "url_patterns"):
-            inner = names + f"{pattern.namespace}:" if pattern.namespace else names
-            yield from routes(pattern.url_patterns, inner)
-        else:
-            yield names + (pattern.name or ""), pattern
-
-
 def let_in(name: str, who: str) -> bool:
     """Whether the table lets them in."""
     return who in MAKERS if name == "new-project" else PEOPLE[who] >= TABLE[name][1]
@@ -137,43 +123,6 @@ def test_every_address_has_a_row():
     # The API has its own table: tests/webapp/api/test_api.py.
     assert {name for name, _ in routes() if not name.startswith(("admin:", "api:"))} == set(TABLE)
     assert {str(route.pattern) for route in asgi.sockets.routes} == set(SOCKETS)
-
-
-@pytest.fixture
-def address(project, ready, ann):
-    """address(name, slug): the route's address with numbers of what there is in the project `stars`."""
-    (group,) = ready()
-    training = TrainingRound.objects.create(
-        project=project, number=1, base_version=project.active_version, idempotency_key="k", state="failed"
-    )
-    folder = paths.round_dir(training.pk) / "grid"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "before.webp").write_bytes(b"x")
-    other = ModelVersion.objects.create(project=project, number=2, parent=project.active_version, path="x")
-    tensors = {f"transformer.to_q.lora_{m}.weight": np.ones((1, 1), np.float32) for m in "AB"}
-    save_file(tensors, Path(project.active_version.path) / "pytorch_lora_weights.safetensors")
-    comparisons.start(project, 1, other.number, None)
-    pair = Pair.objects.first()
-    file = paths.data(paths.pair_image(project.pk, pair.pk, "a" if pair.a_is_left else "b"))
-    file.parent.mkdir(parents=True)
-    file.write_bytes(b"x")
-    values = {
-        "token": "unknown",
-        "group_id": group.pk,
-        "generation_id": group.generations.first().pk,
-        "pair_id": pair.pk,
-        "side": "left",
-        "number": 1,
-        "which": "before",
-        "version_id": project.active_version_id,
-    }
-    patterns = dict(routes())
-
-    def make(name, slug="stars"):
-        names = patterns[name].pattern.converters
-        return reverse(name, kwargs={k: slug if k == "slug" else values[k] for k in names})
-
-    return make
 
 
 @pytest.fixture

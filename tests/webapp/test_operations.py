@@ -2,7 +2,6 @@
 
 import gzip
 import http.server
-import io
 import json
 import logging
 import os
@@ -104,17 +103,6 @@ def test_the_silent_are_forgotten():
     assert list(Heartbeat.objects.values_list("name", flat=True)) == ["new@host"]
 
 
-@pytest.fixture
-def lines():
-    """lines(): what was logged so far, as LOG_FORMAT=json writes it."""
-    handler = logging.StreamHandler(io.StringIO())
-    handler.setFormatter(logs.json_formatter())
-    handler.addFilter(logs.About())
-    logging.getLogger().addHandler(handler)
-    yield lambda: [json.loads(line) for line in handler.stream.getvalue().splitlines()]
-    logging.getLogger().removeHandler(handler)
-
-
 @pytest.mark.django_db
 def test_a_request_is_named_in_every_line_and_its_secrets_in_none(client, lines):
     answer = client.get("/join/secret-token/", headers={"X-Request-ID": "abc-1"})
@@ -152,17 +140,26 @@ def test_errors_go_to_sentry_when_it_is_set():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sentry) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         code = (
-            "import django, logging; django.setup(); logging.getLogger('x').error('the boat leaks');"
-            "import sentry_sdk; sentry_sdk.flush(10)"
+            "from django.core.wsgi import get_wsgi_application; import logging, sentry_sdk, wsgiref.util\n"
+            "app = get_wsgi_application(); logging.getLogger('x').error('the boat leaks')\n"
+            "environ = {'PATH_INFO': '/join/secret-token/', 'HTTP_AUTHORIZATION': 'Bearer secret-token'}\n"
+            "wsgiref.util.setup_testing_defaults(environ)\n"
+            "environ['HTTP_HOST'] = 'localhost'\n"
+            "app(environ, lambda *arguments: None)\n"  # there are no tables: it fails
+            "sentry_sdk.flush(10)"
         )
         environment = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "webapp.settings",
             "SENTRY_DSN": f"http://key@127.0.0.1:{server.server_port}/1",
+            "DATABASE_URL": "sqlite://:memory:",
         }
         subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
         server.shutdown()
-    assert any(b"the boat leaks" in body for body in received)
+    told = b"\n".join(received)
+    assert b"the boat leaks" in told
+    assert b"OperationalError" in told and b"/join/" in told  # which page failed, and how
+    assert b"secret-token" not in told
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import logging
 
+from django.http import HttpRequest
 from pythonjsonlogger.json import JsonFormatter
 
 _about: contextvars.ContextVar[dict | None] = contextvars.ContextVar("about", default=None)
@@ -28,6 +29,36 @@ class About(logging.Filter):
         record.context = _about.get() or {}
         record.about = "".join(f" {k}={v}" for k, v in record.context.items())
         return True
+
+
+def route_of(request: HttpRequest) -> str:
+    """A request's address as its pattern: an invitation's own address is a secret."""
+    match = request.resolver_match
+    return f"/{match.route}" if match else "(no such page)"
+
+
+class Routes(logging.Filter):
+    """Django's own lines about a request name its address; they get the pattern instead, and the request's id."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request = getattr(record, "request", None)
+        if isinstance(request, HttpRequest):
+            path = request.path.encode("unicode_escape").decode("ascii")  # as Django's log_response puts it
+            record.args = tuple(route_of(request) if arg in (path, request.path) else arg for arg in record.args)
+            record.request = getattr(request, "request_id", "")
+        return True
+
+
+def for_sentry(event: dict, hint: dict) -> dict:
+    """An event without addresses, headers and queries; the transaction's name is the pattern already."""
+    if "request" in event:
+        event["request"] = {"method": event["request"].get("method", "")}
+    return event
+
+
+def crumb_for_sentry(crumb: dict, hint: dict) -> dict | None:
+    """What led to an event, without requests of our own: a webhook's address may hold a key."""
+    return None if crumb.get("category") == "httplib" else crumb
 
 
 class _Formatter(JsonFormatter):

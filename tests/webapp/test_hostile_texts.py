@@ -1,0 +1,197 @@
+"""What people write is text: on every page that shows it, in the admin's pages, in JSON and on the socket.
+
+Each field that somebody may write holds markup that names the field. Every page is parsed as a browser would; a page on
+which one of them became an element or an attribute fails, and so does a field that no page shows any more, since it is then
+not tested.
+"""
+
+import asyncio
+import re
+from datetime import timedelta
+from html.parser import HTMLParser
+
+import pytest
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from tests.webapp.conftest import routes
+from tests.webapp.test_access import TABLE
+from webapp.accounts.models import User
+from webapp.api.models import ApiToken, Delivery, Webhook
+from webapp.broker import project_channel
+from webapp.campaigns.audit import audit
+from webapp.campaigns.models import Role
+from webapp.labelling import services as labelling
+from webapp.labelling.models import Example, Flag, Group, GroupDecision, Label
+from webapp.operations.services import beat
+from webapp.quality.models import GoldGroup, Overrule
+from webapp.quality.services import settle
+from webapp.rounds import services as rounds
+from webapp.rounds.models import Pair, TrainingRound
+
+NOT_PAGES = {"image", "pair-image", "round-grid", "download-lora", "download-package", "export-download", "metrics"}
+FIELDS = "user project guidelines prompt metadata group round flag skip label oracle word example token webhook".split()
+FIELDS += "delivery audit pair".split()
+
+
+def hostile(field: str) -> str:
+    """Markup that would be an element in a text and end an attribute's value or a script, whatever quotes it has."""
+    return f"\"'></script><img id=xss-{field} src=x onerror=alert(1)>"
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.texts = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = [(k, v or "") for k, v in attributes]
+        if any(k.startswith("on") or (k == "id" and v.startswith("xss-")) for k, v in values):
+            self.elements.append((tag, values))
+        if any(k in ("href", "src", "action") and re.match(r"\s*(javascript|data):", v, re.I) for k, v in values):
+            self.elements.append((tag, values))
+        self.texts += [v for _, v in values]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def shown(self) -> set[str]:
+        """The fields whose text is here."""
+        return set(re.findall(r"<img id=xss-(\w+)", "\n".join(self.texts)))
+
+
+@pytest.fixture
+def written(project, address, ready, person, boss):
+    """Markup wherever somebody may write."""
+    mallory = person(hostile("user"), Role.REVIEWER)
+    project.name, project.guidelines = hostile("project"), hostile("guidelines")
+    project.save()
+    seen, failed, flagged = Group.objects.get(), *ready(2)
+    prompt = seen.prompt
+    prompt.text, prompt.metadata = hostile("prompt"), {"tag": hostile("metadata")}
+    prompt.save()
+    images = list(seen.generations.all())
+    labelling.submit_group(mallory, project, seen.pk, {i: i % 2 == 0 for i in range(4)}, seconds=1, idempotency_key="k")
+    Label.objects.create(generation=images[0], oracle=hostile("oracle")[:40], liked=True, reason=hostile("label"))
+    Overrule.objects.create(generation=images[0], reviewer=mallory, liked=False, reason=hostile("word"))
+    GroupDecision.objects.create(
+        group=seen, user=boss, outcome="skipped", reason=f"other: {hostile('skip')}", idempotency_key="s"
+    )
+    settle(seen)
+    GoldGroup.objects.create(project=project, group=seen, kind="gold", answer={"0": True})
+    Example.objects.create(generation=images[1], good=True, note=hostile("example"))
+    Flag.objects.create(group=flagged, user=mallory, kind="other", note=hostile("flag"))
+    Group.objects.filter(pk=flagged.pk).update(state="flagged")
+    Group.objects.filter(pk=failed.pk).update(state="failed", error=hostile("group"))
+    TrainingRound.objects.update(error=hostile("round"))
+    Pair.objects.filter(pk=Pair.objects.first().pk).update(state="failed", error=hostile("pair"))
+    ApiToken.objects.create(project=project, user=boss, name=hostile("token"), token_hash="x", scopes=["read"])
+    webhook = Webhook.objects.create(project=project, url=f"https://example.org/{hostile('webhook')}", events=[])
+    Delivery.objects.create(
+        webhook=webhook, key="k", event="round.finished", payload={}, next_at=timezone.now(), error=hostile("delivery")
+    )
+    audit(project, mallory, "project changed", name=hostile("audit"))
+    beat(hostile("worker"), timezone.now())
+    return project
+
+
+def visit(client, addresses) -> set[str]:
+    """Read pages; the fields that they show. Fails where one of them is more than text."""
+    shown = set()
+    for path in addresses:
+        answer = client.get(path)
+        assert answer.status_code < 500, path
+        if answer.status_code != 200:
+            continue
+        if answer["Content-Type"].startswith("text/html"):
+            page = Page(answer.content.decode())
+            assert page.elements == [], path
+            shown |= page.shown()
+        else:
+            assert answer["Content-Type"] in ("application/json", "text/plain; charset=utf-8"), path
+            assert answer["X-Content-Type-Options"] == "nosniff"
+    return shown
+
+
+def test_on_every_page(written, address, client, boss):
+    client.force_login(boss)
+    pages = [name for name, (method, _) in TABLE.items() if method == "get" and name not in NOT_PAGES]
+    more = [address("review-list") + "?show=all", address("review-list") + "?show=ties"]
+    more.append(reverse("round", args=["stars", 1]))
+    shown = visit(client, [*map(address, pages), *more])
+    partial = client.get(address("dashboard"), headers={"HX-Request": "true"})
+    assert Page(partial.content.decode()).elements == []
+    assert set(FIELDS) - shown == set()
+
+
+def test_in_the_admins_pages(written, client):
+    client.force_login(User.objects.create_superuser("root"))
+    paths = []
+    for name, route in routes():
+        if name.startswith("admin:") and name.endswith("_changelist") and not route.pattern.converters:
+            path = reverse(name)
+            paths.append(path)
+            listed = client.get(path).content.decode()
+            paths += [f"{path}{row}/change/" for row in re.findall(rf"{path}(\d+)/change/", listed)]
+    shown = visit(client, paths)
+    assert {"user", "project", "guidelines", "prompt", "metadata"} <= shown
+
+
+def test_a_refusal_does_not_repeat_it_as_markup(written, client, boss):
+    client.force_login(boss)
+    bad = hostile("refused")
+    answers = [
+        client.post("/p/stars/rounds/start/", {"key": "k", "updates": bad}),
+        client.post("/p/stars/api/", {"action": "webhook", "url": bad, "events": ["round.finished"]}),
+        client.get("/p/stars/review/", {"show": bad}),
+        client.get("/p/stars/audit/", {"page": bad}),
+        client.get(f"/p/stars/{bad}/"),
+        Client().get(f"/join/{bad}/"),
+        Client().post("/login/", {"username": bad, "password": bad}),
+        Client().get("/login/", {"next": bad}),
+        Client().get("/login/", {"next": "javascript:alert(1)"}),
+    ]
+    for answer in answers:
+        assert answer.status_code < 500
+        if answer["Content-Type"].startswith("text/html"):
+            assert Page(answer.content.decode()).elements == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_notices_on_the_socket_carry_numbers_only(written, person):
+    """The page asks the server for the texts, so that they go through a template."""
+    layer = get_channel_layer()
+
+    async def collect():
+        channel = await layer.new_channel()
+        await layer.group_add(project_channel(written.pk), channel)
+        await asyncio.to_thread(change)
+        notices = []
+        try:
+            while True:
+                notices.append(await asyncio.wait_for(layer.receive(channel), 2))
+        except TimeoutError:
+            return notices
+
+    def change():
+        from django.db import connection
+
+        labelling.top_up(written.pk)
+        training = rounds.start_round(written, {}, idempotency_key="again")
+        claimed = rounds.claim_round(training.pk, hostile("worker"))
+        progress = {"phase": "train", "step": 1, "total": 2, "seconds_left": 1, "metrics": {"reward": 1.0}}
+        rounds.heartbeat(training.pk, claimed.token, progress)
+        rounds.fail_round(training.pk, claimed.token, hostile("round"))
+        connection.close()
+
+    TrainingRound.objects.update(finished_at=timezone.now() - timedelta(hours=1))
+    notices = async_to_sync(collect)()
+    assert {notice["event"] for notice in notices} >= {"round", "progress"}
+    for notice in notices:
+        assert all(isinstance(value, int) for name, value in notice.items() if name not in ("type", "event")), notice
