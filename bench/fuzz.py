@@ -1,0 +1,75 @@
+"""Send the API thousands of requests that are made from its own description, valid and not; none may end in a server error.
+
+    python -m bench.fuzz --requests 10000 --write docs/results/fuzz.md
+
+It is the suite's test with more examples: tests/webapp/api/test_fuzz.py says what is sent and what counts as a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TEST = "tests/webapp/api/test_fuzz.py"
+
+
+def operations() -> int:
+    """How many operations the API has, by asking pytest for the test's cases."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", TEST], cwd=ROOT, capture_output=True, text=True
+    )
+    return run.stdout.count("::test_it_never_fails[")
+
+
+def main() -> int:
+    """Run, print, and tell by the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench.fuzz", description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=10_000, help="at least as many are sent")
+    parser.add_argument("--write", type=Path, help="a Markdown file for the result")
+    a = parser.parse_args()
+    # Some operations run out of different requests before the others; hence half as many again.
+    examples = -(-3 * a.requests // (2 * operations()))
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "--timeout", "7200", f"--junitxml={report}", TEST]
+        failed = subprocess.run(command, cwd=ROOT, env={**os.environ, "LIKESTEP_FUZZ": str(examples)}).returncode
+        cases = list(ET.parse(report).iter("testcase"))
+    seconds, total, statuses, rows = time.monotonic() - started, 0, Counter(), []
+    for case in cases:
+        values = {p.get("name"): p.get("value") for p in case.iter("property")}
+        counts = {int(k): v for k, v in json.loads(values.get("statuses", "{}")).items()}
+        statuses.update(counts)
+        total += sum(counts.values())
+        name = case.get("name").removeprefix("test_it_never_fails[").removesuffix("]")
+        shown = ", ".join(f"{status}: {n}" for status, n in sorted(counts.items())) or "failed"
+        rows.append(f"| `{name}` | {sum(counts.values())} | {shown} |")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    ended = ", ".join(f"{n} with {status}" for status, n in sorted(statuses.items()))
+    failures = sum(1 for case in cases if case.find("failure") is not None or case.find("error") is not None)
+    text = f"""# The API under fuzzing
+
+`python -m bench.fuzz --requests {a.requests}`, commit {commit.strip()}: {total} requests in {seconds:.0f} s, {failures} of
+{len(cases)} operations failed. They ended {ended}.
+
+| operation | requests | answers |
+|---|---|---|
+{chr(10).join(rows)}
+"""
+    print(text)
+    if a.write:
+        a.write.write_text(text)
+    return 1 if failed or total < a.requests else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
