@@ -6,6 +6,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from webapp.campaigns.services import CampaignError, ensure_superuser
+from webapp.operations.services import migrate
 
 
 class Command(BaseCommand):
@@ -15,7 +16,7 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args, **options):
-        call_command("migrate", interactive=False, verbosity=0)
+        migrate()
         self.stdout.write("the database is up to date")
         try:
             if ensure_superuser("admin", os.environ.get("LIKESTEP_ADMIN_PASSWORD", "")):
