@@ -99,7 +99,7 @@ class Build:
     def base(self, image: str) -> Root:
         """Debian with the Python of an official Python image."""
         python, suite = re.fullmatch(r"python:(\d+\.\d+)\.\d+-slim-(\w+)", image).groups()
-        root = Root(self.folder / "base", self.binds)
+        root = Root(self.folder / "base", [])
         if not (root.folder / "usr/local/bin/python").is_symlink():
             shutil.rmtree(root.folder, ignore_errors=True)
             command = ["debootstrap", "--variant=minbase", suite, str(root.folder), MIRROR]
@@ -126,9 +126,9 @@ class Build:
             f" && ln -s /usr/bin/{name} /usr/local/bin/python"
         )
 
-    def copy(self, source: Root, name: str) -> Root:
+    def copy(self, source: Root, name: str, binds: list[Path]) -> Root:
         """A root with the same files."""
-        made = Root(self.folder / name, self.binds)
+        made = Root(self.folder / name, binds)
         shutil.rmtree(made.folder, ignore_errors=True)
         subprocess.run(["cp", "-a", "--reflink=auto", str(source.folder), str(made.folder)], check=True)
         return made
@@ -143,7 +143,7 @@ class Build:
     def do_from(self, rest: str) -> None:
         """FROM image [AS name]"""
         image, _, name = rest.partition(" AS ")
-        self.root = self.copy(self.base(image), name or "image")
+        self.root = self.copy(self.base(image), name or "image", self.binds)
         self.stages[name] = self.root
 
     def do_arg(self, rest: str) -> None:
@@ -201,7 +201,7 @@ class Build:
         """PostgreSQL's and Redis' roots."""
         roots = []
         for name in ("postgresql-17", "redis-server"):
-            root = self.copy(base, name)
+            root = self.copy(base, name, [])
             quiet = "export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && apt-get install -y -qq"
             self.timed(f"Debian's {name}", root.run, f"{quiet} --no-install-recommends {name} > /dev/null 2>&1")
             roots.append(root)
@@ -284,7 +284,8 @@ class Services:
 def loop(saved: dict) -> dict:
     """Everything up, the loop, a back-up; returns seconds and findings. Runs inside the namespaces."""
     binds = [Path(b) for b in saved["binds"]]
-    image, postgres, redis = (Root(Path(saved[name]), binds) for name in ("image", "postgres", "redis"))
+    image = Root(Path(saved["image"]), binds)
+    postgres, redis = (Root(Path(saved[name]), []) for name in ("postgres", "redis"))
     image.environment, image.workdir, image.user = saved["environment"], saved["workdir"], saved["user"]
     redis.workdir = "/var/lib/redis"
     values = {name: secrets.token_hex(32) for name in SECRETS}
@@ -324,15 +325,14 @@ def megabytes(folder: Path) -> float:
     return int(subprocess.run(["du", "-sxm", folder], capture_output=True, text=True).stdout.split()[0])
 
 
-def report(build: Build, found: dict, arguments: argparse.Namespace, size: dict[str, float]) -> str:
+def report(build: Build, found: dict, arguments: argparse.Namespace, size: dict[str, float], commit: str) -> str:
     """The Markdown of a run."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     rows = "\n".join(
         f"| `{title.replace('|', '∣')}` | {seconds:.1f} |" for title, seconds in build.steps if seconds > 0.05
     )
     return f"""# The image's steps in a bare Debian root
 
-`python -m bench.bare_root` at commit {commit.strip()}, DEVICE={arguments.device}. The Dockerfile's own steps, executed
+`python -m bench.bare_root` at commit {commit}, DEVICE={arguments.device}. The Dockerfile's own steps, executed
 by chroot in roots made by debootstrap; steps of less than 0.1 s are left out.
 
 | step | seconds |
@@ -372,11 +372,13 @@ def main() -> int:
         a.inside.with_suffix(".found").write_text(json.dumps(loop(json.loads(a.inside.read_text()))))
         return 0
     a.folder.mkdir(parents=True, exist_ok=True)
+    head = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(head, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     extra = dict(pair.split("=", 1) for pair in a.env)
     build = Build(a.folder.resolve(), [b.resolve() for b in a.bind], {"DEVICE": a.device}, extra)
     try:
         image = build.all()
-        postgres, redis = build.servers(Root(build.folder / "base", build.binds))
+        postgres, redis = build.servers(Root(build.folder / "base", []))
         roots = {"image": image, "postgres": postgres, "redis": redis}
         saved = {name: str(root.folder) for name, root in roots.items()}
         saved |= {"environment": image.environment, "workdir": image.workdir, "user": image.user, "extra": extra}
@@ -391,7 +393,7 @@ def main() -> int:
         run = subprocess.run([*apart, *again], cwd=ROOT)
         if run.returncode:
             return 1
-        text = report(build, json.loads(state.with_suffix(".found").read_text()), a, size)
+        text = report(build, json.loads(state.with_suffix(".found").read_text()), a, size, commit)
     finally:
         if not a.keep:
             shutil.rmtree(a.folder)

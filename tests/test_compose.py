@@ -4,6 +4,7 @@ services as they would be started, on real PostgreSQL and Redis."""
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import secrets
 import shutil
@@ -213,15 +214,45 @@ def test_the_dockerfile_is_sound(parsed):
     assert re.findall(r'"([^"]+)"', command) == parsed["services"]["web"]["command"]
 
 
+def test_the_dockerfile_follows_the_linters_rules():
+    """Those of hadolint's that matter here; it is no Python package, so it is not run itself."""
+    lines, stages = instructions(), set()
+    text = (ROOT / "Dockerfile").read_text()
+    for kind, rest in lines:
+        assert kind in {"FROM", "ARG", "ENV", "RUN", "WORKDIR", "COPY", "USER", "VOLUME", "EXPOSE", "CMD"}, kind
+        if kind == "FROM":
+            assert ":" in rest and ":latest" not in rest, "DL3006, DL3007: a tag that moves"
+            stages.add(rest.partition(" AS ")[2])
+        if kind == "WORKDIR":
+            assert rest.startswith("/"), "DL3000: relative"
+        if kind == "COPY" and rest.startswith("--from="):
+            assert rest.split()[0].removeprefix("--from=") in stages, "DL3022: no such stage"
+        if kind == "CMD":
+            assert json.loads(rest), "DL3025: a shell would not pass signals on"
+        if kind != "RUN":
+            continue
+        assert not re.search(r"\bsudo\b|apt-get (dist-)?upgrade|\bcurl\b|\bwget\b|\bcd /", rest), (
+            "DL3003, DL3004, DL3005"
+        )
+        assert not re.search(r"[^|]\|[^|]", rest), "DL4006: a pipe hides its first part's failure"
+        if "apt-get" in rest:
+            assert "apt-get update && apt-get install -y --no-install-recommends" in rest, "DL3009, DL3014, DL3015"
+            assert "rm -rf /var/lib/apt/lists/*" in rest, "DL3009: lists stay in the layer"
+        for install in re.findall(r"pip install[^&;]*", rest):
+            assert "--require-hashes" in install or "torch==" in install, "DL3013: a version that is not pinned"
+    assert "PIP_NO_CACHE_DIR=1" in text, "DL3042: pip's cache stays in the layer"
+
+
 def test_docker_compose_takes_the_files(values, tmp_path):
     if not shutil.which("docker") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
         pytest.skip("the docker compose plugin is not installed")
     file = tmp_path / "env"
-    file.write_text("".join(f"{k}='{v}'\n" for k, v in values.items()))
-    files = [part for name in FILES for part in ("-f", name)]
-    command = ["docker", "compose", "--env-file", file, *files, "config", "--quiet"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    file.write_text("".join(f"{k}='{v}'\n" for k, v in {**values, "DOMAIN": "likes.example.org"}.items()))
+    for names in (FILES, HTTPS):
+        files = [part for name in names for part in ("-f", name)]
+        command = ["docker", "compose", "--env-file", file, *files, "config", "--quiet"]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
 
 
 @pytest.fixture(scope="module")
@@ -310,3 +341,13 @@ def test_a_service_that_hangs_or_lost_its_database_is_not_healthy(machine):
         assert "sign of life" in run.stdout
     finally:
         machine.processes["beat"].send_signal(signal.SIGCONT)
+
+
+def test_no_secret_is_in_any_log(machine, values):
+    """After Redis went and came back, and with what every library said meanwhile."""
+    said = {name: machine.log(name) for name in machine.processes}
+    assert all(said[name] for name in ("web", "generate", "train", "redis"))
+    for name, text in said.items():
+        for variable, secret in values.items():
+            if variable != "LIKESTEP_ROUND_SETTINGS":
+                assert secret not in text, f"{variable} is in the log of {name}"
