@@ -111,3 +111,16 @@ def test_a_poison_group_stops_after_three_tries(project):
     group.refresh_from_db()
     assert (group.state, group.error) == ("failed", "no such folder")
     assert services.claim_group_for_generation(group.pk, "w") is None
+
+
+def test_a_group_that_kills_its_workers_stops_too(project, client, boss):
+    group = services.top_up(project.pk)[0]
+    for n in range(services.MOST_LOSSES):
+        assert services.claim_group_for_generation(group.pk, f"worker {n}")
+        Group.objects.filter(pk=group.pk).update(heartbeat_at=timezone.now() - timedelta(hours=1))
+    assert services.claim_group_for_generation(group.pk, "one more") is None
+    group.refresh_from_db()
+    assert group.state == "failed"
+    client.force_login(boss)
+    page = client.get("/p/stars/").content.decode()
+    assert f"Group {group.pk} failed: the worker was lost 5 times over it; see its log" in page

@@ -44,6 +44,7 @@ from webapp.quality.models import Consensus
 LEASE = timedelta(minutes=10)
 GENERATION_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)  # generating does not beat
 MOST_ATTEMPTS = 3
+MOST_LOSSES = 5  # workers that were lost over a group before it is given up: it may be what kills them
 FAILURES_COUNT = timedelta(minutes=10)  # groups that failed within this time are not replaced by new ones
 MOST_LEASES = 4  # a person's page holds one group and prefetches two
 RACES = 5  # tries before a person who lost every race is told that nothing waits
@@ -114,12 +115,20 @@ def create_group(project: Project, prompt_id: int, rng: random.Random) -> Group:
 
 @transaction.atomic
 def claim_group_for_generation(group_id: int, worker: str) -> Group | None:
-    """Make `worker` the group's owner: queued, or generating with a stale heartbeat. None when there is nothing to do."""
+    """Make `worker` the group's owner: queued, or generating with a stale heartbeat. None when there is nothing to do. A
+    group over which worker after worker was lost fails."""
     group = Group.objects.select_for_update().filter(pk=group_id).first()
     if group is None:
         return None
     now = timezone.now()
     if group.state == GroupState.GENERATING and group.heartbeat_at < now - GENERATION_STALE:
+        if group.attempt >= MOST_LOSSES:
+            group.error = f"the worker was lost {MOST_LOSSES} times over it; see its log"
+            states.move(states.GROUP_MOVES, group, GroupState.FAILED)
+            group.heartbeat_at = now
+            group.save()
+            events.publish(group.project_id, "queue")
+            return None
         states.move(states.GROUP_MOVES, group, GroupState.QUEUED)
     if group.state != GroupState.QUEUED:
         return None

@@ -21,6 +21,7 @@ from webapp.rounds.sequential import Standing, standing
 AHEAD = 8  # pairs that are ready or on their way beyond those on somebody's screen
 BATCH = 8  # pairs a worker samples at once
 MOST_ATTEMPTS = 3
+MOST_LOSSES = 5  # workers that were lost over a pair before it is given up
 LEASE = timedelta(minutes=10)
 STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)
 SEEDS = (600_000_000, 700_000_000)  # apart from those of groups and of evaluation
@@ -101,7 +102,13 @@ def claim_pairs(comparison_id: int) -> list[Pair]:
         "prompt", "comparison__project", "comparison__version_a", "comparison__version_b"
     )
     pairs = list(rows.order_by("id")[:BATCH])
-    for pair in pairs:
+    for pair in list(pairs):
+        if pair.state == PairState.GENERATING and pair.attempt >= MOST_LOSSES:
+            states.move(states.PAIR_MOVES, pair, PairState.FAILED)
+            pair.error = f"the worker was lost {MOST_LOSSES} times over it; see its log"
+            pair.save()
+            pairs.remove(pair)
+            continue
         if pair.state == PairState.GENERATING:
             states.move(states.PAIR_MOVES, pair, PairState.QUEUED)
         states.move(states.PAIR_MOVES, pair, PairState.GENERATING)

@@ -142,6 +142,16 @@ def test_a_lost_worker_is_replaced_and_a_poison_pair_stops(open_test, project, v
     assert Pair.objects.get(state="failed").error == "no such folder"
 
 
+def test_pairs_that_kill_their_workers_stop_too(open_test, project, versions, boss):
+    comparison = comparisons.start(project, 1, 2, boss)
+    for _ in range(comparisons.MOST_LOSSES):
+        assert comparisons.claim_pairs(comparison.pk)
+        Pair.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
+    comparisons.claim_pairs(comparison.pk)
+    errors = set(Pair.objects.filter(state="failed").values_list("error", flat=True))
+    assert errors == {"the worker was lost 5 times over it; see its log"}
+
+
 @pytest.mark.django_db(transaction=True)
 def test_many_people_at_once_never_share_a_pair(tmp_path):
     prompts = [{"prompt": "a star"}, {"prompt": "a moon"}]
