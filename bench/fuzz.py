@@ -1,8 +1,9 @@
-"""Send the API thousands of requests that are made from its own description, valid and not; none may end in a server error.
+"""Send the API and the pages thousands of requests, valid and not; none may end in a server error.
 
     python -m bench.fuzz --requests 10000 --write docs/results/fuzz.md
 
-It is the suite's test with more examples: tests/webapp/api/test_fuzz.py says what is sent and what counts as a failure.
+It is the suite's tests with more examples: tests/webapp/api/test_fuzz.py says what the API is sent, made from its own
+description, and tests/webapp/test_page_fuzz.py what the pages' forms are filled with.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TEST = "tests/webapp/api/test_fuzz.py"
+API, PAGES = "tests/webapp/api/test_fuzz.py", "tests/webapp/test_page_fuzz.py"
 
 
 def operations() -> int:
     """How many operations the API has, by asking pytest for the test's cases."""
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", TEST], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "pytest", "--collect-only", API], cwd=ROOT, capture_output=True, text=True
     )
     return run.stdout.count("::test_it_never_fails[")
 
@@ -33,7 +34,7 @@ def operations() -> int:
 def main() -> int:
     """Run, print, and tell by the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.fuzz", description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=10_000, help="at least as many are sent")
+    parser.add_argument("--requests", type=int, default=10_000, help="the API gets at least as many")
     parser.add_argument("--write", type=Path, help="a Markdown file for the result")
     a = parser.parse_args()
     # Some operations run out of different requests before the others; hence half as many again.
@@ -41,34 +42,35 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "--timeout", "7200", f"--junitxml={report}", TEST]
+        command = [sys.executable, "-m", "pytest", "-q", "--timeout", "7200", f"--junitxml={report}", API, PAGES]
         failed = subprocess.run(command, cwd=ROOT, env={**os.environ, "LIKESTEP_FUZZ": str(examples)}).returncode
         cases = list(ET.parse(report).iter("testcase"))
-    seconds, total, statuses, rows = time.monotonic() - started, 0, Counter(), []
+    seconds, total, statuses, rows = time.monotonic() - started, Counter(), Counter(), []
     for case in cases:
         values = {p.get("name"): p.get("value") for p in case.iter("property")}
         counts = {int(k): v for k, v in json.loads(values.get("statuses", "{}")).items()}
         statuses.update(counts)
-        total += sum(counts.values())
-        name = case.get("name").removeprefix("test_it_never_fails[").removesuffix("]")
+        kind = "API" if case.get("name").startswith("test_it_never_fails") else "pages"
+        total[kind] += sum(counts.values())
+        name = case.get("name").partition("[")[2].removesuffix("]")
         shown = ", ".join(f"{status}: {n}" for status, n in sorted(counts.items())) or "failed"
-        rows.append(f"| `{name}` | {sum(counts.values())} | {shown} |")
+        rows.append(f"| {kind} | `{name}` | {sum(counts.values())} | {shown} |")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     ended = ", ".join(f"{n} with {status}" for status, n in sorted(statuses.items()))
     failures = sum(1 for case in cases if case.find("failure") is not None or case.find("error") is not None)
     text = f"""# The API under fuzzing
 
-`python -m bench.fuzz --requests {a.requests}`, commit {commit.strip()}: {total} requests in {seconds:.0f} s, {failures} of
-{len(cases)} operations failed. They ended {ended}.
+`python -m bench.fuzz --requests {a.requests}`, commit {commit.strip()}: {total["API"]} requests to the API, {total["pages"]}
+to pages in {seconds:.0f} s; {failures} of {len(cases)} kinds of request met a server error. They ended {ended}.
 
-| operation | requests | answers |
-|---|---|---|
+| | operation or form | requests | answers by status |
+|---|---|---|---|
 {chr(10).join(rows)}
 """
     print(text)
     if a.write:
         a.write.write_text(text)
-    return 1 if failed or total < a.requests else 0
+    return 1 if failed or total["API"] < a.requests else 0
 
 
 if __name__ == "__main__":

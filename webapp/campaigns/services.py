@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from datetime import timedelta
 
@@ -71,6 +72,8 @@ def create_project(
     Who makes it (`by`) becomes its admin.
     """
     check_label_source(fields.get("label_source", LabelSource.PEOPLE), fields.get("oracle", ""))
+    if not re.fullmatch(r"[-a-zA-Z0-9_]{1,50}", slug):
+        raise CampaignError("slug: " + _("give an address of letters, digits and hyphens"))
     if Project.objects.filter(slug=slug).exists():
         raise CampaignError(
             _("slug: a project has the address %(slug)s already; choose another") % {"slug": repr(slug)}

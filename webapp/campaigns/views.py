@@ -84,7 +84,8 @@ def clone(request: HttpRequest, project: Project) -> HttpResponse:
     """A copy under the name in `name`."""
     name = request.POST.get("name", "").strip()[:120] or _("%(name)s copy") % {"name": project.name}
     try:
-        made = services.clone_project(project, slugify(name)[:50], name, request.user)
+        address = slugify(name)[:50] or f"{project.slug[:45]}-copy"  # a name in another script has no slug
+        made = services.clone_project(project, address, name, request.user)
     except services.CampaignError as error:
         messages.error(request, str(error))
         return redirect("project-settings", project.slug)

@@ -6,7 +6,7 @@ from django.urls import reverse
 
 from trainer.settings import TDMR1Settings
 from webapp.campaigns.models import AuditEntry, Project, Role
-from webapp.campaigns.services import CampaignError, update_project
+from webapp.campaigns.services import CampaignError, create_project, update_project
 from webapp.labelling import services as labelling
 from webapp.rounds.services import RoundError, start_round
 
@@ -119,6 +119,9 @@ def test_a_copy_has_settings_prompts_and_model_but_no_labels(logged_in, project,
     assert copy.groups.count() == 0
     logged_in.post("/p/stars/clone/", {"name": "More stars"})
     assert Project.objects.count() == 2
+    assert logged_in.post("/p/stars/clone/", {"name": "星"}).url == "/p/stars-copy/settings/"
+    with pytest.raises(CampaignError, match="slug: give an address"):
+        create_project("", "x", model_dir="x", student_dir="x", prompts=[])
 
 
 def test_an_archived_project_hands_out_nothing(logged_in, project, ready, ann):

@@ -1,0 +1,134 @@
+"""Whatever a page's forms and the rating page's requests are filled with, the server does not fail.
+
+A quick pass here; `python -m bench.fuzz` sends more. The API has a test of its own: tests/webapp/api/test_fuzz.py.
+"""
+
+import json
+import os
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+
+import pytest
+from django.core.signals import got_request_exception
+from django.test import Client
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from webapp.campaigns.models import Role
+
+EXAMPLES = int(os.environ.get("LIKESTEP_FUZZ", "60")) // 4
+QUICK = settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+JSON_ROUTES = {
+    "submit": ["labels", "seconds", "key"],
+    "skip": ["reason", "note", "key"],
+    "flag": ["kind", "position", "note", "key"],
+    "undo": ["key"],
+    "vote": ["choice", "seconds", "key"],
+}
+FORM_PAGES = (
+    "me",
+    "flags",
+    "start-round",
+    "people",
+    "project-settings",
+    "prompts",
+    "api-access",
+    "review",
+    "new-project",
+)
+FORM_ROUTES = {
+    "gold": ["group", "kind", "0", "1", "2", "3"],
+    "start-comparison": ["a", "b", "most_votes", "alpha"],
+    "clone-project": ["slug", "name"],
+    "decide-version": ["decision"],
+    "import-labels": ["file"],
+    "language": ["language"],
+}
+LONG = ["9" * 30, "a" * 5000, "🎨" * 300, "2147483648", "1e400"]
+ODD = ["", " ", "0", "-1", "nan", "inf", "1.5", "\u202e", "http://[", "[1", "{}"]
+MEANT = "on true stars train submitted other torn admin read publish left like 100".split()
+EDGES = st.sampled_from([*LONG, *ODD, *MEANT])
+TEXTS = EDGES | st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["0", "1", "3", "9"]) | TEXTS, inner, max_size=5)
+    ),
+    max_leaves=8,
+)
+
+
+class Forms(HTMLParser):
+    """The names of a page's fields, with the values that it offers."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.fields, self._select = {}, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag == "select":
+            self._select = values.get("name")
+        if tag == "option" and self._select:
+            self.fields.setdefault(self._select, []).append(values.get("value") or "")
+        if tag in ("input", "textarea", "select", "button") and values.get("name"):
+            self.fields.setdefault(values["name"], []).append(values.get("value") or "")
+
+
+@pytest.fixture
+def send(address, person, record_property):
+    """send(client, path, …) posts and fails on a server error; afterwards how many requests ended how is noted."""
+    statuses, raised = Counter(), []
+
+    def note(**_):
+        raised.append(sys.exc_info()[1])
+
+    def post(client, path, data, **options):
+        answer = client.post(path, data, **options)
+        statuses[answer.status_code] += 1
+        assert answer.status_code < 500, (path, data, raised)
+
+    got_request_exception.connect(note)
+    yield post
+    got_request_exception.disconnect(note)
+    record_property("statuses", json.dumps(statuses))
+
+
+@pytest.mark.parametrize("name", JSON_ROUTES)
+def test_the_rating_pages_requests(name, send, address, ann):
+    client = Client(raise_request_exception=False)
+    client.force_login(ann)
+    fields = st.dictionaries(st.sampled_from(JSON_ROUTES[name]), VALUES, max_size=5)
+
+    @seed(3)
+    @QUICK
+    @given(fields.map(json.dumps) | VALUES.map(json.dumps) | st.binary(max_size=50))
+    def run(body):
+        send(client, address(name), body, content_type="application/json")
+
+    run()
+
+
+@pytest.mark.parametrize("name", [*FORM_PAGES, *FORM_ROUTES])
+def test_forms(name, send, address, person):
+    client = Client(raise_request_exception=False)
+    client.force_login(person("root", Role.ADMIN))
+    if name in FORM_ROUTES:
+        offered = {key: [] for key in FORM_ROUTES[name]}
+    else:
+        offered = Forms(client.get(address(name)).content.decode()).fields
+        assert offered
+    offered.pop("csrfmiddlewaretoken", None)
+    filled = {
+        field: TEXTS | st.sampled_from([*values, ""]) | st.just(None) for field, values in sorted(offered.items())
+    }
+
+    @seed(4)
+    @QUICK
+    @given(st.fixed_dictionaries(filled))
+    def run(values):
+        send(client, address(name), {k: v for k, v in values.items() if v is not None})
+
+    run()
