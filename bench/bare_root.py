@@ -317,7 +317,12 @@ def loop(saved: dict) -> dict:
     text = "".join(services.log(name).read_text(errors="replace") for name in services.started)
     shown = [name for name in values if len(values[name]) > 12 and values[name] in text]
     assert not shown, f"the logs show {shown}"
-    return {"up": up, "loop": looped, "uid": who["Uid"][0], "backup": f"{backup} ({size / 1e6:.1f} MB)"}
+    return {
+        "up": up,
+        "loop": looped,
+        "uid": who["Uid"][0],
+        "backup": f"{backup.partition(': ')[2]} ({size / 1e6:.1f} MB)",
+    }
 
 
 def megabytes(folder: Path) -> float:
@@ -330,10 +335,14 @@ def report(build: Build, found: dict, arguments: argparse.Namespace, size: dict[
     rows = "\n".join(
         f"| `{title.replace('|', '∣')}` | {seconds:.1f} |" for title, seconds in build.steps if seconds > 0.05
     )
+    given = ""
+    if arguments.env:
+        names = ", ".join(f"`{pair.partition('=')[0]}`" for pair in arguments.env)
+        given = f"\nSteps and services were also given {names}."
     return f"""# The image's steps in a bare Debian root
 
-`python -m bench.bare_root` at commit {commit}, DEVICE={arguments.device}. The Dockerfile's own steps, executed
-by chroot in roots made by debootstrap; steps of less than 0.1 s are left out.
+`python -m bench.bare_root` at commit {commit}, DEVICE={arguments.device}. The Dockerfile's own steps, executed by chroot in
+roots made by debootstrap; steps of less than 0.1 s are left out, and the first FROM includes what is above it.{given}
 
 | step | seconds |
 |---|---|
@@ -345,8 +354,8 @@ Then every service of docker-compose.yml by its own command and environment, in 
 user {found["uid"]} without capabilities (checked in /proc), unable to write its own code: migrations, the first admin and
 the demo project by `setup`, all health checks green after {found["up"]:.0f} s. The loop took {found["loop"]:.0f} s: an
 annotator rated two groups, an admin started a round of two updates, saw before and after, published, and the next groups
-came from version 2. `manage.py backup` with the image's pg_dump: {found["backup"]}. No secret of the environment was in any
-service's log.
+came from version 2. `manage.py backup` with the image's pg_dump wrote {found["backup"]}.
+No secret of the environment was in any service's log.
 
 What differs from Docker: the base image is debootstrap with Debian's Python of the same minor version; PostgreSQL and Redis
 are Debian's packages; memory limits are not set.

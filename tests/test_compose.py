@@ -10,11 +10,14 @@ import secrets
 import shutil
 import signal
 import subprocess
+from functools import partial
 from importlib import metadata
 
 import pytest
+import websockets.sync.client as websockets
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests import compose
 from tests.compose import (
@@ -294,12 +297,23 @@ def test_from_a_click_to_the_next_version(machine, values):
     from_a_click_to_the_next_version(f"http://127.0.0.1:{machine.web_port}", values, lambda: machine.log("train"))
 
 
+def live(address: str, person: Person):
+    """The dashboard's socket, as its page opens it. Raises InvalidHandshake where it is refused."""
+    cookie = "; ".join(f"{c.name}={c.value}" for c in person.http.cookies)
+    place = f"{address.replace('http', 'ws')}/ws/projects/demo/"
+    return websockets.connect(place, origin=address, additional_headers={"Cookie": cookie}, open_timeout=20)
+
+
 def test_redis_goes_and_comes_back(machine, values):
-    """Labels land without it; workers that were up all the time find it again and do what waits in the database."""
+    """Labels land without it; workers that were up all the time find it again and do what waits in the database. Live pages
+    lose their socket and get it back by asking again, as they do."""
     address = f"http://127.0.0.1:{machine.web_port}"
     annotator = Person(address, "annotator", values["LIKESTEP_ANNOTATOR_PASSWORD"])
     admin = Person(address, "admin", values["LIKESTEP_ADMIN_PASSWORD"])
     assert wait_for(lambda: len(annotator.get("/p/demo/groups/next/").json()["groups"]) >= 3, 90, every=1)
+    socket = live(address, admin)
+    annotator.rate(annotator.next_group())
+    assert json.loads(socket.recv(timeout=20))["event"] in ("labels", "queue")
     redis = machine.processes["redis"]
     redis.kill()
     redis.wait()
@@ -312,12 +326,19 @@ def test_redis_goes_and_comes_back(machine, values):
             rated += 1
     assert rated >= 3
     assert "Redis does not answer" in admin.get("/p/demo/").text
+    with pytest.raises(ConnectionClosed):
+        list(iter(partial(socket.recv, timeout=30), None))
+    with pytest.raises(InvalidHandshake):
+        live(address, admin)
 
     machine.start("redis")
     machine.until_healthy("redis", 15)
     machine.until_healthy("web", 15)
 
-    assert annotator.next_group(90)["group"] > group["group"]
+    with live(address, admin) as socket:
+        assert annotator.next_group(90)["group"] > group["group"]
+        annotator.rate(annotator.next_group())
+        assert json.loads(socket.recv(timeout=20))["event"] in ("labels", "queue")
     assert "Redis does not answer" not in admin.get("/p/demo/").text
     for name in ("generate", "train", "oracle", "beat"):
         machine.until_healthy(name, 60)
