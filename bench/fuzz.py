@@ -42,7 +42,19 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "--timeout", "7200", f"--junitxml={report}", API, PAGES]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--timeout",
+            "7200",
+            "-o",
+            "junit_family=xunit1",
+            f"--junitxml={report}",
+            API,
+            PAGES,
+        ]
         failed = subprocess.run(command, cwd=ROOT, env={**os.environ, "LIKESTEP_FUZZ": str(examples)}).returncode
         cases = list(ET.parse(report).iter("testcase"))
     seconds, total, statuses, rows = time.monotonic() - started, Counter(), Counter(), []
