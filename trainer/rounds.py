@@ -117,20 +117,30 @@ def run_round(
     device: str = "cpu",
     save_seconds: float = SAVE_SECONDS,
     trackers: str | None = None,
+    on_checkpoint: Callable[[int], None] = lambda step: None,
 ) -> RoundResult:
-    """Run or resume the round; `trackers` is for `trackers.chosen`.
+    """Run or resume the round; `trackers` is for `trackers.chosen`. `on_checkpoint(step)` is called when `work_dir` holds a
+    checkpoint of that many updates, whole, and may copy the folder.
 
     Raises RoundCancelled at a step boundary once `should_stop()` is true, and ValueError, naming the field, when the labels
     cannot teach anything.
     """
-    return _Round(spec, on_progress, should_stop, device, save_seconds, trackers).run()
+    return _Round(spec, on_progress, should_stop, device, save_seconds, trackers, on_checkpoint).run()
 
 
 class _Round:
     def __init__(
-        self, spec: RoundSpec, on_progress, should_stop, device: str, save_seconds: float, trackers: str | None = "none"
+        self,
+        spec: RoundSpec,
+        on_progress,
+        should_stop,
+        device: str,
+        save_seconds: float,
+        trackers: str | None = "none",
+        on_checkpoint=lambda step: None,
     ):
         self.spec, self.on_progress, self.should_stop, self.save_seconds = spec, on_progress, should_stop, save_seconds
+        self.on_checkpoint = on_checkpoint
         self.settings = TDMR1Settings.from_json(spec.settings)
         watching = chosen(trackers)
         self.work, self.output = Path(spec.work_dir), Path(spec.output_dir)
@@ -397,6 +407,7 @@ class _Round:
             extra={k: v for k, v in asdict(self.state).items() if k != "step"},
             step=self.state.step,
         )
+        self.on_checkpoint(self.state.step)
 
     def _resume(self) -> _State:
         values = load_checkpoint(

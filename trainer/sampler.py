@@ -128,11 +128,16 @@ class StoredTrajectory:
     seeds: tuple[int, ...]
 
 
-def save_trajectory(path: Path, group: SampledGroup, *, prompt: str, version: str) -> None:
-    """Write a group's trajectories in fp16, atomically."""
+def trajectory_bytes(group: SampledGroup, *, prompt: str, version: str) -> bytes:
+    """A group's trajectories in fp16, as safetensors."""
     tensors = {"trajectory": group.trajectory.half().contiguous(), "sigmas": group.sigmas.contiguous()}
     metadata = {"prompt": prompt, "version": version, "seeds": json.dumps(group.seeds)}
-    write_atomic(path, save(tensors, metadata=metadata))
+    return save(tensors, metadata=metadata)
+
+
+def save_trajectory(path: Path, group: SampledGroup, *, prompt: str, version: str) -> None:
+    """The same as a file, atomically."""
+    write_atomic(path, trajectory_bytes(group, prompt=prompt, version=version))
 
 
 def load_trajectory(path: Path) -> StoredTrajectory:

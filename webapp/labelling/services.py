@@ -5,6 +5,7 @@ Every function is one transaction. A label that a caller was told about is commi
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -17,7 +18,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from trainer.files import check_webp
-from webapp import events, paths, states
+from webapp import events, paths, states, storage
 from webapp.campaigns.models import LabelSource, Project, Prompt, Split
 from webapp.dispatch import enqueue
 from webapp.labelling import keys
@@ -189,8 +190,7 @@ def damage(group: Group) -> str:
     """What is wrong with the group's image files: empty, or the first one's number and error."""
     for image in group.generations.all():
         try:
-            with paths.data(image.image).open("rb") as file:
-                check_webp(file)
+            check_webp(io.BytesIO(storage.store().read(image.image)))
         except (OSError, ValueError) as error:
             return f"image {image.position + 1}: {image.image} cannot be shown: {error}"
     return ""

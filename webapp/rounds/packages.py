@@ -10,7 +10,7 @@ from zipstream import ZIP_STORED, ZipStream
 
 from trainer.cards import LORA_NAME, Base, Made, made_by, model_card
 from trainer.portable import portable_lora
-from webapp import paths
+from webapp import paths, storage
 from webapp.rounds.models import ModelVersion, TrainingRound
 
 
@@ -26,9 +26,10 @@ def archive(version: ModelVersion) -> Iterator[bytes]:
     packed.add(lora(version), LORA_NAME)
     packed.add(card(version).encode(), "README.md")
     training = TrainingRound.objects.filter(result_version=version).first()
-    for name in ("before.webp", "after.webp"):
-        if training is not None and (file := paths.round_dir(training.pk) / "grid" / name).is_file():
-            packed.add_path(str(file), f"images/{name}")
+    store = storage.store()
+    for name in ("before", "after"):
+        if training is not None and store.exists(picture := paths.grid(training.pk, name)):
+            packed.add(store.pieces(picture), f"images/{name}.webp")
     return packed.finalize()
 
 
@@ -61,7 +62,10 @@ def history(version: ModelVersion) -> list[Made]:
 
 
 def _folder(version: ModelVersion) -> Path:
-    return paths.model_version(version.path)
+    try:
+        return storage.store().version(version.path, version.sha256)
+    except FileNotFoundError:  # what reads it says what is missing
+        return paths.model_version(version.path)
 
 
 def _title(version: ModelVersion) -> str:
