@@ -5,9 +5,12 @@ import json
 import os
 import time
 import zipfile
+from pathlib import Path
 
+import pgserver
 import pytest
 import requests
+from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from PIL import Image
 
@@ -15,7 +18,10 @@ from tests.conftest import use_bucket
 from tests.webapp.conftest import make_ready
 from trainer.files import sha256_of, write_json
 from webapp import paths, storage
+from webapp.api.services import create_token
+from webapp.labelling import services as labelling
 from webapp.labelling.models import Group
+from webapp.operations.backup import missing_files
 from webapp.operations.faults import problems
 from webapp.rounds.comparisons import Comparison
 from webapp.rounds.models import ModelVersion, Pair, TrainingRound
@@ -97,24 +103,22 @@ def test_a_blind_test_stays_blind(group, client, boss, project):
 
 
 def test_programs_get_bytes_so_that_their_token_stays_here(group, client, boss, project):
-    from webapp.api import services
-
-    _, secret = services.make_token(boss, project, "t", ["read"])
+    _, secret = create_token(project, boss, "a test", ["read"])
     image = group.generations.first()
     answer = client.get(f"/api/v1/projects/stars/images/{image.pk}", headers={"Authorization": f"Bearer {secret}"})
     assert answer.status_code == 200
     assert answer.content == storage.store().read(image.image)
 
 
-def test_an_export_has_the_images(group, bucket, client, boss):
-    group.generations.last()
+def test_an_export_has_the_images(group, bucket, client, boss, ann, project):
+    answer = {0: True, 1: False, 2: False, 3: True}
+    labelling.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key="k")
     (bucket / group.generations.last().image).unlink()
     client.force_login(boss)
-    answer = client.get("/p/stars/export/download/?format=labels&container=zip-jsonl&labelled=any")
-    assert answer.status_code == 200
+    answer = client.get("/p/stars/export/download/?format=labels&container=zip-jsonl")
     packed = zipfile.ZipFile(io.BytesIO(answer.getvalue()))
-    images = [name for name in packed.namelist() if name.endswith(".webp")]
-    assert len(images) == group.size - 1
+    assert packed.read(f"images/{group.pk}/1.webp") == (bucket / group.generations.all()[1].image).read_bytes()
+    assert sum(name.endswith(".webp") for name in packed.namelist()) == group.size - 1
     assert packed.read("missing.txt").decode() == f"images/{group.pk}/{group.size - 1}.webp\n"
 
 
@@ -178,22 +182,10 @@ def lived_in(group, project, bucket):
     return training
 
 
-def old(bucket, *found):
-    for file in [f for name in found for f in (bucket / name).rglob("*")] if found else bucket.rglob("*"):
-        os.utime(file, (time.time() - 30 * 86_400,) * 2)
-
-
 @pytest.mark.django_db(transaction=True)
 def test_a_backup_of_a_bucket_goes_into_another_one_and_into_a_folder(
     lived_in, group, bucket, s3, settings, tmp_path, monkeypatch
 ):
-    import pgserver
-    from pathlib import Path
-
-    from django.contrib.auth import get_user_model
-
-    from webapp.operations.backup import missing_files
-
     programs = Path(pgserver.__file__).parent / "pginstall" / "bin"
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     file = tmp_path / "b.tar"
@@ -241,8 +233,7 @@ def test_garbage_of_a_bucket(lived_in, group, bucket, project, capsys):
         store.write(name, b"12345")
     everything = names(bucket)
     assert store.entry("trajectories/1/999999.safetensors").size == 5
-    os_old = {n for n in everything}
-    for name in os_old:
+    for name in everything:
         os.utime(bucket / name, (time.time() - 30 * 86_400,) * 2)
     call_command("collect_garbage", "--dry-run")
     assert names(bucket) == everything
