@@ -12,7 +12,7 @@ import threading
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 from django.utils import timezone
 from PIL import Image
 
@@ -189,6 +189,7 @@ class _Heart:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             self._send(None)
             close_old_connections()
+        connections.close_all()  # this thread's own
 
     def _send(self, progress: dict | None) -> None:
         try:
