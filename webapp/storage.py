@@ -15,7 +15,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -155,6 +155,7 @@ class Bucket(Folder):
         self._client = backend.connection.meta.client  # one for all threads: it is safe, and slow to make
         public = storages["public"] if "public" in settings.STORAGES else backend
         self._signer = public.connection.meta.client
+        self._origin = ""
 
     def write(self, name: str, data: bytes) -> None:
         about = self._about(name, hashlib.sha256(data).hexdigest())
@@ -240,13 +241,17 @@ class Bucket(Folder):
                 raise Unreachable(self._sentence(f"{errors[0].get('Key')}: {errors[0].get('Message')}"))
 
     def signed(self, name: str) -> str:
-        asked = {"Bucket": self.name, "Key": name}
-        return self._signer.generate_presigned_url("get_object", asked, ExpiresIn=settings.LIKESTEP_S3_SIGNED_SECONDS)
+        asked, seconds = {"Bucket": self.name, "Key": name}, settings.LIKESTEP_S3_SIGNED_SECONDS
+        with self._asking(name):  # asks nobody, but needs keys
+            return self._signer.generate_presigned_url("get_object", asked, ExpiresIn=seconds)
 
-    @functools.cached_property
+    @property
     def origin(self) -> str:
-        address = urlsplit(self.signed("x"))
-        return f"{address.scheme}://{address.netloc}"
+        if not self._origin:
+            with suppress(Unreachable):
+                address = urlsplit(self.signed("x"))
+                self._origin = f"{address.scheme}://{address.netloc}"
+        return self._origin
 
     def check(self) -> None:
         with self._asking(""):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from zipstream import ZIP_STORED, ZipStream
 
-from trainer.cards import LORA_NAME, Base, Made, made_by, model_card
+from trainer.cards import LORA_NAME, Base, Made, made_as, model_card
 from trainer.portable import portable_lora
 from webapp import paths, storage
 from webapp.rounds.models import ModelVersion, TrainingRound
@@ -46,7 +47,7 @@ def history(version: ModelVersion) -> list[Made]:
     rows = {v.pk: v for v in version.project.versions.all()}
     row: ModelVersion | None = version
     while row is not None:
-        made = made_by(_folder(row), f"version {row.number}")
+        made = made_as(f"version {row.number}", _about(row))
         if (training := rounds.get(row.pk)) is not None:
             made = dataclasses.replace(
                 made,
@@ -66,6 +67,16 @@ def _folder(version: ModelVersion) -> Path:
         return storage.store().version(version.path, version.sha256)
     except FileNotFoundError:  # what reads it says what is missing
         return paths.model_version(version.path)
+
+
+def _about(version: ModelVersion) -> dict:
+    """Its version.json, which is read without its LoRA; empty when it is gone."""
+    name = f"{version.path}/version.json"
+    try:
+        data = Path(name).read_bytes() if Path(name).is_absolute() else storage.store().read(name)
+    except FileNotFoundError:
+        return {}
+    return json.loads(data)
 
 
 def _title(version: ModelVersion) -> str:

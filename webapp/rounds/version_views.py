@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp import media, paths, texts
+from webapp import media, paths, storage, texts
 from webapp.accounts.permissions import may, member
 from webapp.campaigns.models import Project, Role
 from webapp.rounds import comparisons, packages, queries
@@ -61,6 +61,8 @@ def _download(request: HttpRequest, project: Project, number: int, ending: str) 
     version = get_object_or_404(project.versions, number=number)
     try:
         pieces = packages.lora(version) if ending == "safetensors" else packages.archive(version)
+    except storage.Unreachable as error:
+        return media.unreachable(error)
     except ValueError as error:
         raise Http404 from error
     kind = "application/zip" if ending == "zip" else "application/octet-stream"
