@@ -380,7 +380,7 @@ def arithmetic() -> str:
                     "a round (60 updates of 64 images), hours": f"{model.round_seconds(flops) / 3600:.2f}",
                     "a checkpoint, MB": f"{model.state_bytes / 1e6:,.0f}",
                     "a version, MB": f"{model.lora_bytes / 1e6:,.1f}",
-                    "1,000 groups in a trainer's memory (fp32), GB": f"{2000 * model.trajectory_bytes / 1e9:,.1f}",
+                    "an update's 16 groups in a trainer's memory (fp32), MB": f"{32 * model.trajectory_bytes / 1e6:,.1f}",
                 },
             )
         )

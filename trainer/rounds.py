@@ -300,7 +300,7 @@ class _Round:
         steps = range(self.state.step, s.updates)
         drawn = [line["prompt"] for step in steps for line in self._prompts(self._random(step), size)]
         shown = [line["prompt"] for line in self._shown_prompts()[: max(s.validation_images, GRID_IMAGES)]]
-        return [*drawn, *shown, *(self.store.batch.prompts if self.store else ()), ""]
+        return [*drawn, *shown, *(self.store.prompts if self.store else ()), ""]
 
     def _prompts(self, rng: random.Random, count: int) -> list[dict]:
         """Every tag as often as any other: a tag with many prompts is not worth more than one with few."""

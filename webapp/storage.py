@@ -258,12 +258,16 @@ class Bucket(Folder):
             self._client.head_bucket(Bucket=self.name)
 
     def trim(self) -> None:
-        copies = sorted(paths.copies(), key=lambda copy: copy.stat().st_mtime, reverse=True)
+        found = []
+        for copy in paths.copies():
+            with suppress(FileNotFoundError):  # another process of this machine trims too
+                files = copy.rglob("*") if copy.is_dir() else [copy]
+                found.append((copy.stat().st_mtime, sum(file.stat().st_size for file in files), copy))
         total = 0
-        for copy in copies:
-            total += sum(f.stat().st_size for f in copy.rglob("*")) if copy.is_dir() else copy.stat().st_size
+        for _, size, copy in sorted(found, reverse=True):
+            total += size
             if total > settings.LIKESTEP_CACHE_GB * 1e9:
-                shutil.rmtree(copy) if copy.is_dir() else copy.unlink(missing_ok=True)
+                shutil.rmtree(copy, ignore_errors=True) if copy.is_dir() else copy.unlink(missing_ok=True)
 
     def download_all(self, names: Iterable[str], target: Callable[[str], Path]) -> None:
         """Bring objects to `target(name)` each, several at once. Raises as `fetch`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -86,8 +87,8 @@ class Work:
         )
 
     def _bring_trajectories(self) -> None:
-        """Those of the groups that teach something, which is what the trainer reads; the list then names the copies. A
-        damaged one is left out, as the trainer does."""
+        """Those of the groups that teach something, which is what the trainer reads. They are linked into the round's folder,
+        so that another worker of this machine may trim the copies meanwhile. A damaged one is left out, as the trainer does."""
         file = self.folder / "groups.jsonl"
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         wanted = [line for line in lines if _loud(line["rewards"])]
@@ -95,7 +96,11 @@ class Work:
         names = [str((self.folder / line["trajectory_file"]).resolve().relative_to(root)) for line in wanted]
         for line, copy in zip(wanted, self.store.fetch_all(names), strict=True):
             if isinstance(copy, Path):
-                line["trajectory_file"] = str(copy)
+                line["trajectory_file"] = f"trajectories/{copy.name}"
+                link = self.folder / line["trajectory_file"]
+                link.parent.mkdir(exist_ok=True)
+                link.unlink(missing_ok=True)
+                os.link(copy, link)
             else:
                 log.warning("round %s leaves out group %s: %s", self.training.pk, line["group"], copy)
         write_atomic(file, ("".join(json.dumps(line) + "\n" for line in lines)).encode())
