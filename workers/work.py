@@ -87,8 +87,9 @@ class Work:
         )
 
     def _bring_trajectories(self) -> None:
-        """Those of the groups that teach something, which is what the trainer reads. They are linked into the round's folder,
-        so that another worker of this machine may trim the copies meanwhile. A damaged one is left out, as the trainer does."""
+        """Those of the groups that teach something, which is what the trainer reads. They are linked into the round's
+        folder, so that another worker of this machine may trim the copies meanwhile. A damaged one is left out, as the
+        trainer does."""
         file = self.folder / "groups.jsonl"
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         wanted = [line for line in lines if _loud(line["rewards"])]
