@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from botocore.config import Config
 
-CONNECT_SECONDS, READ_SECONDS = 4, 30
+CONNECT_SECONDS, READ_SECONDS = 2, 30  # a page that asks waits as long when nobody answers
 TRIES = 3  # of a request; tasks and housekeeping try again later anyway
 CONNECTIONS = 32
 

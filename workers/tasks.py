@@ -57,7 +57,7 @@ def generate_group(group_id: int) -> None:
         sizes = _sample(group)
     except Exception as error:  # a poison group is tried a few times, then shown with its error
         log.exception("group %s", group_id)
-        labelling.fail_group(group_id, group.token, sentence(error))
+        labelling.fail_group(group_id, group.token, sentence(error), counts=not isinstance(error, storage.Unreachable))
         return
     labelling.complete_group(group_id, group.token, sizes)
 
@@ -84,7 +84,7 @@ def generate_pairs(comparison_id: int) -> None:
         _sample_pairs(pairs)
     except Exception as error:  # tried again a few times, then shown with its error
         log.exception("pairs of comparison %s", comparison_id)
-        comparisons.fail_pairs(pairs, f"{type(error).__name__}: {error}")
+        comparisons.fail_pairs(pairs, sentence(error), counts=not isinstance(error, storage.Unreachable))
         return
     comparisons.complete_pairs(pairs)
 

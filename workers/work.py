@@ -151,7 +151,8 @@ class Work:
             made = Path(result.version_dir)
             for file in sorted(made.iterdir()):
                 self.store.keep(f"{paths.round_version(self.training.pk, self.training.token)}/{file.name}", file)
-            self._keep_shown()
+            if rounds.is_owner(self.training.pk, self.training.token):
+                self._keep_shown()
         return dataclasses.asdict(result)
 
     def clear(self) -> None:

@@ -221,6 +221,7 @@ def test_a_backup_of_a_bucket_goes_into_another_one_and_into_a_folder(
     assert missing_files() == []
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_backup_of_a_damaged_bucket_is_refused(lived_in, group, bucket, tmp_path, s3, programs):
     (bucket / group.trajectory_file).write_bytes(b"tr4jectory")
     with pytest.raises(CommandError, match=r"trajectories/.* is damaged \(its checksum is wrong\)"):

@@ -160,13 +160,15 @@ def complete_group(group_id: int, token: int, sizes: Sequence[tuple[int, int]]) 
 
 
 @transaction.atomic
-def fail_group(group_id: int, token: int, error: str) -> None:
-    """Note a failed attempt: back to the queue, or failed for good after `MOST_ATTEMPTS`."""
+def fail_group(group_id: int, token: int, error: str, *, counts: bool = True) -> None:
+    """Note a failed attempt: back to the queue, or failed for good after `MOST_ATTEMPTS`. One that does not count had a
+    reason outside the group, which ends by itself."""
     group = _owned(group_id, token)
     if group is None:
         return
     group.error = error[:4000]
-    again = group.attempt < MOST_ATTEMPTS
+    again = group.attempt < MOST_ATTEMPTS or not counts
+    group.attempt -= not counts
     states.move(states.GROUP_MOVES, group, GroupState.QUEUED if again else GroupState.FAILED)
     group.save()
     events.publish(group.project_id, "queue")

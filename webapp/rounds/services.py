@@ -201,6 +201,11 @@ def keep_checkpoint(round_id: int, token: int, name: str) -> bool:
     return True
 
 
+def is_owner(round_id: int, token: int) -> bool:
+    """Whether the round is still this owner's."""
+    return TrainingRound.objects.filter(pk=round_id, token=token, state=RoundState.RUNNING).exists()
+
+
 @transaction.atomic
 def release_round(round_id: int, token: int, error: str) -> None:
     """The owner cannot go on for a reason that lies outside the round: another one, or the same, will as soon as it can. It
