@@ -117,15 +117,17 @@ def run_round(
     device: str = "cpu",
     save_seconds: float = SAVE_SECONDS,
     trackers: str | None = None,
+    may_save: Callable[[], bool] = lambda: True,
     on_checkpoint: Callable[[int], None] = lambda step: None,
 ) -> RoundResult:
-    """Run or resume the round; `trackers` is for `trackers.chosen`. `on_checkpoint(step)` is called when `work_dir` holds a
-    checkpoint of that many updates, whole, and may copy the folder.
+    """Run or resume the round; `trackers` is for `trackers.chosen`. `may_save()` is asked before a checkpoint is written
+    over the last one; `on_checkpoint(step)` is called when `work_dir` holds one of that many updates, whole, and may copy
+    the folder.
 
     Raises RoundCancelled at a step boundary once `should_stop()` is true, and ValueError, naming the field, when the labels
     cannot teach anything.
     """
-    return _Round(spec, on_progress, should_stop, device, save_seconds, trackers, on_checkpoint).run()
+    return _Round(spec, on_progress, should_stop, device, save_seconds, trackers, may_save, on_checkpoint).run()
 
 
 class _Round:
@@ -137,10 +139,11 @@ class _Round:
         device: str,
         save_seconds: float,
         trackers: str | None = "none",
+        may_save=lambda: True,
         on_checkpoint=lambda step: None,
     ):
         self.spec, self.on_progress, self.should_stop, self.save_seconds = spec, on_progress, should_stop, save_seconds
-        self.on_checkpoint = on_checkpoint
+        self.may_save, self.on_checkpoint = may_save, on_checkpoint
         self.settings = TDMR1Settings.from_json(spec.settings)
         watching = chosen(trackers)
         self.work, self.output = Path(spec.work_dir), Path(spec.output_dir)
@@ -398,7 +401,7 @@ class _Round:
         self.trackers.log(metrics, self.state.step)
 
     def _save(self) -> None:
-        if not self.main:
+        if not self.main or not self.may_save():
             return
         save_checkpoint(
             self.work / "checkpoint",

@@ -127,6 +127,7 @@ def run_round(round_id: int) -> None:
                 should_stop=heart.lost,
                 device=device(),
                 save_seconds=settings.LIKESTEP_CHECKPOINT_SECONDS,
+                may_save=heart.owns,
                 on_checkpoint=lambda step: work.keep(step, heart.lose),
             )
             values = work.deliver(result)
@@ -176,6 +177,17 @@ class _Heart:
     def lost(self) -> bool:
         """Whether the caller must stop."""
         return self._lost.is_set()
+
+    def owns(self) -> bool:
+        """Whether the round is still this worker's, asked now; as far as is known while the database does not answer."""
+        try:
+            owner = rounds.is_owner(self.training.pk, self.training.token)
+        except Exception as error:  # whatever the database's client raises
+            log.warning("nobody says whose round %s is: %s", self.training.pk, error)
+            return not self.lost()
+        if not owner:
+            self.lose()
+        return owner
 
     def lose(self) -> None:
         """The round is another owner's."""
