@@ -222,6 +222,28 @@ def test_a_backup_of_a_bucket_goes_into_another_one_and_into_a_folder(
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("where", ["bucket", "folder"])
+def test_one_damaged_file_comes_back_from_a_backup(lived_in, group, bucket, settings, tmp_path, programs, where):
+    file, name = tmp_path / "b.tar", group.trajectory_file
+    call_command("backup", file)
+    if where == "folder":
+        settings.LIKESTEP_S3_BUCKET = ""
+    else:
+        (bucket / name).write_bytes(b"tr4jectory")
+        with pytest.raises(storage.Damaged):
+            storage.store().read(name)
+    call_command("restore", file, "--only", name)
+    assert storage.store().read(name) == b"trajectory"
+    with pytest.raises(CommandError, match="has no versions/x; look for it in another back-up"):
+        call_command("restore", file, "--only", "versions/x")
+    whole = file.read_bytes()
+    at = whole.index(b"trajectory\0")  # its bytes, in a block of their own
+    file.write_bytes(whole[:at] + b"tr4" + whole[at + 3 :])
+    with pytest.raises(CommandError, match=f"is damaged at {name}; use another one"):
+        call_command("restore", file, "--only", name)
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_backup_of_a_damaged_bucket_is_refused(lived_in, group, bucket, tmp_path, s3, programs):
     (bucket / group.trajectory_file).write_bytes(b"tr4jectory")
     with pytest.raises(CommandError, match=r"trajectories/.* is damaged \(its checksum is wrong\)"):

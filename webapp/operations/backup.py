@@ -160,6 +160,27 @@ def restore(source: Path) -> dict[str, int]:
     return {f: sum(name.startswith(f"data/{f}/") for name in about["sha256"]) for f in paths.FOLDERS}
 
 
+def restore_one(source: Path, name: str) -> None:
+    """Bring one file back, over a damaged one or where there is none; `name` is as rows and errors have it, for example
+    `trajectories/1/7.safetensors`. The database stays as it is."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            with tarfile.open(source) as tar:
+                about = json.load(tar.extractfile(MANIFEST))
+                tar.extract(f"data/{name}", scratch, filter="data")
+        except KeyError as error:
+            raise BackupError(f"file: {source} has no {name}; look for it in another back-up") from error
+        except (OSError, tarfile.TarError, ValueError) as error:
+            raise BackupError(f"file: {source} is not a whole back-up ({error}); use another one") from error
+        file = Path(scratch) / "data" / name
+        if about["sha256"].get(f"data/{name}") != sha256_of(file):
+            raise BackupError(f"file: {source} is damaged at {name}; use another one")
+        try:
+            storage.store().keep(name, file)
+        except OSError as error:
+            raise BackupError(f"{name}: it cannot be written: {error}") from error
+
+
 def _move(unpacked: Path, brought: list[str]) -> None:
     """Into the data folder; `brought` then names the folders."""
     root = paths.data("")
