@@ -308,3 +308,33 @@ def test_a_bucket_that_fails_meanwhile_stops_no_round(bucket, project, machine, 
     tasks.run_round(training.pk)
     training.refresh_from_db()
     assert (training.state, training.error, training.attempt) == ("done", "", 1)
+
+
+def test_a_round_that_moves_into_a_bucket_goes_on(bucket, project, machine, monkeypatch, settings):
+    """What `manage.py restore` does with the files of a data folder's back-up."""
+    settings.LIKESTEP_CHECKPOINT_SECONDS = 0
+    here, settings.LIKESTEP_S3_BUCKET = machine("folder"), ""
+    label(project)
+    training = rounds.start_round(project, {"updates": 4, "validate_every": 4}, idempotency_key="k")
+    report = tasks._Heart.report
+
+    def stop(heart, progress):
+        report(heart, progress)
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tasks._Heart, "report", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tasks.run_round(training.pk)
+    monkeypatch.setattr(tasks._Heart, "report", report)
+    settings.LIKESTEP_S3_BUCKET = bucket.name
+    for file in here.rglob("*"):
+        if file.is_file():
+            storage.store().keep(str(file.relative_to(here)), file)
+    machine("elsewhere")
+    is_silent(training)
+    tasks.run_round(training.pk)
+    training.refresh_from_db()
+    assert (training.state, training.error, training.attempt) == ("done", "", 2)
+    steps = [json.loads(line)["step"] for line in (bucket / f"rounds/{training.pk}/log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 3, 4]  # the third was logged and not kept
