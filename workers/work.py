@@ -2,7 +2,7 @@
 checkpoint is kept there, so that any machine can take the round up; without one the data folder is all there is.
 
 In the bucket a round's folder holds what it has in the data folder, but for checkpoints: each is a folder of its own
-(`paths.checkpoint`, with `checkpoint/` and `best/` in it), and the round's row names the one that is whole.
+(`paths.checkpoint`, with `checkpoint/`, `best/` and the log so far), and the round's row names the one that is whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from workers.models import memory
 
 log = logging.getLogger(__name__)
 ORDERS = ("spec.json", "groups.jsonl")  # written once
-WEIGHTS = ("checkpoint", "best")  # what a checkpoint holds
+STATE = ("best", "log.jsonl", "checkpoint")  # what a checkpoint holds
 SHOWN = ("grid", "log.jsonl", "tensorboard")  # what people look at meanwhile
 
 
@@ -60,7 +60,7 @@ class Work:
         mine = [name.removeprefix(f"{self.remote}/") for name in entries]
         self._download([name for name in mine if not name.startswith("checkpoints/")])
         if checkpoint := self._checkpoint(mine):
-            for part in WEIGHTS:
+            for part in STATE:
                 shutil.rmtree(self.folder / part, ignore_errors=True)
             inside = [name for name in mine if name.startswith(f"{checkpoint}/")]
             self._download(inside, lambda name: name.removeprefix(f"{checkpoint}/"))
@@ -113,7 +113,7 @@ class Work:
             return
         name = paths.checkpoint(self.training.token, step)
         try:
-            self._keep(name, [*self._files("best"), *self._files("checkpoint")])
+            self._keep(name, [file for part in STATE for file in self._files(part)])
             if not rounds.keep_checkpoint(self.training.pk, self.training.token, name):
                 lost()
                 return
