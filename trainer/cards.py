@@ -63,11 +63,15 @@ def _json(path: Path) -> dict:
         return {}
 
 
-def made_by(version_dir: Path, name: str = "") -> Made:
+def made_by(version_dir: Path) -> Made:
     """How the version in a folder was made, by its `version.json`."""
-    about = _json(version_dir / "version.json")
+    return made_as(version_dir.name, _json(version_dir / "version.json"))
+
+
+def made_as(name: str, about: dict) -> Made:
+    """The same of what a `version.json` holds; what it does not tell is empty."""
     return Made(
-        name or version_dir.name,
+        name,
         about.get("sha256", ""),
         about.get("steps", 0),
         about.get("settings", {}),

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from trainer.advantages import group_advantages, has_signal
-from trainer.sampler import load_trajectory
+from trainer.sampler import check_trajectory, load_trajectory
 
 
 @dataclass(frozen=True)
@@ -53,30 +53,39 @@ class GroupBatch:
 
 @dataclass(frozen=True)
 class GroupStore:
-    """The groups of a round that carry signal, in memory, with advantages taken over all of them."""
+    """The groups of a round that carry signal, with `advantages` (P, G) taken over all of them. Trajectories stay in their
+    files, a thousand of them may be 40 GB; `take` reads those of a batch."""
 
-    batch: GroupBatch
+    files: list[Path]
+    advantages: torch.Tensor
+    prompts: list[str]
     silent: int  # groups left out because their rewards are all equal
     damaged: tuple[str, ...]  # messages of groups whose trajectory could not be read
 
     def __len__(self) -> int:
-        return len(self.batch.prompts)
+        return len(self.prompts)
 
     def take(self, index: torch.Tensor) -> GroupBatch:
-        """The groups of `index` (n,)."""
-        prompts = [self.batch.prompts[i] for i in index.tolist()]
-        return GroupBatch(self.batch.trajectory[index], self.batch.advantages[index], prompts)
+        """The groups of `index` (n,). Raises ValueError, naming the file, on a trajectory that can no longer be read."""
+        width, chosen = self.advantages.shape[1], index.tolist()
+        found = [load_trajectory(self.files[i]).trajectory for i in chosen]
+        if not found:  # of a process that an update has no groups for
+            shape = load_trajectory(self.files[0]).trajectory.shape[1:]
+            return GroupBatch(torch.empty(0, width, *shape), self.advantages[index], [])
+        padded = [torch.cat([t, t[:1].expand(width - len(t), *t.shape[1:])]) for t in found]
+        return GroupBatch(torch.stack(padded), self.advantages[index], [self.prompts[i] for i in chosen])
 
 
 def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
-    """Read the trajectories of every group with signal. Raises ValueError when none has any."""
+    """The groups with signal whose trajectories can be read. Raises ValueError when there is none."""
     rewards, known = pad_rewards([g.rewards for g in groups])
     advantages = group_advantages(rewards, known)
     loud = has_signal(advantages) if len(groups) else torch.zeros(0, dtype=torch.bool)
     kept, damaged = [], []
     for i in loud.nonzero().flatten().tolist():
         try:
-            kept.append((i, load_trajectory(Path(groups[i].trajectory_file)).trajectory))
+            check_trajectory(Path(groups[i].trajectory_file))
+            kept.append(i)
         except ValueError as error:
             damaged.append(str(error))
     if not kept:
@@ -84,11 +93,8 @@ def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
             "groups: none has both a liked and a disliked image, so there is nothing to learn; label more groups"
             + (f" ({len(damaged)} could not be read: {damaged[0]})" if damaged else "")
         )
-    width = advantages.shape[1]
-    trajectories = [torch.cat([t, t[:1].expand(width - len(t), *t.shape[1:])]) for _, t in kept]
-    index = torch.tensor([i for i, _ in kept])
-    batch = GroupBatch(torch.stack(trajectories), advantages[index], [groups[i].prompt for i, _ in kept])
-    return GroupStore(batch, int((~loud).sum()), tuple(damaged))
+    files, prompts = [Path(groups[i].trajectory_file) for i in kept], [groups[i].prompt for i in kept]
+    return GroupStore(files, advantages[torch.tensor(kept)], prompts, int((~loud).sum()), tuple(damaged))
 
 
 def pad_rewards(rewards: Sequence[Sequence[float | None]]) -> tuple[torch.Tensor, torch.Tensor]:

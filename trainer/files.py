@@ -41,11 +41,16 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
-def write_image(path: Path, image, form: str, **options) -> None:
-    """A pillow image in a format of pillow's (`WEBP`, `PNG`, …) with its options, atomically."""
+def image_bytes(image, form: str, **options) -> bytes:
+    """A pillow image in a format of pillow's (`WEBP`, `PNG`, …) with its options."""
     data = io.BytesIO()
     image.save(data, form, **options)
-    write_atomic(path, data.getvalue())
+    return data.getvalue()
+
+
+def write_image(path: Path, image, form: str, **options) -> None:
+    """The same as a file, atomically."""
+    write_atomic(path, image_bytes(image, form, **options))
 
 
 def check_webp(file) -> None:

@@ -122,14 +122,16 @@ def run_round(
     device: str = "cpu",
     save_seconds: float = SAVE_SECONDS,
     trackers: str | None = None,
+    on_checkpoint: Callable[[int], None] = lambda step: None,
 ) -> RoundResult:
     """Run or resume the round; `trackers` is for `trackers.chosen`. `may_write` is asked right before a checkpoint or the
-    version replaces what is there, since a worker that stood still for long may have been replaced meanwhile.
+    version replaces what is there, since a worker that stood still for long may have been replaced meanwhile;
+    `on_checkpoint(step)` is called when `work_dir` holds one of that many updates, whole, and may copy the folder.
 
     Raises RoundLost when it says no, RoundCancelled at a step boundary once `should_stop()` is true, and ValueError, naming
     the field, when the labels cannot teach anything.
     """
-    return _Round(spec, on_progress, should_stop, device, save_seconds, trackers, may_write).run()
+    return _Round(spec, on_progress, should_stop, device, save_seconds, trackers, may_write, on_checkpoint).run()
 
 
 class _Round:
@@ -142,9 +144,10 @@ class _Round:
         save_seconds: float,
         trackers: str | None = "none",
         may_write: Callable[[], bool] = lambda: True,
+        on_checkpoint: Callable[[int], None] = lambda step: None,
     ):
         self.spec, self.on_progress, self.should_stop, self.save_seconds = spec, on_progress, should_stop, save_seconds
-        self.may_write = may_write
+        self.may_write, self.on_checkpoint = may_write, on_checkpoint
         self.settings = TDMR1Settings.from_json(spec.settings)
         watching = chosen(trackers)
         self.work, self.output = Path(spec.work_dir), Path(spec.output_dir)
@@ -304,7 +307,7 @@ class _Round:
         steps = range(self.state.step, s.updates)
         drawn = [line["prompt"] for step in steps for line in self._prompts(self._random(step), size)]
         shown = [line["prompt"] for line in self._shown_prompts()[: max(s.validation_images, GRID_IMAGES)]]
-        return [*drawn, *shown, *(self.store.batch.prompts if self.store else ()), ""]
+        return [*drawn, *shown, *(self.store.prompts if self.store else ()), ""]
 
     def _prompts(self, rng: random.Random, count: int) -> list[dict]:
         """Every tag as often as any other: a tag with many prompts is not worth more than one with few."""
@@ -420,6 +423,7 @@ class _Round:
             step=self.state.step,
             before_replacing=self._refuse_unless_owner,
         )
+        self.on_checkpoint(self.state.step)
 
     def _resume(self) -> _State:
         values = load_checkpoint(

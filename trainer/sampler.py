@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,25 +129,42 @@ class StoredTrajectory:
     seeds: tuple[int, ...]
 
 
-def save_trajectory(path: Path, group: SampledGroup, *, prompt: str, version: str) -> None:
-    """Write a group's trajectories in fp16, atomically."""
+def trajectory_bytes(group: SampledGroup, *, prompt: str, version: str) -> bytes:
+    """A group's trajectories in fp16, as safetensors."""
     tensors = {"trajectory": group.trajectory.half().contiguous(), "sigmas": group.sigmas.contiguous()}
     metadata = {"prompt": prompt, "version": version, "seeds": json.dumps(group.seeds)}
-    write_atomic(path, save(tensors, metadata=metadata))
+    return save(tensors, metadata=metadata)
+
+
+def save_trajectory(path: Path, group: SampledGroup, *, prompt: str, version: str) -> None:
+    """The same as a file, atomically."""
+    write_atomic(path, trajectory_bytes(group, prompt=prompt, version=version))
 
 
 def load_trajectory(path: Path) -> StoredTrajectory:
     """Read what `save_trajectory` wrote. Raises ValueError, naming the file, when it cannot be read."""
+    with _reading(path) as file:
+        metadata = file.metadata()
+        return StoredTrajectory(
+            file.get_tensor("trajectory").float(),
+            file.get_tensor("sigmas"),
+            metadata["prompt"],
+            metadata["version"],
+            tuple(json.loads(metadata["seeds"])),
+        )
+
+
+def check_trajectory(path: Path) -> None:
+    """Raise the same ValueError on a file that is gone, cut off or something else; its numbers are not read."""
+    with _reading(path) as file:
+        file.get_slice("trajectory").get_shape()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator:
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            return StoredTrajectory(
-                file.get_tensor("trajectory").float(),
-                file.get_tensor("sigmas"),
-                metadata["prompt"],
-                metadata["version"],
-                tuple(json.loads(metadata["seeds"])),
-            )
+            yield file
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"trajectory: {path} cannot be read ({error}); the group must be left out") from error
     except Exception as error:  # safetensors raises its own type, which it does not export as a ValueError

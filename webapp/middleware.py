@@ -12,14 +12,14 @@ from zoneinfo import available_timezones
 from django.http import HttpResponseBadRequest
 from django.utils import timezone
 
-from webapp import texts
+from webapp import storage, texts
 from webapp.operations import logs
 
 log = logging.getLogger(__name__)
 QUIET = ("healthz", "readyz", "metrics")  # asked every few seconds
 REQUEST_ID = re.compile(r"[\w-]{1,64}")
 
-# Nothing inline, nothing from elsewhere.
+# Nothing inline, nothing from elsewhere but images from the bucket where there is one.
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'self'; frame-ancestors 'none'; "
     "form-action 'self'"
@@ -34,6 +34,8 @@ def content_security_policy(get_response):
     def middleware(request):
         response = get_response(request)
         policy = ADMIN_POLICY if request.path.startswith("/admin/") else POLICY
+        if origin := storage.store().origin:  # images come from the bucket
+            policy = policy.replace("img-src 'self'", f"img-src 'self' {origin}")
         response.headers.setdefault("Content-Security-Policy", policy)
         return response
 

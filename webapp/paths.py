@@ -35,9 +35,52 @@ def version(version_id: int | str) -> str:
     return f"versions/{version_id}"
 
 
+def round_version(round_id: int, token: int) -> str:
+    """The folder of what a round made, relative to the data folder. Each owner of the round has its own, so that one who
+    lost the round cannot write over the version of the one who ended it."""
+    return version(f"round-{round_id}-{token}")
+
+
+def training_round(round_id: int) -> str:
+    """A training round's folder, relative to the data folder."""
+    return f"rounds/{round_id}"
+
+
 def round_dir(round_id: int) -> Path:
-    """A training round's folder."""
-    return data(f"rounds/{round_id}")
+    """A training round's folder on this machine."""
+    return data(training_round(round_id))
+
+
+def work_dir(round_id: int, token: int) -> Path:
+    """Where an owner of a round works on it when its files are kept in a bucket. As deep as `round_dir`, so that names
+    relative to either are the same."""
+    return data(f"work/{round_id}-{token}")
+
+
+def checkpoint(token: int, step: int) -> str:
+    """A checkpoint in a bucket, relative to its round's folder: an owner never writes over another one's."""
+    return f"checkpoints/{token:06d}-{step:09d}"
+
+
+def grid(round_id: int, which: str) -> str:
+    """The picture `before` or `after` of a round, relative to the data folder."""
+    return f"{training_round(round_id)}/grid/{which}.webp"
+
+
+def cached(sha256: str) -> Path:
+    """This machine's copy of a file in the bucket, by its hash."""
+    return data(f"cache/files/{sha256[:2]}/{sha256}")
+
+
+def cached_version(sha256: str) -> Path:
+    """This machine's copy of a version's folder, by the hash of its LoRA."""
+    return data(f"cache/versions/{sha256}")
+
+
+def copies() -> list[Path]:
+    """What `cached` and `cached_version` name and is there."""
+    root = data("cache")
+    return [*root.glob("files/*/*"), *root.glob("versions/*")]
 
 
 def data(relative: str) -> Path:

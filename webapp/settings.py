@@ -38,6 +38,11 @@ ALLOWED_HOSTS = env_list("ALLOWED_HOSTS") or (["localhost", "127.0.0.1", "[::1]"
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS")
 
 LIKESTEP_DATA = Path(env("LIKESTEP_DATA", str(BASE_DIR / "data")))
+# Without a bucket all machines share the data folder; with one each has its own.
+LIKESTEP_S3_BUCKET = env("LIKESTEP_S3_BUCKET")
+LIKESTEP_S3_SIGNED_SECONDS = int(env("LIKESTEP_S3_SIGNED_SECONDS", "300"))
+LIKESTEP_CHECKPOINT_SECONDS = float(env("LIKESTEP_CHECKPOINT_SECONDS", "60"))  # between a round's checkpoints
+LIKESTEP_CACHE_GB = float(env("LIKESTEP_CACHE_GB", "20"))  # copies of the bucket's files that a machine may keep
 LIKESTEP_MODEL_DIR = Path(env("LIKESTEP_MODEL_DIR", str(BASE_DIR / "models" / "demo")))
 LIKESTEP_STUDENT_DIR = Path(env("LIKESTEP_STUDENT_DIR", str(BASE_DIR / "models" / "demo-student")))
 
@@ -56,6 +61,8 @@ def env_oracles() -> dict[str, str]:
 
 # Specs name folders and addresses that workers read, so the server's owner writes them and a project chooses by name.
 LIKESTEP_ORACLES = env_oracles()
+# Whether generating and training may use one GPU at the same time.
+LIKESTEP_SHARE_GPU = env("LIKESTEP_SHARE_GPU", "0").lower() in ("1", "true", "yes")
 # A job whose owner has not been heard of for this long may be taken over by another worker.
 LIKESTEP_STALE_SECONDS = float(env("LIKESTEP_STALE_SECONDS", "60"))
 # JSON of trainer.settings.MemorySettings: what this machine's workers save memory by.
@@ -175,6 +182,13 @@ STORAGES = {
         else "webapp.static_files.HashedStaticFiles"
     },
 }
+if LIKESTEP_S3_BUCKET:
+    from webapp.buckets import s3_storage
+
+    _endpoint = env("LIKESTEP_S3_ENDPOINT")
+    STORAGES["default"] = s3_storage(LIKESTEP_S3_BUCKET, _endpoint, env("LIKESTEP_S3_REGION"))
+    if _public := env("LIKESTEP_S3_PUBLIC_ENDPOINT"):  # where browsers reach it, when that is another address
+        STORAGES["public"] = s3_storage(LIKESTEP_S3_BUCKET, _public, env("LIKESTEP_S3_REGION"))
 WHITENOISE_USE_FINDERS = DEBUG
 
 SECURE_CONTENT_TYPE_NOSNIFF = True

@@ -11,7 +11,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
 django.setup()
 
 from webapp.broker import configure  # noqa: E402 - settings must be loaded first
-from workers import pulse  # noqa: E402
+from workers import devices, pulse  # noqa: E402
 
 app = configure(Celery("likestep", include=["workers.tasks"]))
 pulse.connect()
+devices.connect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
-import json
+import io
 import logging
 import os
 import socket
@@ -13,16 +13,16 @@ import time
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, close_old_connections, connections
 from django.utils import timezone
 from PIL import Image
 
-from trainer.files import write_image
+from trainer.files import image_bytes
 from trainer.oracles import get_oracle
-from trainer.rounds import RoundCancelled, RoundLost, RoundSpec
+from trainer.rounds import RoundCancelled, RoundLost
 from trainer.rounds import run_round as train_round
-from trainer.sampler import save_trajectory
-from webapp import broker, paths
+from trainer.sampler import trajectory_bytes
+from webapp import broker, paths, storage
 from webapp.api import outbox
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import oracle_spec
@@ -35,7 +35,8 @@ from webapp.rounds import comparisons
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, Pair, TrainingRound
 from workers.app import app
-from workers.models import device, memory, sampler
+from workers.models import device, sampler
+from workers.work import Work
 
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = min(5.0, settings.LIKESTEP_STALE_SECONDS / 4)
@@ -58,19 +59,20 @@ def generate_group(group_id: int) -> None:
         sizes = _sample(group)
     except Exception as error:  # a poison group is tried a few times, then shown with its error
         log.exception("group %s", group_id)
-        labelling.fail_group(group_id, group.token, sentence(error))
+        labelling.fail_group(group_id, group.token, sentence(error), counts=not isinstance(error, storage.Unreachable))
         return
     labelling.complete_group(group_id, group.token, sizes)
 
 
 def _sample(group: Group) -> list[tuple[int, int]]:
     model = sampler(group.project.model_dir, group.project.steps)
-    model.use_version(paths.model_version(group.version.path))
+    store = storage.store()
+    model.use_version(store.version(group.version.path, group.version.sha256))
     made = model.sample_group(group.prompt.text, range(group.first_seed, group.first_seed + group.size))
-    trajectory = paths.data(paths.trajectory(group.project_id, group.pk))
-    save_trajectory(trajectory, made, prompt=group.prompt.text, version=str(group.version_id))
+    trajectory = trajectory_bytes(made, prompt=group.prompt.text, version=str(group.version_id))
+    store.write(paths.trajectory(group.project_id, group.pk), trajectory)
     for i, image in enumerate(made.images):
-        write_image(paths.data(paths.image(group.project_id, group.pk, i)), image, "WEBP", quality=95)
+        store.write(paths.image(group.project_id, group.pk, i), image_bytes(image, "WEBP", quality=95))
     return [image.size for image in made.images]
 
 
@@ -84,7 +86,7 @@ def generate_pairs(comparison_id: int) -> None:
         _sample_pairs(pairs)
     except Exception as error:  # tried again a few times, then shown with its error
         log.exception("pairs of comparison %s", comparison_id)
-        comparisons.fail_pairs(pairs, f"{type(error).__name__}: {error}")
+        comparisons.fail_pairs(pairs, sentence(error), counts=not isinstance(error, storage.Unreachable))
         return
     comparisons.complete_pairs(pairs)
 
@@ -93,18 +95,20 @@ def _sample_pairs(pairs: list[Pair]) -> None:
     comparison = pairs[0].comparison
     project = comparison.project
     model = sampler(project.model_dir, project.steps)
+    store = storage.store()
     for name, version in (("a", comparison.version_a), ("b", comparison.version_b)):
-        model.use_version(paths.model_version(version.path))
+        model.use_version(store.version(version.path, version.sha256))
         for pair in pairs:
             (image,) = model.sample_group(pair.prompt.text, [pair.seed]).images
-            write_image(paths.data(paths.pair_image(project.pk, pair.pk, name)), image, "WEBP", quality=95)
+            store.write(paths.pair_image(project.pk, pair.pk, name), image_bytes(image, "WEBP", quality=95))
 
 
 @app.task(name=broker.TASKS["score_group"][0])
 def score_group(group_id: int) -> None:
     """Label a group with the project's oracle."""
     group = Group.objects.select_related("project", "prompt").get(pk=group_id)
-    images = [Image.open(paths.data(g.image)).convert("RGB") for g in group.generations.all()]
+    files = [storage.store().read(g.image) for g in group.generations.all()]
+    images = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
     prompts, metadata = [group.prompt.text] * len(images), [group.prompt.metadata] * len(images)
     verdicts = get_oracle(oracle_spec(group.project.oracle)).score(images, prompts, metadata)
     labelling.record_oracle_labels(group_id, group.project.oracle, [dataclasses.asdict(v) for v in verdicts])
@@ -116,20 +120,33 @@ def run_round(round_id: int) -> None:
     training = rounds.claim_round(round_id, worker_name())
     if training is None:
         return
+    work = Work(training)
     with about(round=round_id), _Heart(training) as heart:
         try:
-            spec = RoundSpec(**json.loads(rounds.write_spec(training).read_text()), memory=memory().to_json())
-            callbacks = {"on_progress": heart.report, "should_stop": heart.lost, "may_write": heart.is_owner}
-            result = train_round(spec, **callbacks, device=device())
+            result = train_round(
+                work.bring(),
+                on_progress=heart.report,
+                should_stop=heart.lost,
+                device=device(),
+                save_seconds=settings.LIKESTEP_CHECKPOINT_SECONDS,
+                may_write=heart.is_owner,
+                on_checkpoint=lambda step: work.keep(step, heart.lose),
+            )
+            values = work.deliver(result)
         except RoundCancelled:
             rounds.confirm_cancel(round_id, training.token)
         except RoundLost as error:
             log.warning("round %s: %s", round_id, error)
+        except storage.Unreachable as error:
+            # Housekeeping finds it again once this heart has been silent for long enough.
+            log.warning("round %s waits: %s", round_id, error)
+            rounds.release_round(round_id, training.token, str(error))
         except Exception as error:  # the round's own page shows it
             log.exception("round %s", round_id)
             rounds.fail_round(round_id, training.token, sentence(error))
         else:
-            rounds.finish_round(round_id, training.token, dataclasses.asdict(result))
+            rounds.finish_round(round_id, training.token, values)
+        work.clear()
 
 
 @app.task(name=broker.TASKS["deliver_webhook"][0])
@@ -176,6 +193,10 @@ class _Heart:
                 close_old_connections()
                 time.sleep(1)
 
+    def lose(self) -> None:
+        """The round is another owner's."""
+        self._lost.set()
+
     def report(self, progress) -> None:
         """Keep the trainer's progress."""
         self._send(dataclasses.asdict(progress))
@@ -184,6 +205,7 @@ class _Heart:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             self._send(None)
             close_old_connections()
+        connections.close_all()  # this thread's own
 
     def _send(self, progress: dict | None) -> None:
         try:

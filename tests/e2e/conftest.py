@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from urllib.request import urlopen
 
 import pytest
@@ -47,14 +48,17 @@ def browser():
 @pytest.fixture(scope="package")
 def server(django_db_setup, django_db_blocker):
     """The address of a web server on the tests' database."""
-    port = free_port()
     with django_db_blocker.unblock():
-        environment = {
-            **os.environ,
-            "DATABASE_URL": database_url(),
-            "DJANGO_SETTINGS_MODULE": "webapp.settings",
-            "LIKESTEP_DATA": str(DATA),
-        }
+        url = database_url()
+    with serve(DATABASE_URL=url) as address:
+        yield address
+
+
+@contextmanager
+def serve(**more: str):
+    """A web server with these variables too; its address."""
+    port = free_port()
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "webapp.settings", "LIKESTEP_DATA": str(DATA), **more}
     command = [sys.executable, "-m", "uvicorn", "webapp.asgi:application", "--port", str(port)]
     process = subprocess.Popen([*command, "--log-level", "warning"], env=environment)
 
@@ -64,10 +68,12 @@ def server(django_db_setup, django_db_blocker):
         except OSError:
             return False
 
-    assert wait_for(up, 60)
-    yield f"http://127.0.0.1:{port}"
-    process.kill()
-    process.wait()
+    try:
+        assert wait_for(up, 60)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 class Site:

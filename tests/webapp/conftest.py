@@ -11,7 +11,7 @@ from django.urls import get_resolver, reverse
 from PIL import Image
 from safetensors.numpy import save_file
 
-from webapp import paths
+from webapp import paths, storage
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership, Role
 from webapp.campaigns.services import create_project
@@ -69,9 +69,7 @@ def make_ready(project, count=1, pixels=128):
         for i in range(group.size):
             data = io.BytesIO()
             Image.new("RGB", (pixels, pixels), (40 * i % 256, 200, 120)).save(data, "WEBP")
-            file = paths.data(paths.image(project.pk, group.pk, i))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data.getvalue())
+            storage.store().write(paths.image(project.pk, group.pk, i), data.getvalue())
         assert services.complete_group(group.pk, claimed.token, [(pixels, pixels)] * group.size)
         group.refresh_from_db()
         groups.append(group)

@@ -17,7 +17,8 @@ from webapp.rounds.models import ModelVersion, TrainingRound
 
 
 def age(path, days=30):
-    os.utime(path, (time.time() - days * 86_400,) * 2)
+    for file in [path, *path.rglob("*")]:
+        os.utime(file, (time.time() - days * 86_400,) * 2)
 
 
 @pytest.fixture

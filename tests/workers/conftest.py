@@ -33,7 +33,7 @@ def tiny(tmp_path_factory):
     return model, folder / "student"
 
 
-def make_project(tiny):
+def make_project(tiny, slug="tiny"):
     """Four training prompts, one to validate on, groups of three."""
     prompts = [
         {"prompt": f"a {c} star", "metadata": {"tag": "colors", "include": [{"class": "star", "count": 1, "color": c}]}}
@@ -41,8 +41,8 @@ def make_project(tiny):
     ]
     prompts[-1]["split"] = "validation"
     return create_project(
-        "tiny",
-        "Tiny",
+        slug,
+        slug.title(),
         model_dir=str(tiny[0]),
         student_dir=str(tiny[1]),
         prompts=prompts,

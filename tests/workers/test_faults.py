@@ -1,6 +1,7 @@
 """A full disk, a read-only one, a damaged checkpoint: a sentence on the dashboard, nothing half-written, and on it goes."""
 
 import contextlib
+import json
 import subprocess
 
 import pytest
@@ -10,7 +11,7 @@ from webapp.accounts.models import User
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Group
 from webapp.rounds import services as rounds
-from webapp.rounds.models import ModelVersion
+from webapp.rounds.models import ModelVersion, TrainingRound
 from workers import tasks
 
 
@@ -98,6 +99,27 @@ def test_a_round_on_a_full_disk(small_disk, project, labelled, dashboard, client
     assert ModelVersion.objects.count() == 1
     new = set(files(small_disk)) - set(before)
     assert not [name for name in new if "checkpoint" in name or "versions" in name or ".tmp" in name], new
+
+
+def test_an_owner_who_lost_the_round_leaves_the_checkpoint_alone(project, labelled, monkeypatch, settings):
+    settings.LIKESTEP_CHECKPOINT_SECONDS = 0
+    training = rounds.start_round(project, {}, idempotency_key="k")
+    state = paths.round_dir(training.pk) / "checkpoint" / "state.json"
+    report, seen = tasks._Heart.report, []
+
+    def taken_over(heart, progress):
+        report(heart, progress)
+        if progress.step == 1:
+            long_ago = training.created_at - 2 * rounds.HEARTBEAT_STALE
+            TrainingRound.objects.filter(pk=training.pk).update(heartbeat_at=long_ago)
+            assert rounds.claim_round(training.pk, "another").token == 2
+            seen.append(json.loads(state.read_text())["step"])
+
+    monkeypatch.setattr(tasks._Heart, "report", taken_over)
+    tasks.run_round(training.pk)
+    training.refresh_from_db()
+    assert (training.state, training.owner) == ("running", "another")
+    assert seen == [0] and json.loads(state.read_text())["step"] == 0
 
 
 def test_a_damaged_checkpoint(project, labelled, dashboard, client):

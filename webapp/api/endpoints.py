@@ -198,7 +198,7 @@ def image(request, slug: Path[str], image_id: int):
     """An image's bytes (WebP)."""
     if not (services.allows(request.auth, "read") or services.allows(request.auth, "label")):
         raise HttpError(403, "scope: images need read or label")
-    return views.image_response(request.auth.project, image_id)
+    return views.image_response(request.auth.project, image_id, may_redirect=False)
 
 
 @router.get("/labels", auth=READ, response=s.Page[s.LabelOut], tags=["groups"])

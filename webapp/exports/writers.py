@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from zipstream import ZIP_STORED, ZipStream
 
-from webapp import paths
+from webapp import storage
 from webapp.exports.formats import FORMATS, Format, Reference, labelstudio_config
 from webapp.exports.records import GroupRecord, ImageRecord
 
@@ -84,11 +84,14 @@ def parquet(rows: Iterable[dict], schema: pa.Schema, *, size: int = ROWS) -> Ite
 
 def embedded(format: Format, rows: Iterable[dict], files: dict[str, str]) -> Iterator[dict]:
     """Rows with their images' bytes in place of the references; `files` maps a reference to its file."""
+    store = storage.store()
     for row in rows:
         full = dict(row)
         for name in format.images:
-            file = paths.data(files[row[name]])
-            full[name] = {"bytes": file.read_bytes(), "path": row[name]} if file.is_file() else None
+            try:
+                full[name] = {"bytes": store.read(files[row[name]]), "path": row[name]}
+            except FileNotFoundError:
+                full[name] = None
         yield full
 
 
@@ -117,6 +120,7 @@ def archive(format: Format, container: str, groups: Iterable[GroupRecord]) -> It
     """A zip of the images and one data file that names them by their paths in it. Images that are gone are listed in
     `missing.txt`. The data file grows in a temporary file, not in memory, and comes last."""
     packed = ZipStream(compress_type=ZIP_STORED)
+    store = storage.store()
     missing: list[str] = []
     largest = 0
     ending = {"jsonl": "jsonl", "parquet": "parquet"}[container] if format.schema is not None else "json"
@@ -134,11 +138,10 @@ def archive(format: Format, container: str, groups: Iterable[GroupRecord]) -> It
             data.write(part)
             for name, image in zip(names, pieces, strict=True):
                 largest = max(largest, image.position + 1)
-                file = paths.data(image.file)
-                if not file.is_file():
+                if not store.exists(image.file):
                     missing.append(name)
                     continue
-                packed.add_path(str(file), name)
+                packed.add(store.pieces(image.file), name)
             names.clear()
             pieces.clear()
             yield from packed.all_files()

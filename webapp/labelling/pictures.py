@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 
 from PIL import Image
 
-from trainer.files import check_webp, write_image
-from webapp import paths
+from trainer.files import check_webp, image_bytes
+from webapp import paths, storage
 from webapp.labelling.models import Generation
 
 WIDTHS = (256, 512, 1024)  # the only ones that are made
@@ -18,18 +20,42 @@ def read_at(generation: Generation, wanted: str = "") -> bytes:
 
     Raises OSError when the image is gone and ValueError when it is damaged. A full disk costs only size.
     """
-    with paths.data(generation.image).open("rb") as file:
-        check_webp(file)
-        data = file.read()
-    if wanted not in map(str, WIDTHS) or int(wanted) >= generation.width:
+    store = storage.store()
+    data = _whole(generation)
+    if not _smaller(generation, wanted):
         return data
-    small = paths.data(paths.small_image(generation.image, int(wanted)))
+    small = paths.small_image(generation.image, int(wanted))
     try:
-        if not small.exists():
-            with Image.open(io.BytesIO(data)) as image:
-                height = round(image.height * int(wanted) / image.width)
-                shrunk = image.convert("RGB").resize((int(wanted), height), Image.LANCZOS)
-            write_image(small, shrunk, "WEBP", quality=90)
-        return small.read_bytes()
+        if not store.exists(small):
+            _shrink(data, small, int(wanted))
+        return store.read(small)
     except OSError:
         return data
+
+
+def name_at(generation: Generation, wanted: str = "") -> str:
+    """The name of the same file, which is there; a full image is not read for it. Raises as `read_at`."""
+    store = storage.store()
+    name = paths.small_image(generation.image, int(wanted)) if _smaller(generation, wanted) else generation.image
+    if not store.exists(name):
+        if name == generation.image:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        _shrink(_whole(generation), name, int(wanted))
+    return name
+
+
+def _smaller(generation: Generation, wanted: str) -> bool:
+    return wanted in map(str, WIDTHS) and int(wanted) < generation.width
+
+
+def _whole(generation: Generation) -> bytes:
+    data = storage.store().read(generation.image)
+    check_webp(io.BytesIO(data))
+    return data
+
+
+def _shrink(data: bytes, name: str, width: int) -> None:
+    with Image.open(io.BytesIO(data)) as image:
+        height = round(image.height * width / image.width)
+        shrunk = image.convert("RGB").resize((width, height), Image.LANCZOS)
+    storage.store().write(name, image_bytes(shrunk, "WEBP", quality=90))

@@ -5,6 +5,7 @@ Every function is one transaction. A label that a caller was told about is commi
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -17,7 +18,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from trainer.files import check_webp
-from webapp import events, paths, states
+from webapp import events, paths, states, storage
 from webapp.campaigns.models import LabelSource, Project, Prompt, Split
 from webapp.dispatch import enqueue
 from webapp.labelling import keys
@@ -168,13 +169,15 @@ def complete_group(group_id: int, token: int, sizes: Sequence[tuple[int, int]]) 
 
 
 @transaction.atomic
-def fail_group(group_id: int, token: int, error: str) -> None:
-    """Note a failed attempt: back to the queue, or failed for good after `MOST_ATTEMPTS`."""
+def fail_group(group_id: int, token: int, error: str, *, counts: bool = True) -> None:
+    """Note a failed attempt: back to the queue, or failed for good after `MOST_ATTEMPTS`. One that does not count had a
+    reason outside the group, which ends by itself."""
     group = _owned(group_id, token)
     if group is None:
         return
     group.error = error[:4000]
-    again = group.attempt < MOST_ATTEMPTS
+    again = group.attempt < MOST_ATTEMPTS or not counts
+    group.attempt -= not counts
     states.move(states.GROUP_MOVES, group, GroupState.QUEUED if again else GroupState.FAILED)
     group.save()
     events.publish(group.project_id, "queue")
@@ -198,8 +201,7 @@ def damage(group: Group) -> str:
     """What is wrong with the group's image files: empty, or the first one's number and error."""
     for image in group.generations.all():
         try:
-            with paths.data(image.image).open("rb") as file:
-                check_webp(file)
+            check_webp(io.BytesIO(storage.store().read(image.image)))
         except (OSError, ValueError) as error:
             return f"image {image.position + 1}: {image.image} cannot be shown: {error}"
     return ""

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp import texts
+from webapp import media, storage, texts
 from webapp.accounts.permissions import may, member
 from webapp.campaigns.models import Project, Role
 from webapp.labelling import keys, pictures, queries, services
@@ -163,11 +163,16 @@ def image(request: HttpRequest, project: Project, generation_id: int) -> HttpRes
     return image_response(project, generation_id, request.GET.get("w", ""))
 
 
-def image_response(project: Project, generation_id: int, width: str = "") -> HttpResponse:
-    """The file of an image of this project, no wider than `width` pixels asks for ("": as it is), or 404."""
+def image_response(project: Project, generation_id: int, width: str = "", *, may_redirect: bool = True) -> HttpResponse:
+    """The file of an image of this project, no wider than `width` pixels asks for ("": as it is), or 404. With a bucket a
+    redirect to it, unless `may_redirect` is false: programs would send their token along."""
     generation = get_object_or_404(Generation, pk=generation_id, group__project=project)
     try:
+        if may_redirect and storage.store().shared:
+            return media.away(pictures.name_at(generation, width))
         data = pictures.read_at(generation, width)
+    except storage.Unreachable as error:
+        return media.unreachable(error)
     except (OSError, ValueError) as error:
         services.report_damaged(generation, f"{generation.image} cannot be shown: {error}")
         raise Http404 from error

@@ -6,7 +6,9 @@ when the files are copied. The manifest comes last: a back-up without one was cu
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -23,7 +25,7 @@ from django.db import connection
 from django.utils import timezone
 
 from trainer.files import sha256_of
-from webapp import paths
+from webapp import paths, storage
 from webapp.labelling.models import Generation, Group
 from webapp.rounds.models import ModelVersion
 
@@ -31,6 +33,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 DATABASE = {"postgresql": "database.pgdump", "sqlite": "database.sqlite3"}
 CHECKPOINT_TRIES = 10
+COPIES = 256  # of a bucket's files that lie on this machine at once
 
 
 class BackupError(ValueError):
@@ -52,6 +55,8 @@ def back_up(target: Path) -> dict[str, int]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+    except storage.Unreachable as error:
+        raise BackupError(str(error)) from error
     except OSError as error:
         raise BackupError(f"file: {target} cannot be written: {error}") from error
     finally:
@@ -71,12 +76,16 @@ def _write(file, scratch: Path) -> dict[str, int]:
         dump = scratch / DATABASE[connection.vendor]
         _dump(dump)
         add(dump, dump.name)
-        root = paths.data("")
-        for folder in paths.FOLDERS:
+        root, store = paths.data(""), storage.store()
+        if store.shared:
+            for name, copy in _objects(store, scratch / "objects"):
+                add(copy, f"data/{name}")
+                counts[name.split("/")[0]] += 1
+        for folder in () if store.shared else paths.FOLDERS:
             for source in _files(root / folder):
                 add(source, f"data/{source.relative_to(root)}")
                 counts[folder] += 1
-        for checkpoint in sorted(root.glob("rounds/*/checkpoint")):
+        for checkpoint in [] if store.shared else sorted(root.glob("rounds/*/checkpoint")):
             for source in _hold(checkpoint, scratch / checkpoint.parent.name):
                 add(source, f"data/{checkpoint.relative_to(root)}/{source.name}")
                 counts["rounds"] += 1
@@ -86,6 +95,18 @@ def _write(file, scratch: Path) -> dict[str, int]:
         entry.size = len(data)
         tar.addfile(entry, io.BytesIO(data))
     return counts
+
+
+def _objects(store: storage.Bucket, scratch: Path) -> Iterator[tuple[str, Path]]:
+    """(name, copy) of everything in the bucket, checked. What goes meanwhile is an older checkpoint or garbage."""
+    names = (entry.name for folder in paths.FOLDERS for entry in store.walk(folder))
+    while batch := list(itertools.islice(names, COPIES)):
+        for name, copy in zip(batch, store.fetch_all(batch, scratch), strict=True):
+            if isinstance(copy, storage.Damaged):
+                raise BackupError(str(copy)) from copy
+            if isinstance(copy, Path):
+                yield name, copy
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -126,20 +147,65 @@ def restore(source: Path) -> dict[str, int]:
             raise BackupError(
                 f"DATABASE_URL: the back-up is of {about['database']}, this is {connection.vendor}; restore into the same"
             )
-        moved = []
+        bring, take_back = (_upload, _delete_again) if storage.store().shared else (_move, _remove_again)
+        unpacked, brought = Path(scratch) / "data", []
         try:
-            for folder in paths.FOLDERS:
-                unpacked = Path(scratch) / "data" / folder
-                if unpacked.exists():
-                    shutil.rmtree(root / folder, ignore_errors=True)  # holds no file
-                    unpacked.replace(root / folder)
-                    moved.append(root / folder)
+            bring(unpacked, brought)
             _load(Path(scratch) / DATABASE[connection.vendor])
-        except BaseException:
-            for folder in moved:
-                shutil.rmtree(folder, ignore_errors=True)
+        except BaseException as error:
+            take_back(brought)
+            if isinstance(error, storage.Unreachable):
+                raise BackupError(str(error)) from error
             raise
     return {f: sum(name.startswith(f"data/{f}/") for name in about["sha256"]) for f in paths.FOLDERS}
+
+
+def restore_one(source: Path, name: str) -> None:
+    """Bring one file back, over a damaged one or where there is none; `name` is as rows and errors have it, for example
+    `trajectories/1/7.safetensors`. The database stays as it is."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            with tarfile.open(source) as tar:
+                about = json.load(tar.extractfile(MANIFEST))
+                tar.extract(f"data/{name}", scratch, filter="data")
+        except KeyError as error:
+            raise BackupError(f"file: {source} has no {name}; look for it in another back-up") from error
+        except (OSError, tarfile.TarError, ValueError) as error:
+            raise BackupError(f"file: {source} is not a whole back-up ({error}); use another one") from error
+        file = Path(scratch) / "data" / name
+        if about["sha256"].get(f"data/{name}") != sha256_of(file):
+            raise BackupError(f"file: {source} is damaged at {name}; use another one")
+        try:
+            storage.store().keep(name, file)
+        except OSError as error:
+            raise BackupError(f"{name}: it cannot be written: {error}") from error
+
+
+def _move(unpacked: Path, brought: list[str]) -> None:
+    """Into the data folder; `brought` then names the folders."""
+    root = paths.data("")
+    for folder in paths.FOLDERS:
+        if (unpacked / folder).exists():
+            shutil.rmtree(root / folder, ignore_errors=True)  # holds no file
+            (unpacked / folder).replace(root / folder)
+            brought.append(folder)
+
+
+def _remove_again(brought: list[str]) -> None:
+    for folder in brought:
+        shutil.rmtree(paths.data(folder), ignore_errors=True)
+
+
+def _upload(unpacked: Path, brought: list[str]) -> None:
+    """Into the bucket; `brought` names the objects, those that did not get there too."""
+    files = [file for file in unpacked.rglob("*") if file.is_file()]
+    brought += [str(file.relative_to(unpacked)) for file in files]
+    storage.store().keep_all(zip(brought, files, strict=True))
+
+
+def _delete_again(brought: list[str]) -> None:
+    with contextlib.suppress(storage.Unreachable):  # the first error says so, and a bucket that has files is refused
+        storage.store().delete(brought)
 
 
 def _refuse_unless_empty(root: Path) -> None:
@@ -147,8 +213,9 @@ def _refuse_unless_empty(root: Path) -> None:
     if user._meta.db_table in connection.introspection.table_names() and user.objects.exists():
         raise BackupError("DATABASE_URL: the database has people in it; restore into an empty one")
     for folder in paths.FOLDERS:
-        if any(path.is_file() for path in (root / folder).rglob("*")):
-            raise BackupError(f"LIKESTEP_DATA: {root / folder} has files in it; restore into an empty folder")
+        if next(storage.store().walk(folder), None) is not None:
+            where = f"the bucket's {folder}/" if storage.store().shared else root / folder
+            raise BackupError(f"LIKESTEP_DATA: {where} has files in it; restore into an empty folder or bucket")
 
 
 def _unpack(source: Path, scratch: Path) -> dict:
@@ -173,7 +240,8 @@ def missing_files() -> list[str]:
     named = [g.trajectory_file for g in Group.objects.exclude(trajectory_file="").only("trajectory_file").iterator()]
     named += Generation.objects.values_list("image", flat=True).iterator()
     named += [f"{v.path}/version.json" for v in ModelVersion.objects.all() if not Path(v.path).is_absolute()]
-    return [name for name in named if not paths.data(name).is_file()]
+    there = {entry.name for folder in paths.FOLDERS for entry in storage.store().walk(folder)}
+    return [name for name in named if name not in there]
 
 
 # ---------------------------------------------------------------- databases

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from webapp import storage
 from webapp.broker import GENERATE, ORACLE, TRAIN
 from webapp.operations.models import Heartbeat
 from webapp.operations.queries import CHECKS
@@ -28,6 +29,8 @@ FIXES = {
 
 def sentence(error: BaseException) -> str:
     """The error for people: what to do first where it is known, then what was said."""
+    if isinstance(error, storage.Unreachable | storage.Damaged):
+        return str(error)
     said = f"{type(error).__name__}: {error}"
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (match := re.search(r"os error (\d+)", str(error))):  # safetensors' own type

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 from django.utils import timezone
 
-from webapp import paths
+from webapp import paths, storage
 from webapp.labelling.models import Group, GroupState
 from webapp.rounds.models import OPEN, ModelVersion, TrainingRound
 
 BATCH = 500
+# What a round's folder holds to go on with: on a data folder, and in a bucket.
 
 
 @dataclass
@@ -30,21 +30,21 @@ def collect(*, older_than: timedelta, dry_run: bool) -> dict[str, Freed]:
 
     unrated: groups of a replaced version, or that failed, that nobody ever decided on, with images and trajectories
     checkpoints: training states of rounds that have ended
-    strays: files and folders that no row names, such as what a killed process was writing
+    strays: files that no row names, such as what a killed process was writing
     """
-    before = timezone.now() - older_than
+    store, before = storage.store(), timezone.now() - older_than
     freed = {kind: Freed() for kind in ("unrated", "checkpoints", "strays")}
     for kind, found in (("unrated", _unrated), ("checkpoints", _checkpoints), ("strays", _strays)):
-        for path in found(before, dry_run):
-            files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
-            freed[kind].files += len(files)
-            freed[kind].bytes += sum(f.stat().st_size for f in files)
+        entries = found(store, before, dry_run)
+        while batch := list(itertools.islice(entries, BATCH)):
+            freed[kind].files += len(batch)
+            freed[kind].bytes += sum(entry.size for entry in batch)
             if not dry_run:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                store.delete([entry.name for entry in batch])
     return freed
 
 
-def _unrated(before, dry_run: bool) -> Iterator[Path]:
+def _unrated(store, before, dry_run: bool) -> Iterator[storage.Entry]:
     states = [GroupState.SUPERSEDED, GroupState.FAILED]
     groups = Group.objects.filter(
         state__in=states, created_at__lt=before, group_decisions=None, generations__label_events=None, leases=None
@@ -55,30 +55,42 @@ def _unrated(before, dry_run: bool) -> Iterator[Path]:
         if not dry_run:  # rows first: a stop in between leaves strays, not rows without files
             Group.objects.filter(pk__in=[pk for pk, _ in batch]).delete()
         for pk, project in batch:
-            folder, file = paths.data(paths.image(project, pk, 0)).parent, paths.data(paths.trajectory(project, pk))
-            yield from (path for path in (folder, file) if path.exists())
+            yield from store.walk(paths.image(project, pk, 0).rsplit("/", 1)[0])
+            if entry := store.entry(paths.trajectory(project, pk)):
+                yield entry
 
 
-def _checkpoints(before, dry_run: bool) -> Iterator[Path]:
+def _checkpoints(store, before, dry_run: bool) -> Iterator[storage.Entry]:
     for pk in TrainingRound.objects.exclude(state__in=OPEN).filter(finished_at__lt=before).values_list("pk", flat=True):
-        for pattern in ("checkpoint", "checkpoint*.tmp", "checkpoint.old", "best"):
-            yield from paths.round_dir(pk).glob(pattern)
+        folder = paths.training_round(pk)
+        for entry in store.walk(folder):
+            part = entry.name.removeprefix(f"{folder}/").split("/")[0]
+            if part == "best" or part.startswith("checkpoint"):  # also those that were being written, and the bucket's
+                yield entry
 
 
-def _strays(before, dry_run: bool) -> Iterator[Path]:
-    root, oldest = paths.data(""), before.timestamp()
+def _strays(store, before, dry_run: bool) -> Iterator[storage.Entry]:
     groups = {str(pk) for pk in Group.objects.values_list("pk", flat=True)}
-    rounds = {str(pk) for pk in TrainingRound.objects.values_list("pk", flat=True)}
+    rounds = dict(TrainingRound.objects.values_list("pk", "state"))
     versions = set(ModelVersion.objects.values_list("path", flat=True))
-    versions |= {paths.version(f"round-{pk}") for pk in rounds}
-    kinds = (
-        ("media/projects/*/groups/*", lambda path: path.name in groups),
-        ("trajectories/*/*.safetensors", lambda path: path.stem in groups),
-        ("rounds/*", lambda path: path.name in rounds),
-        ("versions/*", lambda path: str(path.relative_to(root)) in versions),
-    )
-    found = [path for pattern, named in kinds for path in root.glob(pattern) if not named(path)]
-    found += [path for folder in paths.FOLDERS for path in (root / folder).rglob(".*.tmp")]
-    for path in found:
-        if path.exists() and path.stat().st_mtime < oldest:
-            yield path
+
+    def named(name: str) -> bool:
+        match name.split("/"):
+            case ["media", "projects", _, "groups", group, *_]:
+                return group in groups
+            case ["trajectories", _, file]:
+                return file.removesuffix(".safetensors") in groups
+            case ["rounds", number, *_]:
+                return number.isdecimal() and int(number) in rounds
+            case ["versions", folder, *_]:
+                number = folder.removeprefix("round-").partition("-")[0]  # one that is being written has no row yet
+                being_made = folder.startswith("round-") and number.isdecimal() and rounds.get(int(number)) in OPEN
+                return paths.version(folder) in versions or being_made
+        return True
+
+    for folder in paths.FOLDERS:
+        for entry in store.walk(folder):
+            file = entry.name.rsplit("/", 1)[-1]
+            cut_off = file.startswith(".") and file.endswith(".tmp")
+            if entry.modified < before.timestamp() and (cut_off or not named(entry.name)):
+                yield entry

@@ -14,6 +14,7 @@ from django.utils import timezone
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
+from webapp import storage
 from webapp.labelling.models import Group, GroupState, LabelEvent, Lease
 from webapp.operations.models import Heartbeat
 from webapp.rounds.models import OPEN, RoundMetric, RoundState, TrainingRound
@@ -40,6 +41,7 @@ def _storage() -> None:
     with tempfile.TemporaryFile(dir=settings.LIKESTEP_DATA) as file:
         file.write(b"likestep")
         file.flush()
+    storage.store().check()
 
 
 CHECKS: dict[str, Callable[[], None]] = {"database": _database, "redis": _redis, "storage": _storage}

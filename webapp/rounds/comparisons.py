@@ -137,10 +137,11 @@ def complete_pairs(pairs: list[Pair]) -> int:
 
 
 @transaction.atomic
-def fail_pairs(pairs: list[Pair], error: str) -> None:
-    """Back to the queue, or failed for good after `MOST_ATTEMPTS`."""
+def fail_pairs(pairs: list[Pair], error: str, *, counts: bool = True) -> None:
+    """Back to the queue, or failed for good after `MOST_ATTEMPTS`; see `labelling.services.fail_group`."""
     for pair in _owned(pairs):
-        again = pair.attempt < MOST_ATTEMPTS
+        again = pair.attempt < MOST_ATTEMPTS or not counts
+        pair.attempt -= not counts
         states.move(states.PAIR_MOVES, pair, PairState.QUEUED if again else PairState.FAILED)
         pair.error = error[:500]
         pair.save()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from zipstream import ZIP_STORED, ZipStream
 
-from trainer.cards import LORA_NAME, Base, Made, made_by, model_card
+from trainer.cards import LORA_NAME, Base, Made, made_as, model_card
 from trainer.portable import portable_lora
-from webapp import paths
+from webapp import paths, storage
 from webapp.rounds.models import ModelVersion, TrainingRound
 
 
@@ -26,9 +27,10 @@ def archive(version: ModelVersion) -> Iterator[bytes]:
     packed.add(lora(version), LORA_NAME)
     packed.add(card(version).encode(), "README.md")
     training = TrainingRound.objects.filter(result_version=version).first()
-    for name in ("before.webp", "after.webp"):
-        if training is not None and (file := paths.round_dir(training.pk) / "grid" / name).is_file():
-            packed.add_path(str(file), f"images/{name}")
+    store = storage.store()
+    for name in ("before", "after"):
+        if training is not None and store.exists(picture := paths.grid(training.pk, name)):
+            packed.add(store.pieces(picture), f"images/{name}.webp")
     return packed.finalize()
 
 
@@ -45,7 +47,7 @@ def history(version: ModelVersion) -> list[Made]:
     rows = {v.pk: v for v in version.project.versions.all()}
     row: ModelVersion | None = version
     while row is not None:
-        made = made_by(_folder(row), f"version {row.number}")
+        made = made_as(f"version {row.number}", _about(row))
         if (training := rounds.get(row.pk)) is not None:
             made = dataclasses.replace(
                 made,
@@ -61,7 +63,20 @@ def history(version: ModelVersion) -> list[Made]:
 
 
 def _folder(version: ModelVersion) -> Path:
-    return paths.model_version(version.path)
+    try:
+        return storage.store().version(version.path, version.sha256)
+    except FileNotFoundError:  # what reads it says what is missing
+        return paths.model_version(version.path)
+
+
+def _about(version: ModelVersion) -> dict:
+    """Its version.json, which is read without its LoRA; empty when it is gone."""
+    name = f"{version.path}/version.json"
+    try:
+        data = Path(name).read_bytes() if Path(name).is_absolute() else storage.store().read(name)
+    except FileNotFoundError:
+        return {}
+    return json.loads(data)
 
 
 def _title(version: ModelVersion) -> str:

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 
 from trainer.files import write_atomic, write_json
 from trainer.settings import SettingsError, TDMR1Settings
-from webapp import events, paths, states
+from webapp import events, paths, states, storage
 from webapp.api import outbox
 from webapp.api.models import Event
 from webapp.campaigns.audit import audit
@@ -110,7 +110,7 @@ def claim_round(round_id: int, owner: str) -> TrainingRound | None:
         _close(training, RoundState.FAILED)
         return None
     states.move(states.ROUND_MOVES, training, RoundState.RUNNING)
-    training.owner, training.heartbeat_at = owner, timezone.now()
+    training.owner, training.heartbeat_at, training.error = owner, timezone.now(), ""
     training.token += 1
     training.attempt += 1
     training.save()
@@ -118,12 +118,12 @@ def claim_round(round_id: int, owner: str) -> TrainingRound | None:
     return training
 
 
-def write_spec(training: TrainingRound) -> Path:
-    """Write the round's labelled groups and its RoundSpec as files; returns the spec's path. The groups of a round are
-    fixed when it is first written: a resumed round learns from the same ones. Paths are those of today: the data folder may
-    have been restored elsewhere."""
-    folder = paths.round_dir(training.pk)
-    if training.attempt == 1:
+def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
+    """Write the round's labelled groups and its RoundSpec as files in `folder` (default: the round's); returns the spec's
+    path. The groups of a round are fixed when it is first written: a resumed round learns from the same ones. Paths are
+    those of today: the data folder may have been restored elsewhere."""
+    folder = folder or paths.round_dir(training.pk)
+    if training.attempt == 1 and not training.checkpoint:
         # Nobody ran it before, so what lies here is of another database.
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,9 +131,9 @@ def write_spec(training: TrainingRound) -> Path:
     project = training.project
     places = {
         "model_dir": project.model_dir,
-        "parent_dir": str(paths.model_version(training.base_version.path)),
+        "parent_dir": str(storage.store().version(training.base_version.path, training.base_version.sha256)),
         "work_dir": str(folder),
-        "output_dir": str(paths.data(paths.version(f"round-{training.pk}"))),
+        "output_dir": str(paths.data(paths.round_version(training.pk, training.token))),
         "groups_file": str(groups_file),
     }
     if spec_file.exists():
@@ -195,6 +195,29 @@ def is_owner(round_id: int, token: int) -> bool:
 
 
 @transaction.atomic
+def keep_checkpoint(round_id: int, token: int, name: str) -> bool:
+    """The checkpoint `name` (of `paths.checkpoint`) is whole in the bucket: the next owner goes on from it. False when this
+    one has lost the round."""
+    training = _owned(round_id, token)
+    if training is None:
+        return False
+    training.checkpoint = name
+    training.save(update_fields=["checkpoint"])
+    return True
+
+
+@transaction.atomic
+def release_round(round_id: int, token: int, error: str) -> None:
+    """The owner cannot go on for a reason that lies outside the round: another one, or the same, will as soon as it can. It
+    does not count as a try."""
+    if (training := _owned(round_id, token)) is not None:
+        training.error = error[:8000]
+        training.attempt -= training.attempt > 1  # 1 tells that the round's files are of its own
+        training.save(update_fields=["error", "attempt"])
+        events.publish(training.project_id, "round", round=training.pk)
+
+
+@transaction.atomic
 def finish_round(round_id: int, token: int, result: dict) -> ModelVersion | None:
     """Make the draft version of the trainer's RoundResult (a dict). None when another owner has taken over."""
     training = _owned(round_id, token)
@@ -205,7 +228,7 @@ def finish_round(round_id: int, token: int, result: dict) -> ModelVersion | None
         project=project,
         number=project.versions.aggregate(n=Max("number"))["n"] + 1,
         parent=training.base_version,
-        path=paths.version(f"round-{training.pk}"),
+        path=paths.round_version(training.pk, token),
         sha256=result["sha256"],
         scores=result["scores_after"],
     )

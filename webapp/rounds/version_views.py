@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp import paths, texts
+from webapp import media, paths, storage, texts
 from webapp.accounts.permissions import may, member
 from webapp.campaigns.models import Project, Role
 from webapp.rounds import comparisons, packages, queries
@@ -61,6 +61,8 @@ def _download(request: HttpRequest, project: Project, number: int, ending: str) 
     version = get_object_or_404(project.versions, number=number)
     try:
         pieces = packages.lora(version) if ending == "safetensors" else packages.archive(version)
+    except storage.Unreachable as error:
+        return media.unreachable(error)
     except ValueError as error:
         raise Http404 from error
     kind = "application/zip" if ending == "zip" else "application/octet-stream"
@@ -169,11 +171,6 @@ def pair_image(request: HttpRequest, project: Project, pair_id: int, side: str) 
     if pair.leased_to_id != request.user.pk and not may(request.user, project, Role.REVIEWER):
         raise Http404
     name = "a" if (side == "left") == pair.a_is_left else "b"
-    try:
-        file = paths.data(paths.pair_image(project.pk, pair.pk, name)).open("rb")
-    except OSError as error:
-        raise Http404 from error
-    response = FileResponse(file, content_type="image/webp")
-    response["Cache-Control"] = "private, max-age=86400, immutable"
-    response["Content-Disposition"] = "inline"  # no file name: it would tell the version
-    return response
+    # Never a redirect and no file name: either would tell the version.
+    file = paths.pair_image(project.pk, pair.pk, name)
+    return media.picture(file, cache="private, max-age=86400, immutable", may_redirect=False)

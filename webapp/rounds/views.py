@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp import paths
+from webapp import media, paths
 from webapp.accounts.permissions import member
 from webapp.campaigns.models import Project, Role
 from webapp.rounds import services
@@ -99,8 +99,4 @@ def decide(request: HttpRequest, project: Project, version_id: int) -> HttpRespo
 def grid(request: HttpRequest, project: Project, number: int, which: str) -> HttpResponse:
     """The picture of the old or the new version from the same noise."""
     training = get_object_or_404(TrainingRound, project=project, number=number)
-    try:
-        file = (paths.round_dir(training.pk) / "grid" / f"{which}.webp").open("rb")
-    except OSError as error:
-        raise Http404 from error
-    return FileResponse(file, content_type="image/webp")
+    return media.picture(paths.grid(training.pk, which))

@@ -14,6 +14,7 @@ from django.test import AsyncClient
 from django.utils import timezone
 
 from tests.webapp.quality.test_consensus import submit
+from webapp import paths
 from webapp.exports import formats, records, writers
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Generation, Group, Label
@@ -207,7 +208,7 @@ def test_a_filter_or_shape_that_does_not_exist_is_named(client, boss, project):
 @pytest.mark.parametrize("container", ["zip-jsonl", "zip-parquet"])
 def test_an_archive_has_every_image_that_its_rows_name(fetch, container, project, labelled):
     lost = Generation.objects.get(group=labelled[1], position=2)
-    (project_file := writers.paths.data(lost.image)).unlink()
+    (project_file := paths.data(lost.image)).unlink()
     packed = zipfile.ZipFile(io.BytesIO(fetch("unpaired", container)))
     assert packed.testzip() is None
     ending = container.removeprefix("zip-")

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def version(project, boss, ann, ready):
     training = services.start_round(project, {"beta_dpo": 3.0}, idempotency_key="k", user=boss)
     training = services.claim_round(training.pk, "worker")
     spec = json.loads(services.write_spec(training).read_text())
-    folder = paths.data(paths.version(f"round-{training.pk}"))
+    folder = Path(spec["output_dir"])
     write_lora(folder)
     (folder / "version.json").write_text(json.dumps({"labels": spec["labels"], "parent": spec["parent_dir"]}))
     grid = paths.round_dir(training.pk) / "grid"

@@ -5,7 +5,7 @@ from pathlib import Path
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from webapp.operations.backup import BackupError, missing_files, restore
+from webapp.operations.backup import BackupError, missing_files, restore, restore_one
 
 
 class Command(BaseCommand):
@@ -13,9 +13,16 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         parser.add_argument("file", type=Path)
+        parser.add_argument(
+            "--only", metavar="NAME", help="bring back this one file, such as media/projects/1/groups/2/3.webp"
+        )
 
-    def handle(self, *args, file, **options):
+    def handle(self, *args, file, only, **options):
         try:
+            if only:
+                restore_one(file, only)
+                self.stdout.write(f"{only} is as it was in {file}")
+                return
             counts = restore(file)
         except BackupError as error:
             raise CommandError(str(error)) from error

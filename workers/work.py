@@ -1,0 +1,168 @@
+"""A round's files on this machine. With a bucket they are brought here before the round starts or goes on, and every
+checkpoint is kept there, so that any machine can take the round up; without one the data folder is all there is.
+
+In the bucket a round's folder holds what it has in the data folder, but for checkpoints: each is a folder of its own
+(`paths.checkpoint`, with `checkpoint/`, `best/` and the log so far), and the round's row names the one that is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from trainer.files import write_atomic
+from trainer.rounds import RoundResult, RoundSpec
+from webapp import paths, storage
+from webapp.rounds import services as rounds
+from webapp.rounds.models import OPEN, TrainingRound
+from workers.models import memory
+
+log = logging.getLogger(__name__)
+ORDERS = ("spec.json", "groups.jsonl")  # written once
+STATE = ("best", "log.jsonl", "checkpoint")  # what a checkpoint holds
+SHOWN = ("grid", "log.jsonl", "tensorboard")  # what people look at meanwhile
+
+
+class Work:
+    """The files of a round that this process has claimed."""
+
+    def __init__(self, training: TrainingRound):
+        self.training, self.remote = training, paths.training_round(training.pk)
+        self.store = storage.store()
+        # Of its own with a bucket: two workers of this machine may think that the round is theirs.
+        shared = self.store.shared
+        self.folder = paths.work_dir(training.pk, training.token) if shared else paths.round_dir(training.pk)
+
+    def bring(self) -> RoundSpec:
+        """Everything the round needs, on this machine. Raises OSError and ValueError that say what is missing."""
+        if not self.store.shared:
+            spec = rounds.write_spec(self.training)
+        else:
+            self._bring_what_is_done()
+            spec = rounds.write_spec(self.training, self.folder)
+            for name in ORDERS:
+                if not self.store.exists(f"{self.remote}/{name}"):
+                    self.store.keep(f"{self.remote}/{name}", self.folder / name)
+            self._bring_trajectories()
+        return RoundSpec(**{**json.loads(spec.read_text()), "memory": memory().to_json()})
+
+    def _bring_what_is_done(self) -> None:
+        entries = [entry.name for entry in self.store.walk(self.remote)]
+        self._sweep()
+        if self.training.attempt == 1 and not self.training.checkpoint:
+            self.store.delete(entries)  # nobody ran it before, so what lies here is of another database
+            return
+        mine = [name.removeprefix(f"{self.remote}/") for name in entries]
+        self._download([name for name in mine if not name.startswith("checkpoints/")])
+        if checkpoint := self._checkpoint(mine):
+            for part in STATE:
+                shutil.rmtree(self.folder / part, ignore_errors=True)
+            inside = [name for name in mine if name.startswith(f"{checkpoint}/")]
+            self._download(inside, lambda name: name.removeprefix(f"{checkpoint}/"))
+            log.info("round %s goes on from %s", self.training.pk, checkpoint)
+
+    def _sweep(self) -> None:
+        """Delete what killed owners left on this machine: folders of this round, and of rounds that have ended."""
+        open_rounds = {str(pk) for pk in TrainingRound.objects.filter(state__in=OPEN).values_list("pk", flat=True)}
+        for folder in self.folder.parent.glob("*-*"):
+            number = folder.name.split("-")[0]
+            if number == str(self.training.pk) or number not in open_rounds:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _checkpoint(self, names: list[str]) -> str:
+        """The row's checkpoint. After a back-up was restored it may be gone, for a newer one: then the newest whole one."""
+        whole = sorted(name.removesuffix("/checkpoint/state.json") for name in names if name.endswith("state.json"))
+        whole = [name for name in whole if name.startswith("checkpoints/")]
+        return self.training.checkpoint if self.training.checkpoint in whole else (whole or [""])[-1]
+
+    def _download(self, names: list[str], place: Callable[[str], str] = lambda name: name) -> None:
+        cut = len(self.remote) + 1
+        self.store.download_all(
+            [f"{self.remote}/{name}" for name in names], lambda name: self.folder / place(name[cut:])
+        )
+
+    def _bring_trajectories(self) -> None:
+        """Those of the groups that teach something, which is what the trainer reads. They are linked into the round's
+        folder, so that another worker of this machine may trim the copies meanwhile. A damaged one is left out, as the
+        trainer does."""
+        file = self.folder / "groups.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        wanted = [line for line in lines if _loud(line["rewards"])]
+        root = paths.data("")
+        names = [str((self.folder / line["trajectory_file"]).resolve().relative_to(root)) for line in wanted]
+        for line, copy in zip(wanted, self.store.fetch_all(names), strict=True):
+            if isinstance(copy, Path):
+                line["trajectory_file"] = f"trajectories/{copy.name}"
+                link = self.folder / line["trajectory_file"]
+                link.parent.mkdir(exist_ok=True)
+                link.unlink(missing_ok=True)
+                os.link(copy, link)
+            else:
+                log.warning("round %s leaves out group %s: %s", self.training.pk, line["group"], copy)
+        write_atomic(file, ("".join(json.dumps(line) + "\n" for line in lines)).encode())
+
+    def keep(self, step: int, lost: Callable[[], None]) -> None:
+        """The trainer has saved a checkpoint of `step` updates: keep it in the bucket. A bucket that does not answer stops
+        no round, the next checkpoint may be kept again. `lost()` is called when another owner has the round."""
+        if not self.store.shared:
+            return
+        name = paths.checkpoint(self.training.token, step)
+        try:
+            self._keep(name, [file for part in STATE for file in self._files(part)])
+            if not rounds.keep_checkpoint(self.training.pk, self.training.token, name):
+                lost()
+                return
+            self._keep_shown()
+            self._forget(name)
+        except storage.Unreachable as error:
+            log.warning("round %s is not kept at step %s: %s", self.training.pk, step, error)
+
+    def _files(self, part: str) -> list[Path]:
+        """`state.json` last: with it a checkpoint is whole."""
+        path = self.folder / part
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        return sorted(files, key=lambda file: (file.name == "state.json", file))
+
+    def _keep(self, folder: str, files: list[Path]) -> None:
+        for file in files:
+            self.store.keep("/".join(filter(None, [self.remote, folder, str(file.relative_to(self.folder))])), file)
+
+    def _keep_shown(self) -> None:
+        for part in SHOWN:
+            self._keep("", self._files(part))
+
+    def _forget(self, name: str) -> None:
+        """Checkpoints before the last two: a back-up that runs copies one that its rows name."""
+        folders: dict[str, list[str]] = {}
+        for entry in self.store.walk(f"{self.remote}/checkpoints"):
+            folders.setdefault(entry.name.removeprefix(f"{self.remote}/").rsplit("/", 2)[0], []).append(entry.name)
+        for old in sorted(folder for folder in folders if folder < name)[:-1]:
+            # The file that makes it whole goes first.
+            self.store.delete(sorted(folders[old], key=lambda n: not n.endswith("state.json")))
+
+    def deliver(self, result: RoundResult) -> dict:
+        """The finished version is where every machine finds it; returns the result as values. Raises OSError."""
+        if self.store.shared:
+            made = Path(result.version_dir)
+            for file in sorted(made.iterdir()):
+                self.store.keep(f"{paths.round_version(self.training.pk, self.training.token)}/{file.name}", file)
+            if rounds.is_owner(self.training.pk, self.training.token):
+                self._keep_shown()
+        return dataclasses.asdict(result)
+
+    def clear(self) -> None:
+        """The round has ended or is another machine's: with a bucket nothing of it is needed here."""
+        if self.store.shared:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(paths.data(paths.round_version(self.training.pk, self.training.token)), ignore_errors=True)
+            self.store.trim()
+
+
+def _loud(rewards: list[float | None]) -> bool:
+    """Whether people disagree about the group's images, as `trainer.advantages.has_signal` says."""
+    return len({reward for reward in rewards if reward is not None}) > 1
