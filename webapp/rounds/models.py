@@ -75,7 +75,10 @@ class TrainingRound(models.Model):
     scores_after = models.JSONField(default=dict)
     groups_used = models.PositiveIntegerField(default=0)
     checkpoint = models.CharField(
-        max_length=40, blank=True, help_text="With a bucket: the folder that the next owner goes on from."
+        max_length=40,
+        blank=True,
+        db_default="",
+        help_text="With a bucket: the folder that the next owner goes on from.",
     )
     error = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -13,7 +13,10 @@ class Migration(migrations.Migration):
             model_name="traininground",
             name="checkpoint",
             field=models.CharField(
-                blank=True, help_text="With a bucket: the folder that the next owner goes on from.", max_length=40
+                blank=True,
+                db_default="",
+                help_text="With a bucket: the folder that the next owner goes on from.",
+                max_length=40,
             ),
         ),
     ]
