@@ -61,13 +61,17 @@ class Product:
         )
         self.address = f"http://127.0.0.1:{self.machine.web_port}"
 
-    def start(self) -> None:
-        """Everything up, with the labellers' accounts."""
+    def prepare(self) -> None:
+        """Redis up, static files in place, the database migrated."""
         self.machine.start("redis")
         self.machine.until_healthy("redis", 30)
         static = [sys.executable, "manage.py", "collectstatic", "--noinput", "--verbosity", "0"]
         subprocess.run(static, env=self.machine.environment("web"), check=True)
         assert self.machine.start("setup").wait(120) == 0, self.machine.log("setup")
+
+    def start(self) -> None:
+        """Everything up, with the labellers' accounts."""
+        self.prepare()
         code = (
             "from webapp.campaigns.models import Membership, Project; from webapp.accounts.models import User\n"
             f"for n in range({LABELLERS}):\n"
@@ -81,13 +85,17 @@ class Product:
         for name in ("web", "generate", "train", "oracle", "beat"):
             self.machine.until_healthy(name, 240)
 
+    def web_processes(self) -> int:
+        """How many processes the web server has."""
+        return int(self.machine.environment("web").get("WEB_CONCURRENCY", 1))
+
     def kill(self, name: str) -> None:
         """SIGKILL."""
         if name == "postgres":
             pid = int((self.machine.socket / "postmaster.pid").read_text().splitlines()[0])
             os.kill(pid, signal.SIGKILL)
             return
-        self.machine.processes[name].kill()
+        self.machine.signal(name, signal.SIGKILL)
         self.machine.processes[name].wait()
 
     def revive(self, name: str) -> None:

@@ -37,6 +37,7 @@ OTHERS = {
     "POSTGRES_PASSWORD": "postgres",
     "REDISCLI_AUTH": "redis-cli",
     "FORWARDED_ALLOW_IPS": "uvicorn",
+    "WEB_CONCURRENCY": "uvicorn",
     "HF_HOME": "huggingface_hub",
     "OMP_WAIT_POLICY": "torch",
     "PYTHONUNBUFFERED": "python",
@@ -364,12 +365,11 @@ def test_redis_goes_and_comes_back(machine, values):
 
 def test_a_service_that_hangs_or_lost_its_database_is_not_healthy(machine):
     """After the loop: a check that cannot fail would show nothing."""
-    web = machine.processes["web"]
-    web.send_signal(signal.SIGSTOP)
+    machine.signal("web", signal.SIGSTOP)
     try:
         assert machine.check("web").returncode == 1
     finally:
-        web.send_signal(signal.SIGCONT)
+        machine.signal("web", signal.SIGCONT)
     pulse = machine.folder / "beat" / "likestep-pulse"
     old = pulse.stat().st_mtime - 100
     machine.processes["beat"].send_signal(signal.SIGSTOP)

@@ -64,6 +64,8 @@ METRICS_TOKEN = env("METRICS_TOKEN")
 LIKESTEP_API_RATE = int(env("LIKESTEP_API_RATE", "600"))  # requests a token and minute
 # Private networks that webhooks may reach all the same, for example 10.0.5.0/24.
 LIKESTEP_WEBHOOK_NETWORKS = env_list("LIKESTEP_WEBHOOK_NETWORKS")
+# Requests that a web process answers at once, each on a thread with a database connection that stays.
+LIKESTEP_WEB_THREADS = int(env("LIKESTEP_WEB_THREADS", "8"))
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 INSTALLED_APPS = [
@@ -122,7 +124,7 @@ TEMPLATES = [
 ]
 
 _database_url = env("DATABASE_URL", f"sqlite:///{LIKESTEP_DATA / 'likestep.sqlite3'}")
-DATABASES = {"default": dj_database_url.parse(_database_url, conn_max_age=60, conn_health_checks=True)}
+DATABASES = {"default": dj_database_url.parse(_database_url, conn_max_age=600, conn_health_checks=True)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Write locks are taken when a transaction begins: a lock taken half-way cannot wait, only fail.
     DATABASES["default"]["OPTIONS"] = {
