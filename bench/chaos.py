@@ -27,6 +27,7 @@ from pathlib import Path
 
 import requests
 
+from bench.postgres import Postgres
 from tests.compose import Machine, parse
 from tests.servers import start_postgres, wait_for
 from trainer.settings import TDMR1Settings
@@ -40,17 +41,21 @@ SETTLE = 300  # seconds for what was going on at the end to come to rest
 
 
 class Product:
-    """The compose file's services, with a PostgreSQL that can be killed too."""
+    """The compose file's services, with a PostgreSQL that can be killed too: the wheel's, or the one that is given, in
+    `folder / "postgres"`."""
 
-    def __init__(self, folder: Path):
-        import pgserver
-
+    def __init__(self, folder: Path, postgres: Postgres | None = None):
         names = ("SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "LIKESTEP_ADMIN_PASSWORD")
         self.password = secrets.token_hex(8)
         values = {name: secrets.token_hex(32) for name in names} | {"LIKESTEP_ROUND_SETTINGS": json.dumps(ROUND)}
         values |= {"LIKESTEP_ADMIN_PASSWORD": self.password, "LOG_LEVEL": "WARNING"}
-        self.postgres, _ = start_postgres(folder / "postgres")
-        programs = Path(pgserver.__file__).parent / "pginstall" / "bin"
+        if postgres is None:
+            import pgserver
+
+            self.postgres, _ = start_postgres(folder / "postgres")
+            programs = Path(pgserver.__file__).parent / "pginstall" / "bin"
+        else:
+            self.postgres, programs = postgres, postgres.programs
         for sql in ("CREATE ROLE likestep LOGIN", "CREATE DATABASE likestep OWNER likestep"):
             self.postgres.psql(f"{sql};")
         self.machine = Machine(

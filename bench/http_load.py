@@ -30,6 +30,7 @@ from pathlib import Path
 
 from bench.chaos import Product
 from bench.load import IMAGES, PROMPTS, fill
+from bench.postgres import Postgres
 
 SLUG = "load"
 
@@ -135,8 +136,8 @@ class Likestep:
 
     name = "Likestep"
 
-    def __init__(self, folder: Path, people: int, groups: int):
-        self.product = Product(folder)
+    def __init__(self, folder: Path, people: int, groups: int, postgres: Postgres | None):
+        self.product = Product(folder, postgres)
         self.product.prepare()
         machine = self.product.machine
         os.environ.update(machine.environment("web"), DJANGO_SETTINGS_MODULE="webapp.settings")
@@ -159,7 +160,9 @@ class Likestep:
         from webapp.quality import services as quality
 
         prompts = [{"prompt": f"prompt {n}"} for n in range(PROMPTS)]
-        project = create_project(SLUG, SLUG, model_dir="x", student_dir="x", prompts=prompts, group_size=IMAGES, overlap=2)
+        project = create_project(
+            SLUG, SLUG, model_dir="x", student_dir="x", prompts=prompts, group_size=IMAGES, overlap=2
+        )
         users = User.objects.bulk_create(User(username=f"{SLUG}-{n}", password="!") for n in range(people))
         Membership.objects.bulk_create(Membership(user=u, project=project, role="annotator") for u in users)
         took = fill(project, users, groups)
@@ -257,7 +260,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="likestep-load-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as another user where this is root
         (Path(folder) / "ours").mkdir()
-        ours = Likestep(Path(folder) / "ours", a.people, a.groups)
+        postgres = Postgres(Path(folder) / "ours" / "postgres") if a.label_studio else None
+        ours = Likestep(Path(folder) / "ours", a.people, a.groups, postgres)
         try:
             found, wrong = run(ours, paces, a.seconds)
         finally:

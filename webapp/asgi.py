@@ -17,4 +17,6 @@ from webapp.dashboard.consumers import ProjectConsumer  # noqa: E402
 from webapp.handler import Handler  # noqa: E402
 
 sockets = URLRouter([path("ws/projects/<slug:slug>/", ProjectConsumer.as_asgi())])
-application = ProtocolTypeRouter({"http": Handler(), "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))})
+application = ProtocolTypeRouter(
+    {"http": Handler(), "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))}
+)

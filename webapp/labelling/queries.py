@@ -17,7 +17,6 @@ from webapp.labelling.models import (
     GroupDecision,
     GroupState,
     Label,
-    Lease,
     Outcome,
     Preferences,
     Tally,
@@ -64,12 +63,6 @@ def today(user, project: Project) -> dict[str, int]:
     day = timezone.localdate()
     row = Tally.objects.filter(user=user, project=project, day=day).values("groups", "images").first()
     return row or {"groups": 0, "images": 0}
-
-
-def held_groups(user, project: Project) -> list[int]:
-    """Numbers of the groups that are leased to the person now."""
-    leases = Lease.objects.filter(user=user, group__project=project, expires_at__gt=timezone.now())
-    return list(leases.order_by("pk").values_list("group_id", flat=True))
 
 
 def preferences(user) -> Preferences:

@@ -66,11 +66,11 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
 @member(Role.ANNOTATOR)
 def next_groups(request: HttpRequest, project: Project) -> JsonResponse:
     """The groups leased to this person, topped up for prefetching, the numbers of all they hold, and today's counts."""
-    groups = services.lease_groups(request.user, project, PREFETCH)
+    groups, held = services.hold_groups(request.user, project, PREFETCH)
     return JsonResponse(
         {
             "groups": [group_json(g) for g in groups],
-            "held": queries.held_groups(request.user, project),
+            "held": held,
             "today": queries.today(request.user, project),
         }
     )

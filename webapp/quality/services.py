@@ -57,18 +57,39 @@ def prior_of(project_id: int) -> float | None:
     return ProjectQuality.objects.filter(project_id=project_id).values_list("prior", flat=True).first()
 
 
-def settle(group: Group, generations: Sequence[Generation] | None = None) -> Consensus | None:
-    """Write what the group's labels come to now; the caller holds the group's row, and may have its images. None when
-    it has no label."""
-    return settle_groups(group.project, [group], generations)[0]
+def known() -> dict:
+    """Annotations of a group: what `settle` asks for beside images and labels, so that a caller may ask in a query of
+    its own. `prior`, whether somebody `overruled`, and whether it `is_gold`."""
+    return {
+        "prior": Subquery(
+            ProjectQuality.objects.filter(project=OuterRef("project")).order_by("-id").values("prior")[:1]
+        ),
+        "overruled": Exists(Overrule.objects.filter(generation__group=OuterRef("pk"))),
+        "is_gold": Exists(GoldGroup.objects.filter(group=OuterRef("pk"))),
+    }
+
+
+def settle(
+    group: Group,
+    generations: Sequence[Generation] | None = None,
+    labels: Sequence[Label] | None = None,
+    facts: dict | None = None,
+) -> Consensus | None:
+    """Write what the group's labels come to now; the caller holds the group's row, and may have its images, all their
+    labels, and `known` of it. None when it has no label."""
+    return settle_groups(group.project, [group], generations, labels, facts)[0]
 
 
 def settle_groups(
-    project: Project, groups: Sequence[Group], generations: Sequence[Generation] | None = None
+    project: Project,
+    groups: Sequence[Group],
+    generations: Sequence[Generation] | None = None,
+    all_labels: Sequence[Label] | None = None,
+    facts: dict | None = None,
 ) -> list[Consensus | None]:
     """`settle` for many groups of one project in a fixed number of queries."""
-    prior = prior_of(project.pk)
-    known = reliabilities(project.pk) if prior is not None else {}
+    prior = prior_of(project.pk) if facts is None else facts["prior"]
+    reliable = reliabilities(project.pk) if prior is not None else {}
     prior = 0.5 if prior is None else prior
     ids = [g.pk for g in groups]
     images: dict[int, list[int]] = {pk: [] for pk in ids}
@@ -77,11 +98,13 @@ def settle_groups(
     for image in sorted(generations, key=lambda g: g.position):
         images[image.group_id].append(image.pk)
     labels: dict[int, list[Label]] = {}
-    for label in Label.objects.filter(generation__group__in=ids).only(
-        "generation_id", "annotator_id", "liked", "score", "created_at"
-    ):
+    if all_labels is None:
+        all_labels = Label.objects.filter(generation__group__in=ids).only(
+            "generation_id", "annotator_id", "liked", "score", "created_at"
+        )
+    for label in all_labels:
         labels.setdefault(label.generation_id, []).append(label)
-    final = _overruled(ids)
+    final = _overruled(ids) if facts is None or facts["overruled"] else {}
     results: list[Consensus | None] = []
     for group in groups:
         found = [label for pk in images[group.pk] for label in labels.get(pk, [])]
@@ -92,7 +115,7 @@ def settle_groups(
         rewards, split = [], False
         for pk in images[group.pk]:
             mine = labels.get(pk, [])
-            votes = [Vote(v.liked, known.get(v.annotator_id)) for v in mine if v.annotator_id is not None]
+            votes = [Vote(v.liked, reliable.get(v.annotator_id)) for v in mine if v.annotator_id is not None]
             scores = [v.score if v.score is not None else float(v.liked) for v in mine if v.annotator_id is None]
             overruled = final[pk].liked if pk in final else None
             value = reward(overruled=overruled, votes=votes, scores=scores, prior=prior)
