@@ -1,17 +1,24 @@
-"""Django's ASGI handler with two changes: requests are answered by threads that stay, and large bodies are refused before
-they are read (`uploads`)."""
+"""Django's ASGI handler with two changes: requests are answered by threads that stay, and a body that is too large is
+refused before it is read (`uploads`)."""
 
 from __future__ import annotations
 
-from asyncio import Semaphore
+import asyncio
+import json
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
-from asgiref.sync import ThreadSensitiveContext
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler
+
+from webapp import uploads
+
+log = logging.getLogger(__name__)
+LINGER = 2.0  # seconds that the rest of a refused body is thrown away, so that the sender comes to read why
 
 
 class Threads:
@@ -22,7 +29,7 @@ class Threads:
     """
 
     def __init__(self, most: int):
-        self._turn, self._idle = Semaphore(most), []
+        self._turn, self._idle = asyncio.Semaphore(most), []
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
@@ -55,9 +62,19 @@ class Handler(ASGIHandler):
 
     async def handle(self, scope, receive, send):
         """The body is read before a thread is taken, so that somebody who sends slowly holds none."""
+
+        async def known() -> bool:
+            async with self.threads.one():
+                return await sync_to_async(uploads.is_known)(scope)
+
+        gate = uploads.Gate(scope, receive, known)
         try:
-            body = await super().read_body(receive)
+            await gate.open()
+            body = await super().read_body(gate)
         except RequestAborted:
+            return
+        except uploads.Refused as refused:
+            await _refuse(scope, receive, send, refused)
             return
         async with self.threads.one():
             await super().handle(scope, _Read(receive, body), send)
@@ -65,3 +82,25 @@ class Handler(ASGIHandler):
     async def read_body(self, receive):
         """The body that `handle` has read."""
         return receive.body
+
+
+async def _refuse(scope, receive, send, refused: uploads.Refused) -> None:
+    """Say why, then close the connection: what is left of the body is not looked at."""
+    log.info("%s %s refused with %s: %s", scope["method"], scope["path"], refused.status, refused)
+    headers = dict(scope["headers"])
+    asks_for_json = b"application/json" in headers.get(b"accept", b"")
+    if scope["path"].startswith("/api/") or asks_for_json:
+        kind, field = b"application/json", "detail" if scope["path"].startswith("/api/") else "error"
+        text = json.dumps({field: str(refused)}).encode()
+    else:
+        kind, text = b"text/plain; charset=utf-8", str(refused).encode()
+    answer = [(b"content-type", kind), (b"content-length", str(len(text)).encode()), (b"connection", b"close")]
+    answer += [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": refused.status, "headers": answer})
+    await send({"type": "http.response.body", "body": text, "more_body": True})
+    if b"expect" not in headers:  # who asked before sending sends nothing
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while (message := await receive()).get("more_body"):
+                    del message
+    await send({"type": "http.response.body"})

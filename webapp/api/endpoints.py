@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
@@ -378,7 +379,7 @@ def export(
 @router.post("/import", auth=ADMIN, response={200: s.ImportedOut, 400: s.ImportedOut}, tags=["exports"])
 def import_labels(request, slug: Path[str], file: UploadedFile = File(...)):  # noqa: B008 - ninja's way to declare it
     """Labels of a `labels` export back in: every line or none."""
-    rows, errors = imports.read_rows(file.read(imports.MOST_BYTES + 1), file.name)
+    rows, errors = imports.read_rows(file.read(settings.LIKESTEP_IMPORT_LIMIT + 1), file.name)
     done = (
         imports.Imported(errors=errors)
         if errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -66,10 +67,8 @@ def import_labels(request: HttpRequest, project: Project) -> HttpResponse:
     if file is None:
         messages.error(request, _("file: choose a file of the labels export"))
         return redirect("export", project.slug)
-    if file.size > imports.MOST_BYTES:
-        result = imports.Imported(
-            errors=[_("file: split it into parts of at most %(most)s bytes") % {"most": f"{imports.MOST_BYTES:,}"}]
-        )
+    if file.size > settings.LIKESTEP_IMPORT_LIMIT:
+        result = imports.Imported(errors=[imports.too_large(file.size)])
     else:
         rows, errors = imports.read_rows(file.read(), file.name)
         result = imports.Imported(errors=errors) if errors else imports.import_labels(project, rows, by=request.user)
