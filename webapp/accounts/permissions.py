@@ -36,6 +36,14 @@ def projects_of(user):
     return Project.objects.filter(memberships__user=user)
 
 
+def managed_by(user, projects) -> set[int]:
+    """The ids of those of the `projects` that a person may review, in one query."""
+    if user.is_superuser:
+        return {p.pk for p in projects}
+    roles = Membership.objects.filter(user=user, project__in=projects).values_list("project", "role")
+    return {pk for pk, role in roles if RANK[role] >= RANK[Role.REVIEWER]}
+
+
 def administered_by(user):
     """The projects a person is an admin of."""
     if user.is_superuser:

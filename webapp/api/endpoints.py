@@ -28,7 +28,6 @@ from webapp.exports.views import export_response
 from webapp.labelling import queries, views
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Generation, Group, GroupState, Label
-from webapp.quality.models import Consensus
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion, TrainingRound
 
@@ -106,7 +105,7 @@ def project(request, slug: Path[str]):
         "active_version": found.active_version.number if found.active_version else None,
         "archived": found.archived_at is not None,
         "groups": queries.queue_counts(found),
-        "labelled_groups": Consensus.objects.filter(project=found).count(),
+        "labelled_groups": queries.labelled_count(found),
         "groups_with_signal": queries.groups_with_signal_since(found, None),
         "alpha": measured.alpha if measured else None,
     }

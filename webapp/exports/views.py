@@ -15,7 +15,7 @@ from webapp.campaigns.models import Project, Role
 from webapp.exports import imports, writers
 from webapp.exports.formats import FORMATS, GroupRecord, ImageRecord
 from webapp.exports.forms import ExportForm
-from webapp.exports.records import count, records
+from webapp.exports.records import MOST_COUNTED, count, records
 from webapp.streaming import streamed
 
 TYPES = {"jsonl": "application/jsonl", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
@@ -27,7 +27,14 @@ def export_page(request: HttpRequest, project: Project) -> HttpResponse:
     """The form; with a query, how many groups it lets through."""
     form = ExportForm(request.GET or None, project=project)
     groups = count(project, form.filter()) if form.is_bound and form.is_valid() else None
-    context = {"project": project, "form": form, "groups": groups, "query": request.GET.urlencode(), "page": "export"}
+    more = groups is not None and groups > MOST_COUNTED
+    context = {
+        "project": project,
+        "form": form,
+        "groups": MOST_COUNTED if more else groups,
+        "more": more,
+        "page": "export",
+    }
     return render(request, "exports/export.html", context)
 
 

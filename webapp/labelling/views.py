@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -18,6 +19,7 @@ from webapp.campaigns.models import Project, Role
 from webapp.labelling import keys, pictures, queries, services
 from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
 
+FLAGS = 25  # flagged groups of a page
 PREFETCH = 3  # the group on screen and the next two
 
 
@@ -245,7 +247,8 @@ def flags(request: HttpRequest, project: Project) -> HttpResponse:
         except services.LabellingError as error:
             messages.error(request, str(error))
         return redirect("flags", project.slug)
-    context = {"project": project, "page": "flags", "groups": queries.flagged_groups(project)[:50]}
+    rows = Paginator(queries.flagged_groups(project), FLAGS).get_page(request.GET.get("page"))
+    context = {"project": project, "page": "flags", "rows": rows}
     return render(request, "labelling/flags.html", context)
 
 

@@ -14,6 +14,8 @@ from django.utils import timezone
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
+from webapp.campaigns.models import Project
+from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState, LabelEvent, Lease
 from webapp.operations.models import Heartbeat
 from webapp.rounds.models import OPEN, RoundMetric, RoundState, TrainingRound
@@ -87,7 +89,11 @@ def _ages(rows, now: datetime) -> list[tuple]:
 
 
 def _queue(now: datetime) -> Iterator[GaugeMetricFamily]:
-    by_state = Group.objects.values_list("project__slug", "state").annotate(n=Count("id")).order_by()
+    # Large projects are counted by a worker, the others here.
+    large = list(Project.objects.filter(count__isnull=False))
+    small = Group.objects.exclude(project__in=large).values_list("project__slug", "state")
+    by_state = list(small.annotate(n=Count("id")).order_by())
+    by_state += [(p.slug, state, n) for p in large for state, n in labelling.queue_counts(p).items() if n]
     yield _gauge("groups", "Groups by state.", ["project", "state"], by_state)
     waiting = Group.objects.filter(state=GroupState.QUEUED).order_by()
     oldest = waiting.values_list("project__slug").annotate(at=Min("created_at"))

@@ -149,3 +149,14 @@ class VersionCount(models.Model):
     likes = models.PositiveIntegerField(default=0)
     counted_to = models.BigIntegerField(default=0)
     counted_at = models.DateTimeField()
+
+
+class ProjectCount(models.Model):
+    """What a large project came to, counted by a worker about once a minute (`services.count_large`), so that no page
+    counts millions of rows. A project without one is small and counted when it is asked for."""
+
+    project = models.OneToOneField("campaigns.Project", on_delete=models.CASCADE, related_name="count")
+    states = models.JSONField(help_text="Groups by state.")
+    labelled = models.PositiveIntegerField(help_text="Groups with labels.")
+    signal = models.PositiveIntegerField(help_text="Those whose rewards differ, without flagged ones.")
+    counted_at = models.DateTimeField()

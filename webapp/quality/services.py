@@ -26,6 +26,7 @@ from webapp.quality.models import (
     GoldKind,
     Overrule,
     PersonQuality,
+    ProjectCount,
     ProjectQuality,
     VersionCount,
 )
@@ -35,6 +36,8 @@ CERTAIN = 0.9  # an oracle's score beyond which (or below 1 - it) gold may be ma
 OBVIOUS = 0.98  # the same for an attention check
 GOLD_KEPT = 200  # active gold groups of oracles a project has at most
 MEASURED_EVERY = timedelta(minutes=5)
+LARGE = 20_000  # groups beyond which a project is counted by a worker instead of by each page
+COUNTED_EVERY = timedelta(minutes=1)
 RECOUNT = timedelta(minutes=10)  # a transaction that was open while the last count was made has ended since
 MEASURED_AFTER = 20  # shared labels before a person's reliability is used
 
@@ -380,6 +383,39 @@ def count_versions(project: Project) -> int:
         )
     counts.update(counted_to=newest)
     return len(versions)
+
+
+def count_large() -> int:
+    """Count the groups of projects that have more than `LARGE` and were not counted lately; returns how many. Smaller
+    ones are counted when somebody asks."""
+    now, found = timezone.now(), 0
+    lately = ProjectCount.objects.filter(counted_at__gt=now - COUNTED_EVERY)
+    for project in Project.objects.exclude(pk__in=lately.values("project")):
+        if project.groups.order_by("pk")[LARGE : LARGE + 1].exists():
+            count_project(project)
+            found += 1
+    return found
+
+
+def count_project(project: Project) -> ProjectCount:
+    """Count the groups now and keep it."""
+    settled = Consensus.objects.filter(project=project)
+    values = {
+        "states": dict(project.groups.values_list("state").annotate(n=Count("pk")).order_by()),
+        "labelled": settled.count(),
+        "signal": signal_count(project),
+        "counted_at": timezone.now(),
+    }
+    return ProjectCount.objects.update_or_create(project=project, defaults=values)[0]
+
+
+def signal_count(project: Project, since: datetime | None = None) -> int:
+    """Groups labelled after `since` (all when None) whose rewards differ; flagged ones are left out."""
+    found = Consensus.objects.filter(project=project, signal=True)
+    if since is not None:
+        found = found.filter(labelled_at__gt=since)
+    # Two counts over indexes: an exclusion would read every group's state.
+    return found.count() - found.filter(group__project=project, group__state=GroupState.FLAGGED).count()
 
 
 def due() -> list[int]:
