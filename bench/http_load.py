@@ -25,8 +25,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from bench.chaos import Product
 from bench.load import IMAGES, PROMPTS, fill
@@ -70,6 +73,7 @@ class Times:
     failed: Counter = field(default_factory=Counter)
     empty: int = 0
     seconds: float = 0.0
+    cpu: float = 0.0  # seconds that the web server and the database worked
 
 
 def label(people: Sequence[Annotator], seconds: float, think: float) -> Times:
@@ -126,6 +130,21 @@ def checked(answer: tuple[int, dict | None], *allowed: int) -> dict | None:
     if status not in allowed:
         raise RuntimeError(f"answered with {status}")
     return body
+
+
+def postmaster(folder: Path) -> int:
+    """The first process of the PostgreSQL in this folder."""
+    return int((folder / "postmaster.pid").read_text().splitlines()[0])
+
+
+def worked(roots: Sequence[int]) -> float:
+    """Seconds of CPU that these processes and what they started have used."""
+    total = 0.0
+    for root in map(psutil.Process, roots):
+        for process in [root, *root.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                total += sum(process.cpu_times()[:4])  # with those of children that have ended
+    return total
 
 
 # ---------------------------------------------------------------- Likestep
@@ -200,6 +219,10 @@ class Likestep:
 
         return GroupDecision.objects.filter(group__project__slug=SLUG, seconds=3).count()
 
+    def roots(self) -> list[int]:
+        """The processes whose work counts."""
+        return [self.product.machine.processes["web"].pid, postmaster(self.product.machine.socket)]
+
     def stop(self) -> None:
         """Everything down."""
         from django.db import connections
@@ -219,14 +242,22 @@ def quantiles(values: Sequence[float]) -> list[float]:
     return [cuts[49], cuts[94], cuts[98]]
 
 
-HEAD = "| | think, s | answers/s | labels/s | next p50, p95, p99, ms | submit p50, p95, p99, ms | failed |"
+COLUMNS = ("", "think, s", "answers/s", "labels/s", "next p50, p95, p99, ms", "submit p50, p95, p99, ms")
+COLUMNS += ("CPU, ms an answer", "failed")
 
 
 def row(name: str, think: float, times: Times) -> str:
     """A line of the table."""
     rate = len(times.submit) / times.seconds
-    cells = [", ".join(f"{v:.0f}" for v in quantiles(values)) for values in (times.next, times.submit)]
-    return f"| {name} | {think:g} | {rate:.1f} | {rate * IMAGES:.1f} | {' | '.join(cells)} | {times.failed.total()} |"
+    times_of = [", ".join(f"{v:.0f}" for v in quantiles(values)) for values in (times.next, times.submit)]
+    cpu = 1000 * times.cpu / max(1, len(times.submit))
+    cells = [name, f"{think:g}", f"{rate:.1f}", f"{rate * IMAGES:.1f}", *times_of, f"{cpu:.1f}", times.failed.total()]
+    return line(cells)
+
+
+def line(cells: Sequence) -> str:
+    """Cells as Markdown."""
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def run(system, paces: Sequence[float], seconds: float) -> tuple[dict[float, Times], list[str]]:
@@ -234,7 +265,9 @@ def run(system, paces: Sequence[float], seconds: float) -> tuple[dict[float, Tim
     label(system.people, min(5.0, seconds), 0)  # first requests of each process and connection
     before, found, wrong = system.kept(), {}, []
     for think in paces:
+        spent = worked(system.roots())
         times = found[think] = label(system.people, seconds, think)
+        times.cpu = worked(system.roots()) - spent
         print(row(system.name, think, times), flush=True)
         wrong += [f"{system.name}: {n} times {text}" for text, n in times.failed.most_common(5)]
         if times.empty:
@@ -256,7 +289,7 @@ def main() -> int:
     parser.add_argument("--label-studio-env", type=Path, help="keep its virtual environment here for the next run")
     a = parser.parse_args()
     paces = [a.think, 0.0]
-    print(HEAD + "\n" + "|---" * (HEAD.count("|") - 1) + "|", flush=True)
+    print(line(COLUMNS) + "\n" + "|---" * len(COLUMNS) + "|", flush=True)
     with tempfile.TemporaryDirectory(prefix="likestep-load-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as another user where this is root
         (Path(folder) / "ours").mkdir()
@@ -280,6 +313,8 @@ def main() -> int:
             wrong += more
             rates = [len(times[0.0].submit) / times[0.0].seconds for times in (found, other)]
             print(f"ratio without thought: {rates[0] / rates[1]:.1f} times the answers a second of Label Studio")
+            spent = [times[0.0].cpu / max(1, len(times[0.0].submit)) for times in (other, found)]
+            print(f"an answer takes Label Studio {spent[0] / spent[1]:.1f} times the CPU")
     for text in wrong:
         print(f"WRONG: {text}")
     return 1 if wrong else 0

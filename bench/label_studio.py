@@ -11,7 +11,7 @@ import sys
 import venv
 from pathlib import Path
 
-from bench.http_load import IMAGES, Annotator, Http, checked
+from bench.http_load import IMAGES, Annotator, Http, checked, postmaster
 from bench.postgres import Postgres
 from tests.servers import free_port, wait_for
 
@@ -133,6 +133,10 @@ class LabelStudio:
     def kept(self) -> int:
         """Annotations in the database."""
         return int(self.postgres.psql("SELECT count(*) FROM task_completion;", "labelstudio"))
+
+    def roots(self) -> list[int]:
+        """The processes whose work counts."""
+        return [self.process.pid, postmaster(self.folder / "postgres")]
 
     def stop(self) -> None:
         """Everything down."""

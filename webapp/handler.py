@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler
 
-from webapp import uploads
+from webapp import events, uploads
 
 log = logging.getLogger(__name__)
 LINGER = 2.0  # seconds that the rest of a refused body is thrown away, so that the sender comes to read why
@@ -67,6 +67,8 @@ class Handler(ASGIHandler):
             async with self.threads.one():
                 return await sync_to_async(uploads.is_known)(scope)
 
+        if events.post is None:
+            events.post = events.Post(asyncio.get_running_loop())
         gate = uploads.Gate(scope, receive, known)
         try:
             await gate.open()
