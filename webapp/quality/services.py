@@ -60,18 +60,6 @@ def prior_of(project_id: int) -> float | None:
     return ProjectQuality.objects.filter(project_id=project_id).values_list("prior", flat=True).first()
 
 
-def known() -> dict:
-    """Annotations of a group: what `settle` asks for beside images and labels, so that a caller may ask in a query of
-    its own. `prior`, whether somebody `overruled`, and whether it `is_gold`."""
-    return {
-        "prior": Subquery(
-            ProjectQuality.objects.filter(project=OuterRef("project")).order_by("-id").values("prior")[:1]
-        ),
-        "overruled": Exists(Overrule.objects.filter(generation__group=OuterRef("pk"))),
-        "is_gold": Exists(GoldGroup.objects.filter(group=OuterRef("pk"))),
-    }
-
-
 def settle(
     group: Group,
     generations: Sequence[Generation] | None = None,
@@ -79,7 +67,7 @@ def settle(
     facts: dict | None = None,
 ) -> Consensus | None:
     """Write what the group's labels come to now; the caller holds the group's row, and may have its images, all their
-    labels, and `known` of it. None when it has no label."""
+    labels, and the facts `prior` and `overruled` (whether a reviewer spoke). None when it has no label."""
     return settle_groups(group.project, [group], generations, labels, facts)[0]
 
 
