@@ -187,6 +187,7 @@ class Likestep:
         took = fill(project, users, groups)
         quality.count_days(project)
         quality.count_versions(project)
+        quality.count_large()
         print(f"{groups:,} groups filled in {took:.0f} s", file=sys.stderr, flush=True)
         cookies = []
         for user in users:
