@@ -185,7 +185,7 @@ class Likestep:
         users = User.objects.bulk_create(User(username=f"{SLUG}-{n}", password="!") for n in range(people))
         Membership.objects.bulk_create(Membership(user=u, project=project, role="annotator") for u in users)
         took = fill(project, users, groups)
-        quality.count_days(project)
+        quality.count_quarters(project)
         quality.count_versions(project)
         quality.count_large()
         print(f"{groups:,} groups filled in {took:.0f} s", file=sys.stderr, flush=True)

@@ -136,7 +136,7 @@ def measure(size: int, runs: int) -> dict[str, float]:
     print(f"{size:,} groups filled in {fill(project, people, size):.0f} s", file=sys.stderr, flush=True)
     found = {
         "(a worker's counts, once)": timed(
-            lambda: (quality.count_days(project), quality.count_versions(project), quality.count_large())
+            lambda: (quality.count_quarters(project), quality.count_versions(project), quality.count_large())
         )
     }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, Subquery
-from django.db.models.functions import TruncDate
+from django.db.models.functions import ExtractMinute, Floor, TruncHour
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -20,7 +20,6 @@ from webapp.quality import measure
 from webapp.quality.consensus import Reliability, Vote, has_signal, reward, tied
 from webapp.quality.models import (
     Consensus,
-    DayCount,
     GoldAnswer,
     GoldGroup,
     GoldKind,
@@ -28,6 +27,7 @@ from webapp.quality.models import (
     PersonQuality,
     ProjectCount,
     ProjectQuality,
+    QuarterCount,
     VersionCount,
 )
 
@@ -277,13 +277,13 @@ def find_gold(project: Project) -> int:
 
 
 def measure_project(project: Project) -> ProjectQuality | None:
-    """Look for gold, count the days, measure everybody, settle again the groups of those whose reliability moved. Slow:
-    for a worker.
+    """Look for gold, count what was labelled when, measure everybody, settle again the groups of those whose
+    reliability moved. Slow: for a worker.
 
     None when there is no label that the last measurement had not seen.
     """
     find_gold(project)
-    count_days(project)
+    count_quarters(project)
     count_versions(project)
     people_labels = Label.objects.filter(generation__group__project=project, annotator__isnull=False)
     count = people_labels.count()
@@ -324,34 +324,40 @@ def measure_project(project: Project) -> ProjectQuality | None:
     return quality
 
 
-def count_days(project: Project) -> int:
-    """Count the days since the last counted one, that one and the day before again; returns how many have labels."""
-    last = project.day_counts.values_list("day", flat=True).first()
+@transaction.atomic
+def count_quarters(project: Project) -> int:
+    """Count the quarters of an hour from a day before the last counted one on; returns how many have labels."""
+    last = project.quarter_counts.values_list("start", flat=True).first()
     settled = Consensus.objects.filter(project=project)
     if last is not None:
         last -= timedelta(days=1)
-        settled = settled.filter(labelled_at__gte=datetime.combine(last, time.min, UTC))
-    days: dict[date, DayCount] = {}
-    by_day = settled.annotate(day=TruncDate("labelled_at", tzinfo=UTC)).values("day").order_by()
-    for row in by_day.annotate(groups=Count("pk"), signal=Count("pk", filter=Q(signal=True))):
-        days[row["day"]] = DayCount(project=project, day=row["day"], groups=row["groups"], signal=row["signal"])
-    # A label's day may be before its group's: look at the labels of the groups that have one since.
+        settled = settled.filter(labelled_at__gte=last)
+    found: dict[datetime, QuarterCount] = {}
+    for start, groups, signal in _by_quarter(settled, "labelled_at", Count("pk"), Count("pk", filter=Q(signal=True))):
+        found[start] = QuarterCount(project=project, start=start, groups=groups, signal=signal)
+    # A label's time may be before its group's: look at the labels of the groups that have one since.
     labels = Label.objects.filter(annotator__isnull=False, generation__group__consensus__in=settled.values("pk"))
     if last is not None:
-        labels = labels.filter(created_at__gte=datetime.combine(last, time.min, UTC))
-    per_day = labels.annotate(day=TruncDate("created_at", tzinfo=UTC)).values("day").order_by()
-    for row in per_day.annotate(
-        labels=Count("pk"), likes=Count("pk", filter=Q(liked=True)), people=Count("annotator", distinct=True)
-    ):
-        found = days.setdefault(row["day"], DayCount(project=project, day=row["day"]))
-        found.labels, found.likes, found.people = row["labels"], row["likes"], row["people"]
-    DayCount.objects.bulk_create(
-        days.values(),
+        labels = labels.filter(created_at__gte=last)
+    for start, count, likes in _by_quarter(labels, "created_at", Count("pk"), Count("pk", filter=Q(liked=True))):
+        row = found.setdefault(start, QuarterCount(project=project, start=start))
+        row.labels, row.likes = count, likes
+    if last is not None:  # what was taken back is counted no longer
+        project.quarter_counts.filter(start__gte=last).delete()
+    QuarterCount.objects.bulk_create(
+        found.values(),
         update_conflicts=True,
-        unique_fields=["project", "day"],
-        update_fields=["groups", "signal", "labels", "likes", "people"],
+        unique_fields=["project", "start"],
+        update_fields=["groups", "signal", "labels", "likes"],
     )
-    return len(days)
+    return len(found)
+
+
+def _by_quarter(rows, moment: str, first, second) -> Iterator[tuple[datetime, int, int]]:
+    """The two aggregates of the rows of each quarter of an hour, by its start."""
+    rows = rows.annotate(hour=TruncHour(moment, tzinfo=UTC), quarter=Floor(ExtractMinute(moment, tzinfo=UTC) / 15.0))
+    for hour, quarter, a, b in rows.order_by().values_list("hour", "quarter").annotate(a=first, b=second):
+        yield hour + timedelta(minutes=15 * int(quarter)), a, b
 
 
 def count_versions(project: Project) -> int:
