@@ -31,6 +31,7 @@ from pathlib import Path
 import psutil
 import requests
 
+from bench.postgres import Postgres
 from tests.compose import Machine, parse
 from tests.servers import start_postgres, wait_for
 from trainer.settings import TDMR1Settings
@@ -54,17 +55,21 @@ INVARIANTS = (
 
 
 class Product:
-    """The compose file's services, with a PostgreSQL that can be killed too."""
+    """The compose file's services, with a PostgreSQL that can be killed too: the wheel's, or the one that is given, in
+    `folder / "postgres"`."""
 
-    def __init__(self, folder: Path):
-        import pgserver
-
+    def __init__(self, folder: Path, postgres: Postgres | None = None):
         names = ("SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "LIKESTEP_ADMIN_PASSWORD")
         self.password = secrets.token_hex(8)
         values = {name: secrets.token_hex(32) for name in names} | {"LIKESTEP_ROUND_SETTINGS": json.dumps(ROUND)}
         values |= {"LIKESTEP_ADMIN_PASSWORD": self.password, "LOG_LEVEL": "WARNING"}
-        self.postgres, _ = start_postgres(folder / "postgres")
-        programs = Path(pgserver.__file__).parent / "pginstall" / "bin"
+        if postgres is None:
+            import pgserver
+
+            self.postgres, _ = start_postgres(folder / "postgres")
+            programs = Path(pgserver.__file__).parent / "pginstall" / "bin"
+        else:
+            self.postgres, programs = postgres, postgres.programs
         for sql in ("CREATE ROLE likestep LOGIN", "CREATE DATABASE likestep OWNER likestep"):
             self.postgres.psql(f"{sql};")
         self.machine = Machine(
@@ -75,13 +80,17 @@ class Product:
         )
         self.address = f"http://127.0.0.1:{self.machine.web_port}"
 
-    def start(self) -> None:
-        """Everything up, with the labellers' accounts."""
+    def prepare(self) -> None:
+        """Redis up, static files in place, the database migrated."""
         self.machine.start("redis")
         self.machine.until_healthy("redis", 30)
         static = [sys.executable, "manage.py", "collectstatic", "--noinput", "--verbosity", "0"]
         subprocess.run(static, env=self.machine.environment("web"), check=True)
         assert self.machine.start("setup").wait(120) == 0, self.machine.log("setup")
+
+    def start(self) -> None:
+        """Everything up, with the labellers' accounts."""
+        self.prepare()
         code = (
             "from webapp.campaigns.models import Membership, Project; from webapp.accounts.models import User\n"
             f"for n in range({LABELLERS}):\n"
@@ -95,13 +104,17 @@ class Product:
         for name in ("web", "generate", "train", "oracle", "beat"):
             self.machine.until_healthy(name, 240)
 
+    def web_processes(self) -> int:
+        """How many processes the web server has."""
+        return int(self.machine.environment("web").get("WEB_CONCURRENCY", 1))
+
     def kill(self, name: str) -> None:
         """SIGKILL."""
         if name == "postgres":
             pid = int((self.machine.socket / "postmaster.pid").read_text().splitlines()[0])
             os.kill(pid, signal.SIGKILL)
             return
-        self.machine.processes[name].kill()
+        self.machine.signal(name, signal.SIGKILL)
         self.machine.processes[name].wait()
 
     def revive(self, name: str) -> None:

@@ -134,7 +134,11 @@ def measure(size: int, runs: int) -> dict[str, float]:
     Membership.objects.bulk_create(Membership(user=u, project=project, role="annotator") for u in people)
     Membership.objects.create(user=boss, project=project, role="admin")
     print(f"{size:,} groups filled in {fill(project, people, size):.0f} s", file=sys.stderr, flush=True)
-    found = {"(a worker's counts, once)": timed(lambda: (quality.count_days(project), quality.count_versions(project)))}
+    found = {
+        "(a worker's counts, once)": timed(
+            lambda: (quality.count_quarters(project), quality.count_versions(project), quality.count_large())
+        )
+    }
 
     clients = []
     for user in (boss, people[0]):

@@ -154,9 +154,18 @@ class Machine:
         environment = self.environment(name)
         with (self.folder / f"{name}.log").open("wb") as log:
             self.processes[name] = subprocess.Popen(
-                self.command(self.services[name]["command"]), cwd=cwd, env=environment, stdout=log, stderr=log
+                self.command(self.services[name]["command"]),
+                cwd=cwd,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         return self.processes[name]
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to all processes of a service, as it would reach a container."""
+        os.killpg(self.processes[name].pid, number)
 
     def log(self, name: str) -> str:
         """What a service has said."""
@@ -184,7 +193,7 @@ class Machine:
             try:
                 codes[name] = process.wait(30)
             except subprocess.TimeoutExpired:
-                process.kill()
+                self.signal(name, signal.SIGKILL)
                 codes[name] = process.wait()
         return codes
 

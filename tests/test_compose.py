@@ -16,6 +16,7 @@ from importlib import metadata
 
 import pytest
 import websockets.sync.client as websockets
+from django.conf import settings
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -32,7 +33,6 @@ from tests.compose import (
     parse,
 )
 from tests.servers import start_postgres, temporary_folder, wait_for
-from webapp.exports import imports
 
 FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
 HTTPS = ("docker-compose.yml", "docker-compose.https.yml")
@@ -44,6 +44,7 @@ OTHERS = {
     "POSTGRES_PASSWORD": "postgres",
     "REDISCLI_AUTH": "redis-cli",
     "FORWARDED_ALLOW_IPS": "uvicorn",
+    "WEB_CONCURRENCY": "uvicorn",
     "HF_HOME": "huggingface_hub",
     "AWS_ACCESS_KEY_ID": "boto3",
     "AWS_SECRET_ACCESS_KEY": "boto3",
@@ -139,7 +140,7 @@ def test_the_https_file_puts_a_proxy_in_front_whose_word_alone_counts(values, pa
     caddyfile = (ROOT / "Caddyfile").read_text()
     assert "{$DOMAIN} {" in caddyfile and "reverse_proxy web:8000" in caddyfile
     most = int(re.search(r"max_size (\d+)MB", caddyfile)[1])
-    assert most * 1_000_000 > imports.MOST_BYTES
+    assert most * 1_000_000 > settings.LIKESTEP_IMPORT_LIMIT + settings.LIKESTEP_BODY_LIMIT
 
 
 def locked(*names: str) -> dict[str, tuple[str, int]]:
@@ -363,12 +364,11 @@ def test_redis_goes_and_comes_back(machine, values, sockets):
 
 def test_a_service_that_hangs_or_lost_its_database_is_not_healthy(machine):
     """After the loop: a check that cannot fail would show nothing."""
-    web = machine.processes["web"]
-    web.send_signal(signal.SIGSTOP)
+    machine.signal("web", signal.SIGSTOP)
     try:
         assert machine.check("web").returncode == 1
     finally:
-        web.send_signal(signal.SIGCONT)
+        machine.signal("web", signal.SIGCONT)
     pulse = machine.folder / "beat" / "likestep-pulse"
     old = pulse.stat().st_mtime - 100
     machine.processes["beat"].send_signal(signal.SIGSTOP)

@@ -4,9 +4,9 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
 
-from django.core.asgi import get_asgi_application
+import django
 
-http = get_asgi_application()
+django.setup(set_prefix=False)
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402 - apps must be loaded first
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
@@ -14,6 +14,9 @@ from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E40
 from django.urls import path  # noqa: E402
 
 from webapp.dashboard.consumers import ProjectConsumer  # noqa: E402
+from webapp.handler import Handler  # noqa: E402
 
 sockets = URLRouter([path("ws/projects/<slug:slug>/", ProjectConsumer.as_asgi())])
-application = ProtocolTypeRouter({"http": http, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))})
+application = ProtocolTypeRouter(
+    {"http": Handler(), "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))}
+)

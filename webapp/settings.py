@@ -71,6 +71,15 @@ METRICS_TOKEN = env("METRICS_TOKEN")
 LIKESTEP_API_RATE = int(env("LIKESTEP_API_RATE", "600"))  # requests a token and minute
 # Private networks that webhooks may reach all the same, for example 10.0.5.0/24.
 LIKESTEP_WEBHOOK_NETWORKS = env_list("LIKESTEP_WEBHOOK_NETWORKS")
+# The largest bodies of requests in bytes, see webapp.uploads: of people who have not logged in, of the two kinds of
+# files, and of all else.
+LIKESTEP_ANONYMOUS_LIMIT = int(env("LIKESTEP_ANONYMOUS_LIMIT", "65536"))
+LIKESTEP_PROMPTS_LIMIT = int(env("LIKESTEP_PROMPTS_LIMIT", "2000000"))
+LIKESTEP_IMPORT_LIMIT = int(env("LIKESTEP_IMPORT_LIMIT", "50000000"))
+LIKESTEP_BODY_LIMIT = int(env("LIKESTEP_BODY_LIMIT", "3000000"))
+DATA_UPLOAD_MAX_MEMORY_SIZE = LIKESTEP_BODY_LIMIT
+# Requests that a web process answers at once, each on a thread with a database connection that stays.
+LIKESTEP_WEB_THREADS = int(env("LIKESTEP_WEB_THREADS", "8"))
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 INSTALLED_APPS = [
@@ -129,7 +138,7 @@ TEMPLATES = [
 ]
 
 _database_url = env("DATABASE_URL", f"sqlite:///{LIKESTEP_DATA / 'likestep.sqlite3'}")
-DATABASES = {"default": dj_database_url.parse(_database_url, conn_max_age=60, conn_health_checks=True)}
+DATABASES = {"default": dj_database_url.parse(_database_url, conn_max_age=600, conn_health_checks=True)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Write locks are taken when a transaction begins: a lock taken half-way cannot wait, only fail.
     DATABASES["default"]["OPTIONS"] = {

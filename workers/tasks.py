@@ -236,5 +236,6 @@ def housekeeping(project_id: int | None = None) -> None:
     outbox.announce_milestones()
     for delivery_id in outbox.due():
         broker.send("deliver_webhook", delivery_id)
+    quality.count_large()
     for due_id in quality.due():
         broker.send("measure_quality", due_id)

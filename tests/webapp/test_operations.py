@@ -192,3 +192,20 @@ def test_setup_without_the_demo(passwords, monkeypatch):
     monkeypatch.setenv("LIKESTEP_DEMO_PROJECT", "0")
     call_command("setup")
     assert User.objects.count() == 1 and not Project.objects.exists()
+
+
+def test_the_label_rate_looks_back_just_far_enough(project, ready, ann, monkeypatch):
+    from webapp.labelling.models import LabelEvent
+    from webapp.operations import queries
+
+    monkeypatch.setattr(queries, "RATE_ROWS", (4, 8, 12))
+    for n, group in enumerate(ready(5)):
+        answer = dict.fromkeys(range(4), True)
+        labelling.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=f"r{n}")
+    ids = list(LabelEvent.objects.order_by("id").values_list("id", flat=True))
+    now = timezone.now()
+    since = now - timedelta(minutes=5)
+    for young, edge in ((4, ids[-5]), (3, ids[-5]), (6, ids[-9]), (20, ids[-13])):
+        LabelEvent.objects.update(created_at=now - timedelta(hours=1))
+        LabelEvent.objects.filter(id__in=ids[-young:]).update(created_at=now)
+        assert queries._edge(ids[-1], since) == edge, young

@@ -1,14 +1,18 @@
 """What is asked with every answer, refresh and page finds its rows by an index, not by reading a table."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from tests.webapp.conftest import make_ready
 from webapp.api.services import create_token
+from webapp.exports.records import Filter, records
 from webapp.labelling import services
+from webapp.quality import services as quality
 
 pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="plans are PostgreSQL's")
 LARGE = "labelling_(group|generation|label|labelevent|groupdecision|lease)|quality_consensus|campaigns_prompt"
@@ -41,7 +45,7 @@ def test_answers_pages_and_lists(client, ann, boss, project, ready):
     project.save()
     first, second = make_ready(project, 2)
     services.submit_group(boss, project, first.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
-    token = create_token(project, boss, "plans", ["read"])[1]
+    token = create_token(project, boss, "plans", ["read", "admin"])[1]
 
     def answer():
         services.lease_groups(ann, project, 3)
@@ -59,16 +63,26 @@ def test_answers_pages_and_lists(client, ann, boss, project, ready):
             "prompts/",
             "guidelines/",
             "me/",
+            "series/",
+            "people/",
+            "versions/",
+            "export/?format=labels&container=jsonl&signal=on",
+            "export/?format=labels&container=jsonl&annotator=ann",
         ):
             assert client.get(f"/p/stars/{path}").status_code == 200
 
     def api():
-        for path in ("groups", "groups?state=flagged", "labels", "prompts", ""):
+        lists = ("groups", "groups?state=flagged", "groups?signal=true&after=1", "groups?version=1", "labels")
+        for path in (*lists, "labels?after=1", "labels?annotator=ann", "prompts", "versions", "rounds", "webhooks", ""):
             answer = client.get(f"/api/v1/projects/stars/{path}", headers={"Authorization": f"Bearer {token}"})
             assert answer.status_code == 200
 
     assert read_through(answer) + read_through(pages) + read_through(api) == []
     assert read_through(lambda: services.top_up(project.pk)) == []
+    whole = Filter(since=timezone.now() - timedelta(days=1), signal=True)
+    some = (Filter(), whole, Filter(annotator="boss"), Filter(split="train", version=1))
+    assert read_through(lambda: [list(records(project, chosen)) for chosen in some]) == []
+    assert read_through(lambda: quality.count_project(project)) == []
 
 
 def test_the_check_sees_a_table_that_is_read_through(project):

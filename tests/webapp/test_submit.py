@@ -243,18 +243,31 @@ def test_counts_of_today_cost_one_row_however_many_decisions_there_are(post, rea
     assert (tally.groups, tally.images, tally.likes, tally.skips, tally.seconds) == (1, 4, 3, 0, 4)
 
 
-def test_a_submit_of_24_images_takes_few_queries(post, ready, project, django_assert_max_num_queries):
+def test_a_submit_of_24_images_takes_few_queries(post, ready, project, django_assert_num_queries):
     project.group_size = 24
     project.save()
     (group,) = ready()
     body = {"labels": {str(i): True for i in range(24)}, "key": "a"}
-    with django_assert_max_num_queries(36):  # a third of them settle what the labels come to
+    with django_assert_num_queries(22):  # the first of the day makes its tally
         assert post(f"groups/{group.pk}/submit/", body).status_code == 200
     assert Label.objects.count() == LabelEvent.objects.count() == 24
 
 
-def test_an_answer_costs_few_queries(post, ready, django_assert_max_num_queries):
+def test_an_answer_costs_few_queries(post, ready, django_assert_num_queries):
+    """However many images, people and answers there were: the session's, the person's and the membership's, 12 of the
+    answer itself with the two of its transaction, and today's counts."""
     first, second = ready(2)
     post(f"groups/{first.pk}/submit/", {"labels": ALL_LIKED, "key": "a"})
-    with django_assert_max_num_queries(23):  # the session's, the person's and the test's own savepoints included
+    with django_assert_num_queries(17):
         assert post(f"groups/{second.pk}/submit/", {"labels": ALL_LIKED, "key": "b"}).status_code == 200
+
+
+def test_the_next_groups_cost_few_queries(client, ann, ready, django_assert_num_queries):
+    ready(5)
+    client.force_login(ann)
+    path = "/p/stars/groups/next/"
+    with django_assert_num_queries(11):  # three new ones at once; nothing was held
+        first = client.get(path).json()
+    assert len(first["groups"]) == 3
+    with django_assert_num_queries(9):  # the same three again
+        assert client.get(path).json() == first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib.auth import login
 from django.contrib.auth.forms import UserCreationForm
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -12,6 +13,8 @@ from webapp.accounts.models import User
 from webapp.accounts.permissions import member
 from webapp.campaigns import services
 from webapp.campaigns.models import Project, Role
+
+PAGE = 100
 
 
 class JoinForm(UserCreationForm):
@@ -50,9 +53,10 @@ def people(request: HttpRequest, project: Project) -> HttpResponse:
         if role not in Role.values:
             raise Http404
         link = request.build_absolute_uri(reverse("join", args=[services.invite(project, role, request.user)]))
+    members = project.memberships.select_related("user").order_by("user__username")
     context = {
         "project": project,
-        "members": project.memberships.select_related("user").order_by("user__username"),
+        "rows": Paginator(members, PAGE).get_page(request.GET.get("page")),
         "roles": Role.choices,
         "link": link,
         "page": "people",

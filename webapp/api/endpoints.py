@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
@@ -27,7 +28,6 @@ from webapp.exports.views import export_response
 from webapp.labelling import queries, views
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Generation, Group, GroupState, Label
-from webapp.quality.models import Consensus
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion, TrainingRound
 
@@ -105,7 +105,7 @@ def project(request, slug: Path[str]):
         "active_version": found.active_version.number if found.active_version else None,
         "archived": found.archived_at is not None,
         "groups": queries.queue_counts(found),
-        "labelled_groups": Consensus.objects.filter(project=found).count(),
+        "labelled_groups": queries.labelled_count(found),
         "groups_with_signal": queries.groups_with_signal_since(found, None),
         "alpha": measured.alpha if measured else None,
     }
@@ -378,7 +378,7 @@ def export(
 @router.post("/import", auth=ADMIN, response={200: s.ImportedOut, 400: s.ImportedOut}, tags=["exports"])
 def import_labels(request, slug: Path[str], file: UploadedFile = File(...)):  # noqa: B008 - ninja's way to declare it
     """Labels of a `labels` export back in: every line or none."""
-    rows, errors = imports.read_rows(file.read(imports.MOST_BYTES + 1), file.name)
+    rows, errors = imports.read_rows(file.read(settings.LIKESTEP_IMPORT_LIMIT + 1), file.name)
     done = (
         imports.Imported(errors=errors)
         if errors

@@ -110,11 +110,7 @@ class PromptsForm(forms.Form):
         if upload is not None:
             name = upload.name
             try:
-                if upload.size > prompt_files.MOST_BYTES:
-                    raise ValueError(
-                        _("prompts: split the file into parts of at most %(most)s bytes")
-                        % {"most": f"{prompt_files.MOST_BYTES:,}"}
-                    )
+                prompt_files.check_size(upload.size)
                 self.text = prompt_files.decode(upload.read(), name)
             except ValueError as error:
                 self.add_error("prompts_file", str(error).partition(": ")[2])

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from django.conf import settings
 from django.utils.translation import gettext as _
+
+from webapp import filetypes
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("text", "csv", "jsonl", "parquet")
 FIELDS = ("prompt", "split", "metadata")  # what a column map may name
 RELATIONS = ("left of", "right of", "above", "below")
-MOST_BYTES = 2_000_000
 MOST_ROWS = 20_000
 LONGEST = 1000  # characters of a prompt
 
@@ -91,18 +93,28 @@ def guess_format(name: str, text: str, columns: Mapping[str, str] | None = None)
     return "csv" if wanted in cells and len(cells) > 1 else "text"
 
 
+def check_size(size: int) -> None:
+    """Raise ValueError for a file of so many bytes."""
+    if size > settings.LIKESTEP_PROMPTS_LIMIT:
+        raise ValueError(
+            _("prompts: the file has %(count)s bytes; split it into parts of at most %(most)s (LIKESTEP_PROMPTS_LIMIT)")
+            % {"count": f"{size:,}", "most": f"{settings.LIKESTEP_PROMPTS_LIMIT:,}"}
+        )
+
+
 def decode(data: bytes, name: str = "") -> str:
     """The text of a file: UTF-8, with or without a byte order mark, or Parquet's rows as JSON lines, a line a row.
 
     Raises ValueError that names the line of the first bad byte, or says what is wrong with the Parquet file.
     """
-    if len(data) > MOST_BYTES:
-        raise ValueError(
-            _("prompts: the file has %(count)s bytes; split it into parts of at most %(most)s")
-            % {"count": f"{len(data):,}", "most": f"{MOST_BYTES:,}"}
-        )
-    if name.lower().endswith(".parquet") or data[:4] == b"PAR1":
+    check_size(len(data))
+    kind = filetypes.kind(data)
+    if kind == "Parquet" or (kind in ("text", "binary") and name.lower().endswith(".parquet")):
         return _parquet_text(data)
+    if kind not in ("text", "binary"):
+        raise ValueError(
+            _("prompts: the file's content is %(kind)s; send text, CSV, JSONL or Parquet") % {"kind": kind}
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -243,9 +255,10 @@ def _parquet_text(data: bytes) -> str:
             for row in batch.to_pylist():
                 lines.append(json.dumps(_without_empty(row), ensure_ascii=False, default=str))
                 size += len(lines[-1])
-            if size > 5 * MOST_BYTES:  # a small file may hold one long text many times
+            if size > 5 * settings.LIKESTEP_PROMPTS_LIMIT:  # a small file may hold one long text many times
                 raise ValueError(
-                    _("more than %(most)s bytes of text; split the file") % {"most": f"{5 * MOST_BYTES:,}"}
+                    _("more than %(most)s bytes of text; split the file")
+                    % {"most": f"{5 * settings.LIKESTEP_PROMPTS_LIMIT:,}"}
                 )
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(_("prompts: not Parquet that can be read: %(error)s") % {"error": error}) from error

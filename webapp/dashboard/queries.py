@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 from django.db.models import Count, Max, Min, Q, Sum
+from django.db.models.functions import TruncDate
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from webapp import broker
 from webapp.campaigns.models import Project
 from webapp.labelling import queries as labelling
-from webapp.labelling.models import Group, GroupDecision, GroupState, Lease, Outcome
+from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Lease, Outcome
 from webapp.labelling.services import LEASE
 from webapp.quality.models import Consensus
 from webapp.rounds.models import OPEN, RoundState
@@ -71,7 +72,7 @@ def forecast(project: Project) -> list[Forecast]:
     since = timezone.localdate() - FORECAST_FROM
     spent = project.tallies.filter(day__gte=since).aggregate(groups=Sum("groups"), seconds=Sum("seconds"))
     hours = spent["seconds"] / spent["groups"] / 3600 if spent["groups"] else None  # of a person, a group
-    counts = project.day_counts.filter(day__gte=timezone.now().astimezone(UTC).date() - FORECAST_FROM).aggregate(
+    counts = project.quarter_counts.filter(start__gte=timezone.now() - FORECAST_FROM).aggregate(
         groups=Sum("groups"), signal=Sum("signal")
     )
     share = counts["signal"] / counts["groups"] if counts["groups"] else 0
@@ -199,17 +200,48 @@ def health(project: Project) -> dict:
 
 
 def series(project: Project) -> list[dict]:
-    """A point a day with labels, and one a measurement of agreement, oldest first; absent values are None."""
+    """A point a day with labels, and one a measurement of agreement, oldest first; absent values are None. Days are the
+    reader's own; flagged groups are left out."""
+    names = ("groups", "signal", "labels", "likes")
+    since = timezone.now() - timedelta(days=MOST_DAYS)
+    rows = (
+        project.quarter_counts.filter(start__gte=since).order_by().annotate(day=TruncDate("start")).values_list("day")
+    )
+    days = {
+        day: dict(zip(names, sums, strict=True)) for day, *sums in rows.annotate(**{f"{n}_": Sum(n) for n in names})
+    }
+    for day, counts in _flagged(project, since):
+        for name, n in counts.items():
+            if day in days:
+                days[day][name] = max(0, days[day][name] - n)
     points = [
         {
-            "at": f"{c.day.isoformat()}T12:00:00Z",
-            "labels": c.labels,
-            "groups": c.groups,
-            "like_rate": c.likes / c.labels if c.labels else None,
-            "signal_rate": c.signal / c.groups if c.groups else None,
+            "at": datetime.combine(day, time(12), timezone.get_current_timezone()).astimezone(UTC).isoformat(),
+            "labels": c["labels"],
+            "groups": c["groups"],
+            "like_rate": c["likes"] / c["labels"] if c["labels"] else None,
+            "signal_rate": c["signal"] / c["groups"] if c["groups"] else None,
         }
-        for c in project.day_counts.all()[:MOST_DAYS]
+        for day, c in days.items()
     ]
     measured = project.qualities.filter(alpha__isnull=False).values_list("created_at", "alpha")[:MOST_DAYS]
     points += [{"at": at.isoformat(), "alpha": alpha} for at, alpha in measured]
     return sorted(points, key=lambda p: p["at"])
+
+
+def _flagged(project: Project, since: datetime):
+    """By day, what flagged groups added to the counts: (day, counts). Subtracted, not excluded: they are few, and a flag
+    comes after the count."""
+    flagged = Consensus.objects.filter(group__project=project, group__state=GroupState.FLAGGED, labelled_at__gte=since)
+    by_day = flagged.annotate(day=TruncDate("labelled_at")).values_list("day").order_by()
+    for day, groups, signal in by_day.annotate(n=Count("pk"), s=Count("pk", filter=Q(signal=True))):
+        yield day, {"groups": groups, "signal": signal}
+    labels = Label.objects.filter(
+        generation__group__project=project,
+        generation__group__state=GroupState.FLAGGED,
+        annotator__isnull=False,
+        created_at__gte=since,
+    )
+    by_day = labels.annotate(day=TruncDate("created_at")).values_list("day").order_by()
+    for day, count, likes in by_day.annotate(n=Count("pk"), liked_=Count("pk", filter=Q(liked=True))):
+        yield day, {"labels": count, "likes": likes}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.permissions import may, may_create_projects, member, projects_of, role_in
+from webapp.accounts.permissions import managed_by, may_create_projects, member, projects_of, role_in
 from webapp.campaigns.models import Project, Role
 from webapp.dashboard import queries
 from webapp.labelling import queries as labelling
@@ -17,16 +18,23 @@ from webapp.labelling.models import Group, GroupState
 from webapp.operations import faults
 from webapp.rounds.models import OPEN, Comparison, ComparisonState, VersionStatus
 
+PAGE = 50
+
 
 @require_GET
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """The person's projects."""
-    rows = [(p, may(request.user, p, Role.REVIEWER)) for p in projects_of(request.user).order_by("name")]
-    compared = set(Comparison.objects.filter(state=ComparisonState.OPEN).values_list("project", flat=True))
+    mine = projects_of(request.user).order_by("name")
+    rows = Paginator(mine.filter(archived_at=None), PAGE).get_page(request.GET.get("page"))
+    archived = list(mine.exclude(archived_at=None)[:PAGE])
+    managed = managed_by(request.user, [*rows, *archived])
+    compared = Comparison.objects.filter(state=ComparisonState.OPEN, project__in=list(rows))
+    compared = set(compared.values_list("project", flat=True))
     context = {
-        "projects": [(p, manages, p.pk in compared) for p, manages in rows if p.archived_at is None],
-        "archived": [p for p, manages in rows if p.archived_at is not None and manages],
+        "rows": rows,
+        "projects": [(p, p.pk in managed, p.pk in compared) for p in rows],
+        "archived": [p for p in archived if p.pk in managed],
         "may_create": may_create_projects(request.user),
         "page": "home",
     }

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from webapp import texts
+from webapp import filetypes, texts
 from webapp.accounts.models import User
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
@@ -20,9 +22,11 @@ from webapp.labelling import services as labelling
 from webapp.labelling.models import Generation, GroupDecision, Label, Outcome, UndoneDecision
 from webapp.labelling.services import LabellingError
 
-MOST_BYTES = 50_000_000
+MOST_ROWS = 2_000_000
 MOST_ERRORS = 200
 NEEDED = ("group", "position", "liked")
+READ = (*NEEDED, "annotator", "oracle", "score", "reason", "seed")  # columns; others are passed over
+LONGEST = 10_000  # characters of a text in Parquet, where a dictionary may repeat a long one at no cost
 
 
 @dataclass
@@ -37,17 +41,16 @@ class Imported:
 
 def read_rows(data: bytes, name: str) -> tuple[list[tuple[int, dict]], list[str]]:
     """(line, row) of a JSONL or Parquet file, and what cannot be read, by line."""
-    if len(data) > MOST_BYTES:
-        return [], [
-            _("file: %(count)s bytes; split it into parts of at most %(most)s")
-            % {"count": f"{len(data):,}", "most": f"{MOST_BYTES:,}"}
-        ]
-    if name.lower().endswith(".parquet") or data[:4] == b"PAR1":
+    if len(data) > settings.LIKESTEP_IMPORT_LIMIT:
+        return [], [too_large(len(data))]
+    kind = filetypes.kind(data)
+    if kind == "Parquet" or (kind in ("text", "binary") and name.lower().endswith(".parquet")):
         try:
-            rows = pq.read_table(io.BytesIO(data)).to_pylist()
-        except (pa.ArrowException, OSError) as error:
+            return list(enumerate(_parquet_rows(data), start=1)), []
+        except (pa.ArrowException, OSError, ValueError) as error:
             return [], [_("file: not Parquet: %(error)s") % {"error": error}]
-        return list(enumerate(rows, start=1)), []
+    if kind != "text":
+        return [], [_("file: its content is %(kind)s; send JSONL or Parquet") % {"kind": kind}]
     found, errors = [], []
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
@@ -61,6 +64,35 @@ def read_rows(data: bytes, name: str) -> tuple[list[tuple[int, dict]], list[str]
         else:
             errors.append(_("line %(number)s: not a JSON object") % {"number": number})
     return found, errors[:MOST_ERRORS]
+
+
+def too_large(size: int) -> str:
+    """What is said of a file above the limit."""
+    return _("file: %(count)s bytes; split it into parts of at most %(most)s (LIKESTEP_IMPORT_LIMIT)") % {
+        "count": f"{size:,}",
+        "most": f"{settings.LIKESTEP_IMPORT_LIMIT:,}",
+    }
+
+
+def _parquet_rows(data: bytes) -> list[dict]:
+    """The rows; ValueError for a file that is small and would not be in memory."""
+    schema = pq.read_schema(io.BytesIO(data))
+    names = [f.name for f in schema if f.name in READ]
+    textual = [
+        n for n in names if pa.types.is_string(schema.field(n).type) or pa.types.is_large_string(schema.field(n).type)
+    ]
+    file = pq.ParquetFile(io.BytesIO(data), read_dictionary=textual)
+    if file.metadata.num_rows > MOST_ROWS:
+        raise ValueError(_("more than %(most)s rows; split the file") % {"most": f"{MOST_ROWS:,}"})
+    rows: list[dict] = []
+    for batch in file.iter_batches(batch_size=10_000, columns=names):
+        for name in textual:
+            column = batch.column(name)
+            words = column.dictionary if pa.types.is_dictionary(column.type) else column
+            if (pc.max(pc.utf8_length(words)).as_py() or 0) > LONGEST:
+                raise ValueError(_("%(name)s: more than %(most)s characters") % {"name": name, "most": f"{LONGEST:,}"})
+        rows += batch.to_pylist()
+    return rows
 
 
 def import_labels(project: Project, rows: Iterable[tuple[int, dict]], by=None) -> Imported:

@@ -13,6 +13,7 @@ from webapp.labelling.models import Generation, Group, GroupDecision, GroupState
 from webapp.quality.models import Consensus
 
 CHUNK = 200  # groups in memory at once
+MOST_COUNTED = 10_000  # a page that says how many there are reads no more
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class GroupRecord:
 
 
 def count(project: Project, chosen: Filter) -> int:
-    """How many groups the filter lets through."""
-    return _groups(project, chosen).count()
+    """How many groups the filter lets through, `MOST_COUNTED` + 1 when there are more than `MOST_COUNTED`."""
+    return _groups(project, chosen)[: MOST_COUNTED + 1].count()
 
 
 def records(project: Project, chosen: Filter) -> Iterator[GroupRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -14,7 +15,7 @@ from webapp.campaigns.models import Project, Role
 from webapp.exports import imports, writers
 from webapp.exports.formats import FORMATS, GroupRecord, ImageRecord
 from webapp.exports.forms import ExportForm
-from webapp.exports.records import count, records
+from webapp.exports.records import MOST_COUNTED, count, records
 from webapp.streaming import streamed
 
 TYPES = {"jsonl": "application/jsonl", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
@@ -26,7 +27,14 @@ def export_page(request: HttpRequest, project: Project) -> HttpResponse:
     """The form; with a query, how many groups it lets through."""
     form = ExportForm(request.GET or None, project=project)
     groups = count(project, form.filter()) if form.is_bound and form.is_valid() else None
-    context = {"project": project, "form": form, "groups": groups, "query": request.GET.urlencode(), "page": "export"}
+    more = groups is not None and groups > MOST_COUNTED
+    context = {
+        "project": project,
+        "form": form,
+        "groups": MOST_COUNTED if more else groups,
+        "more": more,
+        "page": "export",
+    }
     return render(request, "exports/export.html", context)
 
 
@@ -66,10 +74,8 @@ def import_labels(request: HttpRequest, project: Project) -> HttpResponse:
     if file is None:
         messages.error(request, _("file: choose a file of the labels export"))
         return redirect("export", project.slug)
-    if file.size > imports.MOST_BYTES:
-        result = imports.Imported(
-            errors=[_("file: split it into parts of at most %(most)s bytes") % {"most": f"{imports.MOST_BYTES:,}"}]
-        )
+    if file.size > settings.LIKESTEP_IMPORT_LIMIT:
+        result = imports.Imported(errors=[imports.too_large(file.size)])
     else:
         rows, errors = imports.read_rows(file.read(), file.name)
         result = imports.Imported(errors=errors) if errors else imports.import_labels(project, rows, by=request.user)

@@ -17,19 +17,37 @@ from webapp.labelling.models import (
     GroupDecision,
     GroupState,
     Label,
-    Lease,
     Outcome,
     Preferences,
     Tally,
 )
-from webapp.quality.models import Consensus
+from webapp.quality import services as quality
+from webapp.quality.models import Consensus, ProjectCount
 
 
 def queue_counts(project: Project) -> dict[str, int]:
-    """Groups by state, every state present."""
-    counts = dict.fromkeys(GroupState.values, 0)
-    counts.update(project.groups.values_list("state").annotate(n=Count("id")).order_by())
-    return counts
+    """Groups by state, every state present. States that the last count of a large project found full are as it found
+    them, at most a minute or so ago; the others are counted now."""
+    known = _counted(project)
+    full = {state: n for state, n in known.states.items() if n > quality.LARGE} if known else {}
+    few = project.groups.filter(state__in=[s for s in GroupState.values if s not in full])
+    return (
+        dict.fromkeys(GroupState.values, 0) | full | dict(few.values_list("state").annotate(n=Count("id")).order_by())
+    )
+
+
+def labelled_count(project: Project) -> int:
+    """Groups with labels; in a large project as of its last count."""
+    known = _counted(project)
+    return (
+        known.labelled
+        if known and known.labelled > quality.LARGE
+        else Consensus.objects.filter(project=project).count()
+    )
+
+
+def _counted(project: Project) -> ProjectCount | None:
+    return ProjectCount.objects.filter(project=project).first()
 
 
 def like_rates(project: Project) -> list[dict]:
@@ -64,12 +82,6 @@ def today(user, project: Project) -> dict[str, int]:
     day = timezone.localdate()
     row = Tally.objects.filter(user=user, project=project, day=day).values("groups", "images").first()
     return row or {"groups": 0, "images": 0}
-
-
-def held_groups(user, project: Project) -> list[int]:
-    """Numbers of the groups that are leased to the person now."""
-    leases = Lease.objects.filter(user=user, group__project=project, expires_at__gt=timezone.now())
-    return list(leases.order_by("pk").values_list("group_id", flat=True))
 
 
 def preferences(user) -> Preferences:
@@ -166,9 +178,6 @@ def label_sources(groups) -> dict[str, int]:
 
 def groups_with_signal_since(project: Project, since) -> int:
     """Groups labelled after `since` (all when None) whose rewards differ (`quality.consensus.has_signal`); flagged ones
-    are left out."""
-    found = Consensus.objects.filter(project=project, signal=True)
-    if since is not None:
-        found = found.filter(labelled_at__gt=since)
-    # Two counts over indexes: an exclusion would read every group's state.
-    return found.count() - found.filter(group__project=project, group__state=GroupState.FLAGGED).count()
+    are left out. All of a large project's are as of its last count."""
+    known = _counted(project) if since is None else None
+    return known.signal if known and known.signal > quality.LARGE else quality.signal_count(project, since)

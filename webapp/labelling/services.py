@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery, prefetch_related_objects
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -40,7 +41,7 @@ from webapp.labelling.models import (
     UndoneDecision,
 )
 from webapp.quality import services as quality
-from webapp.quality.models import Consensus
+from webapp.quality.models import Consensus, GoldGroup
 
 LEASE = timedelta(minutes=10)
 GENERATION_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)  # generating does not beat
@@ -248,31 +249,52 @@ def lease_groups(user, project: Project, count: int = 1, *, rng: random.Random |
     A group is never given to someone who decided on it, nor to more people than the overlap asks for. The database
     decides races: candidate rows are locked on PostgreSQL (others skip over them), and SQLite has one writer at a time.
     """
+    return hold_groups(user, project, count, rng=rng)[0]
+
+
+def hold_groups(
+    user, project: Project, count: int, *, rng: random.Random | None = None
+) -> tuple[list[Group], list[int]]:
+    """`lease_groups`, and the numbers of all groups that the person holds now."""
     if project.archived_at is not None:
-        return []
+        return [], []
     count = min(count, MOST_LEASES)
     for _attempt in range(RACES):
         with transaction.atomic():
             now = timezone.now()
-            Lease.objects.filter(user=user, group__project=project, expires_at__gt=now).update(expires_at=now + LEASE)
-            mine = list(
-                # A gold group is done already, and is shown all the same.
-                Group.objects.filter(
-                    Q(state=GroupState.READY) | Q(state=GroupState.DONE, gold__isnull=False),
-                    project=project,
-                    leases__user=user,
-                    leases__expires_at__gt=now,
-                )
-                .exclude(group_decisions__user=user)
-                .select_related("prompt", "version", "project")
-                .prefetch_related("generations")
-                .order_by("leases__id")[:count]
-            )
+            leases = _leases(user, project, now)
+            held = [lease.group_id for lease in leases]
+            Lease.objects.filter(pk__in=[lease.pk for lease in leases]).update(expires_at=now + LEASE)
+            # A gold group is done already, and is shown all the same.
+            mine = [
+                lease.group
+                for lease in leases
+                if not lease.decided
+                and (lease.group.state == GroupState.READY or (lease.group.state == GroupState.DONE and lease.gold))
+            ][:count]
             if len(mine) < count:
-                mine += _take(user, project, count - len(mine), now, rng or random.Random())
+                new = _take(user, project, count - len(mine), now, rng or random.Random())
+                mine, held = mine + new, held + [group.pk for group in new]
         if mine:
             break
-    return mine
+    for group in mine:
+        group.project = project
+    prefetch_related_objects(mine, "generations")
+    return mine, held
+
+
+def _leases(user, project: Project, now) -> list[Lease]:
+    """What the person holds, oldest first, each with its group and whether it is `decided` by them and `gold`."""
+    decided = GroupDecision.objects.filter(group=OuterRef("group"), user=user)
+    live = Lease.objects.filter(user=user, group__project=project, expires_at__gt=now)
+    live = live.annotate(decided=Exists(decided), gold=Exists(GoldGroup.objects.filter(group=OuterRef("group"))))
+    return list(live.select_related("group__prompt", "group__version").order_by("pk"))
+
+
+def _counted(rows) -> Coalesce:
+    """How many of `rows`, which name the outer query's group, there are."""
+    counts = rows.filter(group=OuterRef("pk")).order_by().values("group").annotate(n=Count("pk")).values("n")
+    return Coalesce(Subquery(counts), 0)
 
 
 def _take(user, project: Project, count: int, now, rng: random.Random) -> list[Group]:
@@ -280,20 +302,12 @@ def _take(user, project: Project, count: int, now, rng: random.Random) -> list[G
 
     At the project's gold rate a group whose answer is known stands in for one of them, which stays in the queue.
     """
-    live = (
-        Lease.objects.filter(group=OuterRef("pk"), expires_at__gt=now)
-        .order_by()
-        .values("group")
-        .annotate(n=Count("pk"))
-        .values("n")
-    )
     candidates = (
         Group.objects.filter(project=project, state=GroupState.READY)
         .filter(~Exists(Lease.objects.filter(group=OuterRef("pk"), user=user, expires_at__gt=now)))
         .filter(~Exists(GroupDecision.objects.filter(group=OuterRef("pk"), user=user)))
-        .annotate(taken=F("decisions") + Coalesce(Subquery(live), 0))
-        .select_related("prompt", "version", "project")
-        .prefetch_related("generations")
+        .annotate(taken=F("decisions") + _counted(Lease.objects.filter(expires_at__gt=now)))
+        .select_related("prompt", "version")
         .order_by("id")
     )
     if project.tie_break:
@@ -305,20 +319,35 @@ def _take(user, project: Project, count: int, now, rng: random.Random) -> list[G
     if connection.features.has_select_for_update_skip_locked:
         # Just the rows that will be taken: a row locked in vain would be skipped by somebody who could have had it.
         locked = candidates.select_for_update(skip_locked=True, of=("self",))
-    groups = [g for g in locked[:count] if _needs_one_more(g, user, project, now)]
+    groups = _need_one_more(list(locked[:count]), user, project, now)
+    leases = []
     for i, group in enumerate(groups):
+        gold = None
         if project.gold_rate and rng.random() < project.gold_rate:
-            group = groups[i] = quality.pick_gold(user, project, rng=rng) or group
-        Lease.objects.update_or_create(group=group, user=user, defaults={"expires_at": now + LEASE})
+            gold = quality.pick_gold(user, project, rng=rng)
+        if gold is None:
+            leases.append(Lease(group=group, user=user, expires_at=now + LEASE))
+        else:  # leased at once, so that the next pick is another one
+            groups[i] = gold
+            Lease.objects.update_or_create(group=gold, user=user, defaults={"expires_at": now + LEASE})
+    # There may be one that ran out.
+    Lease.objects.bulk_create(
+        leases, update_conflicts=True, unique_fields=["group", "user"], update_fields=["expires_at"]
+    )
     return groups
 
 
-def _needs_one_more(group: Group, user, project: Project, now) -> bool:
-    """Asked again with the row locked: the query may have read it just before another person's lease was committed."""
-    others = group.leases.filter(expires_at__gt=now).exclude(user=user).count()
-    submitted = group.group_decisions.filter(outcome=Outcome.SUBMITTED).count()
-    tie = project.tie_break and Consensus.objects.filter(group=group, tie=True).exists()
-    return others + submitted < quality.wanted(project, tie)
+def _need_one_more(groups: list[Group], user, project: Project, now) -> list[Group]:
+    """Asked again with the rows locked: the query may have read them just before another person's lease was committed.
+    Answers are counted in the row itself."""
+    live = Lease.objects.filter(group__in=groups, expires_at__gt=now).exclude(user=user)
+    others = Counter(live.values_list("group", flat=True))
+    taken = {g.pk: g.decisions + others[g.pk] for g in groups}
+    full = [pk for pk, n in taken.items() if n >= project.overlap]
+    ties = set()
+    if full and project.tie_break:
+        ties = set(Consensus.objects.filter(group__in=full, tie=True).values_list("group", flat=True))
+    return [g for g in groups if taken[g.pk] < quality.wanted(project, g.pk in ties)]
 
 
 def expire_leases() -> int:
@@ -340,16 +369,18 @@ def submit_group(
     LabellingError when an image is undecided. A lease is not needed: work that was done counts.
     """
 
-    def keep(group: Group) -> None:
+    def keep(group: Group, known: dict) -> None:
         generations = {g.position: g for g in group.generations.all()}
         if wrong := sorted(set(generations) ^ set(answer)):
             raise LabellingError(
                 _("labels: image %(n)s is undecided or unknown; decide on every image") % {"n": wrong[0] + 1}
             )
-        _set_labels(group, user, {generations[position]: liked for position, liked in answer.items()})
+        images = list(generations.values())
+        labels = _set_labels(user, images, {generations[position]: liked for position, liked in answer.items()})
         group.decisions += 1  # the row is locked
-        tie = quality.settle(group, list(generations.values())).tie
-        quality.record_gold(decision)
+        tie = quality.settle(group, images, labels, known).tie
+        if known["is_gold"]:
+            quality.record_gold(decision)
         if group.state == GroupState.READY and group.decisions >= quality.wanted(project, tie):
             states.move(states.GROUP_MOVES, group, GroupState.DONE)
         group.save(update_fields=["decisions", "state"])
@@ -371,7 +402,7 @@ def skip_group(
         raise LabellingError(_("reason: send one of %(values)s, or nothing") % {"values": ", ".join(SkipReason.values)})
     text = ": ".join(part for part in (reason, note.strip()[:280]) if part)
     decision = GroupDecision(outcome=Outcome.SKIPPED, reason=text)
-    return _decide(user, project, group_id, idempotency_key, decision, lambda group: None)
+    return _decide(user, project, group_id, idempotency_key, decision, lambda group, known: None)
 
 
 def flag_group(
@@ -382,7 +413,7 @@ def flag_group(
     if kind not in FlagKind.values:
         raise LabellingError(_("kind: send one of %(values)s") % {"values": ", ".join(FlagKind.values)})
 
-    def keep(group: Group) -> None:
+    def keep(group: Group, known: dict) -> None:
         generation = None
         if position is not None:
             generation = group.generations.filter(position=position).first()
@@ -401,18 +432,20 @@ def flag_group(
 
 
 def _decide(
-    user, project: Project, group_id: int, key: str, decision: GroupDecision, keep: Callable[[Group], None]
+    user, project: Project, group_id: int, key: str, decision: GroupDecision, keep: Callable[[Group, dict], None]
 ) -> GroupDecision:
-    """Keep one decision and what belongs to it (`keep`, with the group locked), once: replays and lost races are told
-    apart here for every outcome."""
+    """Keep one decision and what belongs to it (`keep`, with the group locked and what `_known` says of it), once:
+    replays and lost races are told apart here for every outcome."""
     if not key or len(key) > 64:
         raise LabellingError(_("idempotency_key: send 1 to 64 characters, the same ones when you try again"))
     decision.user, decision.group_id, decision.idempotency_key = user, group_id, key
     try:
         with transaction.atomic():
-            if (replay := _replayed(decision)) is not None:
-                return replay
             group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
+            known = None if group is None else _known(decision, project)
+            asked_before = known is None or known["asked_before"]
+            if asked_before and (replay := _replayed(decision)) is not None:
+                return replay
             if group is None or group.state not in RATEABLE:
                 raise LabellingError(
                     _("group: %(id)s is not there to be rated; ask for the next group") % {"id": group_id}
@@ -420,7 +453,7 @@ def _decide(
             group.project = project
             decision.day = timezone.localdate()
             decision.save(force_insert=True)
-            keep(group)
+            keep(group, known)
             Lease.objects.filter(group=group, user=user).delete()
             _count(decision, project, +1)
             events.publish(project.pk, "labels")
@@ -429,6 +462,32 @@ def _decide(
         if (replay := _replayed(decision)) is not None:
             return replay
         raise Busy(_("group: it could not be kept because of another request; try again")) from error
+
+
+# With the group locked: all that an answer has to know of it beside images and labels. In SQL, because Django takes
+# longer to write this query than the database takes to answer it.
+KNOWN = """SELECT
+    (SELECT prior FROM quality_projectquality WHERE project_id = %(project)s ORDER BY id DESC LIMIT 1),
+    EXISTS(SELECT 1 FROM quality_overrule o JOIN labelling_generation g ON g.id = o.generation_id
+        WHERE g.group_id = %(group)s),
+    EXISTS(SELECT 1 FROM quality_goldgroup WHERE group_id = %(group)s),
+    EXISTS(SELECT 1 FROM labelling_groupdecision WHERE group_id = %(group)s AND user_id = %(user)s)
+        OR EXISTS(SELECT 1 FROM labelling_groupdecision WHERE idempotency_key = %(key)s AND user_id = %(user)s)
+        OR EXISTS(SELECT 1 FROM labelling_undonedecision WHERE idempotency_key = %(key)s AND user_id = %(user)s)"""
+
+
+def _known(asked: GroupDecision, project: Project) -> dict:
+    """What `quality.settle` would ask for (`prior`, `overruled`), whether the group `is_gold`, and `asked_before`: this
+    key, or this person's word on this group, has been here already."""
+    values = {
+        "project": project.pk,
+        "group": asked.group_id,
+        "user": asked.user.pk,
+        "key": asked.idempotency_key,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(KNOWN, values)
+        return dict(zip(("prior", "overruled", "is_gold", "asked_before"), cursor.fetchone(), strict=True))
 
 
 def _replayed(asked: GroupDecision) -> GroupDecision | None:
@@ -446,10 +505,15 @@ def _replayed(asked: GroupDecision) -> GroupDecision | None:
     return None
 
 
-def _set_labels(group: Group, user, liked: dict[Generation, bool]) -> None:
-    Label.objects.filter(generation__group=group, annotator=user).delete()
-    Label.objects.bulk_create(Label(generation=g, annotator=user, liked=value) for g, value in liked.items())
+def _set_labels(user, images: Sequence[Generation], liked: dict[Generation, bool]) -> list[Label]:
+    """Keep the person's labels, and give all that these images have now."""
+    there = list(Label.objects.filter(generation__in=images))
+    if old := [label.pk for label in there if label.annotator_id == user.pk]:
+        Label.objects.filter(pk__in=old).delete()
+    made = [Label(generation=g, annotator=user, liked=value) for g, value in liked.items()]
+    Label.objects.bulk_create(made)
     LabelEvent.objects.bulk_create(LabelEvent(generation=g, annotator=user, liked=value) for g, value in liked.items())
+    return [label for label in there if label.annotator_id != user.pk] + made
 
 
 def _count(decision: GroupDecision, project: Project, sign: int) -> None:

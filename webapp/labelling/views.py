@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -18,6 +19,7 @@ from webapp.campaigns.models import Project, Role
 from webapp.labelling import keys, pictures, queries, services
 from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
 
+FLAGS = 25  # flagged groups of a page
 PREFETCH = 3  # the group on screen and the next two
 
 
@@ -66,11 +68,11 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
 @member(Role.ANNOTATOR)
 def next_groups(request: HttpRequest, project: Project) -> JsonResponse:
     """The groups leased to this person, topped up for prefetching, the numbers of all they hold, and today's counts."""
-    groups = services.lease_groups(request.user, project, PREFETCH)
+    groups, held = services.hold_groups(request.user, project, PREFETCH)
     return JsonResponse(
         {
             "groups": [group_json(g) for g in groups],
-            "held": queries.held_groups(request.user, project),
+            "held": held,
             "today": queries.today(request.user, project),
         }
     )
@@ -250,7 +252,8 @@ def flags(request: HttpRequest, project: Project) -> HttpResponse:
         except services.LabellingError as error:
             messages.error(request, str(error))
         return redirect("flags", project.slug)
-    context = {"project": project, "page": "flags", "groups": queries.flagged_groups(project)[:50]}
+    rows = Paginator(queries.flagged_groups(project), FLAGS).get_page(request.GET.get("page"))
+    context = {"project": project, "page": "flags", "rows": rows}
     return render(request, "labelling/flags.html", context)
 
 

@@ -15,12 +15,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from webapp import storage
+from webapp.campaigns.models import Project
+from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState, LabelEvent, Lease
 from webapp.operations.models import Heartbeat
 from webapp.rounds.models import OPEN, RoundMetric, RoundState, TrainingRound
 
 RATE_WINDOW = timedelta(minutes=5)
-RATE_ROWS = 200_000  # only the newest labels are looked at, so that a scrape costs the same with millions of them
+# Only so many of the newest labels are looked at, as few as reach back far enough: a scrape costs the same with millions.
+RATE_ROWS = (2_000, 20_000, 200_000)
 SPEED_STEPS = 10
 
 
@@ -89,7 +92,11 @@ def _ages(rows, now: datetime) -> list[tuple]:
 
 
 def _queue(now: datetime) -> Iterator[GaugeMetricFamily]:
-    by_state = Group.objects.values_list("project__slug", "state").annotate(n=Count("id")).order_by()
+    # Large projects are counted by a worker, the others here.
+    large = list(Project.objects.filter(count__isnull=False))
+    small = Group.objects.exclude(project__in=large).values_list("project__slug", "state")
+    by_state = list(small.annotate(n=Count("id")).order_by())
+    by_state += [(p.slug, state, n) for p in large for state, n in labelling.queue_counts(p).items() if n]
     yield _gauge("groups", "Groups by state.", ["project", "state"], by_state)
     waiting = Group.objects.filter(state=GroupState.QUEUED).order_by()
     oldest = waiting.values_list("project__slug").annotate(at=Min("created_at"))
@@ -105,13 +112,24 @@ def _people(now: datetime) -> Iterator[GaugeMetricFamily]:
     text = "Groups on somebody's screen; expired ones go back to the queue with the next housekeeping."
     yield _gauge("leases", text, ["project", "state"], leases)
     newest = LabelEvent.objects.aggregate(n=Max("id"))["n"] or 0
-    recent = LabelEvent.objects.filter(id__gt=newest - RATE_ROWS, created_at__gt=now - RATE_WINDOW, liked__isnull=False)
+    since = now - RATE_WINDOW
+    recent = LabelEvent.objects.filter(id__gt=_edge(newest, since), created_at__gt=since, liked__isnull=False)
     counts = recent.values_list("generation__group__project__slug").annotate(
         people=Count("id", filter=Q(oracle="")), oracle=Count("id", filter=~Q(oracle=""))
     )
     minutes = RATE_WINDOW.total_seconds() / 60
     rates = [row for slug, a, b in counts for row in ((slug, "people", a / minutes), (slug, "oracle", b / minutes))]
     yield _gauge("labels_per_minute", "Labels a minute, over the last five.", ["project", "by"], rates)
+
+
+def _edge(newest: int, since: datetime) -> int:
+    """An id before which labels are older than `since`, or `RATE_ROWS[-1]` before the newest."""
+    for rows in RATE_ROWS:
+        before = LabelEvent.objects.filter(id__lte=newest - rows).order_by("-id").values_list("created_at", flat=True)
+        first = before.first()
+        if first is None or first < since:
+            break
+    return newest - rows
 
 
 def _rounds(now: datetime) -> Iterator[GaugeMetricFamily]:

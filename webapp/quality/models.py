@@ -124,20 +124,20 @@ class Overrule(models.Model):
         ordering = ["-id"]
 
 
-class DayCount(models.Model):
-    """What was labelled on a day (UTC), counted by a worker, so that a chart of years reads a row a day."""
+class QuarterCount(models.Model):
+    """What was labelled in a quarter of an hour, counted by a worker, so that a chart of years adds up a few rows a day.
+    Days begin at a quarter in every time zone, so each reader's days are sums of these. Flagged groups are in."""
 
-    project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="day_counts")
-    day = models.DateField()
-    groups = models.PositiveIntegerField(default=0, help_text="Groups whose newest label is of that day.")
+    project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="quarter_counts")
+    start = models.DateTimeField()
+    groups = models.PositiveIntegerField(default=0, help_text="Groups whose newest label is of that time.")
     signal = models.PositiveIntegerField(default=0, help_text="Those of them whose rewards differ.")
     labels = models.PositiveIntegerField(default=0, help_text="Labels of people.")
     likes = models.PositiveIntegerField(default=0)
-    people = models.PositiveIntegerField(default=0)
 
     class Meta:
-        ordering = ["-day"]
-        constraints = [models.UniqueConstraint(fields=["project", "day"], name="one_count_a_day")]
+        ordering = ["-start"]
+        constraints = [models.UniqueConstraint(fields=["project", "start"], name="one_count_a_quarter")]
 
 
 class VersionCount(models.Model):
@@ -148,4 +148,15 @@ class VersionCount(models.Model):
     labels = models.PositiveIntegerField(default=0)
     likes = models.PositiveIntegerField(default=0)
     counted_to = models.BigIntegerField(default=0)
+    counted_at = models.DateTimeField()
+
+
+class ProjectCount(models.Model):
+    """What a large project came to, counted by a worker about once a minute (`services.count_large`), so that no page
+    counts millions of rows. A project without one is small and counted when it is asked for."""
+
+    project = models.OneToOneField("campaigns.Project", on_delete=models.CASCADE, related_name="count")
+    states = models.JSONField(help_text="Groups by state.")
+    labelled = models.PositiveIntegerField(help_text="Groups with labels.")
+    signal = models.PositiveIntegerField(help_text="Those whose rewards differ, without flagged ones.")
     counted_at = models.DateTimeField()

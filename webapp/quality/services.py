@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, Subquery
-from django.db.models.functions import TruncDate
+from django.db.models.functions import ExtractMinute, Floor, TruncHour
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -20,13 +20,14 @@ from webapp.quality import measure
 from webapp.quality.consensus import Reliability, Vote, has_signal, reward, tied
 from webapp.quality.models import (
     Consensus,
-    DayCount,
     GoldAnswer,
     GoldGroup,
     GoldKind,
     Overrule,
     PersonQuality,
+    ProjectCount,
     ProjectQuality,
+    QuarterCount,
     VersionCount,
 )
 
@@ -35,6 +36,8 @@ CERTAIN = 0.9  # an oracle's score beyond which (or below 1 - it) gold may be ma
 OBVIOUS = 0.98  # the same for an attention check
 GOLD_KEPT = 200  # active gold groups of oracles a project has at most
 MEASURED_EVERY = timedelta(minutes=5)
+LARGE = 20_000  # groups beyond which a project is counted by a worker instead of by each page
+COUNTED_EVERY = timedelta(minutes=1)
 RECOUNT = timedelta(minutes=10)  # a transaction that was open while the last count was made has ended since
 MEASURED_AFTER = 20  # shared labels before a person's reliability is used
 
@@ -57,18 +60,27 @@ def prior_of(project_id: int) -> float | None:
     return ProjectQuality.objects.filter(project_id=project_id).values_list("prior", flat=True).first()
 
 
-def settle(group: Group, generations: Sequence[Generation] | None = None) -> Consensus | None:
-    """Write what the group's labels come to now; the caller holds the group's row, and may have its images. None when
-    it has no label."""
-    return settle_groups(group.project, [group], generations)[0]
+def settle(
+    group: Group,
+    generations: Sequence[Generation] | None = None,
+    labels: Sequence[Label] | None = None,
+    facts: dict | None = None,
+) -> Consensus | None:
+    """Write what the group's labels come to now; the caller holds the group's row, and may have its images, all their
+    labels, and the facts `prior` and `overruled` (whether a reviewer spoke). None when it has no label."""
+    return settle_groups(group.project, [group], generations, labels, facts)[0]
 
 
 def settle_groups(
-    project: Project, groups: Sequence[Group], generations: Sequence[Generation] | None = None
+    project: Project,
+    groups: Sequence[Group],
+    generations: Sequence[Generation] | None = None,
+    all_labels: Sequence[Label] | None = None,
+    facts: dict | None = None,
 ) -> list[Consensus | None]:
     """`settle` for many groups of one project in a fixed number of queries."""
-    prior = prior_of(project.pk)
-    known = reliabilities(project.pk) if prior is not None else {}
+    prior = prior_of(project.pk) if facts is None else facts["prior"]
+    reliable = reliabilities(project.pk) if prior is not None else {}
     prior = 0.5 if prior is None else prior
     ids = [g.pk for g in groups]
     images: dict[int, list[int]] = {pk: [] for pk in ids}
@@ -77,11 +89,13 @@ def settle_groups(
     for image in sorted(generations, key=lambda g: g.position):
         images[image.group_id].append(image.pk)
     labels: dict[int, list[Label]] = {}
-    for label in Label.objects.filter(generation__group__in=ids).only(
-        "generation_id", "annotator_id", "liked", "score", "created_at"
-    ):
+    if all_labels is None:
+        all_labels = Label.objects.filter(generation__group__in=ids).only(
+            "generation_id", "annotator_id", "liked", "score", "created_at"
+        )
+    for label in all_labels:
         labels.setdefault(label.generation_id, []).append(label)
-    final = _overruled(ids)
+    final = _overruled(ids) if facts is None or facts["overruled"] else {}
     results: list[Consensus | None] = []
     for group in groups:
         found = [label for pk in images[group.pk] for label in labels.get(pk, [])]
@@ -92,7 +106,7 @@ def settle_groups(
         rewards, split = [], False
         for pk in images[group.pk]:
             mine = labels.get(pk, [])
-            votes = [Vote(v.liked, known.get(v.annotator_id)) for v in mine if v.annotator_id is not None]
+            votes = [Vote(v.liked, reliable.get(v.annotator_id)) for v in mine if v.annotator_id is not None]
             scores = [v.score if v.score is not None else float(v.liked) for v in mine if v.annotator_id is None]
             overruled = final[pk].liked if pk in final else None
             value = reward(overruled=overruled, votes=votes, scores=scores, prior=prior)
@@ -263,13 +277,13 @@ def find_gold(project: Project) -> int:
 
 
 def measure_project(project: Project) -> ProjectQuality | None:
-    """Look for gold, count the days, measure everybody, settle again the groups of those whose reliability moved. Slow:
-    for a worker.
+    """Look for gold, count what was labelled when, measure everybody, settle again the groups of those whose
+    reliability moved. Slow: for a worker.
 
     None when there is no label that the last measurement had not seen.
     """
     find_gold(project)
-    count_days(project)
+    count_quarters(project)
     count_versions(project)
     people_labels = Label.objects.filter(generation__group__project=project, annotator__isnull=False)
     count = people_labels.count()
@@ -310,34 +324,40 @@ def measure_project(project: Project) -> ProjectQuality | None:
     return quality
 
 
-def count_days(project: Project) -> int:
-    """Count the days since the last counted one, that one and the day before again; returns how many have labels."""
-    last = project.day_counts.values_list("day", flat=True).first()
+@transaction.atomic
+def count_quarters(project: Project) -> int:
+    """Count the quarters of an hour from a day before the last counted one on; returns how many have labels."""
+    last = project.quarter_counts.values_list("start", flat=True).first()
     settled = Consensus.objects.filter(project=project)
     if last is not None:
         last -= timedelta(days=1)
-        settled = settled.filter(labelled_at__gte=datetime.combine(last, time.min, UTC))
-    days: dict[date, DayCount] = {}
-    by_day = settled.annotate(day=TruncDate("labelled_at", tzinfo=UTC)).values("day").order_by()
-    for row in by_day.annotate(groups=Count("pk"), signal=Count("pk", filter=Q(signal=True))):
-        days[row["day"]] = DayCount(project=project, day=row["day"], groups=row["groups"], signal=row["signal"])
-    # A label's day may be before its group's: look at the labels of the groups that have one since.
+        settled = settled.filter(labelled_at__gte=last)
+    found: dict[datetime, QuarterCount] = {}
+    for start, groups, signal in _by_quarter(settled, "labelled_at", Count("pk"), Count("pk", filter=Q(signal=True))):
+        found[start] = QuarterCount(project=project, start=start, groups=groups, signal=signal)
+    # A label's time may be before its group's: look at the labels of the groups that have one since.
     labels = Label.objects.filter(annotator__isnull=False, generation__group__consensus__in=settled.values("pk"))
     if last is not None:
-        labels = labels.filter(created_at__gte=datetime.combine(last, time.min, UTC))
-    per_day = labels.annotate(day=TruncDate("created_at", tzinfo=UTC)).values("day").order_by()
-    for row in per_day.annotate(
-        labels=Count("pk"), likes=Count("pk", filter=Q(liked=True)), people=Count("annotator", distinct=True)
-    ):
-        found = days.setdefault(row["day"], DayCount(project=project, day=row["day"]))
-        found.labels, found.likes, found.people = row["labels"], row["likes"], row["people"]
-    DayCount.objects.bulk_create(
-        days.values(),
+        labels = labels.filter(created_at__gte=last)
+    for start, count, likes in _by_quarter(labels, "created_at", Count("pk"), Count("pk", filter=Q(liked=True))):
+        row = found.setdefault(start, QuarterCount(project=project, start=start))
+        row.labels, row.likes = count, likes
+    if last is not None:  # what was taken back is counted no longer
+        project.quarter_counts.filter(start__gte=last).delete()
+    QuarterCount.objects.bulk_create(
+        found.values(),
         update_conflicts=True,
-        unique_fields=["project", "day"],
-        update_fields=["groups", "signal", "labels", "likes", "people"],
+        unique_fields=["project", "start"],
+        update_fields=["groups", "signal", "labels", "likes"],
     )
-    return len(days)
+    return len(found)
+
+
+def _by_quarter(rows, moment: str, first, second) -> Iterator[tuple[datetime, int, int]]:
+    """The two aggregates of the rows of each quarter of an hour, by its start."""
+    rows = rows.annotate(hour=TruncHour(moment, tzinfo=UTC), quarter=Floor(ExtractMinute(moment, tzinfo=UTC) / 15.0))
+    for hour, quarter, a, b in rows.order_by().values_list("hour", "quarter").annotate(a=first, b=second):
+        yield hour + timedelta(minutes=15 * int(quarter)), a, b
 
 
 def count_versions(project: Project) -> int:
@@ -357,6 +377,39 @@ def count_versions(project: Project) -> int:
         )
     counts.update(counted_to=newest)
     return len(versions)
+
+
+def count_large() -> int:
+    """Count the groups of projects that have more than `LARGE` and were not counted lately; returns how many. Smaller
+    ones are counted when somebody asks."""
+    now, found = timezone.now(), 0
+    lately = ProjectCount.objects.filter(counted_at__gt=now - COUNTED_EVERY)
+    for project in Project.objects.exclude(pk__in=lately.values("project")):
+        if project.groups.order_by("pk")[LARGE : LARGE + 1].exists():
+            count_project(project)
+            found += 1
+    return found
+
+
+def count_project(project: Project) -> ProjectCount:
+    """Count the groups now and keep it."""
+    settled = Consensus.objects.filter(project=project)
+    values = {
+        "states": dict(project.groups.values_list("state").annotate(n=Count("pk")).order_by()),
+        "labelled": settled.count(),
+        "signal": signal_count(project),
+        "counted_at": timezone.now(),
+    }
+    return ProjectCount.objects.update_or_create(project=project, defaults=values)[0]
+
+
+def signal_count(project: Project, since: datetime | None = None) -> int:
+    """Groups labelled after `since` (all when None) whose rewards differ; flagged ones are left out."""
+    found = Consensus.objects.filter(project=project, signal=True)
+    if since is not None:
+        found = found.filter(labelled_at__gt=since)
+    # Two counts over indexes: an exclusion would read every group's state.
+    return found.count() - found.filter(group__project=project, group__state=GroupState.FLAGGED).count()
 
 
 def due() -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
@@ -15,6 +16,7 @@ from webapp.labelling.models import Group
 from webapp.quality import queries, services
 from webapp.quality.models import GoldKind
 
+PAGE = 100
 WORDS = {"like": True, "dislike": False, "back": None}
 
 
@@ -28,7 +30,7 @@ def quality(request: HttpRequest, project: Project) -> HttpResponse:
     gold = project.gold_groups.filter(active=True).select_related("group__prompt").prefetch_related("answers")
     context = {
         "project": project,
-        "people": queries.people(project),
+        "rows": Paginator(queries.people(project), PAGE).get_page(request.GET.get("page")),
         "latest": project.qualities.first(),
         "gold": gold.order_by("-id")[:15],
         "gold_count": gold.count(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -17,6 +18,7 @@ from webapp.rounds.models import ComparisonState, Pair
 from webapp.rounds.sequential import standing
 from webapp.streaming import streamed
 
+PAGE = 50
 PREFETCH = 3
 
 
@@ -24,11 +26,14 @@ PREFETCH = 3
 @member(Role.REVIEWER)
 def versions(request: HttpRequest, project: Project) -> HttpResponse:
     """Lineage, scores, and what an admin may do with each version."""
-    rows = project.versions.select_related("parent").order_by("-number")
-    made = {r.result_version_id: r.number for r in project.rounds.filter(result_version__isnull=False)}
+    versions = project.versions.select_related("parent").order_by("-number")
+    rows = Paginator(versions, PAGE).get_page(request.GET.get("page"))
+    made = dict(project.rounds.filter(result_version__in=list(rows)).values_list("result_version", "number"))
     context = {
         "project": project,
-        "versions": [(v, made.get(v.pk)) for v in rows[: queries.MOST]],
+        "rows": rows,
+        "versions": [(v, made.get(v.pk)) for v in rows],
+        "numbers": versions.values_list("number", flat=True)[: queries.MOST],
         "drawing": queries.lineage(project),
         "comparisons": project.comparisons.select_related("version_a", "version_b")[:20],
         "page": "versions",

@@ -11,6 +11,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from webapp.campaigns import prompt_files
 from webapp.campaigns.prompt_files import decode, parse, split_of
@@ -143,13 +144,20 @@ def test_damaged_parquet_is_refused_in_one_sentence(data):
         decode(data, "p.parquet")
 
 
-def test_parquet_with_too_much_in_it_is_refused():
+def test_parquet_with_too_much_in_it_is_refused(settings):
     with pytest.raises(ValueError, match="more than 20,000 prompts"):
         decode(parquet([{"prompt": f"p{i}"} for i in range(20_001)]))
     bomb = parquet([{"prompt": "x" * 500_000}] * 200)  # a dictionary stores the text once
-    assert len(bomb) < prompt_files.MOST_BYTES
+    assert len(bomb) < settings.LIKESTEP_PROMPTS_LIMIT
     with pytest.raises(ValueError, match="bytes of text"):
         decode(bomb)
+
+
+def test_a_picture_is_no_list_of_prompts():
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    with pytest.raises(ValueError, match="content is PNG; send text, CSV, JSONL or Parquet"):
+        decode(picture.getvalue(), "prompts.txt")
 
 
 MAP = {"prompt": "Caption", "split": "subset", "metadata": "meta"}

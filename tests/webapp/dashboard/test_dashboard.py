@@ -11,7 +11,7 @@ from webapp.labelling import services as labelling
 from webapp.labelling.models import Group, GroupDecision, Label, Lease, Tally
 from webapp.labelling.queries import like_rates
 from webapp.quality import services as quality
-from webapp.quality.models import Consensus, DayCount, ProjectQuality
+from webapp.quality.models import Consensus, ProjectQuality, QuarterCount
 from webapp.rounds.models import TrainingRound
 
 
@@ -36,35 +36,68 @@ def rated(project, ready, ann):
     return rate
 
 
-def test_days_are_counted_and_only_new_ones_again(project, rated):
+def test_quarters_of_an_hour_are_counted_and_only_new_ones_again(project, rated, ann):
     noon = datetime(2026, 3, 10, 12, tzinfo=UTC)
-    rated([1, 0, 0, 0], noon)
-    rated([1, 1, 1, 1], noon + timedelta(hours=1))
+    rated([1, 0, 0, 0], noon + timedelta(minutes=1))
+    rated([1, 1, 1, 1], noon + timedelta(minutes=14))
     rated([0, 0, 1, 1], noon + timedelta(days=3))
-    assert quality.count_days(project) == 2
-    rows = DayCount.objects.order_by("day").values_list("day__day", "groups", "signal", "labels", "likes", "people")
-    assert list(rows) == [(10, 2, 1, 8, 5, 1), (13, 1, 1, 4, 2, 1)]
-    DayCount.objects.filter(day__day=10).update(labels=99)  # an old day is not counted again
-    rated([1, 1, 0, 0], noon + timedelta(days=3, hours=1))
-    rated([1, 1, 0, 0], noon + timedelta(days=4))
-    quality.count_days(project)
-    assert list(DayCount.objects.order_by("day").values_list("labels", flat=True)) == [99, 8, 4]
+    assert quality.count_quarters(project) == 2
+    rows = QuarterCount.objects.order_by("start").values_list("start", "groups", "signal", "labels", "likes")
+    assert list(rows) == [(noon, 2, 1, 8, 5), (noon + timedelta(days=3), 1, 1, 4, 2)]
+    QuarterCount.objects.filter(start=noon).update(labels=99)  # an old one is not counted again
+    rated([1, 1, 0, 0], noon + timedelta(days=3, minutes=10))
+    last = rated([1, 1, 0, 0], noon + timedelta(days=4))
+    quality.count_quarters(project)
+    assert list(QuarterCount.objects.order_by("start").values_list("labels", flat=True)) == [99, 8, 4]
+    labelling.undo(ann, project, str(GroupDecision.objects.get(group=last).idempotency_key))
+    quality.count_quarters(project)
+    assert list(QuarterCount.objects.order_by("start").values_list("labels", flat=True)) == [99, 8]
 
 
-def test_lines_read_a_row_a_day(project, rated, django_assert_num_queries):
-    first = datetime(2024, 1, 1, tzinfo=UTC).date()
-    DayCount.objects.bulk_create(
-        DayCount(project=project, day=first + timedelta(days=n), groups=10, signal=n % 11, labels=40, likes=20)
-        for n in range(1000)
+def test_a_day_is_the_readers_and_flagged_groups_are_not_in_it(client, boss, project, rated):
+    today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    evening = today - timedelta(days=4, hours=4)  # 20:00 UTC, the next day in Kathmandu (UTC+5:45)
+    rated([1, 0, 0, 0], evening)
+    rated([1, 1, 1, 1], evening + timedelta(hours=6))
+    quality.count_quarters(project)
+    client.force_login(boss)
+
+    def days(zone):
+        client.cookies["time_zone"] = zone
+        return [
+            (p["at"], p["groups"], p["labels"], p["like_rate"], p["signal_rate"])
+            for p in client.get("/p/stars/series/").json()["points"]
+        ]
+
+    noon = today - timedelta(days=4, hours=12)
+    one, other = noon.isoformat(), (noon + timedelta(days=1)).isoformat()
+    assert days("UTC") == [(one, 1, 4, 0.25, 1.0), (other, 1, 4, 1.0, 0.0)]
+    there = (noon + timedelta(days=1) - timedelta(hours=5, minutes=45)).isoformat()
+    assert days("Asia/Kathmandu") == [(there, 2, 8, 0.625, 0.5)]
+    flagged = Group.objects.get(consensus__signal=False)
+    labelling.flag_group(boss, project, flagged.pk, kind="broken", position=None, idempotency_key="f")
+    assert days("Asia/Kathmandu") == [(there, 1, 4, 0.25, 1.0)]
+
+
+def test_lines_take_four_queries_however_many_rows_there_are(project, django_assert_num_queries):
+    noon = timezone.now().replace(hour=12, minute=0, second=0, microsecond=0)
+    QuarterCount.objects.bulk_create(
+        QuarterCount(
+            project=project, start=noon - timedelta(days=n, minutes=15 * m), groups=5, signal=n % 6, labels=20, likes=10
+        )
+        for n in range(1, 901)
+        for m in range(2)
     )
-    DayCount.objects.create(project=project, day=first + timedelta(days=1000))  # a day without labels
+    QuarterCount.objects.create(project=project, start=noon)  # a day without labels
     ProjectQuality.objects.create(project=project, alpha=0.6, labels=1, shared=1, people=2)
-    with django_assert_num_queries(2):
+    with django_assert_num_queries(4):
         points = queries.series(project)
-    assert len(points) == 1001
+    lines = [p for p in points if "labels" in p]
+    assert len(lines) == 901
     assert [p["at"] for p in points] == sorted(p["at"] for p in points)
-    assert points[-2]["like_rate"] is None and points[-3]["like_rate"] == 0.5
-    assert points[-1]["alpha"] == 0.6
+    assert lines[-1]["like_rate"] is None
+    assert (lines[-2]["like_rate"], lines[-2]["labels"], lines[-2]["groups"]) == (0.5, 40, 10)
+    assert [p["alpha"] for p in points if "alpha" in p] == [0.6]
 
 
 def test_pace_and_the_next_round(project, rated):
@@ -169,7 +202,7 @@ def test_the_forecast_is_in_hours_and_in_money_once_prices_are_set(client, boss,
     for likes in ([1, 0, 0, 0], [1, 1, 1, 1]):
         rated(likes)
     Tally.objects.filter(user=ann).update(seconds=72)  # 36 s a group: a hundredth of an hour
-    quality.count_days(project)
+    quality.count_quarters(project)
     ready(5)
     waits, following = queries.forecast(project)
     assert (waits.work, waits.machine, waits.cost) == (pytest.approx(0.05), 0, None)

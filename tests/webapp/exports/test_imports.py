@@ -1,11 +1,16 @@
 """Labels back in: the same file any number of times, every line or none."""
 
+import io
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from PIL import Image
 
 from tests.webapp.exports.test_exports import labelled  # noqa: F401 - a fixture
+from webapp.exports import imports
 from webapp.labelling import services as labelling
 from webapp.labelling.models import GroupDecision, Label, LabelEvent
 from webapp.quality.models import Consensus
@@ -122,5 +127,35 @@ def test_half_a_group_is_refused(send, exported):
 
 
 def test_what_is_no_labels_file_is_refused(send, project):
-    assert "line 1: not a JSON object" in send(b"\x00\xff")[1]
+    assert "file: its content is binary" in send(b"\x00\xff")[1]
     assert "not Parquet" in send(b"PAR1 nonsense", "x.parquet")[1]
+
+
+def parquet(rows):
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
+def test_a_file_is_judged_by_its_content_and_its_size(settings):
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    for name in ("labels.jsonl", "labels.parquet"):
+        assert imports.read_rows(picture.getvalue(), name) == ([], ["file: its content is PNG; send JSONL or Parquet"])
+    assert imports.read_rows(b"{}\n\0", "x")[1] == ["file: its content is binary; send JSONL or Parquet"]
+    rows = [{"group": 1, "position": 0, "liked": True, "annotator": "ann", "image": b"bytes that nobody asked for"}]
+    read, wrong = imports.read_rows(parquet(rows), "labels.jsonl")  # whatever its name says
+    assert (wrong, read) == ([], [(1, {k: v for k, v in rows[0].items() if k != "image"})])
+    settings.LIKESTEP_IMPORT_LIMIT = 100
+    (wrong,) = imports.read_rows(b"x" * 101, "labels.jsonl")[1]
+    assert wrong == "file: 101 bytes; split it into parts of at most 100 (LIKESTEP_IMPORT_LIMIT)"
+
+
+def test_a_small_parquet_file_that_is_large_in_memory_is_refused(monkeypatch):
+    # A dictionary stores the text once, and here it would be read ten thousand times.
+    bomb = parquet([{"group": 1, "position": 0, "liked": True, "oracle": "o", "reason": "x" * 100_000}] * 10_000)
+    assert len(bomb) < 100_000
+    assert "reason: more than 10,000 characters" in imports.read_rows(bomb, "x.parquet")[1][0]
+    monkeypatch.setattr(imports, "MOST_ROWS", 99)
+    many = parquet([{"group": 1, "position": 0, "liked": True}] * 100)
+    assert "more than 99 rows" in imports.read_rows(many, "x.parquet")[1][0]

@@ -1,0 +1,107 @@
+"""How large a request may be, asked before its body is read.
+
+The limits are settings: `LIKESTEP_ANONYMOUS_LIMIT` for whoever has not logged in and has no token,
+`LIKESTEP_PROMPTS_LIMIT` and `LIKESTEP_IMPORT_LIMIT` for the two kinds of files, `LIKESTEP_BODY_LIMIT` for all else.
+No address takes an image.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.handlers.asgi import ASGIRequest
+from django.db import DatabaseError, close_old_connections
+from django.urls import Resolver404, resolve
+from django.utils import translation
+from django.utils.translation import gettext as _
+
+from webapp.api.services import find_token
+
+log = logging.getLogger(__name__)
+
+# View → the setting that limits its file; its form's other fields come on top.
+FILES = {
+    "import-labels": "LIKESTEP_IMPORT_LIMIT",
+    "api:import_labels": "LIKESTEP_IMPORT_LIMIT",
+    "prompts": "LIKESTEP_PROMPTS_LIMIT",
+    "new-project": "LIKESTEP_PROMPTS_LIMIT",
+}
+
+
+class Refused(Exception):
+    """A body that is not read: the status, and a sentence that names the limit."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+def limit(path: str) -> tuple[int, str]:
+    """The most bytes that a request to this address may bring, and the setting that says so."""
+    with suppress(Resolver404):
+        if name := FILES.get(resolve(path).view_name):
+            return getattr(settings, name) + settings.LIKESTEP_BODY_LIMIT, name
+    return settings.LIKESTEP_BODY_LIMIT, "LIKESTEP_BODY_LIMIT"
+
+
+class Gate:
+    """An ASGI `receive` that raises Refused before the first byte when a body says that it is too large, and at the
+    first byte too many when it does not say. `known` tells whether the caller has logged in or has a token."""
+
+    def __init__(self, scope: dict, receive: Callable, known: Callable[[], Awaitable[bool]]):
+        self.scope, self.receive, self.known = scope, receive, known
+        self.count, self.most = 0, settings.LIKESTEP_ANONYMOUS_LIMIT
+
+    async def open(self) -> None:
+        """Look at what the body says of itself."""
+        declared = dict(self.scope["headers"]).get(b"content-length", b"")
+        if declared.isdigit():
+            await self._check(int(declared))
+
+    async def __call__(self) -> dict:
+        """The next piece."""
+        message = await self.receive()
+        self.count += len(message.get("body", b""))
+        await self._check(self.count)
+        return message
+
+    async def _check(self, size: int) -> None:
+        if size <= self.most:
+            return
+        most, name = limit(self.scope["path"])
+        with translation.override(language(self.scope)):
+            if size > most:
+                text = _("body: %(size)s bytes are too many; this address takes at most %(most)s (%(name)s)")
+                raise Refused(413, text % {"size": f"{size:,}", "most": f"{most:,}", "name": name})
+            if not await self.known():
+                text = _("body: log in first; without it a request may bring at most %(most)s bytes (%(name)s)")
+                raise Refused(401, text % {"most": f"{self.most:,}", "name": "LIKESTEP_ANONYMOUS_LIMIT"})
+        self.most = most
+
+
+def language(scope: dict) -> str:
+    """What the caller reads, as LocaleMiddleware finds it."""
+    return translation.get_language_from_request(ASGIRequest(scope, io.BytesIO()))
+
+
+def is_known(scope: dict) -> bool:
+    """Whether the caller has a live session or a live token. Asks the database."""
+    request = ASGIRequest(scope, io.BytesIO())
+    close_old_connections()  # as at the start of a request
+    try:
+        scheme, _space, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return find_token(token.strip()) is not None
+        request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        return get_user(request).is_authenticated
+    except DatabaseError as error:
+        log.warning("nobody can be known: %s", error)
+        return False
+    finally:
+        close_old_connections()
