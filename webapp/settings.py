@@ -14,6 +14,8 @@ from pathlib import Path
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
+from trainer.settings import MemorySettings
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -65,8 +67,19 @@ LIKESTEP_ORACLES = env_oracles()
 LIKESTEP_SHARE_GPU = env("LIKESTEP_SHARE_GPU", "0").lower() in ("1", "true", "yes")
 # A job whose owner has not been heard of for this long may be taken over by another worker.
 LIKESTEP_STALE_SECONDS = float(env("LIKESTEP_STALE_SECONDS", "60"))
-# JSON of trainer.settings.MemorySettings: what this machine's workers save memory by.
-LIKESTEP_MEMORY = env("LIKESTEP_MEMORY") or "{}"
+
+
+def env_memory() -> MemorySettings:
+    """What this machine's workers save memory by."""
+    try:
+        return MemorySettings.from_json(json.loads(env("LIKESTEP_MEMORY", "{}")))
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(
+            f"LIKESTEP_MEMORY: {error}; give a JSON object of the options in docs/memory.md"
+        ) from error
+
+
+LIKESTEP_MEMORY = env_memory()
 METRICS_TOKEN = env("METRICS_TOKEN")
 LIKESTEP_API_RATE = int(env("LIKESTEP_API_RATE", "600"))  # requests a token and minute
 # Private networks that webhooks may reach all the same, for example 10.0.5.0/24.

@@ -15,12 +15,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from django.conf import settings
+
 from trainer.files import write_atomic
 from trainer.rounds import RoundResult, RoundSpec
 from webapp import paths, storage
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, TrainingRound
-from workers.models import memory
 
 log = logging.getLogger(__name__)
 ORDERS = ("spec.json", "groups.jsonl")  # written once
@@ -49,7 +50,7 @@ class Work:
                 if not self.store.exists(f"{self.remote}/{name}"):
                     self.store.keep(f"{self.remote}/{name}", self.folder / name)
             self._bring_trajectories()
-        return RoundSpec(**{**json.loads(spec.read_text()), "memory": memory().to_json()})
+        return RoundSpec(**{**json.loads(spec.read_text()), "memory": settings.LIKESTEP_MEMORY.to_json()})
 
     def _bring_what_is_done(self) -> None:
         entries = [entry.name for entry in self.store.walk(self.remote)]

@@ -1,4 +1,4 @@
-"""Production refuses to start with a secret that everybody knows, and migrations are complete."""
+"""What the settings refuse, and that migrations are complete."""
 
 import os
 import subprocess
@@ -6,7 +6,11 @@ import sys
 
 import pytest
 from channels.layers import get_channel_layer
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
+
+from trainer.settings import MemorySettings
+from webapp.settings import env_memory
 
 
 @pytest.mark.parametrize("secret", ["", "short", "insecure-development-key-" + "x" * 40])
@@ -15,6 +19,15 @@ def test_production_needs_a_secret(secret):
     run = subprocess.run([sys.executable, "manage.py", "check"], env=environment, capture_output=True, text=True)
     assert run.returncode
     assert "SECRET_KEY: set it to a long random string" in run.stderr
+
+
+def test_memory_settings_are_read_and_a_bad_one_is_named(monkeypatch):
+    monkeypatch.setenv("LIKESTEP_MEMORY", '{"half": true, "vae_batch": 2}')
+    assert env_memory() == MemorySettings(half=True, vae_batch=2)
+    for wrong, message in (("{", "Expecting"), ("[]", "docs/memory.md"), ('{"halve": true}', "halve: no such setting")):
+        monkeypatch.setenv("LIKESTEP_MEMORY", wrong)
+        with pytest.raises(ImproperlyConfigured, match=f"LIKESTEP_MEMORY: .*{message}"):
+            env_memory()
 
 
 @pytest.mark.django_db

@@ -36,7 +36,7 @@ class Project(models.Model):
         default=1, validators=[MinValueValidator(1)], help_text=_("How many people rate each group.")
     )
     label_source = models.CharField(max_length=10, choices=LabelSource, default=LabelSource.PEOPLE)
-    oracle = models.CharField(max_length=40, blank=True, help_text="scenes, ocr or demo.")
+    oracle = models.CharField(max_length=40, blank=True, help_text="One of the server's oracles, by its name.")
     auto_start_after = models.PositiveIntegerField(
         default=0, help_text=_("Start a round after this many newly labelled groups with signal; 0 is never.")
     )
