@@ -16,8 +16,6 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from trainer.backends.base import Backend, Conditioning, autocast
@@ -127,24 +125,6 @@ class EmbeddingFolder:
             if value.dtype == torch.float32 and torch.equal(value.bfloat16().float(), value):
                 tensors[name] = value.bfloat16()
         write_atomic(self._file(prompt), save(tensors, metadata={"prompt": prompt}))
-
-
-class Fp32Attention(TorchFunctionMode):
-    """Attention in fp32 within a CPU's bf16 autocast. The backward pass of torch's bf16 kernel takes 3.6 times as long as
-    the fp32 one's, both passes counted (docs/results/step-speed.md)."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is not scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-        given = dict(zip(names, args, strict=False)) | kwargs
-        kind = given["query"].dtype
-        for name, value in given.items():
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                given[name] = value.float()
-        with torch.autocast("cpu", enabled=False):
-            return func(**given).to(kind)
 
 
 class Managed:
@@ -264,20 +244,13 @@ class Managed:
         size = self.memory.micro_batch or len(x)
         with autocast(self.device) if self.memory.half else nullcontext():
             if len(x) <= size:
-                return self._pass(x, t, conditioning)
+                return self.inner.velocity(x, t, conditioning)
             run = self.recompute if torch.is_grad_enabled() else lambda f, *arguments: f(*arguments)
             parts = []
             for start in range(0, len(x), size):
                 rows = slice(start, start + size)
-                parts.append(run(self._pass, x[rows], t[rows], conditioning.map(lambda c, r=rows: c[r])))
+                parts.append(run(self.inner.velocity, x[rows], t[rows], conditioning.map(lambda c, r=rows: c[r])))
             return torch.cat(parts)
-
-    def _pass(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        # Blocks that are computed again would be so outside of this, and compiled ones have attention of their own.
-        same_later = not (self.memory.checkpointing or self.memory.compile)
-        bf16_gradient = torch.is_grad_enabled() and torch.is_autocast_enabled("cpu") and self.device.type == "cpu"
-        with Fp32Attention() if bf16_gradient and same_later else nullcontext():
-            return self.inner.velocity(x, t, conditioning)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
