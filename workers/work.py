@@ -141,7 +141,8 @@ class Work:
         """Checkpoints before the last two: a back-up that runs copies one that its rows name."""
         folders: dict[str, list[str]] = {}
         for entry in self.store.walk(f"{self.remote}/checkpoints"):
-            folders.setdefault(entry.name.removeprefix(f"{self.remote}/").rsplit("/", 2)[0], []).append(entry.name)
+            inside = entry.name.removeprefix(f"{self.remote}/")
+            folders.setdefault("/".join(inside.split("/")[:2]), []).append(entry.name)
         for old in sorted(folder for folder in folders if folder < name)[:-1]:
             # The file that makes it whole goes first.
             self.store.delete(sorted(folders[old], key=lambda n: not n.endswith("state.json")))
