@@ -23,7 +23,7 @@ AHEAD = 3  # groups that a page has leased, one of them on screen
 LOOK_AGAIN_SECONDS = 3  # a page that got too few asks again
 HEARTBEAT_SECONDS = 5
 # Counted with Django's query log, PostgreSQL, a group of 8: statements, transactions' own included.
-SQL = {"next": 29, "submit": 25, "image": 5, "claim": 4, "complete": 5, "group made": 3, "heartbeat": 4}
+SQL = {"next": 11, "submit": 22, "image": 4, "claim": 4, "complete": 5, "group made": 3, "heartbeat": 4}
 # Commands of a task from `send` to its acknowledgement (kombu), and of a notice to ten open dashboards (channels_redis).
 REDIS = {"task": 12, "notice": 14}
 UTILISATION = 0.35  # of a GPU's dense bf16 peak; the share `python -m trainer plan` uses

@@ -52,11 +52,18 @@ def _tell(project_id: int, message: dict) -> None:
     if post is not None:
         post.put(project_id, message)
     else:
-        async_to_sync(_group_send)(project_id, message)
+        try:
+            async_to_sync(_group_send)(project_id, message)
+        except RuntimeError as error:  # this thread runs an event loop, which cannot be waited for
+            _not_sent(project_id, message, error)
 
 
 async def _group_send(project_id: int, message: dict) -> None:
     try:
         await get_channel_layer().group_send(project_channel(project_id), message)
     except Exception as error:  # any failure of the broker's client: live updates are a convenience
-        log.warning("no live update %s for project %s: %s", message["event"], project_id, error)
+        _not_sent(project_id, message, error)
+
+
+def _not_sent(project_id: int, message: dict, error: Exception) -> None:
+    log.warning("no live update %s for project %s: %s", message["event"], project_id, error)
