@@ -6,6 +6,7 @@ Targets never carry gradient.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,18 @@ class SurrogateTerms:
     active: torch.Tensor  # share of images that gave gradient
     gain: torch.Tensor  # (P, G): relative likelihood gain over the reference, the learned reward
     distance: torch.Tensor  # mean squared distance from the teacher, in the units of the threshold
+
+    @classmethod
+    def join(cls, parts: Sequence[SurrogateTerms]) -> SurrogateTerms:
+        """The terms of all groups from those of parts of them; the loss comes back without gradient."""
+        counts = [len(part.group_weight) for part in parts]
+
+        def mean(name: str) -> torch.Tensor:
+            values = (getattr(part, name).detach() * count for part, count in zip(parts, counts, strict=True))
+            return sum(values) / sum(counts)
+
+        weight, gain = (torch.cat([getattr(part, name) for part in parts]) for name in ("group_weight", "gain"))
+        return cls(mean("loss"), weight, mean("active"), gain, mean("distance"))
 
 
 def group_weight(

@@ -388,7 +388,7 @@ class _Planner:
         self.backend.inner.velocity, self.backend.inner.decode = self._stand_in, self._decode
         with self.mode, self.counter:
             for role in self.trainer.optimizers:
-                self.trainer._step(role, None, Part.whole(1))  # an update without gradient makes the states
+                self.trainer._step(role, (), Part.whole(1))  # an update without gradient makes the states
             self._update()
             plan.update_flops = self.flops
             self.flops = 0.0

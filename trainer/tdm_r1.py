@@ -6,6 +6,7 @@ update n comes from a generator seeded with (seed, n), so a resumed run repeats 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from trainer.flow import (
     sample_tau,
     x0_from_velocity,
 )
-from trainer.losses import StudentTargets, fake_loss, mean_square, student_loss, surrogate_loss
+from trainer.losses import StudentTargets, SurrogateTerms, fake_loss, mean_square, student_loss, surrogate_loss
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TDM_R1_ROLES, TEACHER, Roles
 from trainer.sampler import sample_latents
 from trainer.settings import DistillSettings, TDMR1Settings
 from trainer.shares import Part, Share
 
+TARGET = "target"  # the conditional velocity, beside the roles' own
 TAU_GAP = 0.02  # un-shifted time between a point and the level it is re-noised to
 SURROGATE_BETAS = (0.9, 0.999)
 DISTRIBUTION_BETAS = (0.0, 0.999)  # student and fake chase each other; momentum would lag behind
@@ -136,8 +138,8 @@ class TDMR1:
         s = self.settings
         part = part or Part.whole(len(j))
         if not len(j):  # this process holds nothing of the update, but the others wait for its gradients
-            self._step(FAKE, None, part)
-            self._step(STUDENT, None, part)
+            self._step(FAKE, (), part)
+            self._step(STUDENT, (), part)
             self.roles.average(STUDENT, STUDENT_EMA, s.ema)
             return {}
         rows = torch.arange(len(j), device=trajectory.device)
@@ -149,9 +151,13 @@ class TDMR1:
         x_tau = renoise(x_n, s_n, tau, self._noise(part, x_n.shape[1:], generator))
         teacher_cond, teacher_uncond = self._cond_and_uncond(TEACHER, x_tau, tau, conditioning)
 
-        v_fake = self.velocity(FAKE, x_tau, tau, conditioning)
-        loss_fake = fake_loss(v_fake, x_tau, tau, x0_hat.detach(), teacher_cond, teacher_weight=s.fake_teacher)
-        self._step(FAKE, loss_fake, part)
+        def fake_losses() -> Iterator[tuple[torch.Tensor, int]]:
+            for i in self._graphs(len(j)):
+                v_fake = self.velocity(FAKE, x_tau[i], tau[i], conditioning.map(lambda c: c[i]))  # noqa: B023
+                held = (x_tau[i], tau[i], x0_hat[i].detach(), teacher_cond[i])
+                yield fake_loss(v_fake, *held, teacher_weight=s.fake_teacher), len(v_fake)
+
+        loss_fake = self._step(FAKE, fake_losses(), part)
         v_fake = self.fixed_velocity(FAKE, x_tau, tau, conditioning)
 
         x0_of = [x0_from_velocity(x_tau, tau, v) for v in (teacher_cond, teacher_uncond, v_fake)]
@@ -161,10 +167,10 @@ class TDMR1:
         else:
             targets, weights = StudentTargets(*x0_of), {"guidance_weight": 1.0}
         loss, terms = student_loss(x0_hat, targets, guidance=s.guidance, **weights)
-        self._step(STUDENT, loss, part)
+        self._step(STUDENT, [(loss, len(j))], part)
         self.roles.average(STUDENT, STUDENT_EMA, s.ema)
         return {
-            "fake": loss_fake.item(),
+            "fake": loss_fake,
             "student": loss.item(),
             **{f"student_{k}": v.item() for k, v in terms.items()},
         }
@@ -206,7 +212,7 @@ class TDMR1:
         p, g = groups.advantages.shape
         part = groups.part or Part.whole(p)
         if not p:
-            self._step(SURROGATE, None, part)
+            self._step(SURROGATE, (), part)
             self._follow_surrogate()
             return {}
         weights = torch.arange(1, self.steps + 1, dtype=torch.float32)
@@ -219,24 +225,36 @@ class TDMR1:
         x_n, s_n, tau = x_n.flatten(0, 1), s_n.repeat_interleave(g), tau.repeat_interleave(g)
         x_tau = renoise(x_n, s_n, tau, eps)
         conditioning = groups.conditioning.repeat(g)
-        velocities = {role: self.fixed_velocity(role, x_tau, tau, conditioning) for role in (SURROGATE_EMA, TEACHER)}
-        velocities[SURROGATE] = self.velocity(SURROGATE, x_tau, tau, conditioning)
-        grouped = {role: v.unflatten(0, (p, g)) for role, v in velocities.items()}
-        terms = surrogate_loss(
-            conditional_velocity(x_n, s_n, tau, eps).unflatten(0, (p, g)),
-            grouped[SURROGATE],
-            grouped[self.reference],
-            grouped[SURROGATE_EMA],
-            grouped[TEACHER],
-            groups.advantages * ((j + 1) / self.steps)[:, None],
-            beta_dpo=s.beta_dpo,
-            teacher_weight=s.surrogate_kl,
-            clip=s.clip,
-            teacher_clip_from=s.teacher_clip_from,
-            relative=s.relative,
-        )
-        self._step(SURROGATE, terms.loss, part)
+        fixed = {TARGET: conditional_velocity(x_n, s_n, tau, eps)}
+        fixed |= {role: self.fixed_velocity(role, x_tau, tau, conditioning) for role in (SURROGATE_EMA, TEACHER)}
+        weighted = groups.advantages * ((j + 1) / self.steps)[:, None]
+        parts: list[SurrogateTerms] = []
+
+        def losses() -> Iterator[tuple[torch.Tensor, int]]:
+            for some in self._graphs(p, g):
+                images = slice(some.start * g, some.stop * g)
+                v = self.velocity(SURROGATE, x_tau[images], tau[images], conditioning.map(lambda c: c[images]))  # noqa: B023
+                held = {name: t[images].unflatten(0, (-1, g)) for name, t in fixed.items()}
+                parts.append(
+                    surrogate_loss(
+                        held[TARGET],
+                        v.unflatten(0, (-1, g)),
+                        held[self.reference],
+                        held[SURROGATE_EMA],
+                        held[TEACHER],
+                        weighted[some],
+                        beta_dpo=s.beta_dpo,
+                        teacher_weight=s.surrogate_kl,
+                        clip=s.clip,
+                        teacher_clip_from=s.teacher_clip_from,
+                        relative=s.relative,
+                    )
+                )
+                yield parts[-1].loss, len(v) // g
+
+        self._step(SURROGATE, losses(), part)
         self._follow_surrogate()
+        terms = SurrogateTerms.join(parts)
         liked, disliked = (groups.advantages > 0).float(), (groups.advantages < 0).float()
         return {
             "surrogate": terms.loss.item(),
@@ -245,6 +263,12 @@ class TDMR1:
             "distance": terms.distance.item(),
             "margin": (_mean(terms.gain, liked) - _mean(terms.gain, disliked)).item(),
         }
+
+    def _graphs(self, count: int, images: int = 1) -> Iterator[slice]:
+        """The rows of `count` units of `images` images each in parts of few images, whose passes each keep what their own
+        gradient needs and no more. A loss that is a mean over units has the mean of its parts' gradients."""
+        size = max(1, self.backend.graph_images // images) if self.backend.graph_images else count
+        return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
     def _follow_surrogate(self) -> None:
         self.surrogate_count += 1
@@ -296,12 +320,16 @@ class TDMR1:
     def _uniform(self, part: Part, generator: torch.Generator) -> torch.Tensor:
         return part.pick(torch.rand(part.total, generator=generator)).to(self.backend.device)
 
-    def _step(self, role: str, loss: torch.Tensor | None, part: Part) -> None:
-        parameters = self.roles.parameters(role)
-        if loss is None:
-            grads = [torch.zeros_like(p) for p in parameters]
-        else:
-            grads = torch.autograd.grad(loss * part.weight(self.share.processes), parameters)
+    def _step(self, role: str, losses: Iterable[tuple[torch.Tensor, int]], part: Part) -> float:
+        """One step of the role's optimizer on the mean of `losses`, each with the number of units it is a mean of; a
+        loss's gradient is taken before the next one is asked for. Returns the mean. Without any, the step is that of a
+        process that holds nothing of the update: its gradient is zero."""
+        parameters, count, mean = self.roles.parameters(role), max(1, len(part.index)), 0.0
+        grads = [torch.zeros_like(p) for p in parameters]
+        for loss, units in losses:
+            share = units / count * part.weight(self.share.processes)
+            torch._foreach_add_(grads, torch.autograd.grad(loss * share, parameters))
+            mean += loss.item() * units / count
         if self.share.processes > 1:
             grads = [self.accelerator.reduce(g, "mean") for g in grads]
         for p, grad in zip(parameters, grads, strict=True):
@@ -309,6 +337,7 @@ class TDMR1:
         torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         self.optimizers[role].step()
         self.optimizers[role].zero_grad(set_to_none=True)
+        return mean
 
 
 def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

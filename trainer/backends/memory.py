@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
+from trainer.backends.attention import PlainAttention
 from trainer.backends.base import Backend, Conditioning, autocast
 from trainer.files import write_atomic
 from trainer.settings import MemorySettings
@@ -25,6 +26,7 @@ from trainer.settings import MemorySettings
 ENCODE_BATCH = 16  # prompts
 REMEMBERED_BYTES = 2**30  # of embeddings that can be read or made again
 SAMPLE_BYTES = 2**20
+CPU_GRAPH_IMAGES = 32
 COMPILED_VARIANTS = 64  # of a block: each role with and without gradient, for some batch sizes
 
 
@@ -138,6 +140,8 @@ class Managed:
         self.inner, self.folder, self.memory = inner, folder, memory
         self.device: torch.device = inner.device
         self.transformer: torch.nn.Module = inner.transformer
+        # Images in a pass with gradient, where the loss can be parted; 0: all. A CPU gains nothing from more at once.
+        self.graph_images = memory.micro_batch or (CPU_GRAPH_IMAGES if self.device.type == "cpu" else 0)
         self.recompute: Callable = lambda f, *a: checkpoint(f, *a, use_reentrant=False, preserve_rng_state=False)
         pipeline = inner.pipeline
         pipeline.set_progress_bar_config(disable=True)
@@ -244,13 +248,19 @@ class Managed:
         size = self.memory.micro_batch or len(x)
         with autocast(self.device) if self.memory.half else nullcontext():
             if len(x) <= size:
-                return self.inner.velocity(x, t, conditioning)
+                return self._pass(x, t, conditioning)
             run = self.recompute if torch.is_grad_enabled() else lambda f, *arguments: f(*arguments)
             parts = []
             for start in range(0, len(x), size):
                 rows = slice(start, start + size)
-                parts.append(run(self.inner.velocity, x[rows], t[rows], conditioning.map(lambda c, r=rows: c[r])))
+                parts.append(run(self._pass, x[rows], t[rows], conditioning.map(lambda c, r=rows: c[r])))
             return torch.cat(parts)
+
+    def _pass(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        # Blocks that are computed again or compiled would not meet the mode a second time.
+        plain = self.device.type == "cpu" and not (self.memory.checkpointing or self.memory.compile)
+        with PlainAttention() if plain and torch.is_grad_enabled() else nullcontext():
+            return self.inner.velocity(x, t, conditioning)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
