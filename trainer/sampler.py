@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,10 +87,12 @@ class Sampler:
         self.settings = settings or SampleSettings()
         self.roles: Roles | None = None
         self._version: Path | None = None
+        self._merged = ExitStack()
 
     def use_version(self, version_dir: Path | str | None) -> None:
         """Sample with this version's LoRA; None is the bare base model. Raises ValueError on a LoRA that does not fit."""
         if version_dir is None:
+            self._merged.close()
             if self.roles is not None:
                 self.roles.use(TEACHER)
             self._version = None
@@ -103,8 +105,10 @@ class Sampler:
             self.roles = Roles(
                 self.backend.transformer, self.backend.lora_targets, rank=rank, alpha=alpha, roles=(STUDENT,)
             )
+        self._merged.close()
+        self._version = None
         self.roles.load_state_dict(STUDENT, state)
-        self.roles.use(STUDENT)
+        self._merged.enter_context(self.roles.merged(STUDENT))
         self._version = version_dir
 
     def sample_group(self, prompt: str, seeds: Sequence[int]) -> SampledGroup:
@@ -113,9 +117,8 @@ class Sampler:
         conditioning = self.backend.encode([prompt]).repeat(len(seeds))
         noise = initial_noise(seeds, self.backend.latent_shape)
         trajectory = sample_latents(self.backend, conditioning, noise, grid).cpu()
-        return SampledGroup(
-            self.backend.decode(trajectory[:, -1].to(self.backend.device)), trajectory, grid, tuple(seeds)
-        )
+        images = self.backend.decode(trajectory[:, -1].to(self.backend.device), bf16=True)
+        return SampledGroup(images, trajectory, grid, tuple(seeds))
 
 
 @dataclass(frozen=True)
