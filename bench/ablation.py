@@ -2,10 +2,10 @@
 
     python bench/ablation.py --seeds 0 1 2 --images 10240 --threads 1 --work runs/ablation
 
-Every finished run of a row and seed is a line of WORK/runs.jsonl and is not made again; a run that was cut off goes on from its
-checkpoint. `--rows` picks rows, `--table` only prints the table of what is there and draws WORK/ablation.svg. Every row starts from
-the demo student and draws the same training prompts and first noise for a seed (but for Flow-GRPO's noise); the version
-that is tested is chosen by the same validation. Rates and options were chosen on validation prompts, one seed.
+Every finished run of a row and seed is a line of WORK/runs.jsonl and is not made again; a run that was cut off goes on from
+its checkpoint. `--rows` picks rows, `--table` only prints the table of what is there and draws WORK/ablation.svg. Every row
+starts from the demo student and draws the same training prompts and first noise for a seed (Flow-GRPO's noise is its own);
+the version that is tested is chosen by the same validation. Rates and options were chosen on validation prompts, one seed.
 """
 
 from __future__ import annotations

@@ -40,13 +40,9 @@ class PeerSettings(Settings):
     refresh_every: int = option(10, "Updates between two copies of the surrogate into its reference.", low=1)
     gradient_steps: int = option(2, "Gradient steps from one rollout.", low=1)
     noise_level: float = option(0.7, "a of Flow-GRPO's sigma_t = a·sqrt(t / (1 - t)).", low=0)
-    ratio_clip: float = option(
-        1e-4, "Clip range of the probability ratio (log-probabilities are means over pixels).", low=0
-    )
+    ratio_clip: float = option(1e-4, "Clip range of the ratio of probabilities, which are means over pixels.", low=0)
     initial_kl: float = option(0.04, "Weight of the divergence from the initial student.", low=0)
-    sibling_scale: float = option(
-        1.0, "How far an image is pulled to the best one of its group; 1 is all the way.", low=0
-    )
+    sibling_scale: float = option(1.0, "How far an image is pulled to its group's best; 1 is all the way.", low=0)
 
 
 # --- pure functions ---------------------------------------------------------------------------------------------------
@@ -232,8 +228,8 @@ class FlowGRPO(StudentOnly):
     @torch.no_grad()
     def rollout(self, conditioning: Conditioning, noise: torch.Tensor, draw) -> tuple[torch.Tensor, torch.Tensor]:
         """Points and log-probabilities, see `sde_rollout`."""
-        # With the adapter beside the weights, as the gradient steps have it: merged, bf16 rounds otherwise, and the ratios of
-        # the first step would not be 1.
+        # With the adapter beside the weights, as the gradient steps have it: merged, bf16 rounds otherwise, and the first
+        # step's ratios would not be 1.
         return sde_rollout(
             lambda x, t: self.velocity(STUDENT, x, t, conditioning),
             noise,
@@ -403,7 +399,7 @@ class SiblingRound(ScoredRound):
 
 
 class FlowGRPORound(ScoredRound):
-    """See `FlowGRPO`. A rollout is dealt out to `gradient_steps` steps, so that each image is used once, as in its paper."""
+    """See `FlowGRPO`. A rollout is dealt out to `gradient_steps` steps: each image is used once, as in the paper."""
 
     trainer_class = FlowGRPO
 
