@@ -14,7 +14,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from dataclasses import dataclass, field, fields
 from html import escape
 from pathlib import Path
@@ -80,15 +79,10 @@ def train(row: Row, seed: int, images: int, changes: dict, work: Path) -> tuple[
         validate_every=max(1, updates // 2),
     )
     made = row.round(oracle_spec(work, settings), peer)
-    started = time.monotonic()
     made.run()
-    minutes = (time.monotonic() - started) / 60
-    spent = {
-        "minutes": round(minutes, 1),
-        "seconds": round(made.state.seconds),
-        "scored_images": made.state.images_scored,
-    }
-    return work / "best", spent | {"updates": updates, "best_step": made.state.best_step}
+    state = made.state
+    spent = {"minutes": round(state.seconds / 60, 1), "scored_images": state.images_scored, "updates": updates}
+    return work / "best", spent | {"best_step": state.best_step}
 
 
 def read(file: Path) -> list[dict]:
@@ -178,17 +172,21 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     file = a.work / "runs.jsonl"
+    made_with = {"images": a.images, "split": a.split, "per_tag": a.per_tag, "settings": a.settings}
     plan = [] if a.table else [(START, 0), *((name, seed) for seed in a.seeds for name in a.rows)]
     for name, seed in plan:
-        if any((line["row"], line["seed"]) == (name, seed) for line in read(file)):
+        lines = read(file)
+        if any(line["made_with"] != made_with for line in lines):
+            parser.error(f"--work: {file} has runs of other images, split, per-tag or settings; use another folder")
+        if any((line["row"], line["seed"]) == (name, seed) for line in lines):
             continue
         a.work.mkdir(parents=True, exist_ok=True)
         version, spent = STUDENT, {}
         if name != START:
             version, spent = train(ROWS[name], seed, a.images, a.settings, a.work / f"{name}-{seed}")
         scores = scores_and_looks(version, a.per_tag, a.split)
-        append_line(file, {"row": name, "seed": seed, **spent, "settings": a.settings, "scores": scores})
-        print(name, seed, json.dumps(read(file)[-1]), flush=True)
+        append_line(file, {"row": name, "seed": seed, **spent, "made_with": made_with, "scores": scores})
+        print(file.read_text().splitlines()[-1], flush=True)
     lines = read(file)
     if not lines:
         parser.error(f"--table: {file} has no runs yet; run without --table first")
