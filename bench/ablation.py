@@ -135,6 +135,7 @@ def plot(lines: list[dict]) -> str:
         every = [0.0, *(v for values in gains.values() for v in values)]
         low, high = min(every), max(every)
         pad = 0.08 * (high - low or 1)
+        most = max(low, high, key=abs)
         low, high, offset = low - pad, high + pad, left + panel * (width + gap)
 
         def x(value: float, low=low, high=high, offset=offset) -> float:
@@ -143,7 +144,7 @@ def plot(lines: list[dict]) -> str:
         out.append(f'<text x="{offset + width / 2}" y="20" text-anchor="middle">gain: {column}</text>')
         out.append(f'<line x1="{x(0)}" x2="{x(0)}" y1="34" y2="{bottom}" stroke="#999"/>')
         out.append(f'<text x="{x(0)}" y="{bottom + 18}" text-anchor="middle">0</text>')
-        out.append(f'<text x="{x(high - pad)}" y="{bottom + 18}" text-anchor="middle">{high - pad:+.3f}</text>')
+        out.append(f'<text x="{x(most)}" y="{bottom + 18}" text-anchor="middle">{most:+.3f}</text>')
         for i, (name, _) in enumerate(shown):
             y = 50 + height * i
             mean = statistics.mean(gains[name])
