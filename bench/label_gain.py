@@ -21,7 +21,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.oracle_gain import test_scores  # noqa: E402 - the repository is not installed
+from bench.gains import test_scores  # noqa: E402 - the repository is not installed
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.oracles import get_oracle  # noqa: E402
 from trainer.rounds import RoundSpec, run_round  # noqa: E402

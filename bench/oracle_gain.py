@@ -21,37 +21,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from trainer.cli import MODEL, STUDENT  # noqa: E402 - the repository is not installed
-from trainer.evaluate import evaluate  # noqa: E402
-from trainer.oracles import get_oracle  # noqa: E402
-from trainer.rounds import RoundCancelled, RoundSpec, run_round  # noqa: E402
-from trainer.sampler import Sampler  # noqa: E402
-from trainer.scenes.prompts import TAGS, evaluation_prompts, prompts  # noqa: E402
+from bench.gains import oracle_spec, test_scores  # noqa: E402 - the repository is not installed
+from trainer.cli import STUDENT  # noqa: E402
+from trainer.rounds import RoundCancelled, run_round  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
-
-
-def test_scores(lora: Path, per_tag: int) -> dict[str, float]:
-    """The LoRA's scores on test prompts at 4 steps without guidance."""
-    sampler = Sampler(MODEL)
-    sampler.use_version(lora)
-    rows = evaluation_prompts("test", per_tag, tags=TAGS)
-    return evaluate(sampler.backend, rows, get_oracle("scenes"), steps=4, bf16=True).scores
 
 
 def train(seed: int, minutes: float, updates: int, work: Path) -> tuple[Path, dict]:
     """One run; returns the folder of the version it kept, and its minutes, updates and scored images."""
     settings = TDMR1Settings(seed=seed, updates=updates, validation_images=144, validate_every=updates // 2)
-    spec = RoundSpec(
-        model_dir=str(MODEL),
-        parent_dir=str(STUDENT),
-        work_dir=str(work),
-        output_dir=str(work / "version"),
-        train_prompts=[p.metadata for p in prompts("train", tags=TAGS)],
-        validation=[p.metadata for p in evaluation_prompts("validation", 24, tags=TAGS)],
-        validation_oracle="scenes",
-        reward_oracle="scenes",
-        settings=settings.to_json(),
-    )
+    spec = oracle_spec(work, settings)
     started, last = time.monotonic(), {}
 
     def note(progress) -> None:

@@ -135,6 +135,8 @@ def run_round(
 
 
 class _Round:
+    trainer_class = TDMR1  # the benches compare others
+
     def __init__(
         self,
         spec: RoundSpec,
@@ -164,7 +166,7 @@ class _Round:
         own = str(accelerator.device) if self.share.processes > 1 else device
         memory = MemorySettings.from_json(spec.memory)
         backend = load_backend(spec.model_dir, device=own, memory=memory)
-        self.trainer = TDMR1(backend, self.settings, parent=Path(spec.parent_dir), accelerator=accelerator)
+        self.trainer = self.trainer_class(backend, self.settings, parent=Path(spec.parent_dir), accelerator=accelerator)
         by_tag: dict[str, list[dict]] = {}
         for line in spec.train_prompts:
             by_tag.setdefault(line.get("tag", ""), []).append(line)

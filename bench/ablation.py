@@ -1,0 +1,199 @@
+"""TDM-R1 with one part changed at a time, and other methods, on one student, its prompts and as many scored images.
+
+    python bench/ablation.py --seeds 0 1 2 --images 10240 --threads 1 --work runs/ablation
+
+Every finished run of a row and seed is a line of WORK/runs.jsonl and is not made again; a run that was cut off goes on from
+its checkpoint. `--rows` picks rows, `--table` only prints the table of what is there and draws WORK/ablation.svg. Every row
+starts from the demo student and draws the same training prompts and first noise for a seed (Flow-GRPO's noise is its own);
+the version that is tested is chosen by the same validation. Rates and options were chosen on validation prompts, one seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import dataclass, field, fields
+from html import escape
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import peers  # noqa: E402 - the repository is not installed
+from bench.gains import oracle_spec, scores_and_looks  # noqa: E402
+from bench.peers import PeerRound, PeerSettings  # noqa: E402
+from trainer.cli import STUDENT  # noqa: E402
+from trainer.files import append_line, write_atomic  # noqa: E402
+from trainer.scenes.prompts import TAGS  # noqa: E402
+from trainer.settings import TDMR1Settings  # noqa: E402
+
+START = "start"  # the line of the untrained student
+COLUMNS = ("strict", "geneval", "reward", "sharpness", "diversity")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to train: its name in the table, its round, and what differs from the defaults of both settings classes.
+    `phases` passes through as many updates, of which only the first has its images scored."""
+
+    title: str
+    round: type[PeerRound] = PeerRound
+    changes: dict = field(default_factory=dict)
+    phases: int = 1
+
+
+ROWS = {
+    "tdm_r1": Row("TDM-R1, as shipped (frozen reference)"),
+    "ema": Row("dynamic reference", changes={"reference": "ema"}),
+    "refresh": Row("hard refresh of the reference", peers.HardRefreshRound, {"reference": "ema"}),
+    "pretrained": Row("frozen reward, trained before", peers.FrozenRewardRound, phases=2),
+    "stochastic": Row("stochastic sampling", peers.StochasticRound),
+    "student": Row("group preference on the student (DGPO), no surrogate", peers.GroupPreferenceRound),
+    "flow_grpo": Row("Flow-GRPO", peers.FlowGRPORound, {"noise_spread": 1.0}),
+    "best": Row("best of group, flow matching", peers.FlowMatchingRound),
+    "sibling": Row("best of group as the reward's target", peers.SiblingRound),
+}
+
+
+def settings_of(changes: dict, **more) -> tuple[TDMR1Settings, PeerSettings]:
+    """Both settings from one set of changes. Raises SettingsError, naming the field, on one that neither has."""
+    own = {f.name for f in fields(PeerSettings)}
+    peer = {k: v for k, v in changes.items() if k in own}
+    rest = {k: v for k, v in changes.items() if k not in own}
+    return TDMR1Settings.from_json({**more, **rest}), PeerSettings.from_json(peer)
+
+
+def train(row: Row, seed: int, images: int, changes: dict, work: Path) -> tuple[Path, dict]:
+    """Run or resume a row; returns the folder of the version it kept, and what was spent."""
+    scored = TDMR1Settings.from_json({k: v for k, v in changes.items() if k in ("prompts_per_update", "group_size")})
+    updates = row.phases * max(1, images // (scored.prompts_per_update * scored.group_size))
+    settings, peer = settings_of(
+        {**row.changes, **changes},
+        seed=seed,
+        updates=updates,
+        validation_images=144,
+        validate_every=max(1, updates // 2),
+    )
+    made = row.round(oracle_spec(work, settings), peer)
+    made.run()
+    state = made.state
+    spent = {"minutes": round(state.seconds / 60, 1), "scored_images": state.images_scored, "updates": updates}
+    return work / "best", spent | {"best_step": state.best_step}
+
+
+def read(file: Path) -> list[dict]:
+    """The lines of finished runs."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def table(lines: list[dict]) -> str:
+    """Gains over the untrained student as Markdown: a line a row with mean and standard deviation over its seeds, then
+    every tag's mean strict and benchmark scores."""
+    start = next(line for line in lines if line["row"] == START)["scores"]
+    out = [f"| row | seeds | {' | '.join(COLUMNS)} | minutes |", "|---" * (len(COLUMNS) + 3) + "|"]
+    out.append(f"| before | | {' | '.join(f'{start[c]:.3f}' for c in COLUMNS)} | |")
+    for name, row in ROWS.items():
+        if runs := [line for line in lines if line["row"] == name]:
+            cells = [spread([r["scores"][c] - start[c] for r in runs]) for c in COLUMNS]
+            minutes = statistics.mean(r["minutes"] for r in runs)
+            out.append(f"| {row.title} | {len(runs)} | {' | '.join(cells)} | {minutes:.0f} |")
+    out += ["", f"| benchmark by tag | {' | '.join(TAGS)} |", "|---" * (len(TAGS) + 1) + "|"]
+    out.append(f"| before | {' | '.join(f'{start[t]:.3f}' for t in TAGS)} |")
+    for name, row in ROWS.items():
+        if runs := [line for line in lines if line["row"] == name]:
+            cells = [f"{statistics.mean(r['scores'][t] for r in runs):.3f}" for t in TAGS]
+            out.append(f"| {row.title} | {' | '.join(cells)} |")
+    return "\n".join(out)
+
+
+def spread(gains: list[float]) -> str:
+    """`+.107 ± .030`: mean and standard deviation."""
+    text = f"{statistics.mean(gains):+.3f}"
+    return text if len(gains) == 1 else f"{text} ± {statistics.stdev(gains):.3f}"
+
+
+def plot(lines: list[dict]) -> str:
+    """An SVG with a panel each for the strict score, the benchmark's and the sharpness: a dot a seed, a bar for the mean,
+    relative to the untrained student."""
+    start = next(line for line in lines if line["row"] == START)["scores"]
+    shown = [(name, row.title) for name, row in ROWS.items() if any(line["row"] == name for line in lines)]
+    left, width, height, gap = 330, 220, 26, 30
+    bottom = 50 + height * len(shown)
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + 3 * (width + gap)} {bottom + 30}" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for i, (_, title) in enumerate(shown):
+        out.append(f'<text x="{left - 12}" y="{54 + height * i}" text-anchor="end">{escape(title)}</text>')
+    for panel, column in enumerate(("strict", "geneval", "sharpness")):
+        gains = {n: [r["scores"][column] - start[column] for r in lines if r["row"] == n] for n, _ in shown}
+        every = [0.0, *(v for values in gains.values() for v in values)]
+        low, high = min(every), max(every)
+        pad = 0.08 * (high - low or 1)
+        most = max(low, high, key=abs)
+        low, high, offset = low - pad, high + pad, left + panel * (width + gap)
+
+        def x(value: float, low=low, high=high, offset=offset) -> float:
+            return round(offset + width * (value - low) / (high - low), 1)
+
+        out.append(f'<text x="{offset + width / 2}" y="20" text-anchor="middle">gain: {column}</text>')
+        out.append(f'<line x1="{x(0)}" x2="{x(0)}" y1="34" y2="{bottom}" stroke="#999"/>')
+        out.append(f'<text x="{x(0)}" y="{bottom + 18}" text-anchor="middle">0</text>')
+        out.append(f'<text x="{x(most)}" y="{bottom + 18}" text-anchor="middle">{most:+.3f}</text>')
+        for i, (name, _) in enumerate(shown):
+            y = 50 + height * i
+            mean = statistics.mean(gains[name])
+            x1, x2 = sorted((x(0), x(mean)))
+            out.append(f'<rect x="{x1}" y="{y - 6}" width="{max(x2 - x1, 0.5):.1f}" height="12" fill="#9bc1e6"/>')
+            out += [f'<circle cx="{x(v)}" cy="{y}" r="3.5" fill="#1f5a96"/>' for v in gains[name]]
+    return "\n".join([*out, "</svg>", ""])
+
+
+def main() -> None:
+    """Make what is missing, then print the table and draw the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=", ".join(ROWS)
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--images", type=int, default=10_240, help="scored images of a run")
+    parser.add_argument(
+        "--split", choices=("test", "validation"), default="test", help="of the scores; to choose: validation"
+    )
+    parser.add_argument("--per-tag", type=int, default=96)
+    parser.add_argument("--settings", type=json.loads, default={}, help="JSON of settings that differ in every row")
+    parser.add_argument("--table", action="store_true", help="only print the table and draw the plot")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "ablation")
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    file = a.work / "runs.jsonl"
+    made_with = {"images": a.images, "split": a.split, "per_tag": a.per_tag, "settings": a.settings}
+    plan = [] if a.table else [(START, 0), *((name, seed) for seed in a.seeds for name in a.rows)]
+    for name, seed in plan:
+        lines = read(file)
+        if any(line["made_with"] != made_with for line in lines):
+            parser.error(f"--work: {file} has runs of other images, split, per-tag or settings; use another folder")
+        if any((line["row"], line["seed"]) == (name, seed) for line in lines):
+            continue
+        a.work.mkdir(parents=True, exist_ok=True)
+        version, spent = STUDENT, {}
+        if name != START:
+            version, spent = train(ROWS[name], seed, a.images, a.settings, a.work / f"{name}-{seed}")
+        scores = scores_and_looks(version, a.per_tag, a.split)
+        append_line(file, {"row": name, "seed": seed, **spent, "made_with": made_with, "scores": scores})
+        print(file.read_text().splitlines()[-1], flush=True)
+    lines = read(file)
+    if not lines:
+        parser.error(f"--table: {file} has no runs yet; run without --table first")
+    print(table(lines))
+    write_atomic(a.work / "ablation.svg", plot(lines).encode())
+
+
+if __name__ == "__main__":
+    main()
