@@ -173,7 +173,7 @@ def test_the_newest_version_is_kept_unless_it_is_clearly_worse(make_spec, reddis
         return Evaluation([], verdicts, {"reward": mean})
 
     monkeypatch.setattr(trainer.rounds, "evaluate", scripted)
-    assert run_round(make_spec()).best_step == kept
+    assert run_round(make_spec(settings={"alarm": False})).best_step == kept
 
 
 def test_groups_without_signal_are_refused(make_spec, groups_file, tmp_path):
