@@ -91,9 +91,9 @@ def pairs_right(gains: Sequence[float], advantages: Sequence[float]) -> float:
 
 
 def fallen(look: Look, share: float) -> list[str]:
-    """Measures that lost more than `share` of the parent's value, beyond noise, while the surrogate does not find the images
-    worse; the deepest fall first. It need not like them better: of images unlike any that it learned from it knows nothing,
-    and that is where a student ends that follows it too far."""
+    """Measures that lost more than `share` of the parent's value, beyond noise, while the surrogate does not find the
+    images worse; the deepest fall first. It need not like them better: of images unlike any that it learned from it knows
+    nothing, and that is where a student ends that follows it too far."""
     if look.opinion.change < -OPINION_ERRORS * look.opinion.error:
         return []
     low = [name for name, r in look.measures.items() if r.change < -share and r.change < -ERRORS * r.error]
@@ -122,8 +122,8 @@ def parting(looks: Sequence[Look], *, last: bool = False) -> str:
     """Why the round should stop, in plain words, by its looks in order; empty while there is no reason.
 
     One look suffices when a measure lost more than `CLEAR`; two in a row must have lost more than `WEAK` of the same
-    measure, or have forgotten held-out groups. Where no look follows (`last`), one such fall is enough, as nobody could clear
-    it; of held-out groups, which are few, two looks are always asked.
+    measure, or have forgotten held-out groups. Where no look follows (`last`), one such fall is enough, as nobody could
+    clear it; of held-out groups, which are few, two looks are always asked.
     """
     if not looks:
         return ""

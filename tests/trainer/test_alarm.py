@@ -67,7 +67,9 @@ def test_held_out_groups_that_are_ranked_worse_while_the_others_are_not():
     looks = [look(10, held_out=best, trained=seen)]
     looks.append(look(20, held_out=(0.5, 0.6, 0.45, 0.55), trained=(0.9,) * 4))
     assert parting(looks) == "" and suspicious(looks)
-    assert parting(looks, last=True) == "" and not suspicious(looks, last=True)  # once may be luck, and nobody looks again
+    assert parting(looks, last=True) == "" and not suspicious(
+        looks, last=True
+    )  # once may be luck, and nobody looks again
     looks.append(look(30, held_out=(0.5, 0.55, 0.45, 0.5), trained=(0.95,) * 4))
     assert parting(looks) == (
         "the surrogate ranks 50% of the pairs in held-out labelled groups right, 30 points fewer than at its best, "
