@@ -6,6 +6,7 @@ nothing of the reward (`second_measure`) say that they became worse. At every va
 images compared in pairs of one noise, and `parting` says whether they have parted.
 
 A fall counts when it is beyond noise *and* large: an honest round moves every measure a little, and does so significantly.
+What an image shows may fall least. What it looks like may change more, as fewer objects or a plainer style may be wanted.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from dataclasses import asdict, dataclass, field
 
 ERRORS = 3.0  # standard errors from which a difference is beyond noise
 OPINION_ERRORS = 2.0  # the same of the surrogate's opinion
-CLEAR = 0.4  # share of the parent's value that one look must have lost
-WEAK = 0.2  # the same of two looks in a row
+# Shares of the parent's value lost, of which the first must be seen twice in a row and the second once.
+SHOWS = (0.2, 0.4)  # of `score` and `recognition`
+LOOKS_LIKE = (0.35, 0.55)  # of the measures of pixels
 HELD_OUT_ERRORS = 5.0  # the best of several looks is partly luck, and there are few groups
 HELD_OUT_FALL = 0.1  # accuracy on held-out groups lost since its best
 
@@ -90,14 +92,19 @@ def pairs_right(gains: Sequence[float], advantages: Sequence[float]) -> float:
     return sum(0.5 if g == h else float(g > h) for g, h in pairs) / len(pairs)
 
 
-def fallen(look: Look, share: float) -> list[str]:
-    """Measures that lost more than `share` of the parent's value, beyond noise, while the surrogate does not find the
+def fallen(look: Look, *, clearly: bool = False) -> list[str]:
+    """Measures that lost more than their share of the parent's value, beyond noise, while the surrogate does not find the
     images worse; the deepest fall first. It need not like them better: of images unlike any that it learned from it knows
     nothing, and that is where a student ends that follows it too far."""
     if look.opinion.change < -OPINION_ERRORS * look.opinion.error:
         return []
-    low = [name for name, r in look.measures.items() if r.change < -share and r.change < -ERRORS * r.error]
-    return sorted(low, key=lambda name: look.measures[name].change)
+
+    def low(name: str, reading: Reading) -> bool:
+        share = (SHOWS if name in ("score", "recognition") else LOOKS_LIKE)[clearly]
+        return reading.change < -share and reading.change < -ERRORS * reading.error
+
+    found = [name for name, reading in look.measures.items() if low(name, reading)]
+    return sorted(found, key=lambda name: look.measures[name].change)
 
 
 def forgotten(looks: Sequence[Look]) -> Reading | None:
@@ -115,23 +122,23 @@ def suspicious(looks: Sequence[Look], *, last: bool = False) -> bool:
     """Whether what the newest look saw should not be kept: the alarm fires, or might at the next look."""
     if not looks or last:
         return bool(parting(looks, last=last))
-    return bool(fallen(looks[-1], WEAK)) or forgotten(looks) is not None
+    return bool(fallen(looks[-1])) or forgotten(looks) is not None
 
 
 def parting(looks: Sequence[Look], *, last: bool = False) -> str:
     """Why the round should stop, in plain words, by its looks in order; empty while there is no reason.
 
-    One look suffices when a measure lost more than `CLEAR`; two in a row must have lost more than `WEAK` of the same
-    measure, or have forgotten held-out groups. Where no look follows (`last`), one such fall is enough, as nobody could
-    clear it; of held-out groups, which are few, two looks are always asked.
+    One look suffices when a measure fell clearly; otherwise two in a row must have seen the same measure fall, or held-out
+    groups be forgotten. Where no look follows (`last`), one such fall is enough, as nobody could clear it; of held-out
+    groups, which are few, two looks are always asked.
     """
     if not looks:
         return ""
     now, before = looks[-1], looks[:-1]
-    names = fallen(now, CLEAR)
+    names = fallen(now, clearly=True)
     if not names:
-        seen = fallen(now, WEAK) if last else fallen(before[-1], WEAK) if before else []
-        names = [name for name in fallen(now, WEAK) if name in seen]
+        seen = fallen(now) if last else fallen(before[-1]) if before else []
+        names = [name for name in fallen(now) if name in seen]
     if names:
         falls = " and ".join(_fall(name, now.measures[name]) for name in names[:3])
         better = now.opinion.change > OPINION_ERRORS * now.opinion.error

@@ -285,13 +285,13 @@ def test_a_round_whose_images_are_spoilt_ends_and_keeps_what_was_before(make_spe
 
 
 def test_a_resumed_round_remembers_what_it_was_suspicious_of(make_spec, reddish, groups_file, spoil):
-    spoil(0.7)
+    spoil(0.6)
     spec = make_spec(reward_oracle=None, groups_file=str(groups_file), settings=HACKED)
     with pytest.raises(RoundCancelled):
         run_round(spec, should_stop=stop_after(4))
     result = run_round(spec)
     assert (result.steps, result.best_step) == (6, 2)
-    assert "contrast fell by 3" in result.alarm
+    assert "contrast fell by 4" in result.alarm
 
 
 def test_without_the_alarm_it_goes_on(make_spec, reddish, spoil):
