@@ -259,7 +259,7 @@ def spoil(monkeypatch):
     return start
 
 
-HACKED = {"updates": 8, "surrogate_lr": 0.0}
+HACKED = {"updates": 4, "validate_every": 1, "surrogate_lr": 0.0}
 
 
 def test_a_round_whose_images_are_spoilt_ends_and_keeps_what_was_before(make_spec, reddish, groups_file, spoil):
@@ -269,7 +269,7 @@ def test_a_round_whose_images_are_spoilt_ends_and_keeps_what_was_before(make_spe
 
     def watch(progress):
         seen.append(progress)
-        if progress.step == 2:
+        if progress.step == 1:
             before.update(load_file(Path(spec.work_dir) / "best" / "pytorch_lora_weights.safetensors"))
 
     result = run_round(spec, on_progress=watch)
@@ -277,8 +277,8 @@ def test_a_round_whose_images_are_spoilt_ends_and_keeps_what_was_before(make_spe
     assert result.alarm.startswith(
         "Stopped at update 4 of 8: the surrogate likes the new images no less than the parent's"
     )
-    assert "contrast fell by 7" in result.alarm and result.alarm.endswith("Kept: update 2.")
-    assert [p.alarm for p in seen if p.step] == ["", "", "", result.alarm]
+    assert "contrast fell by 7" in result.alarm and result.alarm.endswith("Kept: update 1.")
+    assert [p.alarm for p in seen if p.step] == ["", result.alarm]
     assert same(weights(result), before)
     assert seen[-1].metrics["second_contrast"] == pytest.approx(0.3, abs=0.1)
     assert json.loads((Path(result.version_dir) / "version.json").read_text())["alarm"] == result.alarm
@@ -288,16 +288,16 @@ def test_a_resumed_round_remembers_what_it_was_suspicious_of(make_spec, reddish,
     spoil(0.6)
     spec = make_spec(reward_oracle=None, groups_file=str(groups_file), settings=HACKED)
     with pytest.raises(RoundCancelled):
-        run_round(spec, should_stop=stop_after(4))
+        run_round(spec, should_stop=stop_after(2))
     result = run_round(spec)
-    assert (result.steps, result.best_step) == (6, 2)
+    assert (result.steps, result.best_step) == (3, 1)
     assert "contrast fell by 4" in result.alarm
 
 
 def test_without_the_alarm_it_goes_on(make_spec, reddish, spoil):
     spoil(0.3)
-    result = run_round(make_spec(settings={**HACKED, "updates": 4, "alarm": False}))
-    assert (result.steps, result.alarm) == (4, "")
+    result = run_round(make_spec(settings={**HACKED, "updates": 2, "alarm": False}))
+    assert (result.steps, result.alarm) == (2, "")
 
 
 def test_the_alarm_needs_no_oracle_and_no_validation_prompts(make_spec, reddish, groups_file):
