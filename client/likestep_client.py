@@ -128,6 +128,7 @@ class Round:
     error: str
     created_at: str
     finished_at: str | None
+    alarm: str = ""
 
 
 @dataclass(frozen=True)

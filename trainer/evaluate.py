@@ -24,11 +24,13 @@ FIRST_SEEDS = {"train": 700_000_000, "validation": 800_000_000, "test": 900_000_
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Images of the prompts with their verdicts; `scores` is what reports print."""
+    """Images of the prompts with their verdicts; `scores` is what reports print. Both are empty without an oracle;
+    `latents` (N, C, h, w) are what the images were decoded from, on the CPU."""
 
     images: list[Image.Image]
     verdicts: list[Verdict]
     scores: dict[str, float]
+    latents: torch.Tensor | None = None
 
 
 def tag_scores(rows: Sequence[ScenePrompt], verdicts: Sequence[Verdict]) -> dict[str, float]:
@@ -71,24 +73,41 @@ def sample_images(
     bf16: bool = False,
 ) -> list[Image.Image]:
     """One image a prompt under the active role, the i-th from noise seed `first_seed + i`."""
+    return _sample(backend, prompts, steps=steps, guidance=guidance, first_seed=first_seed, batch=batch, bf16=bf16)[0]
+
+
+def _sample(
+    backend: Backend,
+    prompts: Sequence[str],
+    *,
+    steps: int,
+    guidance: float = 1.0,
+    first_seed: int,
+    batch: int = 64,
+    bf16: bool = False,
+) -> tuple[list[Image.Image], torch.Tensor]:
     grid = backend.grid(steps)
     images: list[Image.Image] = []
+    latents: list[torch.Tensor] = []
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
         noise = initial_noise(range(first_seed + start, first_seed + start + len(part)), backend.latent_shape)
         points = sample_latents(backend, backend.encode(part), noise, grid, guidance=guidance, bf16=bf16)
         images += backend.decode(points[:, -1], bf16=bf16)
-    return images
+        latents.append(points[:, -1].cpu())
+    return images, torch.cat(latents)
 
 
 @torch.no_grad()
-def evaluate(backend: Backend, rows: Sequence[ScenePrompt], oracle: Oracle, **sampling) -> Evaluation:
-    """Sample (see `sample_images`; the seeds are those of the first row's split) and judge; the active role is what is
-    evaluated."""
+def evaluate(backend: Backend, rows: Sequence[ScenePrompt], oracle: Oracle | None, **sampling) -> Evaluation:
+    """Sample (see `sample_images`; the seeds are those of the first row's split) and judge, if there is an oracle; the
+    active role is what is evaluated."""
     prompts = [r.prompt for r in rows]
-    images = sample_images(backend, prompts, **{"first_seed": FIRST_SEEDS[rows[0].split], **sampling})
+    images, latents = _sample(backend, prompts, **{"first_seed": FIRST_SEEDS[rows[0].split], **sampling})
+    if oracle is None:
+        return Evaluation(images, [], {}, latents)
     verdicts = oracle.score(images, prompts, [r.metadata for r in rows])
-    return Evaluation(images, verdicts, tag_scores(rows, verdicts))
+    return Evaluation(images, verdicts, tag_scores(rows, verdicts), latents)
 
 
 def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from trainer import watch
 from trainer.backends import Conditioning, Managed, autocast, load_backend
 from trainer.backends.memory import ENCODE_BATCH, text_encoders
 from trainer.roles import STUDENT, TEACHER
@@ -398,7 +399,11 @@ class _Planner:
                 self.flops = 0.0
                 size = min(s.validation_images, VALIDATION_BATCH)
                 self._sample_and_decode("validate", size)
-                plan.other_flops += self.flops / size * s.validation_images * (2 + (s.updates - 1) // s.validate_every)
+                looks = 1 + (s.updates - 1) // s.validate_every
+                sampled = self.flops / size * s.validation_images
+                plan.other_flops += sampled * (1 + looks)
+                if s.alarm:  # passes of about the sampler's cost: four a look and image, two of them also of the parent
+                    plan.other_flops += sampled / self.trainer.steps * watch.DRAWS * (4 * looks + 2)
         plan.other_flops += self.encode_flops * s.updates * s.prompts_per_update
         return plan
 

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from trainer.advantages import group_advantages, has_signal
+from trainer.alarm import Look, parting, suspicious
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.data import load_groups, read_groups
@@ -33,6 +34,7 @@ from trainer.settings import MemorySettings, TDMR1Settings
 from trainer.shares import Part, Share, gather_rows
 from trainer.tdm_r1 import TDMR1, Groups, rate_factor
 from trainer.trackers import Trackers, chosen
+from trainer.watch import Watch, hold_out
 
 GRID_IMAGES = 16
 SAVE_SECONDS = 60
@@ -75,18 +77,20 @@ class RoundSpec:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a round is: `seconds_left` is an estimate, `metrics` the latest of each name."""
+    """Where a round is: `seconds_left` is an estimate, `metrics` the latest of each name, `alarm` why it stops early."""
 
     phase: str
     step: int
     total: int
     seconds_left: float
     metrics: dict[str, float]
+    alarm: str = ""
 
 
 @dataclass(frozen=True)
 class RoundResult:
-    """A finished round; scores are empty without validation prompts or oracle."""
+    """A finished round; scores are empty without validation prompts or oracle. `alarm` says why it stopped early, in a
+    sentence; empty if it did not."""
 
     version_dir: str
     sha256: str
@@ -96,6 +100,7 @@ class RoundResult:
     grid_after: str
     steps: int
     best_step: int
+    alarm: str
 
 
 @dataclass
@@ -108,6 +113,9 @@ class _State:
     peak_rewards: list = field(default_factory=list)  # of the validation with the highest mean so far
     best_step: int = 0
     best_scores: dict = field(default_factory=dict)
+    parent_rewards: list = field(default_factory=list)  # of the validation before the first update
+    looks: list = field(default_factory=list)  # `alarm.Look` as JSON, one a validation
+    alarm: str = ""
     images_scored: int = 0
     silent_groups: int = 0
     seconds: float = 0.0
@@ -172,6 +180,12 @@ class _Round:
             by_tag.setdefault(line.get("tag", ""), []).append(line)
         self.pools = list(by_tag.values())
         self.state = self._resume()
+        self.watch: Watch | None = None
+        self.taught = torch.arange(len(self.store)) if self.store else None  # groups that the surrogate trains on
+        self.held_out: torch.Tensor | None = None
+        if self.store and self.settings.alarm and self.settings.validation_images:
+            generator = torch.Generator().manual_seed(self.settings.seed)
+            self.held_out, self.taught = hold_out(len(self.store), generator)
         if memory.text_encoders != "keep":
             with accelerator.main_process_first():  # the others then read what it has put in the folder
                 backend.prepare(self._every_prompt())
@@ -191,11 +205,15 @@ class _Round:
             if self.main:
                 self._save_grid("before")
             self.state.scores_before = before.scores if before else {}
+            self.state.parent_rewards = [v.score for v in before.verdicts] if before else []
             self.trackers.log({f"validation_{k}": v for k, v in self.state.scores_before.items()}, 0)
             self._keep_unless_worse(before)
             self._save()
+            self._start_watch(before)
+        elif not self.state.alarm:
+            self._start_watch(self._parents_images())
         saved = time.monotonic()
-        while self.state.step < self.settings.updates:
+        while self.state.step < self.settings.updates and not self.state.alarm:
             if self._told_to_stop():
                 self._save()
                 raise RoundCancelled(f"stopped after {self.state.step} of {self.settings.updates} updates")
@@ -204,16 +222,18 @@ class _Round:
             self.state.step += 1
             self.state.seconds += time.monotonic() - started
             self.state.surrogate_count = self.trainer.surrogate_count
-            if self.state.step % self.settings.validate_every == 0 or self.state.step == self.settings.updates:
+            if self.state.step % self.settings.validate_every == 0 or self._is_last():
                 evaluation = self._validate()
+                metrics |= self._look(evaluation)
                 self._keep_unless_worse(evaluation)
+                self._sound_alarm()
                 metrics |= {f"validation_{k}": v for k, v in (evaluation.scores if evaluation else {}).items()}
                 if evaluation and evaluation.images:
                     shown = image_grid(evaluation.images[:GRID_IMAGES], 4)
                     self.trackers.image("validation", shown, self.state.step)
             self._log(metrics)
             self._report("train", metrics)
-            if time.monotonic() - saved > self.save_seconds or self.state.step == self.settings.updates:
+            if time.monotonic() - saved > self.save_seconds or self._is_last() or self.state.alarm:
                 self._save()
                 saved = time.monotonic()
         if self.main:
@@ -289,9 +309,10 @@ class _Round:
         s, trainer = self.settings, self.trainer
         metrics: dict[str, float] = {}
         for _ in range(s.surrogate_updates):
-            size = min(s.prompts_per_update, len(self.store))
+            size = min(s.prompts_per_update, len(self.taught))
             part = self.share.part(size)
-            batch = self.store.take(part.pick(torch.randperm(len(self.store), generator=generator)[:size]))
+            drawn = self.taught[torch.randperm(len(self.taught), generator=generator)[:size]]
+            batch = self.store.take(part.pick(drawn))
             device = trainer.backend.device
             conditioning = trainer.backend.encode(batch.prompts)
             groups = Groups(batch.trajectory.to(device), conditioning, batch.advantages.to(device), part)
@@ -326,22 +347,78 @@ class _Round:
         return lines
 
     def _validate(self) -> Evaluation | None:
-        if not (self.main and self.spec.validation and self.spec.validation_oracle and self.settings.validation_images):
+        """Scores need prompts and an oracle for them; the alarm looks at images of any prompts."""
+        scored = self.spec.validation and self.spec.validation_oracle
+        if not (self.main and self.settings.validation_images and (scored or self.settings.alarm)):
             return None
-        lines = self._shown_prompts()
-        lines = [lines[i % len(lines)] for i in range(self.settings.validation_images)]
-        rows = [ScenePrompt.of_line(m, "validation") for m in lines]
-        oracle = get_oracle(self.spec.validation_oracle)
+        return self._evaluate(get_oracle(self.spec.validation_oracle) if scored else None)
+
+    def _evaluate(self, oracle: Oracle | None) -> Evaluation:
+        rows = [ScenePrompt.of_line(line, "validation") for line in self._validation_lines()]
         with self.trainer.roles.merged(STUDENT_EMA):
             return evaluate(self.trainer.backend, rows, oracle, steps=self.trainer.steps, bf16=self.trainer.bf16)
+
+    def _validation_lines(self) -> list[dict]:
+        lines = self._shown_prompts()
+        return [lines[i % len(lines)] for i in range(self.settings.validation_images)]
+
+    def _parents_images(self) -> Evaluation | None:
+        """Those that were validated before the first update, made again from the same noise."""
+        if not (self.main and self.settings.alarm and self.settings.validation_images):
+            return None
+        roles = self.trainer.roles
+        now = roles.state_dict(STUDENT_EMA)
+        roles.load_state_dict(STUDENT_EMA, self.trainer.backend.load_lora(Path(self.spec.parent_dir))[0])
+        try:
+            return self._evaluate(None)
+        finally:
+            roles.load_state_dict(STUDENT_EMA, now)
+
+    def _start_watch(self, parent: Evaluation | None) -> None:
+        if parent is None or not self.settings.alarm:
+            return
+        self.watch = Watch(
+            self.trainer,
+            parent,
+            [line["prompt"] for line in self._validation_lines()],
+            scores=self.state.parent_rewards,
+            store=self.store,
+            held_out=self.held_out,
+            trained=None if self.held_out is None else self.taught[: len(self.held_out)],
+        )
+
+    def _look(self, evaluation: Evaluation | None) -> dict[str, float]:
+        """Compare with the parent; what was seen is remembered, and returned as metrics."""
+        if self.watch is None:
+            return {}
+        look = self.watch.look(evaluation, self.state.step)
+        self.state.looks.append(look.to_json())
+        return look.metrics()
+
+    def _looks(self) -> list[Look]:
+        return [Look.from_json(look) for look in self.state.looks]
+
+    def _is_last(self) -> bool:
+        return self.state.step == self.settings.updates
+
+    def _sound_alarm(self) -> None:
+        """End the round if opinions have parted; the main process has looked and tells the others."""
+        reason = parting(self._looks(), last=self._is_last())
+        if reason:
+            reason = (
+                f"Stopped at update {self.state.step} of {self.settings.updates}: {reason}. "
+                f"Kept: {f'update {self.state.best_step}' if self.state.best_step else 'the parent, unchanged'}."
+            )
+        self.state.alarm = broadcast_object_list([reason])[0]
 
     def _keep_unless_worse(self, evaluation: Evaluation | None) -> None:
         """With a reward oracle the newest version is kept unless it scores clearly worse than the best one so far: the
         cooled-down end of a round is better than its middle, and the highest of several noisy scores is mostly luck.
-        Labels may ask for something that no oracle measures, so there the newest wins and the scores only inform."""
-        if not self.main:
+        Labels may ask for something that no oracle measures, so there the newest wins and the scores only inform. Neither
+        keeps what the alarm is suspicious of."""
+        if not self.main or suspicious(self._looks(), last=self._is_last()):
             return
-        if evaluation is not None and self.oracle is not None:
+        if evaluation is not None and evaluation.verdicts and self.oracle is not None:
             rewards, peak = [v.score for v in evaluation.verdicts], self.state.peak_rewards
             if peak and clearly_worse(rewards, peak):
                 return
@@ -378,6 +455,7 @@ class _Round:
             grid_after=str(after),
             steps=self.state.step,
             best_step=self.state.best_step,
+            alarm=self.state.alarm,
         )
         labels = self.spec.labels
         if self.oracle is not None:
@@ -404,7 +482,8 @@ class _Round:
             return
         done, total = self.state.step, self.settings.updates
         left = self.state.seconds / done * (total - done) if done else 0.0
-        self.on_progress(Progress(phase, done, total, left, metrics))
+        left = 0.0 if self.state.alarm else left
+        self.on_progress(Progress(phase, done, total, left, metrics, self.state.alarm))
 
     def _log(self, metrics: dict[str, float]) -> None:
         if not self.main:

@@ -215,6 +215,11 @@ class TDMR1Settings(Settings):
     validate_every: int = option(
         20, "Updates between validations; the newest version is kept unless it is clearly worse.", low=1
     )
+    alarm: bool = option(
+        True,
+        "Stop early when the surrogate likes the validation images more and more while the oracle, held-out labels or "
+        "measures that know nothing of the reward say that they became worse; what was best before is kept.",
+    )
     seed: int = option(0, "Seed of prompts and noise.", low=0)
 
     @classmethod

@@ -284,20 +284,32 @@ class TDMR1:
         p, g = groups.advantages.shape
         x0 = groups.trajectory[:, :, -1].flatten(0, 1)
         conditioning = groups.conditioning.repeat(g)
-        zero = torch.zeros(p, device=x0.device)
         total = torch.zeros(p, g, device=x0.device)
         for _ in range(draws):
-            u = self._uniform(Part.whole(p), generator)
-            tau = self._tau(zero, u, low=self.settings.t_min)
-            tau = tau.repeat_interleave(g)
+            tau = self.draw_levels(p, generator).repeat_interleave(g)
             eps = self._noise(Part.whole(p), (1, *x0.shape[1:]), generator).expand(p, g, *x0.shape[1:]).flatten(0, 1)
-            x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
             d_teacher, d_surrogate = (
-                mean_square(eps - x0 - self.fixed_velocity(role, x_tau, tau, conditioning)).unflatten(0, (p, g))
+                self.denoising_error(role, x0, conditioning, tau, eps).unflatten(0, (p, g))
                 for role in (TEACHER, SURROGATE)
             )
             total += (d_teacher - d_surrogate) / d_teacher.mean(1, keepdim=True)
         return total / draws
+
+    def denoising_error(
+        self, role: str, x0: torch.Tensor, conditioning: Conditioning, tau: torch.Tensor, eps: torch.Tensor
+    ) -> torch.Tensor:
+        """`‖eps - x0 - v(x_tau)‖²`, the mean over pixels, of images (B, C, h, w) with noise `eps` at levels `tau`; (B,)."""
+        x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
+        return mean_square(eps - x0 - self.fixed_velocity(role, x_tau, tau, conditioning))
+
+    def draw_levels(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Levels (count,) that a finished image is re-noised to when the surrogate is asked about it."""
+        u = self._uniform(Part.whole(count), generator)
+        return self._tau(torch.zeros_like(u), u, low=self.settings.t_min)
+
+    def draw_noise(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Noise of `count` images."""
+        return self._noise(Part.whole(count), self.backend.latent_shape, generator)
 
     def set_rate_factor(self, factor: float) -> None:
         """Scale every role's learning rate."""

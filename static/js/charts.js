@@ -4,6 +4,8 @@ import { fill, gettext } from "./i18n.js";
 const place = document.getElementById("charts");
 const CHARTS = [
   [gettext("Validation"), ["validation_reward", "validation_geneval", "validation_word"]],
+  [gettext("Opinions"), ["opinion", "second_recognition", "accuracy_held_out", "accuracy_trained"]],
+  [gettext("Measures, parent = 1"), ["second_contrast", "second_sharpness", "second_colourfulness", "second_diversity"]],
   [gettext("Surrogate"), ["margin", "distance", "active", "group_weight"]],
   [gettext("Losses"), ["student", "fake", "surrogate"]],
 ];

@@ -1,22 +1,27 @@
 """Rounds from labels and from an oracle: they learn, resume exactly, stop when told and refuse what cannot teach."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import ImageEnhance
 from safetensors.torch import load_file
 
 import trainer.rounds
+import trainer.watch
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
+from trainer.data import GroupStore
 from trainer.evaluate import Evaluation, clearly_worse
 from trainer.oracles import Verdict
 from trainer.roles import STUDENT, Roles
 from trainer.rounds import RoundCancelled, RoundLost, RoundSpec, run_round
 from trainer.sampler import Sampler, save_trajectory
 from trainer.settings import DistillSettings, SettingsError, TDMR1Settings
+from trainer.watch import hold_out
 
 LINES = [{"prompt": p, "tag": "colors"} for p in ("a red star", "a blue heart", "two squares", "a green cross")]
 SMALL = {
@@ -173,7 +178,7 @@ def test_the_newest_version_is_kept_unless_it_is_clearly_worse(make_spec, reddis
         return Evaluation([], verdicts, {"reward": mean})
 
     monkeypatch.setattr(trainer.rounds, "evaluate", scripted)
-    assert run_round(make_spec()).best_step == kept
+    assert run_round(make_spec(settings={"alarm": False})).best_step == kept
 
 
 def test_groups_without_signal_are_refused(make_spec, groups_file, tmp_path):
@@ -232,3 +237,102 @@ def test_worse_by_less_than_the_noise_is_not_clearly_worse():
 def test_settings_survive_json():
     settings = TDMR1Settings.paper("ocr")
     assert TDMR1Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """From the second validation after the first update on, images have `left` of their contrast. The surrogate learns
+    nothing, so it has nothing against them."""
+    real = trainer.rounds.evaluate
+
+    def start(left):
+        asked = iter(range(100))
+
+        def spoilt(backend, rows, oracle, **sampling):
+            seen = real(backend, rows, oracle, **sampling)
+            if oracle is None or next(asked) < 2:  # without oracle: the parent's images, made again
+                return seen
+            return dataclasses.replace(seen, images=[ImageEnhance.Contrast(i).enhance(left) for i in seen.images])
+
+        monkeypatch.setattr(trainer.rounds, "evaluate", spoilt)
+
+    return start
+
+
+HACKED = {"updates": 4, "validate_every": 1, "surrogate_lr": 0.0}
+
+
+def test_a_round_whose_images_are_spoilt_ends_and_keeps_what_was_before(make_spec, reddish, groups_file, spoil):
+    spoil(0.3)
+    spec = make_spec(reward_oracle=None, groups_file=str(groups_file), settings=HACKED)
+    seen, before = [], {}
+
+    def watch(progress):
+        seen.append(progress)
+        if progress.step == 1:
+            before.update(load_file(Path(spec.work_dir) / "best" / "pytorch_lora_weights.safetensors"))
+
+    result = run_round(spec, on_progress=watch)
+    assert (result.steps, result.best_step) == (4, 2)
+    assert result.alarm.startswith(
+        "Stopped at update 4 of 8: the surrogate likes the new images no less than the parent's"
+    )
+    assert "contrast fell by 7" in result.alarm and result.alarm.endswith("Kept: update 1.")
+    assert [p.alarm for p in seen if p.step] == ["", result.alarm]
+    assert same(weights(result), before)
+    assert seen[-1].metrics["second_contrast"] == pytest.approx(0.3, abs=0.1)
+    assert json.loads((Path(result.version_dir) / "version.json").read_text())["alarm"] == result.alarm
+
+
+def test_a_resumed_round_remembers_what_it_was_suspicious_of(make_spec, reddish, groups_file, spoil):
+    spoil(0.6)
+    spec = make_spec(reward_oracle=None, groups_file=str(groups_file), settings=HACKED)
+    with pytest.raises(RoundCancelled):
+        run_round(spec, should_stop=stop_after(2))
+    result = run_round(spec)
+    assert (result.steps, result.best_step) == (3, 1)
+    assert "contrast fell by 4" in result.alarm
+
+
+def test_without_the_alarm_it_goes_on(make_spec, reddish, spoil):
+    spoil(0.3)
+    result = run_round(make_spec(settings={**HACKED, "updates": 2, "alarm": False}))
+    assert (result.steps, result.alarm) == (2, "")
+
+
+def test_the_alarm_needs_no_oracle_and_no_validation_prompts(make_spec, reddish, groups_file):
+    seen = []
+    spec = make_spec(reward_oracle=None, groups_file=str(groups_file), validation=[], validation_oracle=None)
+    result = run_round(spec, on_progress=seen.append)
+    assert result.scores_before == result.scores_after == {}
+    assert {"opinion", "second_recognition", "second_diversity"} <= set(seen[-1].metrics)
+
+
+def test_held_out_groups_are_judged_and_never_learned_from(make_spec, groups_file, monkeypatch):
+    monkeypatch.setattr(trainer.watch, "LEAST_HELD_OUT", 1)
+    lines = groups_file.read_text().splitlines()[:3] * 5
+    groups_file.write_text("".join(line + "\n" for line in lines))
+    held, rest = hold_out(15, torch.Generator().manual_seed(0))
+    assert len(held) == 1 and sorted([*held.tolist(), *rest.tolist()]) == list(range(15))
+    taken, seen, take = [], [], GroupStore.take
+
+    def note(store, index):
+        taken.append(index.tolist())
+        return take(store, index)
+
+    monkeypatch.setattr(GroupStore, "take", note)
+    settings = {"prompts_per_update": 14, "surrogate_lr": 0.0}
+    run_round(
+        make_spec(reward_oracle=None, groups_file=str(groups_file), validation_oracle=None, settings=settings),
+        on_progress=seen.append,
+    )
+    assert [sorted(index) for index in taken if len(index) > 1] == [rest.tolist()] * 4  # the updates
+    assert [index for index in taken if len(index) == 1] == [held.tolist(), rest[:1].tolist()] * 2  # the looks
+    assert seen[-1].metrics["accuracy_held_out"] == 0.5  # it has learned nothing
+
+
+def test_few_groups_are_all_learned_from():
+    held, rest = hold_out(79, torch.Generator())
+    assert (len(held), len(rest)) == (0, 79)
+    held, rest = hold_out(1000, torch.Generator())
+    assert (len(held), len(rest)) == (16, 984)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from django.utils import timezone
+from django.utils.html import escape
 
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Group
@@ -129,3 +130,34 @@ def test_rounds_start_by_themselves_at_the_threshold(project, labelled):
     project.save()
     assert len(services.start_due_rounds()) == 1
     assert services.start_due_rounds() == []
+
+
+ALARM = (
+    "Stopped at update 4 of 7: the surrogate likes the new images better than the parent's, but contrast fell by 60%."
+)
+
+
+def test_why_the_alarm_ended_a_round_is_shown_at_once_and_kept(client, project, labelled, boss):
+    training = start(project, updates=7)
+    token = services.claim_round(training.pk, "worker").token
+    progress = {"phase": "train", "step": 4, "total": 7, "seconds_left": 0.0, "metrics": {"second_contrast": 0.4}}
+    services.heartbeat(training.pk, token, {**progress, "alarm": ALARM})
+    client.force_login(boss)
+    page = f"/p/{project.slug}/rounds/1/"
+    assert escape(ALARM) in client.get(page).content.decode()
+    services.heartbeat(training.pk, token)  # alive, nothing new
+    services.finish_round(training.pk, token, RESULT | {"alarm": ALARM, "steps": 4})
+    training.refresh_from_db()
+    assert (training.state, training.step, training.alarm) == ("done", 4, ALARM)
+    for shown in (page, f"/p/{project.slug}/"):
+        assert escape(ALARM) in client.get(shown).content.decode()
+    german = client.get(page, headers={"accept-language": "de"}).content.decode()
+    assert "Die Warnung hat diese Runde beendet." in german
+
+
+def test_a_round_without_alarm_shows_none(client, project, labelled, boss):
+    training = start(project, updates=7)
+    services.finish_round(training.pk, services.claim_round(training.pk, "w").token, RESULT | {"alarm": "", "steps": 7})
+    client.force_login(boss)
+    for shown in (f"/p/{project.slug}/rounds/1/", f"/p/{project.slug}/"):
+        assert "alarm" not in client.get(shown).content.decode().lower()

@@ -290,9 +290,10 @@ def _version(v: ModelVersion) -> dict:
 
 
 def _round(r: TrainingRound) -> dict:
-    names = ("number", "state", "phase", "step", "total", "scores_before", "scores_after", "error", "created_at")
+    names = ("number", "state", "phase", "step", "total", "scores_before", "scores_after", "error", "alarm")
     return {
         **{name: getattr(r, name) for name in names},
+        "created_at": r.created_at,
         "finished_at": r.finished_at,
         "base_version": r.base_version.number,
         "result_version": r.result_version.number if r.result_version else None,

@@ -149,6 +149,7 @@ class RoundOut(Schema):
     scores_before: dict
     scores_after: dict
     error: str
+    alarm: str = Field(description="Why it stopped early, in a sentence; empty if it did not.")
     created_at: datetime
     finished_at: datetime | None
 

@@ -81,6 +81,7 @@ class TrainingRound(models.Model):
         help_text="With a bucket: the folder that the next owner goes on from.",
     )
     error = models.TextField(blank=True)
+    alarm = models.TextField(blank=True, db_default="", help_text="Why it stopped early, in a sentence.")
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True)
 

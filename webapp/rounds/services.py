@@ -179,7 +179,7 @@ def heartbeat(round_id: int, token: int, progress: dict | None = None) -> bool:
     training.heartbeat_at = timezone.now()
     if progress:
         training.phase, training.step, training.total = progress["phase"], progress["step"], progress["total"]
-        training.seconds_left = progress["seconds_left"]
+        training.seconds_left, training.alarm = progress["seconds_left"], progress.get("alarm", "")
         if progress["metrics"]:
             RoundMetric.objects.update_or_create(
                 round=training, step=progress["step"], defaults={"values": progress["metrics"]}
@@ -234,7 +234,8 @@ def finish_round(round_id: int, token: int, result: dict) -> ModelVersion | None
     )
     training.result_version = version
     training.scores_before, training.scores_after = result["scores_before"], result["scores_after"]
-    training.step = training.total
+    training.alarm = result.get("alarm", "")
+    training.step = result["steps"] if training.alarm else training.total
     _close(training, RoundState.DONE)
     return version
 
@@ -264,7 +265,8 @@ def _close(training: TrainingRound, state: str) -> None:
     states.move(states.ROUND_MOVES, training, state)
     training.finished_at = timezone.now()
     training.save()
-    told = {"round": training.number, "state": state, "scores_after": training.scores_after, "error": training.error}
+    names = ("scores_after", "error", "alarm")
+    told = {"round": training.number, "state": state, **{name: getattr(training, name) for name in names}}
     outbox.tell(training.project_id, Event.ROUND, f"round-{training.number}-{state}", told)
     events.publish(training.project_id, "round", round=training.pk)
 

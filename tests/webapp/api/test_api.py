@@ -169,7 +169,7 @@ def test_rounds_and_versions_are_started_once_and_published(token, call, ready, 
     text = token("admin")
     key = uuid.uuid4().hex
     rounds = [call(text, "post", "rounds", {"key": key, "settings": {"updates": 3}})[1] for _ in range(2)]
-    assert rounds[0] == rounds[1] and rounds[0]["total"] == 3
+    assert rounds[0] == rounds[1] and (rounds[0]["total"], rounds[0]["alarm"]) == (3, "")
     assert call(text, "get", "rounds")[1]["items"] == [rounds[0]]
     assert call(text, "post", "rounds/1/cancel")[1]["state"] == "cancelled"
     assert call(text, "post", "versions/1/publish")[1]["status"] == "published"
