@@ -7,31 +7,36 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 
 from trainer.backends import Backend
 from trainer.cli import MODEL, STUDENT
 from trainer.evaluate import FIRST_SEEDS, evaluate, sample_images
 from trainer.oracles import get_oracle
+from trainer.oracles.scenes import FLAT_ERROR, FOREGROUND, background_color, detect
 from trainer.rounds import RoundSpec
 from trainer.sampler import Sampler
-from trainer.scenes.prompts import TAGS, evaluation_prompts, prompts
+from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
+from trainer.scenes.world import COLORS
+from trainer.second_measure import as_pixels, measure_images, sharpness
 from trainer.settings import TDMR1Settings
 
-EDGE_SHARE = 0.02  # of an image's pixels; an outlined shape or two has about as many on its edges
 GROUPS_PER_TAG = 4
 GROUP_SIZE = 8
 DIVERSITY_SEEDS = 50_000_000  # after those of a split's evaluation
 
 
-def oracle_spec(work: Path, settings: TDMR1Settings) -> RoundSpec:
+def oracle_spec(
+    work: Path, settings: TDMR1Settings, *, parent: Path = STUDENT, validation_per_tag: int = 24
+) -> RoundSpec:
     """A round of the demo student from the scene oracle: training prompts of all tags, validation prompts to choose by."""
     return RoundSpec(
         model_dir=str(MODEL),
-        parent_dir=str(STUDENT),
+        parent_dir=str(parent),
         work_dir=str(work),
         output_dir=str(work / "version"),
         train_prompts=[p.metadata for p in prompts("train", tags=TAGS)],
-        validation=[p.metadata for p in evaluation_prompts("validation", 24, tags=TAGS)],
+        validation=[p.metadata for p in evaluation_prompts("validation", validation_per_tag, tags=TAGS)],
         validation_oracle="scenes",
         reward_oracle="scenes",
         settings=settings.to_json(),
@@ -40,47 +45,56 @@ def oracle_spec(work: Path, settings: TDMR1Settings) -> RoundSpec:
 
 def test_scores(lora: Path, per_tag: int) -> dict[str, float]:
     """The LoRA's scores on test prompts at 4 steps without guidance."""
-    sampler = Sampler(MODEL)
-    sampler.use_version(lora)
-    return _scores(sampler.backend, "test", per_tag)[0]
+    return _scores(_sampler(lora).backend, "test", per_tag, steps=4)[0]
 
 
-def scores_and_looks(lora: Path, per_tag: int, split: str = "test") -> dict[str, float]:
-    """The same on a split, with two measures that no reward asked for: `sharpness` and `diversity`."""
-    sampler = Sampler(MODEL)
-    sampler.use_version(lora)
-    scores, images = _scores(sampler.backend, split, per_tag)
+def scores_and_looks(
+    lora: Path | None, per_tag: int, split: str = "test", *, steps: int = 4, guidance: float = 1.0
+) -> dict[str, float]:
+    """The same on a split, with measures that no reward asked for; without a LoRA, of the base. `sharpness` and
+    `diversity` (of groups of eight) are those of `trainer.second_measure`; `overlap` and `purity` say how well-formed the
+    shapes are and how true their colours."""
+    backend = _sampler(lora).backend
+    how = {"steps": steps, "guidance": guidance}
+    scores, images = _scores(backend, split, per_tag, **how)
     rows = [row for row in evaluation_prompts(split, GROUPS_PER_TAG, tags=TAGS) for _ in range(GROUP_SIZE)]
+    names = [row.prompt for row in rows]
+    seeds = FIRST_SEEDS[split] + DIVERSITY_SEEDS
     with torch.no_grad():
-        groups = sample_images(
-            sampler.backend,
-            [row.prompt for row in rows],
-            steps=4,
-            bf16=True,
-            first_seed=FIRST_SEEDS[split] + DIVERSITY_SEEDS,
-        )
-    parts = [groups[i : i + GROUP_SIZE] for i in range(0, len(groups), GROUP_SIZE)]
+        groups = sample_images(backend, names, bf16=True, first_seed=seeds, **how)
     return scores | {
-        "sharpness": float(np.mean([sharpness(i) for i in images])),
-        "diversity": float(np.mean([diversity(p) for p in parts])),
+        "sharpness": float(np.mean([sharpness(as_pixels(image)) for image in images])),
+        "diversity": float(measure_images(groups, names)["diversity"].mean()),
+        "overlap": float(np.mean([found.confidence for image in images for found in detect(image)])),
+        "purity": float(np.mean([color_purity(image) for image in images])),
     }
 
 
-def _scores(backend: Backend, split: str, per_tag: int) -> tuple[dict[str, float], list[Image.Image]]:
-    result = evaluate(backend, evaluation_prompts(split, per_tag, tags=TAGS), get_oracle("scenes"), steps=4, bf16=True)
+def word_accuracy(lora: Path | None, count: int, split: str = "test", **how) -> float:
+    """Share of `count` images of quoted words that are read exactly; `how` is `sample_images`'."""
+    rows = evaluation_prompts(split, count, tags=(WORD,))
+    return evaluate(_sampler(lora).backend, rows, get_oracle("ocr"), bf16=True, **{"steps": 4, **how}).scores[WORD]
+
+
+def _sampler(lora: Path | None) -> Sampler:
+    sampler = Sampler(MODEL)
+    sampler.use_version(lora)
+    return sampler
+
+
+def _scores(backend: Backend, split: str, per_tag: int, **how) -> tuple[dict[str, float], list[Image.Image]]:
+    rows = evaluation_prompts(split, per_tag, tags=TAGS)
+    result = evaluate(backend, rows, get_oracle("scenes"), bf16=True, **how)
     return result.scores, result.images
 
 
-def sharpness(image: Image.Image) -> float:
-    """How steep the image's edges are, 0..1: the mean over its steepest `EDGE_SHARE` of pixels of the change of grey to
-    the next pixel. A blurred edge is less steep, however many objects there are."""
-    grey = np.asarray(image.convert("L"), float) / 255
-    steep = np.hypot(np.diff(grey, axis=0)[:, :-1], np.diff(grey, axis=1)[:-1]).ravel()
-    return float(np.sort(steep)[-max(1, round(EDGE_SHARE * steep.size)) :].mean())
-
-
-def diversity(images: list[Image.Image]) -> float:
-    """How much images of one prompt differ, 0..1: root mean square over pixels and channels, mean over pairs."""
-    pixels = np.stack([np.asarray(i.convert("RGB"), float).ravel() / 255 for i in images])
-    first, second = np.triu_indices(len(pixels), 1)
-    return float(np.sqrt(((pixels[first] - pixels[second]) ** 2).mean(1)).mean())
+def color_purity(image: Image.Image) -> float:
+    """Share of the pixels well inside what stands out from the background that are near one of the eight colours, 0..1;
+    0 where nothing stands out."""
+    rgb = np.asarray(image.convert("RGB"), float)
+    inside = np.linalg.norm(rgb - background_color(rgb), axis=2) > FOREGROUND
+    body = rgb[ndimage.binary_erosion(inside, iterations=2)]
+    if not len(body):
+        return 0.0
+    errors = np.linalg.norm(body[:, None] - np.array([*COLORS.values()], float), axis=2).min(1)
+    return float((errors <= FLAT_ERROR).mean())

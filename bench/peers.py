@@ -158,7 +158,7 @@ class StudentOnly(TDMR1):
 
     def step_student(self, loss: torch.Tensor) -> None:
         """One gradient step, and the average follows."""
-        self._step(STUDENT, loss, Part.whole(1))
+        self._step(STUDENT, [(loss, 1)], Part.whole(1))
         self.roles.average(STUDENT, STUDENT_EMA, self.settings.ema)
 
 

@@ -18,13 +18,18 @@ FLAT = 1e-3  # of 0..1; edges below this are rounding
 
 def measure_images(images: Sequence[Image.Image], prompts: Sequence[str]) -> dict[str, np.ndarray]:
     """Every measure by name, (N,) each, for N images of one size."""
-    pixels = [np.asarray(image.convert("RGB"), np.float32) / 255 for image in images]
+    rows = [as_pixels(image) for image in images]
     return {
-        "contrast": np.array([contrast(p) for p in pixels]),
-        "sharpness": np.array([sharpness(p) for p in pixels]),
-        "colourfulness": np.array([colourfulness(p) for p in pixels]),
+        "contrast": np.array([contrast(p) for p in rows]),
+        "sharpness": np.array([sharpness(p) for p in rows]),
+        "colourfulness": np.array([colourfulness(p) for p in rows]),
         "diversity": diversity([_small(image) for image in images], prompts),
     }
+
+
+def as_pixels(image: Image.Image) -> np.ndarray:
+    """RGB, (h, w, 3) float32 in 0..1."""
+    return np.asarray(image.convert("RGB"), np.float32) / 255
 
 
 def contrast(pixels: np.ndarray) -> float:

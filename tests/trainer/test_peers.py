@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image
 from safetensors.torch import load_file
 
 import bench.ablation
 from bench import peers
 from bench.ablation import ROWS, START, plot, read, settings_of, table, train
-from bench.gains import diversity, sharpness
+from bench.gains import color_purity
 from bench.peers import PeerSettings
 from tests.trainer.test_rounds import SMALL, make_spec, parent, reddish  # noqa: F401 - fixtures
 from trainer.flow import rollout, step_grid
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA
+from trainer.scenes.world import COLORS
 from trainer.settings import SettingsError
 
 GRID = step_grid(4, 3.0)
@@ -214,9 +215,10 @@ def test_the_plot_has_a_dot_a_seed():
     assert "Flow-GRPO" in svg
 
 
-def test_blur_lowers_sharpness_and_equal_images_have_no_diversity():
+def test_colour_purity_is_the_share_of_a_shape_that_has_a_colour_of_the_world():
     image = Image.new("RGB", (64, 64), "white")
-    image.paste("red", (16, 16, 40, 40))
-    assert sharpness(image) > 1.5 * sharpness(image.filter(ImageFilter.GaussianBlur(2)))
-    assert diversity([image, image.copy()]) == 0
-    assert diversity([Image.new("RGB", (8, 8), "black"), Image.new("RGB", (8, 8), "white")]) == 1
+    assert color_purity(image) == 0
+    image.paste(COLORS["red"], (8, 8, 28, 28))
+    assert color_purity(image) == 1
+    image.paste((110, 110, 110), (36, 36, 56, 56))
+    assert color_purity(image) == pytest.approx(0.5)

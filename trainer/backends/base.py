@@ -96,8 +96,8 @@ class Backend(Protocol):
         ...
 
     def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
-        """Latents (B, C, h, w) → RGB images; `bf16` takes a third of the time on a CPU and moves a pixel by 3 of 255 at most
-        (54 dB on the demo model)."""
+        """Latents (B, C, h, w) → RGB images; `bf16` takes a third of the time on a CPU and moves a pixel by 3 of 255 at
+        most (54 dB on the demo model)."""
         ...
 
     def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:

@@ -1,0 +1,93 @@
+"""The headline: how far TDM-R1 from the scene oracle takes the 4-step demo student, beside its base at 40 and 80 steps.
+
+    python bench/headline.py --seeds 5 --updates 520
+
+Half the default rates, so that the student goes on learning where the default settles, and a cool-down over the second
+half. A run goes on from its checkpoint when the command is given again, and `--parent` starts from an earlier run's
+student. Scores are of test prompts and their own noise; training and validation prompts are others. Beside the scores stand
+measures that no reward asked for. Finished parts are lines of WORK/runs.jsonl and are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench.gains import oracle_spec, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
+from trainer.cli import STUDENT  # noqa: E402
+from trainer.files import append_line  # noqa: E402
+from trainer.rounds import Progress, run_round  # noqa: E402
+from trainer.scenes.prompts import TAGS, WORD  # noqa: E402
+from trainer.settings import TDMR1Settings  # noqa: E402
+
+RATES = {"student_lr": 1e-4, "surrogate_lr": 2.5e-4, "fake_lr": 4e-4, "ema": 0.97}
+GUIDANCE = 4.0  # of the base; the student is never guided
+COLUMNS = ("strict", "geneval", "reward", *TAGS, WORD, "sharpness", "diversity", "overlap", "purity")
+
+
+def train(seed: int, updates: int, parent: Path, work: Path) -> tuple[Path, dict]:
+    """Run or resume; returns the kept version's folder and what was spent."""
+    settings = TDMR1Settings(seed=seed, updates=updates, validation_images=288, validate_every=65, **RATES)
+    spec = oracle_spec(work, settings, parent=parent, validation_per_tag=48)
+
+    def note(progress: Progress) -> None:
+        shown = {k: round(v, 3) for k, v in progress.metrics.items() if k == "reward" or k.startswith("validation_")}
+        print(f"update {progress.step} of {updates}: {shown}", file=sys.stderr, flush=True)
+
+    done = run_round(spec, on_progress=note)
+    version = Path(done.version_dir)
+    state = json.loads((version / "version.json").read_text())["rounds_state"]
+    return version, {name: state[name] for name in ("images_scored", "seconds")}
+
+
+def main() -> None:
+    """Run what is missing and print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[5, 6, 7])
+    parser.add_argument("--updates", type=int, default=520)
+    parser.add_argument("--parent", type=Path, default=STUDENT)
+    parser.add_argument("--per-tag", type=int, default=96)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "headline")
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    file = a.work / "runs.jsonl"
+    lines = {line["name"]: line for line in map(json.loads, file.read_text().splitlines())} if file.exists() else {}
+
+    def once(name: str, made) -> None:
+        if name not in lines:
+            lines[name] = {"name": name, **made()}
+            append_line(file, lines[name])
+
+    def tested(lora: Path | None, **how) -> dict:
+        words = word_accuracy(lora, a.per_tag, **how)
+        return {"scores": {**scores_and_looks(lora, a.per_tag, **how), WORD: words}}
+
+    def trained(seed: int) -> dict:
+        version, spent = train(seed, a.updates, a.parent, a.work / str(seed))
+        return {**spent, **tested(version)}
+
+    once("student before, 4 steps", lambda: tested(STUDENT))
+    for seed in a.seeds:
+        once(f"student after, 4 steps, seed {seed}", lambda s=seed: trained(s))
+    for steps in (40, 80):
+        how = {"steps": steps, "guidance": GUIDANCE}
+        once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
+    print(f"| | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
+    for name, line in lines.items():
+        cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
+        print(f"| {name} | {' | '.join(cells)} |")
+    for name, line in lines.items():
+        if "seconds" in line:
+            print(f"\n{name}: {line['images_scored']} scored images, {line['seconds'] / 60:.0f} minutes")
+
+
+if __name__ == "__main__":
+    main()
