@@ -23,6 +23,7 @@ from trainer.settings import (
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "demo"
 STUDENT = MODEL.with_name("demo-student")
+AFTER = MODEL.with_name("demo-after")
 RUNS = Path("runs")
 
 
@@ -258,12 +259,14 @@ def convert_ema(a: argparse.Namespace) -> None:
 
 def release(a: argparse.Namespace) -> None:
     """Copy trained demo weights to models/ in fp16."""
-    from trainer.release import release_base, release_student
+    from trainer.release import release_base, release_round, release_student
 
     if a.base:
         release_base(a.base, MODEL)
     if a.from_student:
         release_student(MODEL, a.from_student, STUDENT)
+    if a.from_round:
+        release_round(MODEL, a.from_round, AFTER, parent=STUDENT.name)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -379,6 +382,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(release)
     sub.add_argument("--base", type=Path, help="pipeline folder that pretrain wrote")
     sub.add_argument("--from-student", type=Path, help="LoRA folder that distill wrote")
+    sub.add_argument("--from-round", type=Path, help="work folder of a finished round, shown by the demo as its first")
 
     sub = command(export)
     model_options(sub)

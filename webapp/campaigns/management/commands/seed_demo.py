@@ -11,6 +11,8 @@ from django.core.management.base import BaseCommand, CommandError
 from webapp.campaigns.models import Membership, Project, Role
 from webapp.campaigns.services import CampaignError, create_project, ensure_user
 from webapp.labelling.services import top_up
+from webapp.rounds.adoption import adopt_round
+from webapp.rounds.services import RoundError
 
 GUIDELINES = "Like an image when it shows just what the prompt says, with clean shapes. Dislike it otherwise."
 ACCOUNTS = (
@@ -27,12 +29,18 @@ class Command(BaseCommand):
         parser.add_argument("--slug", default="demo")
         parser.add_argument("--group-size", type=int, default=8)
         parser.add_argument(
+            "--after",
+            type=Path,
+            default=settings.LIKESTEP_STUDENT_DIR.with_name("demo-after"),
+            help="a round of the demo model to show as the project's first, if the folder is there",
+        )
+        parser.add_argument(
             "--round-settings",
             default=os.environ.get("LIKESTEP_ROUND_SETTINGS") or "{}",
             help="JSON of round settings that differ from the defaults",
         )
 
-    def handle(self, *args, prompts, slug, group_size, round_settings, **options):
+    def handle(self, *args, prompts, slug, group_size, after, round_settings, **options):
         people = {}
         for name, role, variable in ACCOUNTS:
             password = os.environ.get(variable, "")
@@ -59,6 +67,11 @@ class Command(BaseCommand):
                 )
             except (OSError, CampaignError, json.JSONDecodeError) as error:
                 raise CommandError(f"prompts: {prompts} cannot be used: {error}") from error
+            if after.is_dir():
+                try:
+                    adopt_round(project, after)
+                except RoundError as error:
+                    raise CommandError(str(error)) from error
         for name, role in people.items():
             user = get_user_model().objects.get(username=name)
             Membership.objects.get_or_create(user=user, project=project, defaults={"role": role})
