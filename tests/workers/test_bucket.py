@@ -168,7 +168,7 @@ def test_a_round_goes_on_elsewhere_while_another_project_trains(bucket, tiny, ma
     machine("successor")
     tasks.run_round(training.pk)
     training.refresh_from_db()
-    assert (training.state, training.error, training.attempt) == ("done", "", 2)
+    assert (training.state, training.error, training.token) == ("done", "", 2)
     log = (bucket / "rounds" / str(training.pk) / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == list(range(1, 13))  # on from where it was, not over again
     assert training.result_version.path == f"versions/round-{training.pk}-2"
@@ -281,7 +281,7 @@ def test_without_the_bucket_work_waits(bucket, project, machine, s3):
     try:
         for _ in range(labelling.MOST_ATTEMPTS + 1):
             tasks.generate_group(group.pk)
-        for _ in range(rounds.MOST_ATTEMPTS + 1):  # however long it takes
+        for _ in range(rounds.MOST_LOSSES + 1):  # however long it takes
             tasks.run_round(training.pk)
             training.refresh_from_db()
             is_silent(training)
@@ -343,6 +343,6 @@ def test_a_round_that_moves_into_a_bucket_goes_on(bucket, project, machine, monk
     is_silent(training)
     tasks.run_round(training.pk)
     training.refresh_from_db()
-    assert (training.state, training.error, training.attempt) == ("done", "", 2)
+    assert (training.state, training.error, training.token) == ("done", "", 2)
     steps = [json.loads(line)["step"] for line in (bucket / f"rounds/{training.pk}/log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 3, 4]  # the third was logged and not kept

@@ -111,7 +111,7 @@ def test_a_worker_that_was_replaced_while_it_stood_still_writes_nothing(project,
     TrainingRound.objects.update(heartbeat_at=timezone.now() - 2 * rounds.HEARTBEAT_STALE)  # that one was killed
     tasks.run_round(training.pk)
     training.refresh_from_db()
-    assert (training.state, training.attempt) == ("done", 3)
+    assert (training.state, training.token) == ("done", 3)
 
 
 def test_a_round_that_cannot_learn_says_why(project, ann):
