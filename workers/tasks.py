@@ -105,12 +105,26 @@ def _sample_pairs(pairs: list[Pair]) -> None:
 @app.task(name=broker.TASKS["score_group"][0])
 def score_group(group_id: int) -> None:
     """Label a group with the project's oracle."""
+    claimed = labelling.claim_scoring(group_id)
+    if claimed is None:
+        return
     group = Group.objects.select_related("project", "prompt").get(pk=group_id)
+    try:
+        verdicts = _score(group)
+    except Exception as error:  # an oracle's server may be away for hours; it is asked again, then shown with its error
+        log.exception("scoring of group %s", group_id)
+        reached = not isinstance(error, storage.Unreachable)
+        labelling.fail_scoring(group_id, claimed.attempts, sentence(error), counts=reached)
+        return
+    labelling.record_oracle_labels(group_id, group.project.oracle, verdicts)
+
+
+def _score(group: Group) -> list[dict]:
     files = [storage.store().read(g.image) for g in group.generations.all()]
     images = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
     prompts, metadata = [group.prompt.text] * len(images), [group.prompt.metadata] * len(images)
     verdicts = get_oracle(oracle_spec(group.project.oracle)).score(images, prompts, metadata)
-    labelling.record_oracle_labels(group_id, group.project.oracle, [dataclasses.asdict(v) for v in verdicts])
+    return [dataclasses.asdict(verdict) for verdict in verdicts]
 
 
 @app.task(name=broker.TASKS["run_round"][0])
@@ -219,6 +233,8 @@ def housekeeping(project_id: int | None = None) -> None:
     stale = Group.objects.filter(state=GroupState.GENERATING, heartbeat_at__lt=now - labelling.GENERATION_STALE)
     for group_id in (waiting | stale).values_list("pk", flat=True)[:200]:
         broker.send("generate_group", group_id)
+    for group_id in labelling.scorings_due():
+        broker.send("score_group", group_id)
     for training in TrainingRound.objects.filter(state__in=OPEN):
         beat = training.heartbeat_at or training.created_at
         if beat < now - rounds.HEARTBEAT_STALE:
