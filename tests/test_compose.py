@@ -16,7 +16,6 @@ from importlib import metadata
 
 import pytest
 import websockets.sync.client as websockets
-from django.conf import settings
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -139,8 +138,19 @@ def test_the_https_file_puts_a_proxy_in_front_whose_word_alone_counts(values, pa
     ]
     caddyfile = (ROOT / "Caddyfile").read_text()
     assert "{$DOMAIN} {" in caddyfile and "reverse_proxy web:8000" in caddyfile
-    most = int(re.search(r"max_size (\d+)MB", caddyfile)[1])
-    assert most * 1_000_000 > settings.LIKESTEP_IMPORT_LIMIT + settings.LIKESTEP_BODY_LIMIT
+    assert "max_size" not in caddyfile  # it would undercut a limit that was raised in the environment
+
+
+def test_every_setting_reaches_the_services_that_read_it(parsed):
+    text = (ROOT / "webapp" / "settings.py").read_text()
+    read = set(re.findall(r'\benv(?:_list)?\("(LIKESTEP_\w+)"', text))
+    assert {"LIKESTEP_API_RATE", "LIKESTEP_WEBHOOK_NETWORKS", "LIKESTEP_STALE_SECONDS"} < read
+    of_the_web = {"LIKESTEP_API_RATE", "LIKESTEP_WEB_THREADS"} | {name for name in read if name.endswith("_LIMIT")}
+    of_the_setup = {"LIKESTEP_MODEL_DIR", "LIKESTEP_STUDENT_DIR"}  # the image's own
+    for name in ("web", "generate", "train", "oracle", "beat"):
+        given = parsed["services"][name]["environment"]
+        wanted = read - of_the_setup - (set() if name == "web" else of_the_web)
+        assert wanted - set(given) == set(), name
 
 
 def locked(*names: str) -> dict[str, tuple[str, int]]:

@@ -71,6 +71,21 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
+def whole_step(folder: Path) -> int | None:
+    """How many steps the checkpoint in `folder` is of; None when there is none, or none that is whole."""
+    try:
+        return int(_values(folder)["step"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _values(folder: Path) -> dict:
+    values = json.loads((folder / "state.json").read_text())
+    if "sha256" in values and sha256_of(folder / "state.safetensors") != values["sha256"]:
+        raise ValueError("its checksum is wrong")
+    return values
+
+
 def load_checkpoint(
     folder: Path,
     *,
@@ -89,9 +104,7 @@ def load_checkpoint(
     if not folder.exists():
         return None
     try:
-        values = json.loads((folder / "state.json").read_text())
-        if "sha256" in values and sha256_of(folder / "state.safetensors") != values["sha256"]:
-            raise ValueError("its checksum is wrong")
+        values = _values(folder)
     except (OSError, ValueError) as error:
         raise ValueError(f"checkpoint: {folder} is damaged ({error}); delete it to start over") from error
     tensors = load_file(folder / "state.safetensors")

@@ -13,6 +13,7 @@ import mimetypes
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -29,6 +30,8 @@ from webapp import paths
 PIECE = 1 << 20  # bytes read at once
 AT_ONCE = 16  # transfers of one task
 HASH = "sha256"  # of an object's metadata
+TRIM_EVERY = 60  # seconds; copies that were used within them are in use
+CUT_OFF = 86_400  # seconds after which nobody is writing an unfinished copy any more
 
 
 class Unreachable(OSError):
@@ -93,7 +96,15 @@ class Folder:
     def version(self, path: str, sha256: str = "") -> Path:
         """The folder of a version's LoRA on this machine. Raises Damaged when the LoRA is not the one of the row's hash,
         and OSError. A version that a project began with lies where the operator put it, at the same path everywhere."""
-        return paths.model_version(path)
+        folder = paths.model_version(path)
+        if sha256 and not Path(path).is_absolute():
+            about = (folder / LORA_NAME).stat()
+            if _known_hash(folder / LORA_NAME, about.st_size, about.st_mtime_ns) != sha256:
+                raise Damaged(
+                    f"storage: {path}/{LORA_NAME} in the data folder is damaged (its checksum is wrong); bring it back "
+                    "from a back-up"
+                )
+        return folder
 
     def exists(self, name: str) -> bool:
         """Whether the file is there. Raises OSError when that cannot be said."""
@@ -156,6 +167,7 @@ class Bucket(Folder):
         public = storages["public"] if "public" in settings.STORAGES else backend
         self._signer = public.connection.meta.client
         self._origin = ""
+        self._trimmed = float("-inf")
 
     def write(self, name: str, data: bytes) -> None:
         about = self._about(name, hashlib.sha256(data).hexdigest())
@@ -183,11 +195,20 @@ class Bucket(Folder):
             wanted = self._client.head_object(Bucket=self.name, Key=name)["Metadata"].get(HASH, "")
         self._same(name, wanted, wanted)
         copy = paths.cached(wanted)
-        if copy.is_file():
-            os.utime(copy)  # `trim` lets go of what was not used for longest
-        else:
+        if not _used(copy):
+            self._trim_at_times()
             self._download(name, copy)
         return copy
+
+    def link(self, name: str, path: Path) -> None:
+        """The file at `path`, which stays when the copy is let go of. Raises as `fetch`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        copy = self.fetch(name)
+        try:
+            os.link(copy, path)
+        except FileNotFoundError:  # another process has trimmed just now
+            self._download(name, path)
 
     def version(self, path: str, sha256: str = "") -> Path:
         if Path(path).is_absolute():
@@ -198,9 +219,9 @@ class Bucket(Folder):
                 sha256 = self._client.head_object(Bucket=self.name, Key=weights)["Metadata"].get(HASH, "")
             self._same(weights, sha256, sha256)
         folder = paths.cached_version(sha256)
-        if (folder / LORA_NAME).is_file():
-            os.utime(folder)
+        if (folder / LORA_NAME).is_file() and _used(folder):
             return folder
+        self._trim_at_times()
         fresh = folder.with_name(f".{folder.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
         try:
             for entry in self.walk(path):
@@ -258,16 +279,26 @@ class Bucket(Folder):
             self._client.head_bucket(Bucket=self.name)
 
     def trim(self) -> None:
-        found = []
+        now, found = time.time(), []
         for copy in paths.copies():
             with suppress(FileNotFoundError):  # another process of this machine trims too
-                files = copy.rglob("*") if copy.is_dir() else [copy]
-                found.append((copy.stat().st_mtime, sum(file.stat().st_size for file in files), copy))
+                used, files = copy.stat().st_mtime, copy.rglob("*") if copy.is_dir() else [copy]
+                if now - used > CUT_OFF or not copy.name.startswith("."):
+                    found.append((used, sum(file.stat().st_size for file in files), copy))
         total = 0
-        for _, size, copy in sorted(found, reverse=True):
+        for used, size, copy in sorted(found, reverse=True):
             total += size
-            if total > settings.LIKESTEP_CACHE_GB * 1e9:
-                shutil.rmtree(copy, ignore_errors=True) if copy.is_dir() else copy.unlink(missing_ok=True)
+            if total > settings.LIKESTEP_CACHE_GB * 1e9 and now - used > TRIM_EVERY:
+                gone = copy.with_name(f".{copy.name.removeprefix('.')}.{os.getpid()}.gone")
+                with suppress(FileNotFoundError):
+                    copy.rename(gone)  # at once, so that nobody meets half a version
+                    shutil.rmtree(gone, ignore_errors=True) if gone.is_dir() else gone.unlink()
+
+    def _trim_at_times(self) -> None:
+        """Before something is added: machines that train nothing keep within the limit too."""
+        if time.monotonic() - self._trimmed > TRIM_EVERY:
+            self._trimmed = time.monotonic()
+            self.trim()
 
     def download_all(self, names: Iterable[str], target: Callable[[str], Path]) -> None:
         """Bring objects to `target(name)` each, several at once. Raises as `fetch`."""
@@ -279,16 +310,20 @@ class Bucket(Folder):
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda pair: self.keep(*pair), files))
 
-    def fetch_all(self, names: Iterable[str], folder: Path | None = None) -> list[Path | Exception]:
-        """What `fetch` returns for each, several at once, or copies in `folder`; a file that is gone or damaged is its
-        error. Raises Unreachable."""
+    def fetch_all(self, names: Iterable[str], folder: Path) -> list[Path | Exception]:
+        """Copies of files in `folder` under their names, several at once; for one that is gone or damaged its error.
+        Raises Unreachable."""
+        return self._bring_all(self._download, names, lambda name: folder / name)
 
+    def link_all(self, names: Iterable[str], target: Callable[[str], Path]) -> list[Path | Exception]:
+        """`link` for each name at `target(name)`, several at once, with errors as in `fetch_all`."""
+        return self._bring_all(self.link, names, target)
+
+    def _bring_all(self, bring: Callable[[str, Path], None], names, target) -> list[Path | Exception]:
         def one(name: str) -> Path | Exception:
             try:
-                if folder is None:
-                    return self.fetch(name)
-                self._download(name, folder / name)
-                return folder / name
+                bring(name, target(name))
+                return target(name)
             except (FileNotFoundError, Damaged) as error:
                 return error
 
@@ -351,6 +386,21 @@ class Bucket(Folder):
         except (BotoCoreError, ClientError):
             return False
         return True
+
+
+def _used(copy: Path) -> bool:
+    """Whether the copy is there; it is used now, and `trim` lets go of what was not used for longest."""
+    try:
+        os.utime(copy)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=64)
+def _known_hash(file: Path, size: int, modified: int) -> str:
+    """A file's hash, taken once for as long as it looks the same: a version is asked for with every group."""
+    return sha256_of(file)
 
 
 @functools.lru_cache(maxsize=1)

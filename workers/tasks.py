@@ -9,11 +9,10 @@ import logging
 import os
 import socket
 import threading
-import time
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import close_old_connections, connections
 from django.utils import timezone
 from PIL import Image
 
@@ -35,13 +34,13 @@ from webapp.rounds import comparisons
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, Pair, TrainingRound
 from workers.app import app
+from workers.database import AWAY, patiently
 from workers.models import device, sampler
 from workers.work import Work
 
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = min(5.0, settings.LIKESTEP_STALE_SECONDS / 4)
 REQUEUE_AFTER = timedelta(seconds=30)
-LONGEST_WAIT = 300  # seconds for a database that is away while a round wants to save
 
 
 def worker_name() -> str:
@@ -106,12 +105,26 @@ def _sample_pairs(pairs: list[Pair]) -> None:
 @app.task(name=broker.TASKS["score_group"][0])
 def score_group(group_id: int) -> None:
     """Label a group with the project's oracle."""
+    claimed = labelling.claim_scoring(group_id)
+    if claimed is None:
+        return
     group = Group.objects.select_related("project", "prompt").get(pk=group_id)
+    try:
+        verdicts = _score(group)
+    except Exception as error:  # an oracle's server may be away for hours; it is asked again, then shown with its error
+        log.exception("scoring of group %s", group_id)
+        reached = not isinstance(error, storage.Unreachable)
+        labelling.fail_scoring(group_id, claimed.attempts, sentence(error), counts=reached)
+        return
+    labelling.record_oracle_labels(group_id, group.project.oracle, verdicts)
+
+
+def _score(group: Group) -> list[dict]:
     files = [storage.store().read(g.image) for g in group.generations.all()]
     images = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
     prompts, metadata = [group.prompt.text] * len(images), [group.prompt.metadata] * len(images)
     verdicts = get_oracle(oracle_spec(group.project.oracle)).score(images, prompts, metadata)
-    labelling.record_oracle_labels(group_id, group.project.oracle, [dataclasses.asdict(v) for v in verdicts])
+    return [dataclasses.asdict(verdict) for verdict in verdicts]
 
 
 @app.task(name=broker.TASKS["run_round"][0])
@@ -120,7 +133,7 @@ def run_round(round_id: int) -> None:
     training = rounds.claim_round(round_id, worker_name())
     if training is None:
         return
-    work = Work(training)
+    work, waits = Work(training), False
     with about(round=round_id), _Heart(training) as heart:
         try:
             result = train_round(
@@ -134,19 +147,21 @@ def run_round(round_id: int) -> None:
             )
             values = work.deliver(result)
         except RoundCancelled:
-            rounds.confirm_cancel(round_id, training.token)
+            patiently(lambda: rounds.confirm_cancel(round_id, training.token))
         except RoundLost as error:
             log.warning("round %s: %s", round_id, error)
-        except storage.Unreachable as error:
+        except (storage.Unreachable, *AWAY) as error:
             # Housekeeping finds it again once this heart has been silent for long enough.
             log.warning("round %s waits: %s", round_id, error)
-            rounds.release_round(round_id, training.token, str(error))
+            waits, why = True, sentence(error)
+            patiently(lambda: rounds.release_round(round_id, training.token, why))
         except Exception as error:  # the round's own page shows it
             log.exception("round %s", round_id)
-            rounds.fail_round(round_id, training.token, sentence(error))
+            why = sentence(error)
+            patiently(lambda: rounds.fail_round(round_id, training.token, why))
         else:
-            rounds.finish_round(round_id, training.token, values)
-        work.clear()
+            patiently(lambda: rounds.finish_round(round_id, training.token, values))
+        work.clear(waits=waits)
 
 
 @app.task(name=broker.TASKS["deliver_webhook"][0])
@@ -183,15 +198,7 @@ class _Heart:
 
     def is_owner(self) -> bool:
         """Whether files may be replaced, asked of the database, which is waited for: without it nobody knows."""
-        deadline = time.monotonic() + LONGEST_WAIT
-        while True:
-            try:
-                return rounds.is_owner(self.training.pk, self.training.token)
-            except DatabaseError:
-                if time.monotonic() > deadline:
-                    raise
-                close_old_connections()
-                time.sleep(1)
+        return patiently(lambda: rounds.is_owner(self.training.pk, self.training.token))
 
     def lose(self) -> None:
         """The round is another owner's."""
@@ -226,6 +233,8 @@ def housekeeping(project_id: int | None = None) -> None:
     stale = Group.objects.filter(state=GroupState.GENERATING, heartbeat_at__lt=now - labelling.GENERATION_STALE)
     for group_id in (waiting | stale).values_list("pk", flat=True)[:200]:
         broker.send("generate_group", group_id)
+    for group_id in labelling.scorings_due():
+        broker.send("score_group", group_id)
     for training in TrainingRound.objects.filter(state__in=OPEN):
         beat = training.heartbeat_at or training.created_at
         if beat < now - rounds.HEARTBEAT_STALE:

@@ -10,18 +10,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from django.conf import settings
 
+from trainer.checkpoint import whole_step
 from trainer.files import write_atomic
 from trainer.rounds import RoundResult, RoundSpec
 from webapp import paths, storage
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, TrainingRound
+from workers.database import patiently
 
 log = logging.getLogger(__name__)
 ORDERS = ("spec.json", "groups.jsonl")  # written once
@@ -54,25 +55,43 @@ class Work:
 
     def _bring_what_is_done(self) -> None:
         entries = [entry.name for entry in self.store.walk(self.remote)]
-        self._sweep()
-        if self.training.attempt == 1 and not self.training.checkpoint:
+        if rounds.is_first(self.training):
+            self._sweep()
             self.store.delete(entries)  # nobody ran it before, so what lies here is of another database
             return
         mine = [name.removeprefix(f"{self.remote}/") for name in entries]
+        checkpoint = self._checkpoint(mine)
+        further = self._further(int(checkpoint.rpartition("-")[2]) if checkpoint else -1)
+        if further is not None:
+            further.rename(self.folder)
+            log.info("round %s goes on from what this machine could not keep in the bucket", self.training.pk)
+        self._sweep()
+        if further is not None:
+            self._download([name for name in mine if name in ORDERS])
+            return
         self._download([name for name in mine if not name.startswith("checkpoints/")])
-        if checkpoint := self._checkpoint(mine):
+        if checkpoint:
             for part in STATE:
                 shutil.rmtree(self.folder / part, ignore_errors=True)
             inside = [name for name in mine if name.startswith(f"{checkpoint}/")]
-            self._download(inside, lambda name: name.removeprefix(f"{checkpoint}/"))
+            last = [name for name in inside if name.endswith("/state.json")]  # with it a checkpoint is whole
+            for names in ([name for name in inside if name not in last], last):
+                self._download(names, lambda name: name.removeprefix(f"{checkpoint}/"))
             log.info("round %s goes on from %s", self.training.pk, checkpoint)
 
+    def _further(self, step: int) -> Path | None:
+        """The folder of a former owner on this machine whose checkpoint is of more updates than `step`: the bucket did
+        not answer, or the owner was killed before it was there."""
+        folders = self.folder.parent.glob(f"{self.training.pk}-*")
+        found = [(whole_step(folder / "checkpoint"), folder) for folder in folders]
+        return max(((n, folder) for n, folder in found if n is not None and n > step), default=(0, None))[1]
+
     def _sweep(self) -> None:
-        """Delete what killed owners left on this machine: folders of this round, and of rounds that have ended."""
+        """Delete what former owners left on this machine: folders of this round, and of rounds that have ended."""
         open_rounds = {str(pk) for pk in TrainingRound.objects.filter(state__in=OPEN).values_list("pk", flat=True)}
         for folder in self.folder.parent.glob("*-*"):
             number = folder.name.split("-")[0]
-            if number == str(self.training.pk) or number not in open_rounds:
+            if folder != self.folder and (number == str(self.training.pk) or number not in open_rounds):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _checkpoint(self, names: list[str]) -> str:
@@ -96,30 +115,28 @@ class Work:
         wanted = [line for line in lines if _loud(line["rewards"])]
         root = paths.data("")
         names = [str((self.folder / line["trajectory_file"]).resolve().relative_to(root)) for line in wanted]
-        for line, copy in zip(wanted, self.store.fetch_all(names), strict=True):
-            if isinstance(copy, Path):
-                line["trajectory_file"] = f"trajectories/{copy.name}"
-                link = self.folder / line["trajectory_file"]
-                link.parent.mkdir(exist_ok=True)
-                link.unlink(missing_ok=True)
-                os.link(copy, link)
+        links = self.store.link_all(names, lambda name: self.folder / "trajectories" / Path(name).name)
+        for line, link in zip(wanted, links, strict=True):
+            if isinstance(link, Path):
+                line["trajectory_file"] = str(link.relative_to(self.folder))
             else:
-                log.warning("round %s leaves out group %s: %s", self.training.pk, line["group"], copy)
+                log.warning("round %s leaves out group %s: %s", self.training.pk, line["group"], link)
         write_atomic(file, ("".join(json.dumps(line) + "\n" for line in lines)).encode())
 
     def keep(self, step: int, lost: Callable[[], None]) -> None:
-        """The trainer has saved a checkpoint of `step` updates: keep it in the bucket. A bucket that does not answer stops
-        no round, the next checkpoint may be kept again. `lost()` is called when another owner has the round."""
-        if not self.store.shared:
-            return
-        name = paths.checkpoint(self.training.token, step)
+        """The trainer has saved a checkpoint of `step` updates: keep it in the bucket, if there is one, and tell the row. A
+        bucket that does not answer stops no round, the next checkpoint may be kept again. `lost()` is called when another
+        owner has the round."""
+        shared = self.store.shared
+        name = paths.checkpoint(self.training.token, step) if shared else ""
         try:
-            self._keep(name, [file for part in STATE for file in self._files(part)])
-            if not rounds.keep_checkpoint(self.training.pk, self.training.token, name):
+            if shared:
+                self._keep(name, [file for part in STATE for file in self._files(part)])
+            if not patiently(lambda: rounds.keep_checkpoint(self.training.pk, self.training.token, step, name)):
                 lost()
-                return
-            self._keep_shown()
-            self._forget(name)
+            elif shared:
+                self._keep_shown()
+                self._forget(name)
         except storage.Unreachable as error:
             log.warning("round %s is not kept at step %s: %s", self.training.pk, step, error)
 
@@ -153,14 +170,16 @@ class Work:
             made = Path(result.version_dir)
             for file in sorted(made.iterdir()):
                 self.store.keep(f"{paths.round_version(self.training.pk, self.training.token)}/{file.name}", file)
-            if rounds.is_owner(self.training.pk, self.training.token):
+            if patiently(lambda: rounds.is_owner(self.training.pk, self.training.token)):
                 self._keep_shown()
         return dataclasses.asdict(result)
 
-    def clear(self) -> None:
-        """The round has ended or is another machine's: with a bucket nothing of it is needed here."""
+    def clear(self, *, waits: bool = False) -> None:
+        """With a bucket nothing of a round that has ended or is another machine's is needed here. One that `waits` leaves
+        its checkpoint, which may be nowhere else; a finished version is made again from it."""
         if self.store.shared:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if not waits:
+                shutil.rmtree(self.folder, ignore_errors=True)
             shutil.rmtree(paths.data(paths.round_version(self.training.pk, self.training.token)), ignore_errors=True)
             self.store.trim()
 

@@ -291,3 +291,41 @@ def test_a_machine_keeps_copies_within_its_limit(lived_in, group, data_folder, s
     assert [copy.exists() for copy in copies] == [False, True]
     write_json(data_folder / "x.json", {})
     assert store.fetch(group.trajectory_file).read_bytes() == b"trajectory"
+
+
+def test_a_machine_that_trains_nothing_keeps_within_its_limit_too(bucket, data_folder, settings, monkeypatch):
+    """Web servers and generate workers fetch one version after the other."""
+    store, folders = storage.store(), []
+    for n in range(3):
+        settings.LIKESTEP_CACHE_GB = 10 / 1e9
+        store.write(f"versions/{n}/pytorch_lora_weights.safetensors", f"version {n}".encode())
+        monkeypatch.setattr(storage, "TRIM_EVERY", 0)
+        folders.append(store.version(f"versions/{n}"))
+        os.utime(folders[-1], (n + 1, n + 1))
+    assert [folder.exists() for folder in folders] == [False, True, True]
+    monkeypatch.undo()
+    store.trim()
+    assert sorted((data_folder / "cache" / "versions").iterdir()) == [folders[2]]
+
+
+def test_another_process_may_trim_at_any_moment(lived_in, group, monkeypatch, tmp_path):
+    store, utime, fetch = storage.store(), os.utime, storage.Bucket.fetch
+    copy = store.fetch(group.trajectory_file)
+
+    def trimmed_before(path, *times):
+        monkeypatch.setattr(os, "utime", utime)
+        copy.unlink()
+        utime(path, *times)
+
+    monkeypatch.setattr(os, "utime", trimmed_before)
+    assert store.fetch(group.trajectory_file).read_bytes() == b"trajectory"
+
+    def trimmed_after(store, name):
+        found = fetch(store, name)
+        found.unlink()
+        return found
+
+    monkeypatch.setattr(storage.Bucket, "fetch", trimmed_after)
+    names = [group.trajectory_file, "trajectories/none.safetensors"]
+    link, error = store.link_all(names, lambda name: tmp_path / Path(name).name)
+    assert link.read_bytes() == b"trajectory" and isinstance(error, FileNotFoundError)

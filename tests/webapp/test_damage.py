@@ -2,7 +2,8 @@
 
 import pytest
 
-from webapp import paths
+from trainer.files import sha256_of
+from webapp import paths, storage
 from webapp.labelling.models import Generation, Group
 
 
@@ -65,6 +66,20 @@ def test_a_labelled_group_keeps_its_labels_and_is_named_until_it_is_mended(group
     assert "damaged" not in client.post(f"/p/stars/groups/{group.pk}/retry/", follow=True).content.decode()
     group.refresh_from_db()
     assert (group.state, group.error) == ("done", "")
+
+
+def test_a_damaged_version_of_a_data_folder_is_refused_by_name(data_folder):
+    file = data_folder / "versions" / "round-1-1" / "pytorch_lora_weights.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"a LoRA")
+    store, wanted = storage.store(), sha256_of(file)
+    assert store.version("versions/round-1-1", wanted) == file.parent
+    file.write_bytes(b"a L0RA.")
+    with pytest.raises(storage.Damaged, match=r"versions/round-1-1/.* in the data folder is damaged"):
+        store.version("versions/round-1-1", wanted)
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        store.version("versions/round-1-1", wanted)
 
 
 def test_only_a_failed_group_is_tried_again(group, client, boss):

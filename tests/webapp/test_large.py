@@ -9,14 +9,15 @@ from django.utils import timezone
 from tests.webapp.conftest import make_ready
 from tests.webapp.quality.test_consensus import submit
 from webapp.accounts.models import User
+from webapp.api.models import ApiToken, Delivery, Webhook
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
 from webapp.exports import records
 from webapp.labelling import queries, services
 from webapp.labelling.models import Group
 from webapp.quality import services as quality
-from webapp.quality.models import PersonQuality, ProjectCount
-from webapp.rounds.models import ModelVersion
+from webapp.quality.models import GoldGroup, PersonQuality, ProjectCount
+from webapp.rounds.models import Comparison, ModelVersion, TrainingRound
 
 
 @pytest.fixture
@@ -51,6 +52,16 @@ def test_a_large_one_is_counted_by_a_worker_and_small_states_stay_exact(project,
     assert quality.count_large() == 1
     assert queries.queue_counts(project)["done"] == queries.labelled_count(project) == 5
     assert queries.groups_with_signal_since(project, None) == 4  # four are many
+
+
+def test_a_project_that_is_large_no_longer_is_counted_when_it_is_asked_for(project, large):
+    quality.count_large()
+    Group.objects.filter(pk__in=[g.pk for g in large[1:5]]).delete()
+    ProjectCount.objects.update(counted_at=timezone.now() - timedelta(minutes=2))
+    assert quality.count_large() == 0
+    counts = queries.queue_counts(project)
+    assert (counts["done"], counts["ready"], queries.labelled_count(project)) == (1, 1, 1)
+    assert queries.groups_with_signal_since(project, None) == 0
 
 
 def test_the_counts_are_what_the_dashboard_the_api_and_the_metrics_say(client, project, large, boss, settings):
@@ -100,25 +111,61 @@ def crowd(project, boss):
         .related_model.objects.exclude(pk=project.pk)
         .values_list("pk", flat=True)
     )
+    for n in range(52):
+        made = create_project(f"old{n}", f"Old {n}", model_dir="x", student_dir="x", prompts=[{"prompt": "a star"}])
+        made.archived_at = now
+        made.save()
+        Membership.objects.create(user=boss, project=made, role="admin")
+    ApiToken.objects.bulk_create(
+        ApiToken(project=project, user=boss, name=f"t{n}", scopes=["read"], token_hash=f"{n}", hint="ls_")
+        for n in range(60)
+    )
+    hooks = Webhook.objects.bulk_create(
+        Webhook(project=project, url=f"https://example.org/{n}", secret="s", events=["round.finished"])
+        for n in range(61)
+    )
+    Delivery.objects.bulk_create(
+        Delivery(webhook=hooks[0], event="round.finished", key=f"{n}", payload={}, next_at=now) for n in range(62)
+    )
+    first, second = project.versions.order_by("number")[:2]
+    Comparison.objects.bulk_create(
+        Comparison(project=project, number=n, version_a=first, version_b=second, state="stopped") for n in range(1, 64)
+    )
+    TrainingRound.objects.bulk_create(
+        TrainingRound(project=project, number=n, base_version=first, idempotency_key=f"{n}", state="failed")
+        for n in range(1, 42)
+    )
+    gold = Group.objects.bulk_create(
+        Group(project=project, prompt=project.prompts.first(), version=first, first_seed=n, size=4, state="done")
+        for n in range(103)
+    )
+    GoldGroup.objects.bulk_create(GoldGroup(project=project, group=g, kind="review", answer={}) for g in gold)
 
 
 @pytest.mark.parametrize(
-    ("path", "row", "page", "everything"),
+    ("path", "row", "page", "everything", "name"),
     [
-        ("/p/stars/people/", "<tr><td>p", 100, 230),
-        ("/p/stars/quality/", "<tr><td>p", 100, 230),
-        ("/p/stars/versions/", "download-lora|/lora/", 50, 131),
-        ("/p/stars/flags/", 'data-group="', 25, 30),
-        ("/", "project-row", 50, 61),
+        ("/p/stars/people/", "<tr><td>p", 100, 230, "page"),
+        ("/p/stars/quality/", "<tr><td>p", 100, 230, "page"),
+        ("/p/stars/quality/", r'<tr><td><a href="/p/stars/review/\d', 100, 103, "gold"),
+        ("/p/stars/versions/", "download-lora|/lora/", 50, 131, "page"),
+        ("/p/stars/versions/", r'href="/p/stars/comparisons/\d', 50, 63, "tests"),
+        ("/p/stars/flags/", 'data-group="', 25, 30, "page"),
+        ("/p/stars/api/", 'value="revoke"', 50, 60, "page"),
+        ("/p/stars/api/", 'value="remove-webhook"', 50, 61, "webhooks"),
+        ("/p/stars/api/", "<td>round.finished</td><td>pending", 50, 62, "messages"),
+        ("/p/stars/", r'<tr><td><a href="/p/stars/rounds/\d', 20, 41, "rounds"),
+        ("/", "project-row", 50, 61, "page"),
+        ("/", r'<li><a href="/p/old', 50, 52, "archived"),
     ],
 )
-def test_every_list_has_pages(client, boss, crowd, path, row, page, everything):
+def test_every_list_has_pages(client, boss, crowd, path, row, page, everything, name):
     client.force_login(boss)
     seen, number = [], 1
     while True:
-        text = client.get(path, {"page": number}).content.decode()
+        text = client.get(path, {name: number}).content.decode()
         seen.append(len(re.findall(row, text)))
-        if f"?page={number + 1}" not in text:
+        if f"?{name}={number + 1}" not in text:
             break
         number += 1
     assert max(seen) <= page

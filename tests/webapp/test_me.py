@@ -123,3 +123,13 @@ def test_a_day_begins_at_midnight_where_the_browser_is(client, ann, project, rea
     body = json.dumps({"key": f"{second.pk}"})
     assert client.post("/p/stars/undo/", body, content_type="application/json").json()["today"]["groups"] == 2
     assert [t.groups for t in Tally.objects.order_by("day")] == [2, 0]
+
+
+def test_examples_are_no_more_than_people_look_at(project, ready, monkeypatch):
+    (group,) = ready()
+    first, second = group.generations.all()[:2]
+    monkeypatch.setattr(services, "MOST_EXAMPLES", 1)
+    services.add_example(project, first.pk, good=True, note="")
+    services.add_example(project, first.pk, good=False, note="changed")
+    with pytest.raises(services.LabellingError, match=r"examples: there are 1, .* remove one first"):
+        services.add_example(project, second.pk, good=True, note="")

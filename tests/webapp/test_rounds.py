@@ -88,13 +88,35 @@ def test_a_lost_worker_is_replaced_and_then_refused(project, labelled):
 
 def test_a_round_that_kills_its_workers_fails(project, labelled):
     training = start(project)
-    for i in range(services.MOST_ATTEMPTS):
+    for i in range(services.MOST_LOSSES):
         assert services.claim_round(training.pk, f"w{i}") is not None
         TrainingRound.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
     assert services.claim_round(training.pk, "last") is None
     training.refresh_from_db()
     assert training.state == "failed"
-    assert "lost 5 times" in training.error
+    assert "lost 10 times after step 0" in training.error
+
+
+def test_restarts_while_it_gets_further_fail_nothing(project, labelled):
+    training = start(project)
+
+    def lost_after(step):
+        claimed = services.claim_round(training.pk, "w")
+        if claimed is not None:
+            assert services.keep_checkpoint(training.pk, claimed.token, step)
+            TrainingRound.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
+        return claimed
+
+    last = 3 * services.MOST_LOSSES
+    assert all(lost_after(step) for step in range(1, last + 1))
+    for _ in range(services.MOST_LOSSES - 1):  # now it is always the same step that kills
+        assert lost_after(last)
+    assert lost_after(last) is None
+    training.refresh_from_db()
+    assert (training.state, training.error) == (
+        "failed",
+        f"the worker was lost 10 times after step {last}; see its log",
+    )
 
 
 def test_a_cancelled_round_stops_at_its_next_heartbeat(project, labelled):

@@ -12,19 +12,23 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg2
 import pytest
 import torch
+from django.db import connection
+from django.utils import timezone
 from safetensors.torch import load_file
 
+import trainer.rounds
 from tests.servers import S3_KEYS, database_url, wait_for
 from tests.workers.conftest import make_project
 from trainer.files import sha256_of
 from trainer.sampler import load_trajectory
 from webapp import paths, storage
 from webapp.accounts.models import User
-from webapp.campaigns.models import Membership
+from webapp.campaigns.models import LabelSource, Membership
 from webapp.labelling import services as labelling
-from webapp.labelling.models import Group, Label
+from webapp.labelling.models import Group, Label, Scoring
 from webapp.rounds import services as rounds
 from workers import tasks
 
@@ -168,7 +172,7 @@ def test_a_round_goes_on_elsewhere_while_another_project_trains(bucket, tiny, ma
     machine("successor")
     tasks.run_round(training.pk)
     training.refresh_from_db()
-    assert (training.state, training.error, training.attempt) == ("done", "", 2)
+    assert (training.state, training.error, training.token) == ("done", "", 2)
     log = (bucket / "rounds" / str(training.pk) / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == list(range(1, 13))  # on from where it was, not over again
     assert training.result_version.path == f"versions/round-{training.pk}-2"
@@ -281,7 +285,7 @@ def test_without_the_bucket_work_waits(bucket, project, machine, s3):
     try:
         for _ in range(labelling.MOST_ATTEMPTS + 1):
             tasks.generate_group(group.pk)
-        for _ in range(rounds.MOST_ATTEMPTS + 1):  # however long it takes
+        for _ in range(rounds.MOST_LOSSES + 1):  # however long it takes
             tasks.run_round(training.pk)
             training.refresh_from_db()
             is_silent(training)
@@ -318,6 +322,113 @@ def test_a_bucket_that_fails_meanwhile_stops_no_round(bucket, project, machine, 
     assert (training.state, training.error, training.attempt) == ("done", "", 1)
 
 
+def test_what_the_bucket_did_not_take_is_kept_here_and_used(bucket, project, machine, s3, monkeypatch, settings):
+    """The bucket goes away in the middle and stays away: the round ends here, and only its version is missing there."""
+    here = machine("here")
+    settings.LIKESTEP_CHECKPOINT_SECONDS = 0
+    label(project)
+    training = rounds.start_round(project, {"updates": 4, "validate_every": 4}, idempotency_key="k")
+    keep, update, made = tasks.Work.keep, trainer.rounds._Round._update, []
+
+    def keep_or_not(work, step, lost):
+        if step == 2:
+            s3.stop()
+        keep(work, step, lost)
+
+    def count(self, step):
+        made.append(step)
+        return update(self, step)
+
+    monkeypatch.setattr(tasks.Work, "keep", keep_or_not)
+    monkeypatch.setattr(trainer.rounds._Round, "_update", count)
+    try:
+        tasks.run_round(training.pk)
+        is_silent(training)
+        tasks.run_round(training.pk)  # the bucket is still away
+    finally:
+        s3.start()
+    training.refresh_from_db()
+    assert (training.state, training.checkpoint, made) == ("running", paths.checkpoint(1, 1), [0, 1, 2, 3])
+    is_silent(training)
+    tasks.run_round(training.pk)
+    training.refresh_from_db()
+    assert (training.state, training.error, made) == ("done", "", [0, 1, 2, 3])
+    assert sha256_of(bucket / training.result_version.path / "pytorch_lora_weights.safetensors") == (
+        training.result_version.sha256
+    )
+    assert not list((here / "work").iterdir()) and not list((here / "versions").iterdir())
+
+
+def test_a_damaged_checkpoint_of_this_machine_is_not_preferred(bucket, project, machine, monkeypatch, settings):
+    here = machine("here")
+    settings.LIKESTEP_CHECKPOINT_SECONDS = 0
+    label(project)
+    training = rounds.start_round(project, {"updates": 3, "validate_every": 3}, idempotency_key="k")
+    keep = tasks.Work.keep
+
+    def killed(work, step, lost):
+        if step == 2:
+            raise KeyboardInterrupt
+        keep(work, step, lost)
+
+    monkeypatch.setattr(tasks.Work, "keep", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tasks.run_round(training.pk)
+    monkeypatch.setattr(tasks.Work, "keep", keep)
+    damage(here / "work" / f"{training.pk}-1" / "checkpoint" / "state.safetensors")
+    is_silent(training)
+    tasks.run_round(training.pk)
+    training.refresh_from_db()
+    assert (training.state, training.error) == ("done", "")
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no server that could restart")
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_restarts_while_files_are_uploaded(bucket, tiny, machine, monkeypatch, settings):
+    machine("here")
+    settings.LIKESTEP_CHECKPOINT_SECONDS = 0
+    project = make_project(tiny)
+    label(project)
+    training = rounds.start_round(project, SHORT, idempotency_key="k")
+    keep, cut = storage.Bucket.keep, []
+
+    def cut_off(store, name, file):
+        keep(store, name, file)
+        if name.endswith(("state.json", "version.json")):
+            cut.append(name)
+            with psycopg2.connect(database_url()) as other:
+                other.cursor().execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+
+    monkeypatch.setattr(storage.Bucket, "keep", cut_off)
+    tasks.run_round(training.pk)
+    assert len(cut) == 4  # three checkpoints and the version
+    training.refresh_from_db()
+    assert (training.state, training.error, training.token) == ("done", "", 1)
+
+
+def test_an_oracle_waits_for_the_bucket(bucket, project, machine, s3):
+    machine("first")
+    project.label_source = LabelSource.ORACLE
+    project.save()
+    group = labelling.top_up(project.pk)[0]
+    tasks.generate_group(group.pk)
+    s3.stop()
+    try:
+        for _ in range(labelling.MOST_SCORINGS + 1):
+            tasks.score_group(group.pk)
+            Scoring.objects.update(next_at=timezone.now())
+    finally:
+        s3.start()
+    assert "cannot be used" in Scoring.objects.get(group=group).error
+    assert labelling.scorings_due() == [group.pk]
+    tasks.score_group(group.pk)
+    group.refresh_from_db()
+    assert (group.state, labelling.scorings_due()) == ("done", [])
+
+
 def test_a_round_that_moves_into_a_bucket_goes_on(bucket, project, machine, monkeypatch, settings):
     """What `manage.py restore` does with the files of a data folder's back-up."""
     settings.LIKESTEP_CHECKPOINT_SECONDS = 0
@@ -343,6 +454,6 @@ def test_a_round_that_moves_into_a_bucket_goes_on(bucket, project, machine, monk
     is_silent(training)
     tasks.run_round(training.pk)
     training.refresh_from_db()
-    assert (training.state, training.error, training.attempt) == ("done", "", 2)
+    assert (training.state, training.error, training.token) == ("done", "", 2)
     steps = [json.loads(line)["step"] for line in (bucket / f"rounds/{training.pk}/log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 3, 4]  # the third was logged and not kept

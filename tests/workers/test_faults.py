@@ -124,7 +124,7 @@ def test_an_owner_who_lost_the_round_leaves_the_checkpoint_alone(project, labell
 
 def test_a_damaged_checkpoint(project, labelled, dashboard, client):
     training = rounds.start_round(project, {}, idempotency_key="k")
-    training.state, training.attempt = "running", 1  # its worker was lost long ago
+    training.state, training.token = "running", 1  # its worker was lost long ago
     training.heartbeat_at = training.created_at - 2 * rounds.HEARTBEAT_STALE
     training.save()
     folder = paths.round_dir(training.pk) / "checkpoint"

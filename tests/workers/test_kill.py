@@ -89,6 +89,6 @@ def test_the_round_ends_all_the_same(tiny, worker, monkeypatch):
 
     assert wait_for(done, 300)
     assert (training.state, training.error) == ("done", "")
-    assert training.attempt == 2
+    assert training.token == 2
     assert ModelVersion.objects.count() == 2
     assert Label.objects.count() == labels == 9

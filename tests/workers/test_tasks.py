@@ -8,9 +8,10 @@ from PIL import Image
 
 from trainer.sampler import load_trajectory
 from webapp import paths
+from webapp.accounts.models import User
 from webapp.campaigns.models import LabelSource
 from webapp.labelling import services as labelling
-from webapp.labelling.models import Group, Label
+from webapp.labelling.models import Group, Label, LabelEvent, Scoring
 from webapp.rounds import services as rounds
 from webapp.rounds.models import TrainingRound
 from workers import tasks
@@ -65,6 +66,61 @@ def test_an_oracle_labels_with_its_reason(project):
     assert "expected 1 star" in Label.objects.filter(generation__group=group).first().reason
 
 
+@pytest.fixture
+def unscored(project, monkeypatch):
+    """A group with images, for an oracle that is out of order until it is mended by the function beside it."""
+    project.label_source = LabelSource.ORACLE
+    project.save()
+    oracle, broken = tasks.get_oracle, [True]
+
+    def get_oracle(spec):
+        if broken:
+            raise OSError("the oracle's server does not answer")
+        return oracle(spec)
+
+    monkeypatch.setattr(tasks, "get_oracle", get_oracle)
+    return generate(project)[0], broken.clear
+
+
+def test_an_oracle_that_fails_is_asked_again(unscored, monkeypatch):
+    group, mend = unscored
+    sent = []
+    monkeypatch.setattr("webapp.broker.send", lambda kind, row: sent.append((kind, row)))
+    tasks.score_group(group.pk)
+    assert "does not answer" in group.scoring.error
+    tasks.housekeeping()
+    assert ("score_group", group.pk) not in sent  # not at once
+    mend()
+    Scoring.objects.update(next_at=timezone.now())
+    tasks.housekeeping()
+    assert ("score_group", group.pk) in sent
+    for _ in range(2):  # sent twice
+        tasks.score_group(group.pk)
+    group.refresh_from_db()
+    assert (group.state, LabelEvent.objects.filter(generation__group=group).count()) == ("done", 3)
+    assert not Scoring.objects.filter(group=group).exists()
+
+
+def test_an_oracle_that_always_fails_is_named_and_can_be_asked_by_hand(unscored, project, client):
+    group, mend = unscored
+    for attempt in range(labelling.MOST_SCORINGS + 1):
+        if attempt % 2:
+            tasks.score_group(group.pk)
+        else:
+            labelling.claim_scoring(group.pk)  # by a worker that is lost
+        Scoring.objects.filter(next_at__isnull=False).update(next_at=timezone.now())
+    assert group.pk not in labelling.scorings_due()
+    client.force_login(User.objects.create_superuser("boss"))
+    said = f"The oracle gave group {group.pk} no labels: OSError: the oracle&#x27;s server does not answer"
+    assert said in client.get("/p/tiny/").content.decode()
+    mend()
+    client.post(f"/p/tiny/groups/{group.pk}/retry/")
+    tasks.score_group(group.pk)
+    group.refresh_from_db()
+    assert group.state == "done"
+    assert said not in client.get("/p/tiny/").content.decode()
+
+
 def test_from_labels_to_images_of_the_new_version(project, ann):
     label(project, ann, generate(project))
     training = rounds.start_round(project, {}, idempotency_key="k")
@@ -73,6 +129,7 @@ def test_from_labels_to_images_of_the_new_version(project, ann):
     assert training.error == ""
     assert training.state == "done"
     assert training.metrics.count() == 3
+    assert training.kept_step == 3
     assert training.scores_before.keys() == training.scores_after.keys()
     for which in ("before", "after"):
         assert Image.open(paths.round_dir(training.pk) / "grid" / f"{which}.webp").height >= 128
@@ -111,7 +168,7 @@ def test_a_worker_that_was_replaced_while_it_stood_still_writes_nothing(project,
     TrainingRound.objects.update(heartbeat_at=timezone.now() - 2 * rounds.HEARTBEAT_STALE)  # that one was killed
     tasks.run_round(training.pk)
     training.refresh_from_db()
-    assert (training.state, training.attempt) == ("done", 3)
+    assert (training.state, training.token) == ("done", 3)
 
 
 def test_a_round_that_cannot_learn_says_why(project, ann):

@@ -44,6 +44,13 @@ def managed_by(user, projects) -> set[int]:
     return {pk for pk, role in roles if RANK[role] >= RANK[Role.REVIEWER]}
 
 
+def reviewed_by(user):
+    """The projects a person may review."""
+    if user.is_superuser:
+        return Project.objects.all()
+    return Project.objects.filter(memberships__user=user, memberships__role__in=[Role.REVIEWER, Role.ADMIN])
+
+
 def administered_by(user):
     """The projects a person is an admin of."""
     if user.is_superuser:

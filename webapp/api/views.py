@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
@@ -11,6 +12,8 @@ from webapp.accounts.permissions import may, member
 from webapp.api import services
 from webapp.api.models import Delivery, Event, Scope
 from webapp.campaigns.models import Project, Role
+
+PAGE = 50
 
 
 @never_cache
@@ -30,14 +33,15 @@ def access(request: HttpRequest, project: Project) -> HttpResponse:
                 return redirect("api-access", project.slug)
             context |= shown
     tokens = project.api_tokens.filter(revoked_at=None).select_related("user")
+    tokens = tokens if is_admin else tokens.filter(user=request.user)
+    webhooks = project.webhooks.all() if is_admin else project.webhooks.none()
+    deliveries = Delivery.objects.filter(webhook__in=webhooks)
     context |= {
-        "tokens": tokens if is_admin else tokens.filter(user=request.user),
+        "tokens": Paginator(tokens, PAGE).get_page(request.GET.get("page")),
         "scopes": [(v, label) for v, label in Scope.choices if may(request.user, project, services.ROLES[v])],
         "is_admin": is_admin,
-        "webhooks": project.webhooks.all() if is_admin else [],
-        "deliveries": Delivery.objects.filter(webhook__project=project).select_related("webhook")[:20]
-        if is_admin
-        else [],
+        "webhooks": Paginator(webhooks, PAGE).get_page(request.GET.get("webhooks")),
+        "deliveries": Paginator(deliveries, PAGE).get_page(request.GET.get("messages")),
         "events": Event.choices,
     }
     return render(request, "api/access.html", context, status=status)

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from webapp import broker
 from webapp.campaigns.models import Project
 from webapp.labelling import queries as labelling
-from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Lease, Outcome
+from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Lease, Outcome, Scoring
 from webapp.labelling.services import LEASE
 from webapp.quality.models import Consensus
 from webapp.rounds.models import OPEN, RoundState
@@ -112,6 +112,12 @@ def _cost(project: Project, work: float | None, machine: float | None) -> float 
 def damaged(project: Project, *, most: int = 5) -> list[Group]:
     """Labelled groups with an image that could not be shown, newest first."""
     rows = project.groups.exclude(error="").filter(state__in=[GroupState.READY, GroupState.DONE, GroupState.FLAGGED])
+    return list(rows.order_by("-id")[:most])
+
+
+def unscored(project: Project, *, most: int = 5) -> list[Scoring]:
+    """Groups that the oracle failed to label, newest first."""
+    rows = Scoring.objects.filter(group__project=project, next_at=None).exclude(group__state=GroupState.FAILED)
     return list(rows.order_by("-id")[:most])
 
 

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.permissions import managed_by, may_create_projects, member, projects_of, role_in
+from webapp.accounts.permissions import managed_by, may_create_projects, member, projects_of, reviewed_by, role_in
 from webapp.campaigns.models import Project, Role
 from webapp.dashboard import queries
 from webapp.labelling import queries as labelling
@@ -19,6 +19,8 @@ from webapp.operations import faults
 from webapp.rounds.models import OPEN, Comparison, ComparisonState, VersionStatus
 
 PAGE = 50
+ROUNDS = 20
+DRAFTS = 5  # the versions page has the others
 
 
 @require_GET
@@ -27,14 +29,14 @@ def home(request: HttpRequest) -> HttpResponse:
     """The person's projects."""
     mine = projects_of(request.user).order_by("name")
     rows = Paginator(mine.filter(archived_at=None), PAGE).get_page(request.GET.get("page"))
-    archived = list(mine.exclude(archived_at=None)[:PAGE])
-    managed = managed_by(request.user, [*rows, *archived])
+    archived = reviewed_by(request.user).exclude(archived_at=None).order_by("name")
+    managed = managed_by(request.user, list(rows))
     compared = Comparison.objects.filter(state=ComparisonState.OPEN, project__in=list(rows))
     compared = set(compared.values_list("project", flat=True))
     context = {
         "rows": rows,
         "projects": [(p, p.pk in managed, p.pk in compared) for p in rows],
-        "archived": [p for p in archived if p.pk in managed],
+        "archived": Paginator(archived, PAGE).get_page(request.GET.get("archived")),
         "may_create": may_create_projects(request.user),
         "page": "home",
     }
@@ -46,6 +48,7 @@ def home(request: HttpRequest) -> HttpResponse:
 def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
     """Queue, likes, rounds and versions; htmx asks for the changing part only."""
     last = project.rounds.first()
+    rounds = project.rounds.select_related("base_version")
     signal = labelling.groups_with_signal_since(project, None)
     context = {
         "project": project,
@@ -54,12 +57,13 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
         "rates": labelling.like_rates(project),
         "signal": signal,
         "fresh_signal": labelling.groups_with_signal_since(project, last.created_at) if last else signal,
-        "rounds": project.rounds.all()[:20],
+        "rounds": Paginator(rounds, ROUNDS).get_page(request.GET.get("rounds")),
         "open_round": project.rounds.filter(state__in=OPEN).first(),
-        "drafts": project.versions.filter(status=VersionStatus.DRAFT),
+        "drafts": project.versions.filter(status=VersionStatus.DRAFT).order_by("-number")[:DRAFTS],
         "versions": project.versions.order_by("-number")[:20],
         "failed": Group.objects.filter(project=project, state=GroupState.FAILED).order_by("-id")[:5],
         "damaged": queries.damaged(project),
+        "unscored": queries.unscored(project),
         "forecast": queries.forecast(project),
         "problems": faults.problems(),
         "pace": queries.pace(project),

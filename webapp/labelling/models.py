@@ -64,6 +64,15 @@ class Generation(models.Model):
         constraints = [models.UniqueConstraint(fields=["group", "position"], name="one_image_a_position")]
 
 
+class Scoring(models.Model):
+    """A group that the project's oracle has yet to label: written with its images, gone with the labels."""
+
+    group = models.OneToOneField(Group, on_delete=models.CASCADE, related_name="scoring")
+    next_at = models.DateTimeField(null=True, db_index=True, help_text="Empty: given up.")
+    attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
+    error = models.CharField(max_length=500, blank=True, default="", db_default="")
+
+
 class Lease(models.Model):
     """A person is looking at a group; it comes back to the queue when the lease runs out."""
 

@@ -36,6 +36,7 @@ from webapp.labelling.models import (
     Lease,
     Outcome,
     Preferences,
+    Scoring,
     SkipReason,
     Tally,
     UndoneDecision,
@@ -48,6 +49,10 @@ GENERATION_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)  # gen
 MOST_ATTEMPTS = 3
 MOST_LOSSES = 5  # workers that were lost over a group before it is given up: it may be what kills them
 FAILURES_COUNT = timedelta(minutes=10)  # groups that failed within this time are not replaced by new ones
+MOST_SCORINGS = 12  # times an oracle is asked about a group, whatever it failed of
+SCORING_STALE = GENERATION_STALE  # a worker that is lost over it gives the group back after this
+FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=30), timedelta(hours=1)  # the first is doubled with every try
+MOST_EXAMPLES = 48  # images that the guidelines show
 MOST_LEASES = 4  # a person's page holds one group and prefetches two
 RACES = 5  # tries before a person who lost every race is told that nothing waits
 SEED_SPACE = 500_000_000  # below the seeds of evaluation
@@ -164,7 +169,7 @@ def complete_group(group_id: int, token: int, sizes: Sequence[tuple[int, int]]) 
         for i, (width, height) in enumerate(sizes)
     )
     if group.project.label_source != LabelSource.PEOPLE:
-        enqueue("score_group", group.pk)
+        _queue_scoring(group)
     events.publish(group.project_id, "queue")
     return True
 
@@ -210,11 +215,15 @@ def damage(group: Group) -> str:
 
 @transaction.atomic
 def retry_group(project: Project, group_id: int) -> Group:
-    """Generate a failed group again, from the same noise; look again at one that has labels and a damaged image.
+    """Generate a failed group again, from the same noise; ask the oracle again that failed over its images; look again
+    at one that has labels and a damaged image.
 
     Raises LabellingError when it has neither failed nor been mended.
     """
     group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
+    if group is not None and group.state != GroupState.FAILED and Scoring.objects.filter(group=group, next_at=None):
+        _queue_scoring(group)
+        return group
     if group is not None and group.state != GroupState.FAILED and group.error and group.generations.exists():
         # Labels belong to these very images: they are not made again, they come back from a back-up.
         group.error = damage(group)[:4000]
@@ -614,6 +623,12 @@ def add_example(project: Project, generation_id: int, *, good: bool, note: str) 
     generation = Generation.objects.filter(pk=generation_id, group__project=project).first()
     if generation is None:
         raise LabellingError(_("image: %(id)s is not in this project") % {"id": generation_id})
+    others = Example.objects.filter(generation__group__project=project).exclude(generation=generation)
+    if others.count() >= MOST_EXAMPLES:
+        raise LabellingError(
+            _("examples: there are %(n)s, which is all that people will look at; remove one first")
+            % {"n": MOST_EXAMPLES}
+        )
     values = {"good": good, "note": note.strip()[:200]}
     return Example.objects.update_or_create(generation=generation, defaults=values)[0]
 
@@ -638,6 +653,47 @@ def save_keys(user, chosen: dict[str, str], *, keys_on: bool) -> Preferences:
 # ---------------------------------------------------------------- oracles
 
 
+def _queue_scoring(group: Group) -> None:
+    Scoring.objects.update_or_create(group=group, defaults={"next_at": timezone.now(), "attempts": 0, "error": ""})
+    enqueue("score_group", group.pk)
+
+
+def scorings_due() -> list[int]:
+    """Ids of groups that an oracle should label, the longest waiting first."""
+    return list(
+        Scoring.objects.filter(next_at__lte=timezone.now()).order_by("next_at").values_list("group", flat=True)[:200]
+    )
+
+
+@transaction.atomic
+def claim_scoring(group_id: int) -> Scoring | None:
+    """The worker that is given the row asks the oracle. None when there is nothing to do, or another worker is at it."""
+    now = timezone.now()
+    row = Scoring.objects.select_for_update(of=("self",)).filter(group=group_id, next_at__lte=now).first()
+    if row is None:
+        return None
+    if row.attempts >= MOST_SCORINGS:
+        row.next_at, row.error = None, row.error or "the worker was lost over it; see its log"
+        row.save()
+        return None
+    row.next_at = now + SCORING_STALE
+    row.attempts += 1
+    row.save()
+    return row
+
+
+@transaction.atomic
+def fail_scoring(group_id: int, attempt: int, error: str, *, counts: bool = True) -> None:
+    """The oracle gave no labels at this attempt: asked again later, or given up; see `fail_group`."""
+    row = Scoring.objects.select_for_update().filter(group=group_id, attempts=attempt).first()
+    if row is None:
+        return
+    row.attempts -= not counts
+    again = timezone.now() + min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, row.attempts - 1))
+    row.next_at, row.error = again if row.attempts < MOST_SCORINGS else None, error[:500]
+    row.save()
+
+
 @transaction.atomic
 def record_oracle_labels(group_id: int, oracle: str, verdicts: Sequence[dict]) -> None:
     """Keep an oracle's verdicts `{score, liked, reason}`, one an image. With the oracle alone the group is then done."""
@@ -646,6 +702,8 @@ def record_oracle_labels(group_id: int, oracle: str, verdicts: Sequence[dict]) -
         values = {"liked": verdict["liked"], "score": verdict["score"], "reason": verdict["reason"][:300]}
         Label.objects.update_or_create(generation=generation, annotator=None, oracle=oracle, defaults=values)
         LabelEvent.objects.create(generation=generation, oracle=oracle, liked=verdict["liked"])
+    if oracle == group.project.oracle:
+        Scoring.objects.filter(group=group).delete()
     quality.settle(group)
     if group.project.label_source == LabelSource.ORACLE and group.state == GroupState.READY:
         states.move(states.GROUP_MOVES, group, GroupState.DONE)

@@ -14,7 +14,6 @@ from webapp.labelling.models import Group, GroupState
 from webapp.rounds.models import OPEN, ModelVersion, TrainingRound
 
 BATCH = 500
-# What a round's folder holds to go on with: on a data folder, and in a bucket.
 
 
 @dataclass

@@ -381,13 +381,15 @@ def count_versions(project: Project) -> int:
 
 def count_large() -> int:
     """Count the groups of projects that have more than `LARGE` and were not counted lately; returns how many. Smaller
-    ones are counted when somebody asks."""
+    ones are counted when somebody asks, also those that were large before."""
     now, found = timezone.now(), 0
     lately = ProjectCount.objects.filter(counted_at__gt=now - COUNTED_EVERY)
     for project in Project.objects.exclude(pk__in=lately.values("project")):
         if project.groups.order_by("pk")[LARGE : LARGE + 1].exists():
             count_project(project)
             found += 1
+        else:
+            ProjectCount.objects.filter(project=project).delete()
     return found
 
 

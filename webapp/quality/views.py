@@ -32,8 +32,7 @@ def quality(request: HttpRequest, project: Project) -> HttpResponse:
         "project": project,
         "rows": Paginator(queries.people(project), PAGE).get_page(request.GET.get("page")),
         "latest": project.qualities.first(),
-        "gold": gold.order_by("-id")[:15],
-        "gold_count": gold.count(),
+        "gold": Paginator(gold.order_by("-id"), PAGE).get_page(request.GET.get("gold")),
         "page": "quality",
     }
     return render(request, "quality/quality.html", context)

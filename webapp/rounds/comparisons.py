@@ -92,16 +92,16 @@ def _fill(comparison: Comparison, rng: random.Random) -> None:
 
 @transaction.atomic
 def claim_pairs(comparison_id: int) -> list[Pair]:
-    """Up to `BATCH` queued or stale pairs for a worker, fenced by their tokens; empty when there is nothing to do."""
+    """Up to `BATCH` queued pairs for a worker, fenced by their tokens; empty when there is nothing to do. A pair that was
+    with a worker before, who was lost or failed, comes alone: one of its neighbours may be what did it."""
     comparison = Comparison.objects.select_for_update().filter(pk=comparison_id, state=ComparisonState.OPEN).first()
     if comparison is None:
         return []
     now = timezone.now()
-    waiting = Q(state=PairState.QUEUED) | Q(state=PairState.GENERATING, heartbeat_at__lt=now - STALE)
-    rows = comparison.pairs.filter(waiting).select_related(
+    rows = comparison.pairs.filter(_waits()).select_related(
         "prompt", "comparison__project", "comparison__version_a", "comparison__version_b"
     )
-    pairs = list(rows.order_by("id")[:BATCH])
+    pairs = list(rows.filter(attempt=0).order_by("id")[:BATCH] or rows.order_by("attempt", "id")[:1])
     for pair in list(pairs):
         if pair.state == PairState.GENERATING and pair.attempt >= MOST_LOSSES:
             states.move(states.PAIR_MOVES, pair, PairState.FAILED)
@@ -130,7 +130,7 @@ def complete_pairs(pairs: list[Pair]) -> int:
         done += 1
     if pairs:
         comparison = pairs[0].comparison
-        if comparison.pairs.filter(state=PairState.QUEUED).exists():
+        if comparison.pairs.filter(_waits()).exists():
             enqueue("generate_pairs", comparison.pk)
         events.publish(comparison.project_id, "comparison")
     return done
@@ -153,10 +153,14 @@ def _owned(pairs: list[Pair]) -> list[Pair]:
     return [p for p in rows if p.token == tokens[p.pk]]
 
 
+def _waits() -> Q:
+    """Pairs that a worker should sample: queued, or given to one that has been silent for long."""
+    return Q(state=PairState.QUEUED) | Q(state=PairState.GENERATING, heartbeat_at__lt=timezone.now() - STALE)
+
+
 def waiting() -> list[int]:
     """Ids of open comparisons with pairs that a worker should sample."""
-    stale = Q(state=PairState.GENERATING, heartbeat_at__lt=timezone.now() - STALE)
-    pairs = Pair.objects.filter(Q(state=PairState.QUEUED) | stale, comparison=OuterRef("pk"))
+    pairs = Pair.objects.filter(_waits(), comparison=OuterRef("pk"))
     return list(
         Comparison.objects.filter(Exists(pairs), state=ComparisonState.OPEN, project__archived_at=None).values_list(
             "pk", flat=True

@@ -29,7 +29,7 @@ from webapp.labelling.services import supersede_groups
 from webapp.rounds.models import OPEN, ModelVersion, RoundMetric, RoundState, TrainingRound, VersionStatus
 
 HEARTBEAT_STALE = timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)
-MOST_ATTEMPTS = 5
+MOST_LOSSES = 10  # workers that were lost one after the other while the round got no further
 
 
 class RoundError(ValueError):
@@ -98,14 +98,14 @@ def cancel_round(round_id: int) -> TrainingRound:
 @transaction.atomic
 def claim_round(round_id: int, owner: str) -> TrainingRound | None:
     """Make `owner` the one who runs the round: it is queued, or its owner's heartbeat is stale. None otherwise, so a
-    task that is delivered twice does not run twice. A round that was claimed too often fails."""
+    task that is delivered twice does not run twice. A round that loses worker after worker at the same place fails."""
     training = TrainingRound.objects.select_for_update().filter(pk=round_id).first()
     if training is None or training.state not in OPEN:
         return None
     if training.state == RoundState.RUNNING and training.heartbeat_at > timezone.now() - HEARTBEAT_STALE:
         return None
-    if training.attempt >= MOST_ATTEMPTS:
-        training.error = training.error or f"the worker was lost {MOST_ATTEMPTS} times; see its log"
+    if training.attempt >= MOST_LOSSES:
+        training.error = f"the worker was lost {MOST_LOSSES} times after step {training.kept_step}; see its log"
         states.move(states.ROUND_MOVES, training, RoundState.RUNNING)
         _close(training, RoundState.FAILED)
         return None
@@ -118,12 +118,17 @@ def claim_round(round_id: int, owner: str) -> TrainingRound | None:
     return training
 
 
+def is_first(training: TrainingRound) -> bool:
+    """Whether nobody ran the round before the owner who has just claimed it."""
+    return training.token == 1 and not training.checkpoint
+
+
 def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
     """Write the round's labelled groups and its RoundSpec as files in `folder` (default: the round's); returns the spec's
     path. The groups of a round are fixed when it is first written: a resumed round learns from the same ones. Paths are
     those of today: the data folder may have been restored elsewhere."""
     folder = folder or paths.round_dir(training.pk)
-    if training.attempt == 1 and not training.checkpoint:
+    if is_first(training):
         # Nobody ran it before, so what lies here is of another database.
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,24 +200,28 @@ def is_owner(round_id: int, token: int) -> bool:
 
 
 @transaction.atomic
-def keep_checkpoint(round_id: int, token: int, name: str) -> bool:
-    """The checkpoint `name` (of `paths.checkpoint`) is whole in the bucket: the next owner goes on from it. False when this
-    one has lost the round."""
+def keep_checkpoint(round_id: int, token: int, step: int, name: str = "") -> bool:
+    """A checkpoint of `step` updates is kept where the next owner finds it, in a bucket under `name` (of
+    `paths.checkpoint`). A round that got further than ever forgets its lost workers. False when the owner of `token` has
+    lost it."""
     training = _owned(round_id, token)
     if training is None:
         return False
-    training.checkpoint = name
-    training.save(update_fields=["checkpoint"])
+    if name:
+        training.checkpoint = name
+    if step > training.kept_step:
+        training.kept_step, training.attempt = step, 1
+    training.save(update_fields=["checkpoint", "kept_step", "attempt"])
     return True
 
 
 @transaction.atomic
 def release_round(round_id: int, token: int, error: str) -> None:
     """The owner cannot go on for a reason that lies outside the round: another one, or the same, will as soon as it can. It
-    does not count as a try."""
+    does not count as lost."""
     if (training := _owned(round_id, token)) is not None:
         training.error = error[:8000]
-        training.attempt -= training.attempt > 1  # 1 tells that the round's files are of its own
+        training.attempt = max(0, training.attempt - 1)
         training.save(update_fields=["error", "attempt"])
         events.publish(training.project_id, "round", round=training.pk)
 

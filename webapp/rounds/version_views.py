@@ -28,6 +28,7 @@ def versions(request: HttpRequest, project: Project) -> HttpResponse:
     """Lineage, scores, and what an admin may do with each version."""
     versions = project.versions.select_related("parent").order_by("-number")
     rows = Paginator(versions, PAGE).get_page(request.GET.get("page"))
+    tests = project.comparisons.select_related("version_a", "version_b")
     made = dict(project.rounds.filter(result_version__in=list(rows)).values_list("result_version", "number"))
     context = {
         "project": project,
@@ -35,7 +36,7 @@ def versions(request: HttpRequest, project: Project) -> HttpResponse:
         "versions": [(v, made.get(v.pk)) for v in rows],
         "numbers": versions.values_list("number", flat=True)[: queries.MOST],
         "drawing": queries.lineage(project),
-        "comparisons": project.comparisons.select_related("version_a", "version_b")[:20],
+        "comparisons": Paginator(tests, PAGE).get_page(request.GET.get("tests")),
         "page": "versions",
     }
     return render(request, "rounds/versions.html", context)

@@ -133,7 +133,10 @@ def test_a_lost_worker_is_replaced_and_a_poison_pair_stops(open_test, project, v
     assert comparisons.claim_pairs(comparison.pk) == []
     Pair.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
     assert comparisons.waiting() == [comparison.pk]
-    new = comparisons.claim_pairs(comparison.pk)
+    new = []
+    while pairs := comparisons.claim_pairs(comparison.pk):
+        new += pairs
+    assert len(new) == len(old)
     assert comparisons.complete_pairs(old) == 0
     assert comparisons.complete_pairs(new[:-1]) == len(new) - 1
     comparisons.fail_pairs(new[-1:], "no such folder")
@@ -142,14 +145,21 @@ def test_a_lost_worker_is_replaced_and_a_poison_pair_stops(open_test, project, v
     assert Pair.objects.get(state="failed").error == "no such folder"
 
 
-def test_pairs_that_kill_their_workers_stop_too(open_test, project, versions, boss):
+@pytest.mark.parametrize("how", ["killed", "failed"])
+def test_a_pair_that_is_its_workers_end_takes_no_neighbour_with_it(project, versions, boss, how):
     comparison = comparisons.start(project, 1, 2, boss)
-    for _ in range(comparisons.MOST_LOSSES):
-        assert comparisons.claim_pairs(comparison.pk)
-        Pair.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
-    comparisons.claim_pairs(comparison.pk)
-    errors = set(Pair.objects.filter(state="failed").values_list("error", flat=True))
-    assert errors == {"the worker was lost 5 times over it; see its log"}
+    poison = comparison.pairs.order_by("pk")[3]
+    while pairs := comparisons.claim_pairs(comparison.pk):
+        if poison not in pairs:
+            comparisons.complete_pairs(pairs)
+        elif how == "failed":
+            comparisons.fail_pairs(pairs, "a prompt of 10,000 words")
+        else:
+            Pair.objects.filter(pk__in=[p.pk for p in pairs]).update(heartbeat_at=timezone.now() - timedelta(hours=1))
+    poison.refresh_from_db()
+    assert (poison.state, comparison.pairs.filter(state="ready").count()) == ("failed", comparisons.BATCH - 1)
+    lost = f"the worker was lost {comparisons.MOST_LOSSES} times over it; see its log"
+    assert poison.error == {"failed": "a prompt of 10,000 words", "killed": lost}[how]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from safetensors.numpy import load, save_file
 
+from trainer.files import sha256_of
 from webapp import paths
 from webapp.accounts.models import User
 from webapp.labelling import services as labelling
@@ -44,7 +45,7 @@ def version(project, boss, ann, ready):
     grid = paths.round_dir(training.pk) / "grid"
     grid.mkdir()
     (grid / "after.webp").write_bytes(b"RIFF picture")
-    result = {"sha256": "ab" * 32, "scores_before": {"reward": 0.25}, "scores_after": {"reward": 0.75}}
+    result = {"sha256": sha256_of(folder / LORA), "scores_before": {"reward": 0.25}, "scores_after": {"reward": 0.75}}
     return services.finish_round(training.pk, training.token, result)
 
 
