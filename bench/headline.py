@@ -33,7 +33,7 @@ COLUMNS = ("strict", "geneval", "reward", *TAGS, WORD, "sharpness", "diversity",
 
 
 def train(seed: int, updates: int, parent: Path, work: Path) -> tuple[Path, dict]:
-    """Run or resume; returns the kept version's folder and what was spent."""
+    """Run or resume, unless it is done; returns the kept version's folder and what was spent."""
     settings = TDMR1Settings(seed=seed, updates=updates, validation_images=288, validate_every=65, **RATES)
     spec = oracle_spec(work, settings, parent=parent, validation_per_tag=48)
 
@@ -41,8 +41,9 @@ def train(seed: int, updates: int, parent: Path, work: Path) -> tuple[Path, dict
         shown = {k: round(v, 3) for k, v in progress.metrics.items() if k == "reward" or k.startswith("validation_")}
         print(f"update {progress.step} of {updates}: {shown}", file=sys.stderr, flush=True)
 
-    done = run_round(spec, on_progress=note)
-    version = Path(done.version_dir)
+    version = Path(spec.output_dir)
+    if not (version / "version.json").exists():
+        run_round(spec, on_progress=note)
     state = json.loads((version / "version.json").read_text())["rounds_state"]
     return version, {name: state[name] for name in ("images_scored", "seconds")}
 
