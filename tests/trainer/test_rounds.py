@@ -310,7 +310,8 @@ def test_the_alarm_needs_no_oracle_and_no_validation_prompts(make_spec, reddish,
     spec = make_spec(reward_oracle=None, groups_file=str(groups_file), validation=[], validation_oracle=None)
     result = run_round(spec, on_progress=seen.append)
     assert result.scores_before == result.scores_after == {}
-    assert {"opinion", "second_recognition", "second_diversity"} <= set(seen[-1].metrics)
+    assert {"opinion", "second_contrast", "second_diversity"} <= set(seen[-1].metrics)
+    assert "second_recognition" not in seen[-1].metrics  # random weights recognise nothing
 
 
 def test_held_out_groups_are_judged_and_never_learned_from(make_spec, groups_file, monkeypatch):
