@@ -144,9 +144,19 @@ def train(a: argparse.Namespace) -> None:
     )
 
     def show(progress) -> None:
-        keys = ("reward", "validation_reward", "validation_geneval", "margin", "distance", "active")
+        keys = (
+            "reward",
+            "validation_reward",
+            "validation_geneval",
+            "second_recognition",
+            "margin",
+            "distance",
+            "active",
+        )
         text = " ".join(f"{k} {progress.metrics[k]:.3f}" for k in keys if k in progress.metrics)
         print(f"{progress.phase} {progress.step}/{progress.total} {progress.seconds_left:.0f}s left {text}", flush=True)
+        if progress.alarm:
+            print(f"alarm: {progress.alarm}", flush=True)
 
     result = run_round(spec, on_progress=show, device=a.device, trackers=a.trackers)
     print(json.dumps(dataclasses.asdict(result), indent=1))

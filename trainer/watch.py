@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from trainer.alarm import Look, Reading, mean_of, pairs_right, relative
+from trainer.alarm import ERRORS, Look, Reading, mean_of, pairs_right, relative
 from trainer.data import GroupStore
 from trainer.evaluate import Evaluation
 from trainer.roles import SURROGATE, TEACHER
@@ -48,6 +48,10 @@ class Watch:
         self.store, self.held_out, self.trained = store, held_out, trained
         self.teacher = self._errors(TEACHER, parent.latents)
         self.recognition = self._recognition(parent.latents, self.teacher)
+        known = mean_of(self.recognition.tolist())
+        self.recognises = (
+            known.change > ERRORS * known.error
+        )  # else there is nothing to lose, and shares of it are noise
         self.measures = measure_images(parent.images, prompts)
 
     def look(self, now: Evaluation, step: int) -> Look:
@@ -59,7 +63,10 @@ class Watch:
         measures: dict[str, Reading] = {}
         if self.scores:
             measures["score"] = relative([v.score for v in now.verdicts], self.scores)
-        measures["recognition"] = relative(self._recognition(now.latents, teacher).tolist(), self.recognition.tolist())
+        if self.recognises:
+            measures["recognition"] = relative(
+                self._recognition(now.latents, teacher).tolist(), self.recognition.tolist()
+            )
         for name, values in measure_images(now.images, self.prompts).items():
             measures[name] = relative(values.tolist(), self.measures[name].tolist())
         return Look(

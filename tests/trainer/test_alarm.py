@@ -14,20 +14,20 @@ def look(step, opinion=LIKED, held_out=(), trained=(), error=0.02, **falls):
 
 
 def test_it_works():
-    looks = [look(10, contrast=0.05, score=-0.1), look(20, contrast=0.6, score=-0.2)]
+    looks = [look(10, contrast=0.05, score=-0.1), look(20, contrast=0.7, score=-0.2)]
     assert not suspicious(looks[:1]) and suspicious(looks)
     assert parting(looks[:1]) == ""
     assert parting(looks) == (
-        "the surrogate likes the new images better than the parent's, but contrast fell by 60% (± 2%)"
+        "the surrogate likes the new images better than the parent's, but contrast fell by 70% (± 2%)"
     )
 
 
 def test_a_smaller_fall_must_be_seen_twice_in_a_row_or_at_the_end():
-    weak = look(10, diversity=0.4)
+    weak = look(10, diversity=0.5)
     assert suspicious([weak]) and parting([weak]) == ""
-    assert "diversity fell by 40%" in parting([weak, look(20, diversity=0.4)])
+    assert "diversity fell by 50%" in parting([weak, look(20, diversity=0.5)])
     assert parting([weak, look(20, diversity=0.1)]) == "" and not suspicious([weak, look(20, diversity=0.1)])
-    assert parting([weak, look(20, contrast=0.4)]) == ""
+    assert parting([weak, look(20, contrast=0.5)]) == ""
     assert "diversity" in parting([weak], last=True)
 
 
