@@ -40,7 +40,7 @@ class PeerSettings(Settings):
     refresh_every: int = option(10, "Updates between two copies of the surrogate into its reference.", low=1)
     gradient_steps: int = option(2, "Gradient steps from one rollout.", low=1)
     noise_level: float = option(0.7, "a of Flow-GRPO's sigma_t = a·sqrt(t / (1 - t)).", low=0)
-    ratio_clip: float = option(1e-4, "Clip range of the ratio of probabilities, which are means over pixels.", low=0)
+    ratio_clip: float = option(1e-3, "Clip range of the ratio of probabilities, which are means over pixels.", low=0)
     initial_kl: float = option(0.04, "Weight of the divergence from the initial student.", low=0)
     sibling_scale: float = option(1.0, "How far an image is pulled to its group's best; 1 is all the way.", low=0)
 
