@@ -115,6 +115,14 @@ def tour_of_reviewing(page):
     picture(page, "guidelines", whole=False)
 
 
+def picture_of_the_shipped_round(page) -> str:
+    """What a visitor sees without waiting: a long round of the demo model, with its pictures."""
+    for which in ("Images of the old version", "Images of the new version"):
+        assert page.get_by_alt_text(which).evaluate("i => i.decode().then(() => i.naturalWidth)") > 128
+    picture(page, "shipped", whole=False)
+    return page.locator("main").inner_text()
+
+
 def test_from_clicks_to_a_new_version(demo, monkeypatch):
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
     from playwright.sync_api import sync_playwright
@@ -151,6 +159,8 @@ def test_from_clicks_to_a_new_version(demo, monkeypatch):
         admin.get_by_role("link", name="Dashboard").click()
         picture(admin, "dashboard")
         tour_of_reviewing(admin)
+        admin.goto(f"{address}/p/demo/rounds/1/")
+        assert "Publish version 2" in picture_of_the_shipped_round(admin)
         admin.goto(f"{address}/p/demo/")
         admin.get_by_role("link", name="Start a round").click()
         picture(admin, "start")
@@ -162,8 +172,8 @@ def test_from_clicks_to_a_new_version(demo, monkeypatch):
             assert admin.get_by_alt_text(which).evaluate("i => i.decode().then(() => i.naturalWidth)") > 128
         admin.wait_for_timeout(1000)
         picture(admin, "done")
-        admin.get_by_role("button", name="Publish version 2").click()
-        admin.get_by_text("Version 2 is published").wait_for()
+        admin.get_by_role("button", name="Publish version 3").click()
+        admin.get_by_text("Version 3 is published").wait_for()
         picture(admin, "published")
 
         phone = browser.new_page(viewport={"width": 390, "height": 844})
@@ -172,10 +182,10 @@ def test_from_clicks_to_a_new_version(demo, monkeypatch):
         # Groups that were on screen when the version was published may come first.
         for _ in range(6):
             phone.locator("#grid .tile-image").first.wait_for(timeout=120_000)
-            if phone.locator("#grid").get_attribute("data-version") == "2":
+            if phone.locator("#grid").get_attribute("data-version") == "3":
                 break
             rate_by_keyboard(phone, lambda position: position == 0)
-        assert phone.locator("#grid").get_attribute("data-version") == "2"
+        assert phone.locator("#grid").get_attribute("data-version") == "3"
         picture(phone, "phone")
         browser.close()
 

@@ -24,7 +24,8 @@ def folder(tmp_path):
     card = {
         "sha256": sha256_of(tmp_path / "pytorch_lora_weights.safetensors"),
         "steps": 20,
-        "settings": {"updates": 20},
+        "settings": {"updates": 20, "group_size": 8},
+        "labels": {"scenes": 320},
         "scores_before": {"strict": 0.5},
         "scores_after": {"strict": 0.75},
         "metrics": [{"step": 10, "reward": 0.6}, {"step": 20, "reward": 0.7}],
@@ -36,6 +37,7 @@ def folder(tmp_path):
 def test_it_is_done_and_its_version_waits_for_a_decision(project, folder):
     training = adopt_round(project, folder)
     assert (training.number, training.state, training.step) == (1, RoundState.DONE, 20)
+    assert training.groups_used == 40
     version = training.result_version
     assert (version.number, version.status, version.parent) == (2, VersionStatus.DRAFT, project.active_version)
     assert version.scores == {"strict": 0.75}

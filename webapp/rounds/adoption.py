@@ -34,6 +34,7 @@ def adopt_round(project: Project, folder: Path) -> TrainingRound:
             card[name] for name in ("sha256", "steps", "scores_before", "scores_after")
         )
         chosen, metrics = card["settings"], [(line["step"], line) for line in card["metrics"]]
+        groups = sum(card["labels"].values()) // chosen["group_size"]
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise RoundError(_("round: %(folder)s is not whole: %(error)s") % {"folder": folder, "error": error}) from error
     if found != wanted:
@@ -62,6 +63,7 @@ def adopt_round(project: Project, folder: Path) -> TrainingRound:
         total=steps,
         scores_before=scores_before,
         scores_after=scores_after,
+        groups_used=groups,
         finished_at=timezone.now(),
     )
     RoundMetric.objects.bulk_create(
