@@ -40,6 +40,9 @@ class Roles:
             )
             transformer.add_adapter(config, adapter_name=name)
         self._layers = [m for m in transformer.modules() if isinstance(m, LoraLayer)]
+        for layer in self._layers:
+            # All is fp32, or runs under autocast, which would cast PEFT's fp32 copy of each input back: 8% of a pass.
+            layer.cast_input_dtype_enabled = False
         # A copy of a large model's weights costs more than its adapters' share of a pass; bf16 would round the adapter off.
         small = sum(p.numel() for p in transformer.parameters()) < MERGE_BELOW
         self.mergeable = small and all(layer.get_base_layer().weight.dtype == torch.float32 for layer in self._layers)

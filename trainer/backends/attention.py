@@ -19,8 +19,8 @@ def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale
 class PlainAttention(TorchFunctionMode):
     """Inside, short attention without mask or dropout is made of plain products, whoever asks for it.
 
-    77 tokens in bf16, forward and backward: 19 ms against the fused kernel's 105 ms (64 images, 6 heads, one core of an
-    EPYC with AVX-512 BF16).
+    77 tokens in bf16, forward and backward: 19 ms against the fused kernel's 105 ms, forward alone 11 against 13 (64
+    images, 6 heads, one core of an EPYC with AVX-512 BF16).
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

@@ -259,7 +259,7 @@ class Managed:
     def _pass(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         # Blocks that are computed again or compiled would not meet the mode a second time.
         plain = self.device.type == "cpu" and not (self.memory.checkpointing or self.memory.compile)
-        with PlainAttention() if plain and torch.is_grad_enabled() else nullcontext():
+        with PlainAttention() if plain else nullcontext():
             return self.inner.velocity(x, t, conditioning)
 
     @torch.no_grad()
