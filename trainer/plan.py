@@ -341,7 +341,7 @@ class _Planner:
 
         def forward() -> None:
             with autocast(self.backend.device, bf16), torch.set_grad_enabled(gradient):
-                made.append(self.backend.inner.velocity(x, t, conditioning))
+                made.append(self.backend.one_pass(x, t, conditioning))
 
         counter.reset()
         before = counter.live

@@ -111,7 +111,8 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_it_works(make_spec, reddish, parent):
+def test_it_works(make_spec, reddish, parent, monkeypatch):
+    monkeypatch.setattr(trainer.rounds, "clearly_worse", lambda new, old: False)  # four updates may do anything
     seen = []
     result = run_round(make_spec(), on_progress=seen.append)
     assert not same(weights(result), load_file(parent / "pytorch_lora_weights.safetensors"))

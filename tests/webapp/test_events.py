@@ -39,7 +39,9 @@ def test_equal_notices_become_one_and_later_ones_are_told_again():
 
         thread = threading.Thread(target=change)
         thread.start()
-        assert [await heard(), await heard()] == [LABELS, QUEUE]
+        both = [await heard(), await heard()]  # sent at once, so either may arrive first
+        assert LABELS in both
+        assert QUEUE in both
         with pytest.raises(TimeoutError):
             await heard(4 * GATHER)
         post.put(7, LABELS)

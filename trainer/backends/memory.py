@@ -248,15 +248,16 @@ class Managed:
         size = self.memory.micro_batch or len(x)
         with autocast(self.device) if self.memory.half else nullcontext():
             if len(x) <= size:
-                return self._pass(x, t, conditioning)
+                return self.one_pass(x, t, conditioning)
             run = self.recompute if torch.is_grad_enabled() else lambda f, *arguments: f(*arguments)
             parts = []
             for start in range(0, len(x), size):
                 rows = slice(start, start + size)
-                parts.append(run(self._pass, x[rows], t[rows], conditioning.map(lambda c, r=rows: c[r])))
+                parts.append(run(self.one_pass, x[rows], t[rows], conditioning.map(lambda c, r=rows: c[r])))
             return torch.cat(parts)
 
-    def _pass(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+    def one_pass(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """The same in one go, whatever `micro_batch` says."""
         # Blocks that are computed again or compiled would not meet the mode a second time.
         plain = self.device.type == "cpu" and not (self.memory.checkpointing or self.memory.compile)
         with PlainAttention() if plain else nullcontext():

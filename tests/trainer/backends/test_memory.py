@@ -1,5 +1,6 @@
 """What saves memory changes nothing but memory: same embeddings, same gradients, same images."""
 
+import dataclasses
 import gc
 import random
 import shutil
@@ -208,6 +209,8 @@ def test_bf16_is_for_frozen_parts_only_and_follows_fp32(model_dir):
 
 def test_compiled_blocks_follow_the_role(model_dir):
     backend = load_backend(model_dir)
+    # As with the setting, whose own compiler would take a minute.
+    backend.memory = dataclasses.replace(backend.memory, compile=True)
     roles = Roles(backend.transformer, backend.lora_targets, rank=4, alpha=8)
     for p in roles.parameters(STUDENT):
         torch.nn.init.normal_(p, std=0.1)
