@@ -41,8 +41,8 @@ def version(model_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def apps(model_dir, version):
-    """The image that the app makes, as numbers in 0..1, and the noise it starts from. Decoded in fp32: the random VAE of the
-    tests turns bf16's rounding into other colours."""
+    """The image that the app makes, as numbers in 0..1, and the noise it starts from. Decoded in fp32: the random VAE of
+    the tests turns bf16's rounding into other colours."""
     sampler = Sampler(model_dir)
     sampler.use_version(version)
     made = sampler.sample_group(PROMPT, [7])
