@@ -331,10 +331,15 @@ def test_redis_goes_and_comes_back(machine, values, sockets):
     address = f"http://127.0.0.1:{machine.web_port}"
     annotator = Person(address, "annotator", values["LIKESTEP_ANNOTATOR_PASSWORD"])
     admin = Person(address, "admin", values["LIKESTEP_ADMIN_PASSWORD"])
-    assert wait_for(lambda: len(annotator.get("/p/demo/groups/next/").json()["groups"]) >= 3, 90, every=1)
+
+    def three_wait():
+        return wait_for(lambda: len(annotator.get("/p/demo/groups/next/").json()["groups"]) >= 3, 90, every=1)
+
+    assert three_wait()
     socket = sockets.enter_context(live(address, admin))
     annotator.rate(annotator.next_group())
     assert json.loads(socket.recv(timeout=20))["event"] in ("labels", "queue")
+    assert three_wait()
     redis = machine.processes["redis"]
     redis.kill()
     redis.wait()
