@@ -31,16 +31,15 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from trainer.advantages import group_advantages, has_signal  # noqa: E402 - the repository is not installed
+from bench.gains import oracle_spec  # noqa: E402 - the repository is not installed
+from trainer.advantages import group_advantages, has_signal  # noqa: E402
 from trainer.backends import Conditioning  # noqa: E402
-from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.flow import conditional_velocity, guided, like, renoise, rollout, sample_tau, x0_from_velocity  # noqa: E402
 from trainer.losses import StudentTargets, fake_loss, student_loss, surrogate_loss  # noqa: E402
 from trainer.roles import FAKE, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER  # noqa: E402
 from trainer.roles import STUDENT as STUDENT_ROLE  # noqa: E402
 from trainer.rounds import RoundSpec, _Round  # noqa: E402
 from trainer.sampler import related_noise  # noqa: E402
-from trainer.scenes.prompts import TAGS, prompts  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
 from trainer.tdm_r1 import TAU_GAP  # noqa: E402
 
@@ -124,7 +123,7 @@ class Naive:
             torch.randn(1, *self.shape, generator=generator),
         )
 
-        mine, empty = cond.map(lambda c: c[chosen]), uncond.map(lambda c: c[chosen])
+        mine, empty = cond.take(chosen), uncond.take(chosen)
         x_j, s_j, s_n = trajectory[chosen, j], self.grid[j], self.grid[j + 1]
         tau = self.tau(s_n, u)
         metrics, x_tau = self.learn_fake(x_j, s_j, s_n, tau, eps, mine)
@@ -264,15 +263,7 @@ def demo_spec(work: Path, a: argparse.Namespace) -> RoundSpec:
     settings = TDMR1Settings(
         prompts_per_update=a.prompts, student_batch=a.student_batch, validation_images=0, updates=1000
     )
-    return RoundSpec(
-        model_dir=str(MODEL),
-        parent_dir=str(STUDENT),
-        work_dir=str(work),
-        output_dir=str(work / "version"),
-        train_prompts=[p.metadata for p in prompts("train", tags=TAGS)],
-        reward_oracle="scenes",
-        settings=settings.to_json(),
-    )
+    return oracle_spec(work, settings)
 
 
 def made(side: str, spec: RoundSpec) -> Ours | Naive:

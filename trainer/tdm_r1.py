@@ -153,7 +153,7 @@ class TDMR1:
 
         def fake_losses() -> Iterator[tuple[torch.Tensor, int]]:
             for i in self._graphs(len(j)):
-                v_fake = self.velocity(FAKE, x_tau[i], tau[i], conditioning.map(lambda c: c[i]))  # noqa: B023
+                v_fake = self.velocity(FAKE, x_tau[i], tau[i], conditioning.take(i))
                 held = (x_tau[i], tau[i], x0_hat[i].detach(), teacher_cond[i])
                 yield fake_loss(v_fake, *held, teacher_weight=s.fake_teacher), len(v_fake)
 
@@ -233,7 +233,7 @@ class TDMR1:
         def losses() -> Iterator[tuple[torch.Tensor, int]]:
             for some in self._graphs(p, g):
                 images = slice(some.start * g, some.stop * g)
-                v = self.velocity(SURROGATE, x_tau[images], tau[images], conditioning.map(lambda c: c[images]))  # noqa: B023
+                v = self.velocity(SURROGATE, x_tau[images], tau[images], conditioning.take(images))
                 held = {name: t[images].unflatten(0, (-1, g)) for name, t in fixed.items()}
                 parts.append(
                     surrogate_loss(

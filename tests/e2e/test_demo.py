@@ -115,12 +115,10 @@ def tour_of_reviewing(page):
     picture(page, "guidelines", whole=False)
 
 
-def picture_of_the_shipped_round(page) -> str:
-    """What a visitor sees without waiting: a long round of the demo model, with its pictures."""
+def see_before_and_after(page):
+    """Both pictures of a round are there."""
     for which in ("Images of the old version", "Images of the new version"):
         assert page.get_by_alt_text(which).evaluate("i => i.decode().then(() => i.naturalWidth)") > 128
-    picture(page, "shipped", whole=False)
-    return page.locator("main").inner_text()
 
 
 def test_from_clicks_to_a_new_version(demo, monkeypatch):
@@ -160,7 +158,9 @@ def test_from_clicks_to_a_new_version(demo, monkeypatch):
         picture(admin, "dashboard")
         tour_of_reviewing(admin)
         admin.goto(f"{address}/p/demo/rounds/1/")
-        assert "Publish version 2" in picture_of_the_shipped_round(admin)
+        see_before_and_after(admin)  # without waiting: a long round of the demo model
+        picture(admin, "shipped", whole=False)
+        assert "Publish version 2" in admin.locator("main").inner_text()
         admin.goto(f"{address}/p/demo/")
         admin.get_by_role("link", name="Start a round").click()
         picture(admin, "start")
@@ -168,8 +168,7 @@ def test_from_clicks_to_a_new_version(demo, monkeypatch):
         admin.locator("[data-state=running], [data-state=done]").wait_for(timeout=60_000)
         picture(admin, "running")
         admin.locator("[data-state=done]").wait_for(timeout=240_000)
-        for which in ("Images of the old version", "Images of the new version"):
-            assert admin.get_by_alt_text(which).evaluate("i => i.decode().then(() => i.naturalWidth)") > 128
+        see_before_and_after(admin)
         admin.wait_for_timeout(1000)
         picture(admin, "done")
         admin.get_by_role("button", name="Publish version 3").click()

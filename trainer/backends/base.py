@@ -39,8 +39,12 @@ class Conditioning:
         one = self.map(lambda t: t[i : i + 1].clone())
         return one if one.lengths is None else Conditioning(one.embeds[:, : int(one.lengths)], one.pooled, one.lengths)
 
+    def take(self, rows) -> Conditioning:
+        """Some rows: a slice, or an index tensor."""
+        return self.map(lambda t: t[rows])
+
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Conditioning:
-        """The same with `function` of each tensor: `c.map(lambda t: t[rows])`."""
+        """The same with `function` of each tensor."""
         return Conditioning(**{name: function(tensor) for name, tensor in self.tensors().items()})
 
     def tensors(self) -> dict[str, torch.Tensor]:

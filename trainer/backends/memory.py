@@ -253,7 +253,7 @@ class Managed:
             parts = []
             for start in range(0, len(x), size):
                 rows = slice(start, start + size)
-                parts.append(run(self.one_pass, x[rows], t[rows], conditioning.map(lambda c, r=rows: c[r])))
+                parts.append(run(self.one_pass, x[rows], t[rows], conditioning.take(rows)))
             return torch.cat(parts)
 
     def one_pass(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:

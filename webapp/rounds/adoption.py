@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 
 from django.db import transaction
-from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from trainer.cards import LORA_NAME
 from trainer.files import sha256_of
 from webapp import paths, storage
 from webapp.campaigns.models import Project
-from webapp.rounds.models import ModelVersion, RoundMetric, RoundState, TrainingRound
+from webapp.rounds.models import ModelVersion, RoundMetric, RoundState, TrainingRound, next_number
 from webapp.rounds.services import RoundError
-
-WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 @transaction.atomic
@@ -29,7 +27,7 @@ def adopt_round(project: Project, folder: Path) -> TrainingRound:
     try:
         card = json.loads((folder / "round.json").read_text())
         pictures = {which: (folder / f"{which}.webp").read_bytes() for which in ("before", "after")}
-        found = sha256_of(folder / WEIGHTS)
+        found = sha256_of(folder / LORA_NAME)
         wanted, steps, scores_before, scores_after = (
             card[name] for name in ("sha256", "steps", "scores_before", "scores_after")
         )
@@ -38,14 +36,14 @@ def adopt_round(project: Project, folder: Path) -> TrainingRound:
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise RoundError(_("round: %(folder)s is not whole: %(error)s") % {"folder": folder, "error": error}) from error
     if found != wanted:
-        raise RoundError(_("round: %(file)s is not the file that round.json names") % {"file": folder / WEIGHTS})
+        raise RoundError(_("round: %(file)s is not the file that round.json names") % {"file": folder / LORA_NAME})
     project = Project.objects.select_for_update().get(pk=project.pk)
     key = f"adopted-{wanted[:32]}"
     if (known := project.rounds.filter(idempotency_key=key).first()) is not None:
         return known
     version = ModelVersion.objects.create(
         project=project,
-        number=(project.versions.aggregate(n=Max("number"))["n"] or 0) + 1,
+        number=next_number(project.versions),
         parent=project.active_version,
         path=str(folder),
         sha256=wanted,
@@ -53,7 +51,7 @@ def adopt_round(project: Project, folder: Path) -> TrainingRound:
     )
     training = TrainingRound.objects.create(
         project=project,
-        number=(project.rounds.aggregate(n=Max("number"))["n"] or 0) + 1,
+        number=next_number(project.rounds),
         base_version=project.active_version,
         result_version=version,
         settings=chosen,

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, Max, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -15,7 +15,7 @@ from webapp import events, states
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
 from webapp.dispatch import enqueue
-from webapp.rounds.models import Comparison, ComparisonState, ModelVersion, Pair, PairState
+from webapp.rounds.models import Comparison, ComparisonState, ModelVersion, Pair, PairState, next_number
 from webapp.rounds.sequential import Standing, standing
 
 AHEAD = 8  # pairs that are ready or on their way beyond those on somebody's screen
@@ -48,7 +48,7 @@ def start(project: Project, a: int, b: int, by, *, most_votes: int = 400, alpha:
         raise ComparisonError(_("alpha: choose from 0.001 to 0.2"))
     if not project.prompts.filter(split=Split.TRAIN).exists():
         raise ComparisonError(_("prompts: the project has none for training; add some first"))
-    number = (project.comparisons.aggregate(n=Max("number"))["n"] or 0) + 1
+    number = next_number(project.comparisons)
     made = Comparison.objects.create(
         project=project,
         number=number,

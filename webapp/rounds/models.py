@@ -8,6 +8,11 @@ from django.db.models import Q
 from django.utils.translation import gettext as _
 
 
+def next_number(rows) -> int:
+    """The number after the highest of a project's versions, rounds or comparisons, which count from 1."""
+    return (rows.aggregate(n=models.Max("number"))["n"] or 0) + 1
+
+
 class VersionStatus(models.TextChoices):
     """Only a published version generates groups."""
 

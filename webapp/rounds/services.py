@@ -11,7 +11,6 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -26,7 +25,7 @@ from webapp.campaigns.services import oracle_spec
 from webapp.dispatch import enqueue
 from webapp.labelling import queries as labelling
 from webapp.labelling.services import supersede_groups
-from webapp.rounds.models import OPEN, ModelVersion, RoundMetric, RoundState, TrainingRound, VersionStatus
+from webapp.rounds.models import OPEN, ModelVersion, RoundMetric, RoundState, TrainingRound, VersionStatus, next_number
 
 HEARTBEAT_STALE = timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)
 MOST_LOSSES = 10  # workers that were lost one after the other while the round got no further
@@ -62,7 +61,7 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
         raise RoundError(_("labels: no group has both a liked and a disliked image yet; rate some groups first"))
     try:
         with transaction.atomic():
-            number = (project.rounds.aggregate(n=Max("number"))["n"] or 0) + 1
+            number = next_number(project.rounds)
             training = TrainingRound.objects.create(
                 project=project,
                 number=number,
@@ -235,7 +234,7 @@ def finish_round(round_id: int, token: int, result: dict) -> ModelVersion | None
     project = Project.objects.select_for_update().get(pk=training.project_id)
     version = ModelVersion.objects.create(
         project=project,
-        number=project.versions.aggregate(n=Max("number"))["n"] + 1,
+        number=next_number(project.versions),
         parent=training.base_version,
         path=paths.round_version(training.pk, token),
         sha256=result["sha256"],
