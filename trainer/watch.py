@@ -28,6 +28,19 @@ def hold_out(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torc
     return order[:held], order[held:].sort().values
 
 
+def ranked_right(trainer: TDMR1, store: GroupStore | None, index: torch.Tensor | None) -> tuple[float, ...]:
+    """The surrogate's share of right pairs in each of the groups `index` of the store; none without groups."""
+    if store is None or index is None:
+        return ()
+    generator, found = torch.Generator().manual_seed(SEED), []
+    for i in index:
+        batch, device = store.take(i[None]), trainer.backend.device
+        groups = Groups(batch.trajectory.to(device), trainer.backend.encode(batch.prompts), batch.advantages)
+        gains = trainer.likelihood_gain(groups, draws=DRAWS, generator=generator)
+        found.append(pairs_right(gains[0].tolist(), batch.advantages[0].tolist()))
+    return tuple(found)
+
+
 class Watch:
     """Compares a student's validation images with those that its parent makes of the same noise."""
 
@@ -73,8 +86,8 @@ class Watch:
             step,
             mean_of((gain - parents).tolist()),
             measures,
-            self._accuracy(self.held_out),
-            self._accuracy(self.trained),
+            ranked_right(self.trainer, self.store, self.held_out),
+            ranked_right(self.trainer, self.store, self.trained),
         )
 
     def _recognition(self, latents: torch.Tensor, with_prompt: torch.Tensor) -> torch.Tensor:
@@ -96,15 +109,3 @@ class Watch:
                 total += self.trainer.denoising_error(role, x0, conditioning, tau, eps).cpu()
             parts.append(total / DRAWS)
         return torch.cat(parts)
-
-    def _accuracy(self, index: torch.Tensor | None) -> tuple[float, ...]:
-        """The surrogate's share of right pairs in each of the groups `index` of the store."""
-        if index is None:
-            return ()
-        generator, found = torch.Generator().manual_seed(SEED), []
-        for i in index:
-            batch, device = self.store.take(i[None]), self.trainer.backend.device
-            groups = Groups(batch.trajectory.to(device), self.trainer.backend.encode(batch.prompts), batch.advantages)
-            gains = self.trainer.likelihood_gain(groups, draws=DRAWS, generator=generator)
-            found.append(pairs_right(gains[0].tolist(), batch.advantages[0].tolist()))
-        return tuple(found)

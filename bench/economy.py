@@ -1,0 +1,264 @@
+"""Simulated people, and ways to make more of their labels, for `bench/label_economy.py`.
+
+First the people and what their labels come to, then the images they rate, then the techniques. Rewards are shares of likes
+in 0..1 by position in a group, as in `trainer.data`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from trainer.backends import Backend
+from trainer.cli import MODEL
+from trainer.data import LabelledGroup, load_groups, read_groups
+from trainer.flow import renoise
+from trainer.oracles import get_oracle
+from trainer.oracles.scenes import detect
+from trainer.roles import SURROGATE
+from trainer.rounds import _Round
+from trainer.sampler import SampledGroup, Sampler, load_trajectory, related_noise, sample_latents, save_trajectory
+from trainer.scenes.prompts import TAGS, prompts
+from trainer.watch import MOST_HELD_OUT, ranked_right
+from webapp.quality.consensus import UNMEASURED, Reliability, Vote, posterior
+
+GOLD_IMAGES = 64
+PRIOR_LABELS = 8  # as in webapp.quality.measure
+LABEL_SEEDS = 500_000_000  # of the labelled images' noise; evaluation seeds start at 700,000,000
+
+
+# --- people -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Person:
+    """Likes what the oracle likes, errs with probability `noise`, and never likes an image that shows `hated`."""
+
+    noise: float
+    hated: str = ""
+
+
+PEOPLE = {
+    "sure": (Person(0.0),),
+    "one": (Person(0.1),),
+    "hasty": (Person(0.2),),
+    "biased": (Person(0.1, hated="green"),),
+    "two": (Person(0.05), Person(0.3)),
+}
+
+
+@dataclass(frozen=True)
+class RatedGroup:
+    """A group with the truth about its images: what the strict oracle says, and which colours are in them."""
+
+    index: int
+    prompt: str
+    metadata: dict
+    trajectory_file: str
+    liked: tuple[bool, ...]
+    colors: tuple[tuple[str, ...], ...]
+
+
+def votes_of(people: Sequence[Person], group: RatedGroup, seed: int) -> list[list[bool]]:
+    """Each person's labels of the group's images; equal seeds give equal errors, whatever else was rated."""
+    found = []
+    for number, person in enumerate(people):
+        rng = random.Random(f"person-{seed}-{number}-{group.index}")
+        pairs = zip(group.liked, group.colors, strict=True)
+        found.append(
+            [(liked and person.hated not in colors) != (rng.random() < person.noise) for liked, colors in pairs]
+        )
+    return found
+
+
+def shares(votes: Sequence[Sequence[Sequence[bool]]]) -> list[list[float]]:
+    """Votes by group, person and image → the share of likes by group and image."""
+    return [[sum(said) / len(said) for said in zip(*group, strict=True)] for group in votes]
+
+
+def weighed(people: Sequence[Person], votes: Sequence[Sequence[Sequence[bool]]], seed: int) -> list[list[float]]:
+    """The same votes → each image's probability of being liked, people weighed by how often they were right on
+    `GOLD_IMAGES` images of known answer, drawn towards the app's prior as the app does."""
+    rates = []
+    for number, person in enumerate(people):
+        rng = random.Random(f"gold-{seed}-{number}")
+        right = sum(rng.random() >= person.noise for _ in range(GOLD_IMAGES))
+        rate = (right + PRIOR_LABELS * UNMEASURED) / (GOLD_IMAGES + PRIOR_LABELS)
+        rates.append(Reliability(rate, rate))
+    return [
+        [
+            posterior([Vote(said, rate) for said, rate in zip(image, rates, strict=True)])
+            for image in zip(*group, strict=True)
+        ]
+        for group in votes
+    ]
+
+
+# --- what they rate ---------------------------------------------------------------------------------------------------
+
+
+def rated_groups(version: Path, count: int, size: int, spread: float, seed: int, folder: Path) -> list[RatedGroup]:
+    """`count` groups of training prompts by a version, all tags alike, each with what the oracle thinks of it; those that
+    are in `folder` are not made again. `spread` is `trainer.sampler.related_noise`'s, 1 is the app's independent noise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "rated.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    if len(lines) < count:
+        oracle, sampler = get_oracle("scenes"), Sampler(MODEL)
+        sampler.use_version(version)
+        pools = [prompts("train", tags=(tag,)) for tag in TAGS]
+        with file.open("a") as out:
+            for i in range(len(lines), count):
+                row = random.Random(f"prompt-{seed}-{i}").choice(pools[i % len(pools)])
+                group = _sample(sampler, row.prompt, size, spread, LABEL_SEEDS + 1_000_000 * seed + i)
+                verdicts = oracle.score(group.images, [row.prompt] * size, [row.metadata] * size)
+                save_trajectory(folder / f"{i}.safetensors", group, prompt=row.prompt, version="1")
+                colors = [sorted({found.color for found in detect(image) if found.color}) for image in group.images]
+                line = {"index": i, "prompt": row.prompt, "metadata": row.metadata, "colors": colors}
+                line |= {"liked": [v.liked for v in verdicts], "trajectory_file": str(folder / f"{i}.safetensors")}
+                lines.append(line)
+                out.write(json.dumps(line) + "\n")
+    return [
+        RatedGroup(**{**line, "liked": tuple(line["liked"]), "colors": tuple(map(tuple, line["colors"]))})
+        for line in lines[:count]
+    ]
+
+
+@torch.no_grad()
+def _sample(sampler: Sampler, prompt: str, size: int, spread: float, seed: int) -> SampledGroup:
+    backend, grid = sampler.backend, sampler.backend.grid(sampler.settings.steps)
+    noise = related_noise(1, size, backend.latent_shape, spread, torch.Generator().manual_seed(seed))
+    trajectory = sample_latents(backend, backend.encode([prompt]).repeat(size), noise, grid)
+    return SampledGroup(backend.decode(trajectory[:, -1], bf16=True), trajectory, grid, tuple(range(size)))
+
+
+def labelled(groups: Sequence[RatedGroup], rewards: Sequence[Sequence[float]]) -> list[LabelledGroup]:
+    """Groups as the trainer reads them."""
+    return [
+        LabelledGroup(str(group.index), group.prompt, group.metadata, "1", group.trajectory_file, tuple(values))
+        for group, values in zip(groups, rewards, strict=True)
+    ]
+
+
+# --- techniques -------------------------------------------------------------------------------------------------------
+
+
+class StopsInTimeRound(_Round):
+    """Keeps a fifth of the labelled groups back, sixteen at most, and stops training the surrogate when it has ranked them
+    no better for `PATIENCE` looks; the surrogate is then as it was at its best. Cannot go on from a checkpoint."""
+
+    EVERY, PATIENCE = 4, 3
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        order = torch.randperm(len(self.taught), generator=torch.Generator().manual_seed(self.settings.seed))
+        held = min(MOST_HELD_OUT, max(1, len(order) // 5))
+        self.kept_back, self.taught = order[:held], order[held:].sort().values
+        self.best, self.best_accuracy, self.since, self.calls = None, -1.0, 0, 0
+
+    def _from_labels(self, generator) -> dict[str, float]:
+        if self.since >= self.PATIENCE:
+            return {}
+        metrics = super()._from_labels(generator)
+        self.calls += 1
+        if self.calls % self.EVERY == 0:
+            accuracy = statistics.mean(ranked_right(self.trainer, self.store, self.kept_back))
+            self.since += 1
+            if accuracy > self.best_accuracy:
+                weights = self.trainer.roles.state_dict(SURROGATE)
+                self.best = {name: value.clone() for name, value in weights.items()}
+                self.best_accuracy, self.since = accuracy, 0
+            if self.since >= self.PATIENCE:
+                self.trainer.roles.load_state_dict(SURROGATE, self.best)
+            metrics["held_out"] = accuracy
+        return metrics
+
+
+HEAD_TIMES = (0.15, 0.4)  # levels that images are re-noised to before the frozen transformer looks at them
+HEAD_DECAYS = (1e-3, 1e-2, 1e-1, 1.0)
+HEAD_FOLDS = 4
+
+
+@torch.no_grad()
+def features(backend: Backend, groups: Sequence[LabelledGroup]) -> list[torch.Tensor]:
+    """What the frozen base sees in each group's images beside their prompt, (G, F) a group: the mean and the spread over
+    the image's tokens of every second block's output, at `HEAD_TIMES`."""
+    seen: list[torch.Tensor] = []
+    blocks = backend.transformer.transformer_blocks[1::2]
+    hooks = [b.register_forward_hook(lambda _m, _in, out: seen.append(out[1].float())) for b in blocks]
+    found = []
+    try:
+        for group in groups:
+            x0 = load_trajectory(Path(group.trajectory_file)).trajectory[:, -1]
+            eps = torch.randn(x0[:1].shape, generator=torch.Generator().manual_seed(0)).expand_as(x0)
+            conditioning, zero = backend.encode([group.prompt]).repeat(len(x0)), torch.zeros(len(x0))
+            for t in HEAD_TIMES:
+                tau = torch.full((len(x0),), t)
+                backend.velocity(renoise(x0, zero, tau, eps), tau, conditioning)
+            found.append(torch.cat([part for h in seen for part in (h.mean(1), h.std(1))], 1))
+            seen.clear()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def fit_head(x: torch.Tensor, y: torch.Tensor, decay: float) -> torch.Tensor:
+    """Logistic regression of labels y (N,) on standardised features x (N, F) with a bias; weights (F + 1,)."""
+    weights = torch.zeros(x.shape[1] + 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = x @ weights[:-1] + weights[-1]
+        value = torch.nn.functional.binary_cross_entropy_with_logits(logits, y) + decay * weights[:-1].pow(2).sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return weights.detach()
+
+
+def extended(backend: Backend, rated: Sequence[LabelledGroup], more: Sequence[LabelledGroup]) -> list[LabelledGroup]:
+    """Labelled groups and, with the probability of a like as their images' reward, unlabelled ones.
+
+    The head's decay is the one whose probabilities of groups left out fit their labels best, and so are calibrated; where
+    they say little they differ little, and the batch-wide advantage then gives them as little weight.
+    """
+    x = features(backend, rated)
+    everything = torch.cat(x)
+    mean, std = everything.mean(0), everything.std(0).clamp_min(1e-6)
+    x = [(part - mean) / std for part in x]
+    y = [torch.tensor(g.rewards, dtype=torch.float32) for g in rated]
+
+    def left_out(decay: float) -> float:
+        total = 0.0
+        for fold in range(HEAD_FOLDS):
+            inside = [i for i in range(len(x)) if i % HEAD_FOLDS != fold]
+            outside = [i for i in range(len(x)) if i % HEAD_FOLDS == fold]
+            w = fit_head(torch.cat([x[i] for i in inside]), torch.cat([y[i] for i in inside]), decay)
+            logits = torch.cat([x[i] for i in outside]) @ w[:-1] + w[-1]
+            truth = torch.cat([y[i] for i in outside])
+            total += torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum").item()
+        return total
+
+    w = fit_head(torch.cat(x), torch.cat(y), min(HEAD_DECAYS, key=left_out))
+    unseen = features(backend, more)
+    opinions = [(((part - mean) / std) @ w[:-1] + w[-1]).sigmoid().tolist() for part in unseen]
+    return [
+        *rated,
+        *(replace(g, group=f"more-{g.group}", rewards=tuple(p)) for g, p in zip(more, opinions, strict=True)),
+    ]
+
+
+def write_groups(groups: Sequence[LabelledGroup], file: Path) -> int:
+    """A groups file of the trainer's; returns how many groups in it carry signal."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(vars(group)) + "\n" for group in groups))
+    return len(load_groups(read_groups(file)))

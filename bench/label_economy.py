@@ -1,0 +1,256 @@
+"""How few labels a round needs: gain against the number of labels, people of several kinds, and ways to need fewer.
+
+    python bench/label_economy.py --seeds 0 1 2 --threads 1 --work runs/label-economy
+
+Simulated people like or dislike groups of training prompts that the demo student made; a round of the app's default
+settings learns from that, and what it makes of test prompts is scored by the scene oracle. Every finished run is a line of
+WORK/runs.jsonl and is not made again. `--rows` picks rows, `--table` only prints the tables of what is there and draws
+WORK/label-economy.svg. Choices between rows are made by validation prompts; the test's stand beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import economy  # noqa: E402 - the repository is not installed
+from bench.ablation import START, read, spread  # noqa: E402
+from bench.gains import oracle_spec, scores_and_looks  # noqa: E402
+from bench.headline import RATES  # noqa: E402
+from trainer.backends import load_backend  # noqa: E402
+from trainer.cli import MODEL, STUDENT  # noqa: E402
+from trainer.files import append_line, write_atomic  # noqa: E402
+from trainer.rounds import RoundSpec, _Round  # noqa: E402
+from trainer.scenes.prompts import TAGS, prompts  # noqa: E402
+from trainer.settings import TDMR1Settings  # noqa: E402
+
+GROUP_SIZE = 8
+COLUMNS = ("strict", "geneval", "reward")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to collect labels and to learn from them. `labels` counts clicks, over all people and rounds."""
+
+    title: str
+    labels: int = 1000
+    people: str = "one"
+    size: int = GROUP_SIZE
+    spread: float = 1.0
+    weigh: bool = False
+    more: int = 0  # unlabelled groups that a head on frozen features labels
+    rounds: int = 1
+    replay: bool = True
+    only_signal: bool = False
+    round: type[_Round] = _Round
+    settings: dict = field(default_factory=dict)
+
+
+ORACLE = "oracle"
+CURVE = (100, 300, 1000, 3000, 10_000)
+ROWS = {
+    ORACLE: Row("the oracle's scores, 10,240 images", 0, settings={"updates": 80}),
+    "nothing": Row("1,000 labels, surrogate not trained", settings={"surrogate_lr": 0.0}),
+    **{str(n): Row(f"{n:,} labels", n) for n in CURVE},
+    "sure": Row("nobody errs", people="sure"),
+    "hasty": Row("20% wrong", people="hasty"),
+    "biased": Row("10% wrong, and never likes green", people="biased"),
+    "two": Row("two people on each image, 5% and 30% wrong", people="two"),
+    "weighed": Row("the same two, weighed by their answers to 64 gold images", people="two", weigh=True),
+    "slow": Row("half the rates, 130 updates", settings={**RATES, "updates": 130}),
+    "related": Row("groups of related noise (0.4)", spread=0.4),
+    "fours": Row("groups of 4", size=4),
+    "signal": Row("only groups whose images truly differ (best possible choice)", only_signal=True),
+    "thrice": Row("three surrogate updates an update", settings={"surrogate_updates": 3}),
+    "in_time": Row(
+        "the same, stopped by held-out groups", round=economy.StopsInTimeRound, settings={"surrogate_updates": 3}
+    ),
+    "head": Row("as many groups again labelled by a head on frozen features", more=125),
+    "fresh": Row("two rounds of 500, each from its own labels", rounds=2, replay=False),
+    "replay": Row("two rounds of 500, the second from all labels", rounds=2),
+}
+
+
+def collect(row: Row, seed: int, version: Path, labels: int, folder: Path) -> list:
+    """Groups with what people said of them, as the trainer reads them; `folder` keeps the images of all rows alike."""
+    people = economy.PEOPLE[row.people]
+    count = max(1, labels // (row.size * len(people)))
+    made = count * 2 if row.only_signal else count
+    rated = economy.rated_groups(version, made, row.size, row.spread, seed, folder)
+    if row.only_signal:
+        rated = [group for group in rated if len(set(group.liked)) > 1][:count]
+    votes = [economy.votes_of(people, group, seed) for group in rated]
+    return economy.labelled(rated, economy.weighed(people, votes, seed) if row.weigh else economy.shares(votes))
+
+
+def train(row: Row, name: str, seed: int, changes: dict, work: Path) -> tuple[Path, dict]:
+    """Collect labels and run the row's rounds; returns the last version's folder and what was spent. A run that was cut
+    off starts again."""
+    home = work / f"{name}-{seed}"
+    shutil.rmtree(home, ignore_errors=True)
+    settings = TDMR1Settings.from_json(
+        {"seed": seed, "validation_images": 0, "alarm": False, **row.settings, **changes}
+    )
+    version, groups, spent = STUDENT, [], {"signal": 0, "minutes": 0.0}
+    for number in range(row.rounds):
+        folder = home / str(number)
+        if name == ORACLE:
+            spec = oracle_spec(folder, settings, parent=version)
+        else:
+            kind = f"rated-{row.size}-{row.spread}-{seed}" if number == 0 else f"{name}-{seed}/rated-{number}"
+            fresh = collect(row, seed, version, row.labels // row.rounds, work / kind)
+            groups = [*groups, *fresh] if row.replay else fresh
+            if row.more:
+                both = economy.rated_groups(version, len(fresh) + row.more, row.size, row.spread, seed, work / kind)
+                more = economy.labelled(both[len(fresh) :], [[0.0] * row.size] * row.more)
+                groups = economy.extended(load_backend(MODEL), groups, more)
+            spent["signal"] += economy.write_groups(groups, folder / "groups.jsonl")
+            spec = RoundSpec(
+                model_dir=str(MODEL),
+                parent_dir=str(version),
+                work_dir=str(folder),
+                output_dir=str(folder / "version"),
+                train_prompts=[p.metadata for p in prompts("train", tags=TAGS)],
+                groups_file=str(folder / "groups.jsonl"),
+                settings=settings.to_json(),
+            )
+        started = time.monotonic()
+        row.round(spec, lambda progress: None, lambda: False, "cpu", 1e9).run()
+        spent["minutes"] += round((time.monotonic() - started) / 60, 1)
+        version = folder / "version"
+    return version, spent
+
+
+def tested(version: Path, per_tag: int) -> dict:
+    """Scores and looks on both splits."""
+    return {split: scores_and_looks(version, per_tag, split) for split in ("validation", "test")}
+
+
+def gains(lines: list[dict], name: str, split: str, column: str) -> list[float]:
+    """What each seed of a row gained over the student that all started from."""
+    start = next(line for line in lines if line["row"] == START)
+    return [line[split][column] - start[split][column] for line in lines if line["row"] == name]
+
+
+def table(lines: list[dict]) -> str:
+    """Every row's gains as Markdown, on test prompts and, for the choice, on validation prompts; `share` is of the oracle
+    run's mean gain."""
+    start = next(line for line in lines if line["row"] == START)
+    shown = [name for name in ROWS if any(line["row"] == name for line in lines)]
+    cells = [f"{start[split][c]:.3f}" for split in ("test", "validation") for c in COLUMNS]
+    out = [
+        f"| labels | seeds | signal | {' | '.join(COLUMNS)} | share of the oracle's {COLUMNS[0]}, reward | "
+        f"{' | '.join(f'validation {c}' for c in COLUMNS)} | minutes |",
+        "|---" * (5 + 2 * len(COLUMNS)) + "|",
+        f"| before | | | {' | '.join(cells[:3])} | | {' | '.join(cells[3:])} | |",
+    ]
+    for name in shown:
+        runs = [line for line in lines if line["row"] == name]
+        cells = [spread(gains(lines, name, split, c)) for split in ("test", "validation") for c in COLUMNS]
+        share = ""
+        if ORACLE in shown and name != ORACLE:
+            means = [
+                statistics.mean(gains(lines, name, "test", c)) / statistics.mean(gains(lines, ORACLE, "test", c))
+                for c in ("strict", "reward")
+            ]
+            share = ", ".join(f"{value:.0%}" for value in means)
+        signal, minutes = (statistics.mean(run[key] for run in runs) for key in ("signal", "minutes"))
+        out.append(
+            f"| {ROWS[name].title} | {len(runs)} | {signal:.0f} | {' | '.join(cells[:3])} | {share} | "
+            f"{' | '.join(cells[3:])} | {minutes:.0f} |"
+        )
+    return "\n".join(out)
+
+
+def plot(lines: list[dict]) -> str:
+    """An SVG of the gain in the strict and in the mean reward against the number of labels: a dot a seed, a line through
+    the means, and the oracle run's mean as a dashed line."""
+    shown = [n for n in CURVE if any(line["row"] == str(n) for line in lines)]
+    width, height, left, top = 300, 220, 60, 40
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * (width + left) + 20} {height + top + 50}" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for panel, column in enumerate(("strict", "reward")):
+        oracle = gains(lines, ORACLE, "test", column)
+        dots = {n: gains(lines, str(n), "test", column) for n in shown}
+        every = [0.0, *oracle, *(v for values in dots.values() for v in values)]
+        low, high = min(every) - 0.01, max(every) + 0.01
+        offset = left + panel * (width + left)
+
+        def x(n: float, offset=offset) -> float:
+            return round(offset + width * math.log(n / 80) / math.log(12_500 / 80), 1)
+
+        def y(value: float, low=low, high=high) -> float:
+            return round(top + height * (high - value) / (high - low), 1)
+
+        out.append(f'<text x="{offset + width / 2}" y="20" text-anchor="middle">gain: {column}</text>')
+        lines_at = [(0.0, "#999", "0", "")]
+        if oracle:
+            mean = statistics.mean(oracle)
+            lines_at.append((mean, "#c0504d", f"{mean:+.3f}", ' stroke-dasharray="5 4"'))
+        for value, color, text, dash in lines_at:
+            out.append(
+                f'<line x1="{offset}" x2="{offset + width}" y1="{y(value)}" y2="{y(value)}" stroke="{color}"{dash}/>'
+            )
+            out.append(f'<text x="{offset - 6}" y="{y(value) + 4}" text-anchor="end" fill="{color}">{text}</text>')
+        points = " ".join(f"{x(n)},{y(statistics.mean(values))}" for n, values in dots.items())
+        out.append(f'<polyline points="{points}" fill="none" stroke="#1f5a96" stroke-width="2"/>')
+        for n, values in dots.items():
+            out += [f'<circle cx="{x(n)}" cy="{y(v)}" r="3.5" fill="#1f5a96" fill-opacity=".6"/>' for v in values]
+            out.append(f'<text x="{x(n)}" y="{top + height + 20}" text-anchor="middle">{n:,}</text>')
+        out.append(f'<text x="{offset + width / 2}" y="{top + height + 40}" text-anchor="middle">labels</text>')
+    return "\n".join([*out, "</svg>", ""])
+
+
+def main() -> None:
+    """Make what is missing, then print the table and draw the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=", ".join(ROWS)
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--per-tag", type=int, default=96, help="images a tag and split")
+    parser.add_argument("--settings", type=json.loads, default={}, help="JSON of settings that differ in every row")
+    parser.add_argument("--table", action="store_true", help="only print the table and draw the plot")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "label-economy")
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    file = a.work / "runs.jsonl"
+    made_with = {"per_tag": a.per_tag, "settings": a.settings}
+    plan = [] if a.table else [(START, 0), *((name, seed) for seed in a.seeds for name in a.rows)]
+    for name, seed in plan:
+        lines = read(file)
+        if any(line["made_with"] != made_with for line in lines):
+            parser.error(f"--work: {file} has runs of other per-tag or settings; use another folder")
+        if any((line["row"], line["seed"]) == (name, seed) for line in lines):
+            continue
+        a.work.mkdir(parents=True, exist_ok=True)
+        version, spent = STUDENT, {}
+        if name != START:
+            version, spent = train(ROWS[name], name, seed, a.settings, a.work)
+        append_line(file, {"row": name, "seed": seed, **spent, "made_with": made_with, **tested(version, a.per_tag)})
+        print(file.read_text().splitlines()[-1], flush=True)
+    lines = read(file)
+    if not lines:
+        parser.error(f"--table: {file} has no runs yet; run without --table first")
+    print(table(lines))
+    write_atomic(a.work / "label-economy.svg", plot(lines).encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The label bench's simulated people, what it makes of their labels, and its ways to need fewer."""
+
+import json
+
+import pytest
+import torch
+
+import bench.label_economy
+from bench import economy
+from bench.ablation import START
+from bench.economy import PEOPLE, Person, RatedGroup, StopsInTimeRound, labelled, shares, votes_of, weighed
+from bench.label_economy import CURVE, ORACLE, ROWS, collect, plot, table, train
+from tests.trainer.test_rounds import LINES, SMALL, groups_file, make_spec, parent  # noqa: F401 - fixtures
+from trainer.backends import load_backend
+from trainer.data import read_groups
+from trainer.roles import SURROGATE
+from trainer.sampler import Sampler
+
+
+def groups(count=200, size=8):
+    truth = torch.rand(count, size, generator=torch.Generator().manual_seed(0)) < 0.6
+    colors = (("green",), ("red",)) * (size // 2)
+    return [RatedGroup(i, "", {}, "", tuple(row), colors) for i, row in enumerate(truth.tolist())]
+
+
+def wrong(rewards, rated):
+    errors = [abs(r - t) for row, g in zip(rewards, rated, strict=True) for r, t in zip(row, g.liked, strict=True)]
+    return sum(errors) / len(errors)
+
+
+def test_people_err_as_often_as_they_are_said_to_and_the_same_way_again():
+    rated = groups()
+    votes = [votes_of([Person(0.1)], g, 0) for g in rated]
+    assert wrong(shares(votes), rated) == pytest.approx(0.1, abs=0.03)
+    assert votes == [votes_of([Person(0.1)], g, 0) for g in rated]
+    assert votes != [votes_of([Person(0.1)], g, 1) for g in rated]
+    assert votes[:50] == [votes_of([Person(0.1)], g, 0) for g in rated[:50]]
+
+
+def test_a_biased_person_never_likes_what_they_hate():
+    for g in groups(20):
+        (labels,) = votes_of([Person(0.0, hated="green")], g, 0)
+        assert not any(labels[0::2])
+        assert labels[1::2] == list(g.liked[1::2])
+
+
+def test_weighing_two_people_by_gold_is_nearer_the_truth_than_their_share():
+    rated = groups()
+    votes = [votes_of(PEOPLE["two"], g, 0) for g in rated]
+    assert wrong(weighed(PEOPLE["two"], votes, 0), rated) < 0.7 * wrong(shares(votes), rated)
+
+
+def test_the_budget_counts_clicks_of_everybody(tmp_path, monkeypatch):
+    asked = []
+
+    def rated(version, count, size, spread, seed, folder):
+        asked.append((count, size))
+        return groups(count, size)
+
+    monkeypatch.setattr(economy, "rated_groups", rated)
+    for name in ("1000", "two", "fours", "signal"):
+        made = collect(ROWS[name], 0, tmp_path, 1000, tmp_path)
+        assert len(made) * ROWS[name].size * len(PEOPLE[ROWS[name].people]) <= 1000
+    assert asked == [(125, 8), (62, 8), (250, 4), (250, 8)]
+
+
+def test_rated_groups_are_kept_and_a_longer_list_starts_with_the_shorter(tmp_path, model_dir, parent, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(economy, "MODEL", model_dir)
+    made = economy.rated_groups(parent, 1, 4, 0.4, 0, tmp_path)
+    monkeypatch.setattr(economy, "Sampler", None)  # nothing is sampled again
+    assert economy.rated_groups(parent, 1, 4, 0.4, 0, tmp_path) == made
+    monkeypatch.setattr(economy, "Sampler", Sampler)
+    assert economy.rated_groups(parent, 2, 4, 0.4, 0, tmp_path)[:1] == made
+    assert len(made[0].liked) == len(made[0].colors) == 4
+
+
+def test_a_head_learns_what_the_base_sees(model_dir, groups_file):  # noqa: F811
+    """Labels that are a function of a feature are learned; groups without labels get probabilities that follow it."""
+    backend, read = load_backend(model_dir), read_groups(groups_file)
+    x = economy.features(backend, read)
+    assert x[0].shape[0] == 4
+    column = torch.cat(x).std(0).argmax()
+    middle = torch.cat(x)[:, column].median()
+    rewards = [(part[:, column] > middle).float().tolist() for part in x]
+    rated = [economy.replace(g, rewards=tuple(r)) for g, r in zip(read, rewards, strict=True)]
+    both = economy.extended(backend, rated, read)
+    assert both[: len(rated)] == rated
+    told = torch.tensor([g.rewards for g in both[len(rated) :]])
+    truth = torch.tensor(rewards)
+    assert ((told >= 0) & (told <= 1)).all()
+    assert told[truth == 1].mean() > told[truth == 0].mean() + 0.2
+
+
+def test_the_surrogate_stops_when_groups_kept_back_are_ranked_no_better(make_spec, groups_file, monkeypatch):  # noqa: F811
+    said = iter([0.5, 0.7, 0.6, 0.6, 0.6])
+    monkeypatch.setattr(economy, "ranked_right", lambda *a: (next(said),))
+    monkeypatch.setattr(StopsInTimeRound, "EVERY", 1)
+    settings = SMALL | {"updates": 8, "validation_images": 0, "alarm": False}
+    spec = make_spec(reward_oracle=None, groups_file=str(groups_file), settings=settings)
+    made = StopsInTimeRound(spec, lambda p: None, lambda: False, "cpu", 1e9)
+    generator, states = torch.Generator().manual_seed(0), []
+    for _ in range(7):
+        made._from_labels(generator)
+        states.append({k: v.clone() for k, v in made.trainer.roles.state_dict(SURROGATE).items()})
+    assert all(torch.equal(states[-1][k], states[1][k]) for k in states[1])  # the second look's was the best
+    assert any(not torch.equal(states[1][k], states[0][k]) for k in states[1])
+
+
+def test_a_row_of_two_rounds_goes_through(tmp_path, model_dir, parent, monkeypatch):  # noqa: F811
+    for module in (economy, bench.label_economy):
+        monkeypatch.setattr(module, "MODEL", model_dir)
+    monkeypatch.setattr(bench.label_economy, "STUDENT", parent)
+    monkeypatch.setattr(economy, "PEOPLE", economy.PEOPLE | {"coin": (Person(0.5),)})
+    row = economy.replace(ROWS["replay"], labels=64, people="coin")
+    version, spent = train(row, "replay", 0, {**SMALL, "updates": 1}, tmp_path)
+    assert spent["signal"] == 12  # four groups in the first round, those and four of the new version in the second
+    assert (version / "pytorch_lora_weights.safetensors").exists()
+    files = [json.loads(line) for line in (tmp_path / "replay-0/1/groups.jsonl").read_text().splitlines()]
+    assert len(files) == 8
+
+
+def lines():
+    base = {"strict": 0.5, "geneval": 0.6, "reward": 0.7}
+    found = [{"row": START, "seed": 0, "test": base, "validation": base}]
+    for name, gain in ((ORACLE, 0.2), (str(CURVE[0]), 0.1), (str(CURVE[2]), 0.18)):
+        for seed, more in ((0, -0.01), (1, 0.01)):
+            scores = {k: v + gain + more for k, v in base.items()}
+            spent = {"signal": 11, "minutes": 5.0}
+            found.append({"row": name, "seed": seed, **spent, "test": scores, "validation": scores})
+    return found
+
+
+def test_the_table_has_each_row_s_share_of_the_oracle_s_gain():
+    text = table(lines())
+    assert "| 1,000 labels | 2 | 11 | +0.180 ± 0.014 |" in text
+    assert "| 90%, 90% |" in text
+    assert "| 50%, 50% |" in text
+
+
+def test_the_plot_has_a_dot_a_run_of_the_curve():
+    svg = plot(lines())
+    assert svg.count("<circle") == 2 * 4
+    assert "+0.200" in svg
+
+
+def test_labels_are_what_the_trainer_reads(tmp_path):
+    file = tmp_path / "groups.jsonl"
+    rated = [economy.replace(g, trajectory_file="x") for g in groups(2)]
+    made = labelled(rated, [[1.0, *[0.0] * 7], [1.0] * 8])
+    file.write_text("".join(json.dumps(vars(g)) + "\n" for g in made))
+    assert [g.rewards[0] for g in read_groups(file)] == [1.0, 1.0]
