@@ -59,6 +59,7 @@ class Row:
 
 
 ORACLE = "oracle"
+FIRST = {"updates": 120, "surrogate_first": 0.5}
 CURVE = (100, 300, 1000, 3000, 10_000)
 ROWS = {
     ORACLE: Row("the oracle's scores, 10,240 images", 0, settings={"updates": 80}),
@@ -70,6 +71,11 @@ ROWS = {
     "two": Row("two people on each image, 5% and 30% wrong", people="two"),
     "weighed": Row("the same two, weighed by their answers to 64 gold images", people="two", weigh=True),
     "slow": Row("half the rates, 130 updates", settings={**RATES, "updates": 130}),
+    "first": Row("surrogate first: 60 updates alone, then 60 of the student", settings=FIRST),
+    "first_twice": Row(
+        "the same with 120 of the surrogate", settings={**FIRST, "updates": 180, "surrogate_first": 2 / 3}
+    ),
+    "oracle_first": Row("the oracle's scores, 10,240 images, surrogate first", 0, settings={**FIRST, "updates": 160}),
     "related": Row("groups of related noise (0.4)", spread=0.4),
     "fours": Row("groups of 4", size=4),
     "signal": Row("only groups whose images truly differ (best possible choice)", only_signal=True),
@@ -106,7 +112,7 @@ def train(row: Row, name: str, seed: int, changes: dict, work: Path) -> tuple[Pa
     version, groups, spent = STUDENT, [], {"signal": 0, "minutes": 0.0}
     for number in range(row.rounds):
         folder = home / str(number)
-        if name == ORACLE:
+        if not row.labels:
             spec = oracle_spec(folder, settings, parent=version)
         else:
             kind = f"rated-{row.size}-{row.spread}-{seed}" if number == 0 else f"{name}-{seed}/rated-{number}"

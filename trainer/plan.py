@@ -191,7 +191,7 @@ class Plan:
 
     @property
     def flops(self) -> float:
-        """Of the whole round."""
+        """Of the whole round; at most, if some of its updates are the surrogate's alone."""
         return self.update_flops * self.settings.updates + self.other_flops
 
 

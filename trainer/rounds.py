@@ -222,7 +222,9 @@ class _Round:
             self.state.step += 1
             self.state.seconds += time.monotonic() - started
             self.state.surrogate_count = self.trainer.surrogate_count
-            if self.state.step % self.settings.validate_every == 0 or self._is_last():
+            if self._is_last() or (
+                self.state.step % self.settings.validate_every == 0 and self.state.step > self._updates_alone()
+            ):
                 evaluation = self._validate()
                 metrics |= self._look(evaluation)
                 self._keep_unless_worse(evaluation)
@@ -252,22 +254,41 @@ class _Round:
         s, trainer = self.settings, self.trainer
         rng = self._random(step)
         generator = torch.Generator().manual_seed(s.seed * 1_000_003 + step)
-        trainer.set_rate_factor(rate_factor(step, s.updates, s.cool_down))
-        if self.store is None:
-            metrics, trajectory, prompts, part = self._on_policy(rng, generator)
-        else:
-            metrics = self._from_labels(generator)
-            part = self.share.part(s.student_batch)
-            everyone = [row["prompt"] for row in self._prompts(rng, s.student_batch)]
-            prompts = [everyone[i] for i in part.index.tolist()]
-            noise = torch.randn((part.total, *trainer.backend.latent_shape), generator=generator)
-            trajectory = self._rollout(prompts, part.pick(noise))
+        alone = self._updates_alone()
+        start, end = (0, alone) if step < alone else (alone, s.updates)
+        trainer.set_rate_factor(rate_factor(step - start, end - start, s.cool_down))
+        metrics: dict[str, float] = {}
+        sampled = None
+        if self._surrogate_learns(step):
+            if self.store is None:
+                metrics, *sampled = self._on_policy(rng, generator)
+            else:
+                metrics = self._from_labels(generator)
+        if step < alone:
+            return metrics
+        trajectory, prompts, part = sampled or self._unscored(rng, generator)
         conditioning = trainer.backend.encode(prompts)
         orders = part.pick(torch.stack([torch.randperm(trainer.steps, generator=generator) for _ in range(part.total)]))
         for k in range(min(s.steps_trained, trainer.steps)):
             j = orders[:, k].to(trainer.backend.device)
             metrics |= trainer.student_update(trajectory, conditioning, j, generator, part)
         return metrics
+
+    def _updates_alone(self) -> int:
+        """How many updates at the start are the surrogate's alone."""
+        return round(self.settings.surrogate_first * self.settings.updates)
+
+    def _surrogate_learns(self, step: int) -> bool:
+        alone = self._updates_alone()
+        return step < alone or not alone
+
+    def _unscored(self, rng: random.Random, generator) -> tuple[torch.Tensor, list[str], Part]:
+        """What the student trains on when nothing of it is scored: trajectories, their prompts and whose they are."""
+        part = self.share.part(self.settings.student_batch)
+        everyone = [row["prompt"] for row in self._prompts(rng, self.settings.student_batch)]
+        prompts = [everyone[i] for i in part.index.tolist()]
+        noise = torch.randn((part.total, *self.trainer.backend.latent_shape), generator=generator)
+        return self._rollout(prompts, part.pick(noise)), prompts, part
 
     def _on_policy(self, rng: random.Random, generator) -> tuple[dict[str, float], torch.Tensor, list[str], Part]:
         """Sample groups, score them and train the surrogate; returns what the student then trains on."""
@@ -325,10 +346,12 @@ class _Round:
 
     def _every_prompt(self) -> list[str]:
         """All that the updates to come will draw, from the same random numbers, and what is shown and validated."""
-        s = self.settings
-        size = s.prompts_per_update if self.store is None else s.student_batch
-        steps = range(self.state.step, s.updates)
-        drawn = [line["prompt"] for step in steps for line in self._prompts(self._random(step), size)]
+        s, alone = self.settings, self._updates_alone()
+        drawn = []
+        for step in range(self.state.step, s.updates):
+            scored = self.store is None and self._surrogate_learns(step)
+            size = s.prompts_per_update if scored else s.student_batch if step >= alone else 0
+            drawn += [line["prompt"] for line in self._prompts(self._random(step), size)]
         shown = [line["prompt"] for line in self._shown_prompts()[: max(s.validation_images, GRID_IMAGES)]]
         return [*drawn, *shown, *(self.store.prompts if self.store else ()), ""]
 

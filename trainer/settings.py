@@ -157,8 +157,15 @@ class DistillSettings(Settings):
 class TDMR1Settings(Settings):
     """One round of TDM-R1 (ALGORITHM.md names; the paper's values for SD3.5-M are in `paper()`)."""
 
-    updates: int = option(60, "Student updates in the round.", low=1, high=100_000)
+    updates: int = option(60, "Updates in the round.", low=1, high=100_000)
     surrogate_updates: int = option(1, "Surrogate updates before each student update.", low=1, high=100)
+    surrogate_first: float = option(
+        0.0,
+        "Share of the updates in which only the surrogate learns; in the rest it stays as it is and the student follows. "
+        "Each part cools down for itself. 0: both learn in every update, as in the paper.",
+        low=0,
+        high=0.9,
+    )
     prompts_per_update: int = option(16, "Prompts (groups) an update looks at.", low=1, high=4096)
     group_size: int = option(8, "Images of one prompt, G, when groups are sampled in training.", low=2, high=64)
     noise_spread: float = option(

@@ -17,8 +17,8 @@ from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.data import GroupStore
 from trainer.evaluate import Evaluation, clearly_worse
 from trainer.oracles import Verdict
-from trainer.roles import STUDENT, Roles
-from trainer.rounds import RoundCancelled, RoundLost, RoundSpec, run_round
+from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, Roles
+from trainer.rounds import RoundCancelled, RoundLost, RoundSpec, _Round, run_round
 from trainer.sampler import Sampler, save_trajectory
 from trainer.settings import DistillSettings, SettingsError, TDMR1Settings
 from trainer.watch import hold_out
@@ -135,9 +135,11 @@ def stop_after(count):
     return lambda: next(calls) >= count
 
 
-@pytest.mark.parametrize("mode", ["oracle", "labels"])
+@pytest.mark.parametrize("mode", ["oracle", "labels", "labels, surrogate first"])
 def test_a_resumed_round_equals_an_unbroken_one(make_spec, reddish, groups_file, mode):
     source = {} if mode == "oracle" else {"reward_oracle": None, "groups_file": str(groups_file)}
+    first = 0.25 if "first" in mode else 0.0
+    source |= {"settings": {"surrogate_first": first}}
     straight = run_round(make_spec("straight", **source))
     broken = make_spec("broken", **source)
     with pytest.raises(RoundCancelled, match="after 2 of 4"):
@@ -147,6 +149,31 @@ def test_a_resumed_round_equals_an_unbroken_one(make_spec, reddish, groups_file,
     cards = [json.loads((Path(r.version_dir) / "version.json").read_text()) for r in (resumed, straight)]
     looks = [card["rounds_state"]["looks"] for card in cards]
     assert looks[0] == looks[1] and [look["step"] for look in looks[0]] == [2, 4]
+
+
+@pytest.mark.parametrize("mode", ["oracle", "labels"])
+def test_a_surrogate_that_learns_first_then_stays_while_the_student_follows(make_spec, reddish, groups_file, mode):
+    source = {} if mode == "oracle" else {"reward_oracle": None, "groups_file": str(groups_file)}
+    spec = make_spec(**source, settings={"surrogate_first": 0.5, "validate_every": 1})
+    made = _Round(spec, lambda progress: None, lambda: False, "cpu", 1e9)
+    roles = made.trainer.roles
+    states = []
+    for step in range(4):
+        made._update(step)
+        states.append({role: {k: v.clone() for k, v in roles.state_dict(role).items()} for role in roles.names})
+    for role in (STUDENT, FAKE, STUDENT_EMA):
+        assert same(states[0][role], states[1][role])
+        assert not same(states[1][role], states[2][role])
+    for role in (SURROGATE, SURROGATE_EMA):
+        assert not same(states[0][role], states[1][role])
+        assert same(states[1][role], states[3][role])
+    assert made.state.images_scored == (24 if mode == "oracle" else 0)
+
+
+def test_nothing_is_validated_before_the_student_moves(make_spec, reddish):
+    seen = []
+    run_round(make_spec(settings={"surrogate_first": 0.5, "validate_every": 1}), on_progress=seen.append)
+    assert [p.step for p in seen if "validation_reward" in p.metrics] == [3, 4]
 
 
 def test_who_may_not_write_any_more_leaves_every_file_as_it_was(make_spec, reddish):

@@ -1,0 +1,112 @@
+"""The headline for words: TDM-R1 from the OCR oracle, from a student that was hardly distilled and from the shipped one.
+
+    python bench/words.py --seeds 5 6 7 --updates 60
+
+The shipped student writes nearly every word right, so the young one, distilled for few updates, shows what the reward adds;
+`guidance alone` is the same run with a surrogate that learns nothing, in which the distillation merely goes on. Training,
+validation and test words are disjoint. Beside the words stand the scene scores, which nobody trained, and measures that no
+reward asked for. Finished parts are lines of WORK/runs.jsonl and are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench.gains import scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
+from trainer.cli import MODEL, STUDENT  # noqa: E402
+from trainer.distill import distill  # noqa: E402
+from trainer.files import append_line  # noqa: E402
+from trainer.rounds import RoundSpec, run_round  # noqa: E402
+from trainer.scenes.prompts import WORD, prompts, sample_training_prompt  # noqa: E402
+from trainer.settings import DistillSettings, TDMR1Settings  # noqa: E402
+
+GUIDANCE = 4.0
+COLUMNS = (WORD, "strict", "geneval", "sharpness", "diversity")
+
+
+def young_student(updates: int, work: Path) -> Path:
+    """The demo student's distillation, stopped after few updates; its LoRA folder."""
+    output = work / f"distilled-{updates}"
+    if not output.exists():
+        settings = DistillSettings(updates=updates, student_lr=3e-4, fake_lr=5e-4, ema=0.9)
+        distill(MODEL, lambda rng: sample_training_prompt(rng).prompt, settings, work / f"distilling-{updates}", output)
+    return output
+
+
+def train(parent: Path, seed: int, updates: int, changes: dict, work: Path) -> tuple[Path, dict]:
+    """Run or resume, unless it is done; returns the version's folder and what was spent."""
+    settings = TDMR1Settings(**{"seed": seed, "updates": updates, "validation_images": 0, "alarm": False, **changes})
+    spec = RoundSpec(
+        model_dir=str(MODEL),
+        parent_dir=str(parent),
+        work_dir=str(work),
+        output_dir=str(work / "version"),
+        train_prompts=[p.metadata for p in prompts("train", tags=(WORD,))],
+        reward_oracle="ocr",
+        settings=settings.to_json(),
+    )
+    version = Path(spec.output_dir)
+    if not (version / "version.json").exists():
+        run_round(spec)
+    state = json.loads((version / "version.json").read_text())["rounds_state"]
+    return version, {name: state[name] for name in ("images_scored", "seconds")}
+
+
+def main() -> None:
+    """Run what is missing and print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[5, 6, 7])
+    parser.add_argument("--updates", type=int, default=60)
+    parser.add_argument("--young", type=int, default=30, help="distillation updates of the young student")
+    parser.add_argument("--words", type=int, default=192, help="test images of words")
+    parser.add_argument("--per-tag", type=int, default=48, help="test images a tag of scenes")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "words")
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    file = a.work / "runs.jsonl"
+    a.work.mkdir(parents=True, exist_ok=True)
+    lines = {line["name"]: line for line in map(json.loads, file.read_text().splitlines())} if file.exists() else {}
+
+    def once(name: str, made) -> None:
+        if name not in lines:
+            lines[name] = {"name": name, **made()}
+            append_line(file, lines[name])
+            print(json.dumps(lines[name]), file=sys.stderr, flush=True)
+
+    def tested(lora: Path | None, **how) -> dict:
+        words = word_accuracy(lora, a.words, **how)
+        return {"scores": {**scores_and_looks(lora, a.per_tag, **how), WORD: words}}
+
+    def trained(parent: Path, seed: int, changes: dict, folder: str) -> dict:
+        version, spent = train(parent, seed, a.updates, changes, a.work / folder)
+        return {**spent, **tested(version)}
+
+    young = young_student(a.young, a.work)
+    kinds = (("young", young, {}), ("guidance alone", young, {"surrogate_lr": 0.0}), ("shipped", STUDENT, {}))
+    once("young, before", lambda: tested(young))
+    once("shipped, before", lambda: tested(STUDENT))
+    for seed in a.seeds:
+        for kind, parent, changes in kinds:
+            folder = f"{kind.replace(' ', '-')}-{seed}"
+            once(f"{kind}, seed {seed}", lambda p=parent, s=seed, c=changes, f=folder: trained(p, s, c, f))
+    for steps in (40, 80):
+        how = {"steps": steps, "guidance": GUIDANCE}
+        once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
+    print(f"| | {' | '.join(COLUMNS)} | scored images | minutes |\n|{'---|' * (len(COLUMNS) + 3)}")
+    for name, line in lines.items():
+        cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
+        spent = [f"{line['images_scored']:,}", f"{line['seconds'] / 60:.0f}"] if "seconds" in line else ["", ""]
+        print(f"| {name} | {' | '.join([*cells, *spent])} |")
+
+
+if __name__ == "__main__":
+    main()
