@@ -6,7 +6,8 @@ from diffusers.models.activations import GELU
 from diffusers.models.upsampling import Upsample2D
 from torch.nn import functional
 
-from trainer.backends import cpu
+from tests.trainer.conftest import build_tiny_model
+from trainer.backends import cpu, load_backend
 from trainer.backends.cpu import FastLinear, FoldedUpsample, FusedGELU, PlainAttention, restore, rewrite
 from trainer.roles import STUDENT, TDM_ROLES, TEACHER, Roles
 
@@ -55,7 +56,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("make, fast, shape", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize(("make", "fast", "shape"), LAYERS.values(), ids=LAYERS)
 def test_a_rewritten_layer_gives_the_same(make, fast, shape, bf16):
     torch.manual_seed(0)
     model, x = torch.nn.Sequential(make()), torch.randn(shape)
@@ -97,7 +98,8 @@ def test_only_what_is_a_3x3_convolution_after_doubling_is_folded():
     assert model[3](x, (7, 5)).shape == (1, 4, 7, 5)
 
 
-def test_a_gelu_under_an_adapter_has_the_adapter(backend):
+def test_a_gelu_under_an_adapter_has_the_adapter(tmp_path):
+    backend = load_backend(build_tiny_model(tmp_path))
     roles = Roles(backend.transformer, backend.lora_targets, rank=4, alpha=8, roles=TDM_ROLES)
     for p in roles.parameters(STUDENT):
         torch.nn.init.normal_(p, std=0.2)
