@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from trainer.backends import load_backend  # noqa: E402 - the repository is not installed
+from trainer.backends.cpu import restore  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.roles import TEACHER  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
@@ -34,6 +35,7 @@ def variants(batch: int) -> dict:
     conditioning = backend.encode(["a red circle and a blue star"] * batch)
     x, t = torch.randn((batch, *backend.latent_shape)), torch.full((batch,), 0.5)
     stock = copy.deepcopy(backend.pipeline.vae).to(memory_format=torch.contiguous_format)
+    restore(stock)
 
     @torch.no_grad()
     def beside():
@@ -49,8 +51,8 @@ def variants(batch: int) -> dict:
         "pass, adapter beside the weights": beside,
         "pass, adapter merged": lambda: made.fixed_velocity(ROLE, x, t, conditioning),
         "decode, as loaded": decode_stock,
-        "decode, channels last": lambda: backend.decode(x),
-        "decode, channels last and bf16": lambda: backend.decode(x, bf16=True),
+        "decode, channels last and folded": lambda: backend.decode(x),
+        "decode, channels last, folded and bf16": lambda: backend.decode(x, bf16=True),
     }
 
 

@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 from bench.gains import oracle_spec  # noqa: E402 - the repository is not installed
 from trainer.advantages import group_advantages, has_signal  # noqa: E402
 from trainer.backends import Conditioning  # noqa: E402
+from trainer.backends.cpu import restore  # noqa: E402
 from trainer.flow import conditional_velocity, guided, like, renoise, rollout, sample_tau, x0_from_velocity  # noqa: E402
 from trainer.losses import StudentTargets, fake_loss, student_loss, surrogate_loss  # noqa: E402
 from trainer.roles import FAKE, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER  # noqa: E402
@@ -83,7 +84,9 @@ class Naive:
         if self.settings.surrogate_updates != 1 or self.settings.steps_trained != 1:
             raise ValueError("surrogate_updates, steps_trained: one trained step is compared; set both to 1")
         self.grid, self.shape = self.trainer.grid, self.backend.latent_shape
-        self.backend.pipeline.vae.to(memory_format=torch.contiguous_format)  # as diffusers loads it
+        for model in (self.backend.transformer, self.backend.pipeline.vae):
+            restore(model)  # as diffusers loads it
+        self.backend.pipeline.vae.to(memory_format=torch.contiguous_format)
         self.passes = Passes(self.backend.transformer)
         self.count = 0
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from trainer.backends.attention import PlainAttention
 from trainer.backends.base import Backend, Conditioning, autocast
+from trainer.backends.cpu import PlainAttention, rewrite
 from trainer.files import write_atomic
 from trainer.settings import MemorySettings
 
@@ -165,6 +165,10 @@ class Managed:
             self.transformer.enable_gradient_checkpointing(lambda *arguments: self.recompute(*arguments))
         if memory.compile:
             compile_blocks(self.transformer)
+        elif self.device.type == "cpu":
+            rewrite(self.transformer)
+        if self.device.type == "cpu":
+            rewrite(pipeline.vae)
 
     def __getattr__(self, name: str):
         return getattr(self.inner, name)
@@ -260,6 +264,7 @@ class Managed:
         """The same in one go, whatever `micro_batch` says."""
         # Blocks that are computed again or compiled would not meet the mode a second time.
         plain = self.device.type == "cpu" and not (self.memory.checkpointing or self.memory.compile)
+        plain = plain and torch.is_grad_enabled()
         with PlainAttention() if plain else nullcontext():
             return self.inner.velocity(x, t, conditioning)
 
