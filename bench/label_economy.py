@@ -77,6 +77,7 @@ ROWS = {
     ),
     "oracle_first": Row("the oracle's scores, 10,240 images, surrogate first", 0, settings={**FIRST, "updates": 160}),
     "related": Row("groups of related noise (0.4)", spread=0.4),
+    "related_first": Row("the same, surrogate first", spread=0.4, settings=FIRST),
     "fours": Row("groups of 4", size=4),
     "signal": Row("only groups whose images truly differ (best possible choice)", only_signal=True),
     "thrice": Row("three surrogate updates an update", settings={"surrogate_updates": 3}),
@@ -86,6 +87,7 @@ ROWS = {
     "head": Row("as many groups again labelled by a head on frozen features", more=125),
     "fresh": Row("two rounds of 500, each from its own labels", rounds=2, replay=False),
     "replay": Row("two rounds of 500, the second from all labels", rounds=2),
+    "quarters": Row("four rounds of 250 and 30 updates, each from all labels so far", rounds=4, settings={"updates": 30}),
 }
 
 
