@@ -142,10 +142,8 @@ def _likes(version: ModelVersion, everybody: bool) -> list[float]:
     rows = Consensus.objects.filter(group__version=version).exclude(group__state=GroupState.FLAGGED)
     if not everybody:
         rows = rows.filter(people__gt=0)
-    known = (
-        [r for r in rewards if r is not None]
-        for rewards in rows.order_by("-group").values_list("rewards", flat=True)[:MOST]
-    )
+    newest = rows.order_by("-group").values_list("rewards", flat=True)[:MOST]
+    known = ([r for r in rewards if r is not None] for rewards in newest)
     return [sum(rewards) / len(rewards) for rewards in known if rewards]
 
 

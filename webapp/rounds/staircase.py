@@ -1,8 +1,8 @@
 """How many labels the next round needs, learned from what earlier rounds came to. Pure functions.
 
 A weighted up-down staircase (Kaernbach, "Simple adaptive testing with the weighted up-down method", Perception &
-Psychophysics 49, 1991) on the logarithm of the number: a round that was worth it multiplies it by DOWN < 1, one that was not
-by UP > 1. It stands still where a share `p` of the rounds is worth it with
+Psychophysics 49, 1991) on the logarithm of the number: a round that was worth it multiplies it by DOWN < 1, one that was
+not by UP > 1. It stands still where a share `p` of the rounds is worth it with
 
     p log DOWN + (1 - p) log UP = 0
 """
