@@ -86,7 +86,7 @@ def groups_missing(project: Project) -> int | None:
 def settle() -> int:
     """Fill in whether ended rounds were worth it, where that can be told now; returns how many. Two passes at once fill a
     row once."""
-    waiting = RoundForecast.objects.filter(known_at=None, round__state=RoundState.DONE).order_by("-round")
+    waiting = RoundForecast.objects.filter(known_at=None, round__state=RoundState.DONE).order_by("-round_id")
     waiting = waiting.select_related("round__project", "round__base_version", "round__result_version")
     settled = 0
     for row in waiting[:AT_ONCE]:
