@@ -3,14 +3,13 @@
     python bench/choice.py --versions demo-student demo-after --seeds 0 1 2
 
 A group that everybody likes or dislikes teaches nothing. Simulated annotators label groups of eight images of training
-prompts, the scene oracle's strict verdict with each label flipped at the probability of `--noise`. Evenly is what the app
-does: a prompt that was shown least, at random among equals. Chosen: a prompt's chance is proportional to the power
-`--powers` of the spread that is expected of its labels, over the largest, and never below `FLOOR`. The expectation is a
-mean over the prompt's labelled groups and phantom ones that have its tag's mean, whose own phantoms have the project's.
-The prompts are all training prompts, two thirds of which are of one tag, or with `--per-tag` so many of each tag.
+prompts, the scene oracle's strict verdict with each label flipped at the probability of `--noise`. Chosen: by the app's
+rule, `webapp.labelling.choice`, after each group anew, or by the same rule with another power. Evenly: each time a prompt
+that was shown least, at random among equals. The prompts are all training prompts, two thirds of which are of one tag, or
+with `--per-tag` so many of each tag.
 
-Counted is the oracle's verdict, not the label: a flipped label is no signal. All ways of one seed share their luck (the
-same prompt's nth group is the same images and flips, and the same random number decides about it).
+Counted is the oracle's verdict, not the label: a flipped label is no signal. All ways of one seed share their luck: a
+prompt's nth group is the same images and flips, and the nth draw has the same random numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import argparse
 import random
 import statistics
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,54 +33,13 @@ from trainer.cli import MODEL  # noqa: E402
 from trainer.oracles import get_oracle  # noqa: E402
 from trainer.sampler import Sampler  # noqa: E402
 from trainer.scenes.prompts import TAGS, ScenePrompt, prompts  # noqa: E402
+from webapp.labelling.choice import POWER, chances, draw, spread  # noqa: E402
 
-FLOOR = 0.1  # of the most wanted prompt's chance
-PROMPT_PHANTOMS, TAG_PHANTOMS = 2, 4  # groups that a prompt's, a tag's prior counts as
 FIRST_SEED, SEEDS_APART, MOST_SHOWN = 540_000_000, 1_000_000, 64  # of the images' noise; below those of blind tests
 
 
-@dataclass
-class Mean:
-    """A running mean that starts from a prior."""
-
-    count: int = 0
-    total: float = 0.0
-
-    def add(self, value: float) -> None:
-        """One more."""
-        self.count, self.total = self.count + 1, self.total + value
-
-    def under(self, prior: float, phantoms: float) -> float:
-        """With so many phantom values of the prior's mean."""
-        return (self.total + phantoms * prior) / (self.count + phantoms)
-
-
-class Chooser:
-    """Chances of prompts by the spread that is expected of their labels; a power of 0 is an even draw."""
-
-    def __init__(self, rows: Sequence[ScenePrompt], power: float):
-        self.rows, self.power = rows, power
-        self.prompts: defaultdict[int, Mean] = defaultdict(Mean)
-        self.tags: defaultdict[str, Mean] = defaultdict(Mean)
-        self.all = Mean()
-
-    def learn(self, index: int, labels: Sequence[bool]) -> None:
-        """A group was labelled: its spread is 4 p (1 - p), 0 where all agree and 1 where they are halved."""
-        share = sum(labels) / len(labels)
-        for mean in (self.prompts[index], self.tags[self.rows[index].tag], self.all):
-            mean.add(4 * share * (1 - share))
-
-    def weights(self) -> list[float]:
-        """A chance for each prompt, in FLOOR..1."""
-        project = self.all.under(0.5, 2)
-        tags = {tag: self.tags[tag].under(project, TAG_PHANTOMS) for tag in TAGS}
-        expected = [self.prompts[i].under(tags[r.tag], PROMPT_PHANTOMS) for i, r in enumerate(self.rows)]
-        top = max(tags.values())
-        return [max(FLOOR, min(1.0, e / top) ** self.power) for e in expected]
-
-
 class Luck:
-    """What a seed decides, whoever asks: the images of a prompt's nth group, their verdicts, flips, and who is next."""
+    """What a seed decides, whoever asks: the images of a prompt's nth group, their verdicts, and flips."""
 
     def __init__(self, version: Path, rows: Sequence[ScenePrompt], seed: int):
         self.rows, self.seed, self.oracle = rows, seed, get_oracle("scenes")
@@ -104,11 +62,6 @@ class Luck:
         rng = random.Random(f"flips-{self.seed}-{index}-{nth}")
         return [liked != (rng.random() < noise) for liked in self.verdicts(index, nth)]
 
-    def wait(self, index: int, nth: int) -> float:
-        """Until the prompt is drawn again, where its chance is 1: exponential, so the first to come is a draw in proportion
-        to the chances."""
-        return random.Random(f"wait-{self.seed}-{index}-{nth}").expovariate(1)
-
 
 def some_prompts(per_tag: int, seed: int) -> list[ScenePrompt]:
     """The project's prompts: `per_tag` training prompts of each tag, or all when it is 0."""
@@ -128,23 +81,18 @@ class Run:
 
 
 def label(luck: Luck, power: float, noise: float, groups: int) -> Run:
-    """Label `groups` groups one after the other."""
-    chooser, shown = Chooser(luck.rows, power), Counter()
-    waits = [luck.wait(i, 0) for i in range(len(luck.rows))]
-    spreads, tags = [], Counter()
+    """Label `groups` groups one after the other; a power of 0 is an even draw."""
+    tags, shown, rng = {i: row.tag for i, row in enumerate(luck.rows)}, Counter(), random.Random(f"draw-{luck.seed}")
+    learned: list[tuple[int, float]] = []
+    spreads = []
     for _ in range(groups):
-        due = [
-            (shown[i] + wait) / weight for i, (wait, weight) in enumerate(zip(waits, chooser.weights(), strict=True))
-        ]
-        index = min(range(len(due)), key=due.__getitem__)
+        (index,) = draw(chances(tags, learned, power=power), shown, 1, rng)
         verdicts = luck.verdicts(index, shown[index])
-        chooser.learn(index, luck.labels(index, shown[index], noise))
-        share = sum(verdicts) / GROUP_SIZE
-        spreads.append(4 * share * (1 - share))
-        tags[luck.rows[index].tag] += 1
+        learned.append((index, spread(luck.labels(index, shown[index], noise))))
+        spreads.append(spread(verdicts))
         shown[index] += 1
-        waits[index] = luck.wait(index, shown[index])
-    return Run(sum(s > 0 for s in spreads) / groups, statistics.mean(spreads), len(shown), tags)
+    asked = Counter(tags[index] for index, _spread in learned)
+    return Run(sum(s > 0 for s in spreads) / groups, statistics.mean(spreads), len(shown), asked)
 
 
 def main() -> None:
@@ -153,7 +101,7 @@ def main() -> None:
     parser.add_argument("--versions", nargs="+", default=["demo-student", "demo-after"])
     parser.add_argument("--groups", type=int, default=125)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.1])
-    parser.add_argument("--powers", type=float, nargs="+", default=[1.0, 3.0, 8.0])
+    parser.add_argument("--powers", type=float, nargs="+", default=[1.0, POWER])
     parser.add_argument(
         "--per-tag", type=int, default=0, help="prompts of each tag, drawn by the seed; 0: all there are"
     )
@@ -174,8 +122,8 @@ def main() -> None:
             over = [run.signal - base.signal for run, base in zip(runs, even, strict=True)]
             name = f"chosen, power {power:g}" if power else "drawn evenly"
             cells = [version, f"{noise:.0%}" if power else "any", name, f"{_mean(r.signal for r in runs):.3f}"]
-            cells += [f"{_spread([r.signal for r in runs]):.3f}", ", ".join(f"{r.signal:.3f}" for r in runs)]
-            cells += [f"{_mean(over):+.3f}", f"{_spread(over):.3f}", f"{_mean(r.spread for r in runs):.3f}"]
+            cells += [f"{_sd([r.signal for r in runs]):.3f}", ", ".join(f"{r.signal:.3f}" for r in runs)]
+            cells += [f"{_mean(over):+.3f}", f"{_sd(over):.3f}", f"{_mean(r.spread for r in runs):.3f}"]
             print("| " + " | ".join(cells) + " |", flush=True)
     print(f"\n| version | labels flipped | prompts | asked about | {' | '.join(TAGS)} |")
     print("|---|---|---|---|" + "---|" * len(TAGS))
@@ -190,7 +138,7 @@ def _mean(values) -> float:
     return statistics.mean(list(values))
 
 
-def _spread(values: list[float]) -> float:
+def _sd(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
