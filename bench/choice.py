@@ -3,9 +3,9 @@
     python bench/choice.py --versions demo-student demo-after --seeds 0 1 2
 
 A group that everybody likes or dislikes teaches nothing. Simulated annotators label groups of eight images of training
-prompts, the scene oracle's strict verdict with each label flipped at the probability of `--noise`. Chosen: by the app's
-rule, `webapp.labelling.choice`, after each group anew, or by the same rule with another power. Evenly: each time a prompt
-that was shown least, at random among equals. The prompts are all training prompts, two thirds of which are of one tag, or
+prompts, the scene oracle's strict verdict with each label flipped at the probability of `--noise`. Chosen: by the rule of
+`webapp.labelling.choice`, after each group anew, or by the same rule with another power. Evenly: each time a prompt that
+was shown least, at random among equals. The prompts are all training prompts, two thirds of which are of one tag, or
 with `--per-tag` so many of each tag.
 
 Counted is the oracle's verdict, not the label: a flipped label is no signal. All ways of one seed share their luck: a
@@ -86,7 +86,10 @@ def label(luck: Luck, power: float, noise: float, groups: int) -> Run:
     learned: list[tuple[int, float]] = []
     spreads = []
     for _ in range(groups):
-        (index,) = draw(chances(tags, learned, power=power), shown, 1, rng)
+        if power:
+            (index,) = draw(chances(tags, learned, power=power), 1, rng)
+        else:
+            index = min(tags, key=lambda i: (shown[i], rng.expovariate(1)))
         verdicts = luck.verdicts(index, shown[index])
         learned.append((index, spread(luck.labels(index, shown[index], noise))))
         spreads.append(spread(verdicts))

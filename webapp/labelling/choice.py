@@ -9,6 +9,7 @@ at all.
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,17 +53,16 @@ def chances(
     }
 
 
-def draw(chance: Mapping[int, float], recent: Mapping[int, int], count: int, rng: random.Random) -> list[int]:
-    """The next `count` prompts. `recent` says how often each was asked about lately; who is furthest behind its chance
-    comes first, at random among equals: with equal chances, those that were asked about least."""
-    asked = {prompt: recent.get(prompt, 0) for prompt in chance}
-    due = {prompt: (asked[prompt] + rng.random()) / c for prompt, c in chance.items()}
-    found = []
-    for _ in range(count if due else 0):
-        prompt = min(due, key=due.__getitem__)
-        asked[prompt] += 1
-        due[prompt] = (asked[prompt] + rng.random()) / chance[prompt]
-        found.append(prompt)
+def draw(chances: Mapping[int, float], count: int, rng: random.Random) -> list[int]:
+    """The next `count` prompts, each drawn in proportion to the chances, none twice while there are others.
+
+    The one that comes first of exponential waits with these rates is such a draw. Earlier draws are not looked at: then
+    prompts would be owed what they did not get under other chances, and 1 / chance would not be a group's weight.
+    """
+    found: list[int] = []
+    while chances and len(found) < count:
+        waits = {prompt: rng.expovariate(chance) for prompt, chance in chances.items()}
+        found += heapq.nsmallest(count - len(found), waits, key=waits.__getitem__)
     return found
 
 

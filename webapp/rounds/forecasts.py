@@ -137,14 +137,15 @@ def _by_labels(project: Project, old: ModelVersion, new: ModelVersion, *, everyb
     return _found(Basis.LABELS, chance >= LIKELY, chance)
 
 
-def _likes(version: ModelVersion, everybody: bool) -> list[float]:
-    """The share of likes of each of the version's newest labelled groups, of people's labels unless `everybody`'s."""
+def _likes(version: ModelVersion, everybody: bool) -> list[tuple[float, float]]:
+    """Of each of the version's newest labelled groups the share of likes, of people's labels unless `everybody`'s, and the
+    group's weight among all prompts."""
     rows = Consensus.objects.filter(group__version=version).exclude(group__state=GroupState.FLAGGED)
     if not everybody:
         rows = rows.filter(people__gt=0)
-    newest = rows.order_by("-group").values_list("rewards", flat=True)[:MOST]
-    known = ([r for r in rewards if r is not None] for rewards in newest)
-    return [sum(rewards) / len(rewards) for rewards in known if rewards]
+    newest = rows.order_by("-group").values_list("rewards", "group__chance")[:MOST]
+    known = (([r for r in rewards if r is not None], chance) for rewards, chance in newest)
+    return [(sum(rewards) / len(rewards), 1 / chance) for rewards, chance in known if rewards]
 
 
 def _gets_more(project: Project, version: ModelVersion) -> bool:

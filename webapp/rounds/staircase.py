@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import erf, sqrt
-from statistics import fmean, variance
+from statistics import fmean
 
 # Of images in groups with signal. 192 labels gained as much as 1,000 in docs/results/label-gain.md.
 START = 200
@@ -55,18 +55,25 @@ def labels_needed(rounds: Iterable[Ended]) -> int:
     return round(number)
 
 
-def chance_better(new: Sequence[float], old: Sequence[float]) -> float:
-    """P(the mean of `new` is above that of `old`), each value a group's share of likes; normal approximation.
+def chance_better(new: Sequence[tuple[float, float]], old: Sequence[tuple[float, float]]) -> float:
+    """P(the mean of `new` is above that of `old`), each value a group's share of likes with its weight; normal
+    approximation.
 
     Groups are the sample, not their images: images of one prompt are liked or disliked together, which binomial counts
-    of images would take for so much more evidence. Two phantom groups, one liked and one not, keep the spread of a few
-    equal groups from being nought (Agresti and Caffo, The American Statistician 54, 2000).
+    of images would take for so much more evidence. A weight is the inverse of how often the group's prompt was chosen,
+    so that the means are those of all prompts alike (Hájek's estimator). Two phantom groups of the mean weight, one
+    liked and one not, keep the spread of a few equal groups from being nought (Agresti and Caffo, The American
+    Statistician 54, 2000).
     """
     means, squares = [], []
-    for values in (new, old):
-        values = [*values, 0.0, 1.0]
-        means.append(fmean(values))
-        squares.append(variance(values) / len(values))
+    for groups in (new, old):
+        phantom = fmean(weight for _share, weight in groups)
+        groups = [*groups, (0.0, phantom), (1.0, phantom)]
+        total = sum(weight for _share, weight in groups)
+        mean = sum(share * weight for share, weight in groups) / total
+        square = sum((weight * (share - mean)) ** 2 for share, weight in groups) / total**2
+        means.append(mean)
+        squares.append(square * len(groups) / (len(groups) - 1))
     return normal((means[0] - means[1]) / sqrt(sum(squares)))
 
 

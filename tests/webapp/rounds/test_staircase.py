@@ -67,18 +67,30 @@ def test_a_forecast_is_right_when_enough_labels_and_worth_it_agree(needed, had, 
     assert Ended(needed, had, worth).hit is hit
 
 
+def even(shares):
+    return [(share, 1.0) for share in shares]
+
+
 def test_the_chance_is_the_tests_on_groups():
-    old, new = [0.25, 0.5, 0.75] * 10, [0.5, 0.75, 1.0] * 10
+    old, new = even([0.25, 0.5, 0.75] * 10), even([0.5, 0.75, 1.0] * 10)
     assert chance_better(old, old) == pytest.approx(0.5)
     assert chance_better(new, old) > 0.99
     assert chance_better(new, old) == pytest.approx(1 - chance_better(old, new))
     # The same likes gathered in all-or-nothing groups are weaker evidence.
-    clumped = [0.0, 1.0] * 15, [0.0, 1.0, 1.0, 1.0] * 7
+    clumped = even([0.0, 1.0] * 15), even([0.0, 1.0, 1.0, 1.0] * 7)
     assert 0.5 < chance_better(clumped[1], clumped[0]) < chance_better(new, old)
 
 
 def test_a_few_equal_groups_are_no_certainty():
-    assert 0.8 < chance_better([0.5] * 8, [0.25] * 8) < 0.99
+    assert 0.8 < chance_better(even([0.5] * 8), even([0.25] * 8)) < 0.99
+
+
+def test_prompts_that_were_chosen_more_often_count_no_more():
+    """Two kinds of prompt, liked .9 and .5. The new version is asked about the second three times as often."""
+    old, new = even([0.9, 0.5] * 40), [(0.9, 2.0)] * 20 + [(0.5, 2 / 3)] * 60
+    assert chance_better(new, old) == pytest.approx(0.5)
+    assert chance_better(even(share for share, _weight in new), old) < 0.1
+    assert chance_better([(s, 7 * w) for s, w in new], old) == pytest.approx(0.5)  # only ratios of weights count
 
 
 def test_a_gain_of_a_tenth_in_thirty_groups_is_found_in_about_two_of_three():
@@ -87,7 +99,7 @@ def test_a_gain_of_a_tenth_in_thirty_groups_is_found_in_about_two_of_three():
 
     def groups(count, gain):
         chances = [min(1, max(0, rng.gauss(0.55, 0.22) + gain)) for _ in range(count)]
-        return [sum(rng.random() < p for _ in range(8)) / 8 for p in chances]
+        return even(sum(rng.random() < p for _ in range(8)) / 8 for p in chances)
 
     found = [chance_better(groups(30, 0.1), groups(60, 0)) >= 0.8 for _ in range(500)]
     nothing = [chance_better(groups(30, 0), groups(60, 0)) >= 0.8 for _ in range(500)]
