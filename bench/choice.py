@@ -128,7 +128,7 @@ def main() -> None:
             cells += [f"{_sd([r.signal for r in runs]):.3f}", ", ".join(f"{r.signal:.3f}" for r in runs)]
             cells += [f"{_mean(over):+.3f}", f"{_sd(over):.3f}", f"{_mean(r.spread for r in runs):.3f}"]
             print("| " + " | ".join(cells) + " |", flush=True)
-    print(f"\n| version | labels flipped | prompts | asked about | {' | '.join(TAGS)} |")
+    print(f"\n| version | labels flipped | prompts | different ones | {' | '.join(TAGS)} |")
     print("|---|---|---|---|" + "---|" * len(TAGS))
     for (version, noise, power), runs in asked.items():
         name = f"chosen, power {power:g}" if power else "drawn evenly"
