@@ -129,6 +129,9 @@ class Round:
     created_at: str
     finished_at: str | None
     alarm: str = ""
+    labels_needed: int | None = None
+    labels_had: int | None = None
+    worth_it: bool | None = None
 
 
 @dataclass(frozen=True)

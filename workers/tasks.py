@@ -30,7 +30,7 @@ from webapp.labelling.models import Group, GroupState
 from webapp.operations.faults import sentence
 from webapp.operations.logs import about
 from webapp.quality import services as quality
-from webapp.rounds import comparisons
+from webapp.rounds import comparisons, forecasts
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, Pair, TrainingRound
 from workers.app import app
@@ -241,6 +241,7 @@ def housekeeping(project_id: int | None = None) -> None:
             broker.send("run_round", training.pk)
     for comparison_id in comparisons.waiting():
         broker.send("generate_pairs", comparison_id)
+    forecasts.settle()
     rounds.start_due_rounds()
     outbox.announce_milestones()
     for delivery_id in outbox.due():

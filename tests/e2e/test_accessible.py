@@ -10,7 +10,7 @@ from tests.e2e.helpers import CHROMIUM, picture
 from webapp import paths
 from webapp.campaigns.models import Role
 from webapp.labelling import services
-from webapp.rounds.models import ModelVersion, RoundMetric, TrainingRound
+from webapp.rounds.models import ModelVersion, RoundForecast, RoundMetric, TrainingRound
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
 MANAGED = ("versions/", "quality/", "review/", "prompts/", "settings/", "export/", "api/", "audit/", "compare/")
@@ -44,6 +44,7 @@ def full(site):
         project=project, number=1, base_version=base, idempotency_key="k", state="done", result_version=version,
         scores_before={"reward": 0.4}, scores_after={"reward": 0.6}, step=4, total=4,
     )  # fmt: skip
+    RoundForecast.objects.create(round=training, needed=200, had=240, worth=False, chance=0.4, basis="labels")
     for step in range(1, 5):
         values = {"validation_reward": 0.1 * step, "student": 1 / step, "fake": 1.0, "margin": 0.2 * step}
         RoundMetric.objects.create(round=training, step=step, values=values)

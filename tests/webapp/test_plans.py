@@ -13,6 +13,8 @@ from webapp.api.services import create_token
 from webapp.exports.records import Filter, records
 from webapp.labelling import services
 from webapp.quality import services as quality
+from webapp.rounds import forecasts
+from webapp.rounds.models import ModelVersion, RoundForecast, TrainingRound
 
 pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="plans are PostgreSQL's")
 LARGE = "labelling_(group|generation|label|labelevent|groupdecision|lease)|quality_consensus|campaigns_prompt"
@@ -83,6 +85,15 @@ def test_answers_pages_and_lists(client, ann, boss, project, ready):
     some = (Filter(), whole, Filter(annotator="boss"), Filter(split="train", version=1))
     assert read_through(lambda: [list(records(project, chosen)) for chosen in some]) == []
     assert read_through(lambda: quality.count_project(project)) == []
+
+
+def test_what_came_of_rounds(project):
+    version = ModelVersion.objects.create(project=project, number=2, path="x", status="published")
+    training = TrainingRound.objects.create(
+        project=project, number=1, base_version=project.active_version, result_version=version, state="done"
+    )
+    RoundForecast.objects.create(round=training, needed=200, had=200)
+    assert read_through(forecasts.settle) == []
 
 
 def test_the_check_sees_a_table_that_is_read_through(project):

@@ -16,7 +16,7 @@ from webapp.labelling import services
 from webapp.labelling.models import Group, Lease
 
 
-def test_it_tops_up_with_the_least_shown_prompts(project):
+def test_it_tops_up_with_different_prompts(project):
     groups = services.top_up(project.pk)
     assert len(groups) == project.ready_target
     assert len({g.prompt_id for g in groups}) == len(groups)

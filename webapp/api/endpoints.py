@@ -28,6 +28,7 @@ from webapp.exports.views import export_response
 from webapp.labelling import queries, views
 from webapp.labelling import services as labelling
 from webapp.labelling.models import Generation, Group, GroupState, Label
+from webapp.rounds import forecasts
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion, TrainingRound
 
@@ -108,6 +109,7 @@ def project(request, slug: Path[str]):
         "labelled_groups": queries.labelled_count(found),
         "groups_with_signal": queries.groups_with_signal_since(found, None),
         "alpha": measured.alpha if measured else None,
+        "labels_to_next_round": forecasts.next_round(found).more,
     }
 
 
@@ -291,8 +293,12 @@ def _version(v: ModelVersion) -> dict:
 
 def _round(r: TrainingRound) -> dict:
     names = ("number", "state", "phase", "step", "total", "scores_before", "scores_after", "error", "alarm")
+    forecast = getattr(r, "forecast", None)
     return {
         **{name: getattr(r, name) for name in names},
+        "labels_needed": forecast and forecast.needed,
+        "labels_had": forecast and forecast.had,
+        "worth_it": forecast and forecast.worth,
         "created_at": r.created_at,
         "finished_at": r.finished_at,
         "base_version": r.base_version.number,
@@ -318,7 +324,7 @@ def publish(request, slug: Path[str], number: int):
 @router.get("/rounds", auth=READ, response=s.Page[s.RoundOut], tags=["rounds"])
 def list_rounds(request, slug: Path[str], after: int = After, limit: int = Limit):
     """The rounds by number."""
-    rows = request.auth.project.rounds.select_related("base_version", "result_version")
+    rows = request.auth.project.rounds.select_related("base_version", "result_version", "forecast")
     return _page(rows, after, limit, _round, key="number")
 
 

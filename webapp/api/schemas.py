@@ -46,6 +46,7 @@ class ProjectOut(Schema):
     labelled_groups: int
     groups_with_signal: int
     alpha: float | None = Field(description="Krippendorff's alpha of the last measurement.")
+    labels_to_next_round: int = Field(description="About how many more until the next round is worth it; 0: it is.")
 
 
 class PromptIn(Schema):
@@ -150,6 +151,9 @@ class RoundOut(Schema):
     scores_after: dict
     error: str
     alarm: str = Field(description="Why it stopped early, in a sentence; empty if it did not.")
+    labels_needed: int | None = Field(description="By the forecast when it started; null: it is older than forecasts.")
+    labels_had: int | None = Field(description="New ones in groups with signal.")
+    worth_it: bool | None = Field(description="Its version is better than the one before; null while nobody can tell.")
     created_at: datetime
     finished_at: datetime | None
 

@@ -10,7 +10,7 @@ from webapp.campaigns.models import AuditEntry, Membership, Project, Prompt
 class ProjectAdmin(ModelAdmin):
     """Group size, overlap, label source, thresholds, guidelines. The active version is changed by publishing."""
 
-    list_display = ("name", "slug", "label_source", "auto_start_after", "active_version")
+    list_display = ("name", "slug", "label_source", "auto_start_after", "auto_start_by_forecast", "active_version")
     readonly_fields = ("active_version",)
 
 

@@ -46,6 +46,7 @@ class ProjectForm(forms.ModelForm):
             "label_source": _("Label source"),
             "ready_target": _("Ready target"),
             "auto_start_after": _("Auto start after"),
+            "auto_start_by_forecast": _("Auto start by forecast"),
             "gold_rate": _("Gold rate"),
             "work_hour_cost": _("Cost of an hour of rating"),
             "machine_hour_cost": _("Cost of an hour of the machine"),

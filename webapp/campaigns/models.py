@@ -40,6 +40,11 @@ class Project(models.Model):
     auto_start_after = models.PositiveIntegerField(
         default=0, help_text=_("Start a round after this many newly labelled groups with signal; 0 is never.")
     )
+    auto_start_by_forecast = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text=_("Start a round as soon as the forecast says that it is worth it."),
+    )
     ready_target = models.PositiveIntegerField(default=6, help_text=_("Unrated groups to keep ready."))
     guidelines = models.TextField(blank=True)
     round_settings = models.JSONField(

@@ -39,6 +39,7 @@ EDITABLE = (
     "oracle",
     "ready_target",
     "auto_start_after",
+    "auto_start_by_forecast",
     "work_hour_cost",
     "machine_hour_cost",
     "round_settings",

@@ -16,12 +16,12 @@ from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Lease, Outcome, Scoring
 from webapp.labelling.services import LEASE
 from webapp.quality.models import Consensus
+from webapp.rounds import forecasts
 from webapp.rounds.models import OPEN, RoundState
 
 STUCK = timedelta(minutes=5)  # with a group on screen and no answer
 SLOW_QUEUE = timedelta(minutes=2)  # a group that waits longer than this says that workers do not keep up
 MOST_DAYS = 1000
-FORECAST_FROM = timedelta(days=14)
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,9 @@ def pace(project: Project) -> dict:
     )
     worked = max(1.0, (day["last"] - day["first"]).total_seconds() / 3600) if day["groups"] else 0
     hours = None
-    if project.auto_start_after and day["signal"]:
-        last = project.rounds.first()
-        missing = project.auto_start_after - labelling.groups_with_signal_since(
-            project, last.created_at if last else None
-        )
-        hours = max(0, missing) / (day["signal"] / worked)
+    missing = forecasts.groups_missing(project) if day["signal"] else None
+    if missing is not None:
+        hours = missing / (day["signal"] / worked)
     return {"hour": hour, "day": day["groups"], "signal_day": day["signal"], "hours_to_round": hours}
 
 
@@ -69,13 +66,10 @@ class Forecast:
 
 def forecast(project: Project) -> list[Forecast]:
     """The groups that wait, what is missing to the next round, and a round; empty before anything is known."""
-    since = timezone.localdate() - FORECAST_FROM
+    since = timezone.localdate() - labelling.LATELY
     spent = project.tallies.filter(day__gte=since).aggregate(groups=Sum("groups"), seconds=Sum("seconds"))
     hours = spent["seconds"] / spent["groups"] / 3600 if spent["groups"] else None  # of a person, a group
-    counts = project.quarter_counts.filter(start__gte=timezone.now() - FORECAST_FROM).aggregate(
-        groups=Sum("groups"), signal=Sum("signal")
-    )
-    share = counts["signal"] / counts["groups"] if counts["groups"] else 0
+    share = labelling.signal_share(project)
     ended = project.rounds.filter(state=RoundState.DONE, finished_at__isnull=False)
     # From the first heartbeat's step on: a round may have waited for its machine all night.
     ended = ended.annotate(began=Min("metrics__created_at"))
@@ -84,10 +78,8 @@ def forecast(project: Project) -> list[Forecast]:
     ready = project.groups.filter(state=GroupState.READY).aggregate(n=Count("pk"), decisions=Sum("decisions"))
     answers = max(0, ready["n"] * project.overlap - (ready["decisions"] or 0))
     rows = [(_("The groups that wait now"), answers, 0.0)]
-    if project.auto_start_after:
-        last = project.rounds.first()
-        have = labelling.groups_with_signal_since(project, last.created_at if last else None)
-        missing = max(0, project.auto_start_after - have)
+    missing = forecasts.groups_missing(project)
+    if missing is not None:
         rows.append(
             (_("Up to the end of the next round"), missing / share * project.overlap if share else None, machine)
         )

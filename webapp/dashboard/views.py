@@ -16,6 +16,7 @@ from webapp.labelling import queries as labelling
 from webapp.labelling import services as labelling_services
 from webapp.labelling.models import Group, GroupState
 from webapp.operations import faults
+from webapp.rounds import forecasts
 from webapp.rounds.models import OPEN, Comparison, ComparisonState, VersionStatus
 
 PAGE = 50
@@ -48,7 +49,7 @@ def home(request: HttpRequest) -> HttpResponse:
 def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
     """Queue, likes, rounds and versions; htmx asks for the changing part only."""
     last = project.rounds.first()
-    rounds = project.rounds.select_related("base_version")
+    rounds = project.rounds.select_related("base_version", "forecast")
     signal = labelling.groups_with_signal_since(project, None)
     context = {
         "project": project,
@@ -65,6 +66,7 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
         "damaged": queries.damaged(project),
         "unscored": queries.unscored(project),
         "forecast": queries.forecast(project),
+        "next_round": forecasts.next_round(project),
         "problems": faults.problems(),
         "pace": queries.pace(project),
         "people_now": queries.people(project),

@@ -37,6 +37,11 @@ class Group(models.Model):
     error = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     decisions = models.PositiveSmallIntegerField(default=0, help_text="People who submitted it.")
+    chance = models.FloatField(
+        default=1,
+        db_default=1,
+        help_text="Of its prompt when it was chosen, over that of an even draw; estimates of all prompts weigh by 1 / it.",
+    )
 
     class Meta:
         indexes = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from datetime import timedelta
 
-from django.db.models import Count, Prefetch, Q
+from django.db.models import Count, Prefetch, Q, Sum
 from django.utils import timezone
 
 from webapp.campaigns.models import Project
@@ -23,6 +23,8 @@ from webapp.labelling.models import (
 )
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, ProjectCount
+
+LATELY = timedelta(days=14)  # work of this long ago is what forecasts are made from
 
 
 def queue_counts(project: Project) -> dict[str, int]:
@@ -181,3 +183,12 @@ def groups_with_signal_since(project: Project, since) -> int:
     are left out. All of a large project's are as of its last count."""
     known = _counted(project) if since is None else None
     return known.signal if known and known.signal > quality.LARGE else quality.signal_count(project, since)
+
+
+def signal_share(project: Project) -> float | None:
+    """The share of groups with signal among those labelled lately; None before any was counted. One of each kind is added
+    to them, so that a few silent groups do not make it nought."""
+    counts = project.quarter_counts.filter(start__gte=timezone.now() - LATELY).aggregate(
+        groups=Sum("groups"), signal=Sum("signal")
+    )
+    return (counts["signal"] + 1) / (counts["groups"] + 2) if counts["groups"] else None

@@ -22,7 +22,7 @@ from trainer.files import check_webp
 from webapp import events, paths, states, storage
 from webapp.campaigns.models import LabelSource, Project, Prompt, Split
 from webapp.dispatch import enqueue
-from webapp.labelling import keys
+from webapp.labelling import choice, keys
 from webapp.labelling.models import (
     Example,
     Flag,
@@ -55,6 +55,7 @@ FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=30), timedelta(hours=1)  # the firs
 MOST_EXAMPLES = 48  # images that the guidelines show
 MOST_LEASES = 4  # a person's page holds one group and prefetches two
 RACES = 5  # tries before a person who lost every race is told that nothing waits
+LOOKED_BACK = 1000  # labelled groups that say what a prompt teaches, the newest
 SEED_SPACE = 500_000_000  # below the seeds of evaluation
 
 
@@ -77,7 +78,8 @@ class Busy(LabellingError):
 def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     """Queue groups until `ready_target` unrated ones are ready or on their way; returns the new ones.
 
-    Prompts that were shown least come first, at random among equals.
+    Prompts are chosen by what their groups are expected to teach (`choice`), from the newest labelled ones, so that the
+    cost stays the same as a project grows and what a version has learned is noticed.
     """
     project = Project.objects.select_for_update(of=("self",)).select_related("active_version").get(pk=project_id)
     if project.active_version is None or project.archived_at is not None:
@@ -98,22 +100,29 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     if missing <= 0:
         return []
     rng = rng or random.Random()
-    prompts = list(Prompt.objects.filter(project=project, split=Split.TRAIN).values_list("id", "shown"))
-    rng.shuffle(prompts)
-    prompts.sort(key=lambda row: row[1])
-    if not prompts:
-        return []
-    return [create_group(project, prompts[i % len(prompts)][0], rng) for i in range(missing)]
+    prompts = (
+        Prompt.objects.filter(project=project, split=Split.TRAIN).order_by("id").values_list("id", "metadata__tag")
+    )
+    settled = Consensus.objects.filter(project=project).exclude(group__state=GroupState.FLAGGED)
+    labelled = settled.order_by("-labelled_at").values_list("group__prompt", "rewards")[:LOOKED_BACK]
+    chances = choice.chances(
+        {pk: str(tag or "") for pk, tag in prompts}, [(prompt, choice.spread(rewards)) for prompt, rewards in labelled]
+    )
+    even = sum(chances.values()) / len(chances) if chances else 1
+    chosen = choice.draw(chances, missing, rng)
+    return [create_group(project, pk, rng, chance=chances[pk] / even) for pk in chosen]
 
 
-def create_group(project: Project, prompt_id: int, rng: random.Random) -> Group:
-    """A queued group of the active version with fresh noise; the generate workers are told after commit."""
+def create_group(project: Project, prompt_id: int, rng: random.Random, *, chance: float = 1) -> Group:
+    """A queued group of the active version with fresh noise; the generate workers are told after commit. `chance` is the
+    prompt's over that of an even draw."""
     group = Group.objects.create(
         project=project,
         prompt_id=prompt_id,
         version=project.active_version,
         first_seed=rng.randrange(SEED_SPACE),
         size=project.group_size,
+        chance=chance,
     )
     Prompt.objects.filter(pk=prompt_id).update(shown=F("shown") + 1)
     enqueue("generate_group", group.pk)

@@ -6,6 +6,9 @@ from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from webapp.rounds.staircase import Ended
 
 
 def next_number(rows) -> int:
@@ -116,6 +119,34 @@ class RoundMetric(models.Model):
     class Meta:
         ordering = ["step"]
         constraints = [models.UniqueConstraint(fields=["round", "step"], name="one_metric_a_step")]
+
+
+class Basis(models.TextChoices):
+    """What told whether a round was worth it."""
+
+    COMPARISON = "comparison", gettext_lazy("a blind test")
+    LABELS = "labels", gettext_lazy("labels of both versions")
+    SCORES = "scores", gettext_lazy("validation scores")
+    KEPT_OUT = "kept out", gettext_lazy("an admin kept the version out")
+    TOO_FEW = "too few", gettext_lazy("too few labels to tell")
+
+
+class RoundForecast(models.Model):
+    """How many labels a round was forecast to need when it started, how many it had, and what came of it. Labels are of
+    images in groups with signal. Housekeeping fills in the outcome, once: `forecasts.settle`."""
+
+    round = models.OneToOneField(TrainingRound, primary_key=True, on_delete=models.CASCADE, related_name="forecast")
+    needed = models.PositiveIntegerField()
+    had = models.PositiveIntegerField(help_text="Newly labelled since the last round that made a version.")
+    worth = models.BooleanField(null=True, help_text="Its version is better than the one before; empty: not known.")
+    chance = models.FloatField(null=True, help_text="That it is, by labels or scores.")
+    basis = models.CharField(max_length=12, choices=Basis, blank=True, db_default="", default="")
+    known_at = models.DateTimeField(null=True)
+
+    @property
+    def hit(self) -> bool | None:
+        """Whether the forecast was right; None while nobody can say."""
+        return None if self.worth is None else Ended(self.needed, self.had, self.worth).hit
 
 
 class ComparisonState(models.TextChoices):

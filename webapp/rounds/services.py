@@ -11,6 +11,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -25,7 +26,17 @@ from webapp.campaigns.services import oracle_spec
 from webapp.dispatch import enqueue
 from webapp.labelling import queries as labelling
 from webapp.labelling.services import supersede_groups
-from webapp.rounds.models import OPEN, ModelVersion, RoundMetric, RoundState, TrainingRound, VersionStatus, next_number
+from webapp.rounds import forecasts
+from webapp.rounds.models import (
+    OPEN,
+    ModelVersion,
+    RoundForecast,
+    RoundMetric,
+    RoundState,
+    TrainingRound,
+    VersionStatus,
+    next_number,
+)
 
 HEARTBEAT_STALE = timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)
 MOST_LOSSES = 10  # workers that were lost one after the other while the round got no further
@@ -61,7 +72,7 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
         raise RoundError(_("labels: no group has both a liked and a disliked image yet; rate some groups first"))
     try:
         with transaction.atomic():
-            number = next_number(project.rounds)
+            number, forecast = next_number(project.rounds), forecasts.next_round(project)
             training = TrainingRound.objects.create(
                 project=project,
                 number=number,
@@ -71,6 +82,7 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
                 idempotency_key=idempotency_key,
                 total=chosen["updates"],
             )
+            RoundForecast.objects.create(round=training, needed=forecast.needed, had=forecast.had)
             enqueue("run_round", training.pk)
             events.publish(project.pk, "round", round=training.pk)
     except IntegrityError as error:
@@ -315,14 +327,15 @@ def keep_old_version(project: Project, version_id: int, *, by=None) -> ModelVers
 
 
 def start_due_rounds() -> list[TrainingRound]:
-    """Start a round in every project whose threshold of newly labelled groups with signal is met."""
+    """Start a round in every project with as many newly labelled groups with signal as its settings or its forecast ask
+    for."""
     started = []
-    for project in Project.objects.filter(auto_start_after__gt=0, active_version__isnull=False, archived_at=None):
+    wanted = Q(auto_start_after__gt=0) | Q(auto_start_by_forecast=True)
+    for project in Project.objects.filter(wanted, active_version__isnull=False, archived_at=None):
         if project.rounds.filter(state__in=OPEN).exists():
             continue
         last = project.rounds.first()
-        fresh = labelling.groups_with_signal_since(project, last.created_at if last else None)
-        if fresh >= project.auto_start_after:
+        if forecasts.groups_missing(project) == 0:
             key = f"auto-{project.pk}-{last.number if last else 0}"
             try:
                 started.append(start_round(project, {}, idempotency_key=key))

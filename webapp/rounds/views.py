@@ -35,7 +35,7 @@ def start(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 def _context(project: Project, number: int) -> dict:
-    training = get_object_or_404(TrainingRound, project=project, number=number)
+    training = get_object_or_404(TrainingRound.objects.select_related("forecast"), project=project, number=number)
     rows = [
         {"name": name, "before": before, "after": training.scores_after.get(name), "change": None}
         for name, before in training.scores_before.items()

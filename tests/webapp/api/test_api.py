@@ -170,6 +170,7 @@ def test_rounds_and_versions_are_started_once_and_published(token, call, ready, 
     key = uuid.uuid4().hex
     rounds = [call(text, "post", "rounds", {"key": key, "settings": {"updates": 3}})[1] for _ in range(2)]
     assert rounds[0] == rounds[1] and (rounds[0]["total"], rounds[0]["alarm"]) == (3, "")
+    assert (rounds[0]["labels_needed"], rounds[0]["labels_had"], rounds[0]["worth_it"]) == (200, 4, None)
     assert call(text, "get", "rounds")[1]["items"] == [rounds[0]]
     assert call(text, "post", "rounds/1/cancel")[1]["state"] == "cancelled"
     assert call(text, "post", "versions/1/publish")[1]["status"] == "published"
@@ -188,6 +189,7 @@ def test_what_is_read_is_what_the_database_has(token, call, ready, ann, project)
         1,
         1,
     )
+    assert found["labels_to_next_round"] == 200  # 196, to two digits
     assert call(text, "get", f"groups/{group.pk}")[1]["rewards"] == [1, 0, 0, 1]
     assert call(text, "get", "groups", {"signal": "false"})[1]["items"] == []
     labels = call(text, "get", "labels", {"annotator": "ann"})[1]["items"]

@@ -1,0 +1,149 @@
+"""How many labelled groups have something to teach when prompts are drawn evenly, and when they are chosen by it.
+
+    python bench/choice.py --versions demo-student demo-after --seeds 0 1 2
+
+A group that everybody likes or dislikes teaches nothing. Simulated annotators label groups of eight images of training
+prompts, the scene oracle's strict verdict with each label flipped at the probability of `--noise`. Chosen: by the rule of
+`webapp.labelling.choice`, after each group anew, or by the same rule with another power. Evenly: each time a prompt that
+was shown least, at random among equals. The prompts are all training prompts, two thirds of which are of one tag, or
+with `--per-tag` so many of each tag.
+
+Counted is the oracle's verdict, not the label: a flipped label is no signal. All ways of one seed share their luck: a
+prompt's nth group is the same images and flips, and the nth draw has the same random numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench.label_gain import GROUP_SIZE  # noqa: E402 - the repository is not installed
+from trainer.cli import MODEL  # noqa: E402
+from trainer.oracles import get_oracle  # noqa: E402
+from trainer.sampler import Sampler  # noqa: E402
+from trainer.scenes.prompts import TAGS, ScenePrompt, prompts  # noqa: E402
+from webapp.labelling.choice import POWER, chances, draw, spread  # noqa: E402
+
+FIRST_SEED, SEEDS_APART, MOST_SHOWN = 540_000_000, 1_000_000, 64  # of the images' noise; below those of blind tests
+
+
+class Luck:
+    """What a seed decides, whoever asks: the images of a prompt's nth group, their verdicts, and flips."""
+
+    def __init__(self, version: Path, rows: Sequence[ScenePrompt], seed: int):
+        self.rows, self.seed, self.oracle = rows, seed, get_oracle("scenes")
+        self.sampler = Sampler(MODEL)
+        self.sampler.use_version(version)
+        self._verdicts: dict[tuple[int, int], list[bool]] = {}
+
+    def verdicts(self, index: int, nth: int) -> list[bool]:
+        """The oracle's, of each image."""
+        if (index, nth) not in self._verdicts:
+            row, first = self.rows[index], FIRST_SEED + SEEDS_APART * self.seed
+            first += GROUP_SIZE * (MOST_SHOWN * index + nth)
+            images = self.sampler.sample_group(row.prompt, range(first, first + GROUP_SIZE)).images
+            found = self.oracle.score(images, [row.prompt] * GROUP_SIZE, [row.metadata] * GROUP_SIZE)
+            self._verdicts[index, nth] = [v.liked for v in found]
+        return self._verdicts[index, nth]
+
+    def labels(self, index: int, nth: int, noise: float) -> list[bool]:
+        """The verdicts, each flipped with probability `noise`."""
+        rng = random.Random(f"flips-{self.seed}-{index}-{nth}")
+        return [liked != (rng.random() < noise) for liked in self.verdicts(index, nth)]
+
+
+def some_prompts(per_tag: int, seed: int) -> list[ScenePrompt]:
+    """The project's prompts: `per_tag` training prompts of each tag, or all when it is 0."""
+    pools = [prompts("train", tags=(tag,)) for tag in TAGS]
+    rng = random.Random(f"prompts-{seed}")
+    return [row for pool in pools for row in (rng.sample(list(pool), per_tag) if per_tag else pool)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a way of choosing came to: shares of groups with signal, mean spread, and which prompts it asked about."""
+
+    signal: float
+    spread: float
+    prompts: int
+    tags: Counter
+
+
+def label(luck: Luck, power: float, noise: float, groups: int) -> Run:
+    """Label `groups` groups one after the other; a power of 0 is an even draw."""
+    tags, shown, rng = {i: row.tag for i, row in enumerate(luck.rows)}, Counter(), random.Random(f"draw-{luck.seed}")
+    learned: list[tuple[int, float]] = []
+    spreads = []
+    for _ in range(groups):
+        if power:
+            (index,) = draw(chances(tags, learned, power=power), 1, rng)
+        else:
+            index = min(tags, key=lambda i: (shown[i], rng.expovariate(1)))
+        verdicts = luck.verdicts(index, shown[index])
+        learned.append((index, spread(luck.labels(index, shown[index], noise))))
+        spreads.append(spread(verdicts))
+        shown[index] += 1
+    asked = Counter(tags[index] for index, _spread in learned)
+    return Run(sum(s > 0 for s in spreads) / groups, statistics.mean(spreads), len(shown), asked)
+
+
+def main() -> None:
+    """Run every version, noise and way; print a row for each seed's result and the means."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--versions", nargs="+", default=["demo-student", "demo-after"])
+    parser.add_argument("--groups", type=int, default=125)
+    parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.1])
+    parser.add_argument("--powers", type=float, nargs="+", default=[1.0, POWER])
+    parser.add_argument(
+        "--per-tag", type=int, default=0, help="prompts of each tag, drawn by the seed; 0: all there are"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=1)
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    print("| version | labels flipped | prompts | groups with signal | SD | by seed | over evenly | SD | mean spread |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    asked: dict[tuple[str, float, float], list[Run]] = {}
+    for version in a.versions:
+        lucks = [Luck(ROOT / "models" / version, some_prompts(a.per_tag, seed), seed) for seed in a.seeds]
+        even = [label(luck, 0, 0, a.groups) for luck in lucks]
+        ways = [(0.0, 0.0), *((noise, power) for noise in a.noise for power in a.powers)]
+        for noise, power in ways:
+            runs = [label(luck, power, noise, a.groups) for luck in lucks] if power else even
+            asked[version, noise, power] = runs
+            over = [run.signal - base.signal for run, base in zip(runs, even, strict=True)]
+            name = f"chosen, power {power:g}" if power else "drawn evenly"
+            cells = [version, f"{noise:.0%}" if power else "any", name, f"{_mean(r.signal for r in runs):.3f}"]
+            cells += [f"{_sd([r.signal for r in runs]):.3f}", ", ".join(f"{r.signal:.3f}" for r in runs)]
+            cells += [f"{_mean(over):+.3f}", f"{_sd(over):.3f}", f"{_mean(r.spread for r in runs):.3f}"]
+            print("| " + " | ".join(cells) + " |", flush=True)
+    print(f"\n| version | labels flipped | prompts | different ones | {' | '.join(TAGS)} |")
+    print("|---|---|---|---|" + "---|" * len(TAGS))
+    for (version, noise, power), runs in asked.items():
+        name = f"chosen, power {power:g}" if power else "drawn evenly"
+        counts = [f"{_mean(r.tags[tag] for r in runs):.0f}" for tag in TAGS]
+        cells = [version, f"{noise:.0%}" if power else "any", name, f"{_mean(r.prompts for r in runs):.0f}", *counts]
+        print("| " + " | ".join(cells) + " |")
+
+
+def _mean(values) -> float:
+    return statistics.mean(list(values))
+
+
+def _sd(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+if __name__ == "__main__":
+    main()
