@@ -302,8 +302,7 @@ class _Round:
         shape = trainer.backend.latent_shape
         noise = related_noise(len(everyone), s.group_size, shape, s.noise_spread, generator)
         trajectory = self._rollout(prompts, self.share.among(owner).pick(noise))
-        images = trainer.backend.decode(trajectory[:, -1], bf16=trainer.bf16)
-        scores = [v.score for v in self.oracle.score(images, prompts, lines)]
+        scores = self._score(trajectory[:, -1], prompts, lines)
         rewards = torch.tensor(scores, device=trainer.backend.device).reshape(len(rows), s.group_size)
         rewards = gather_rows(self.accelerator, rewards).cpu()
         self.state.images_scored += rewards.numel()
@@ -325,6 +324,10 @@ class _Round:
         # Positions of the chosen images among this process' own ones.
         local = torch.searchsorted(self.share.among(owner).index, part.pick(chosen))
         return metrics, trajectory[local.to(trajectory.device)], [prompts[i] for i in local.tolist()], part
+
+    def _score(self, latents: torch.Tensor, prompts: list[str], lines: list[dict]) -> list[float]:
+        images = self.trainer.backend.decode(latents, bf16=self.trainer.bf16)
+        return [v.score for v in self.oracle.score(images, prompts, lines)]
 
     def _from_labels(self, generator) -> dict[str, float]:
         s, trainer = self.settings, self.trainer
