@@ -14,14 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from trainer.backends import Backend
+from trainer.backends import Backend, Conditioning
 from trainer.cli import MODEL
 from trainer.data import LabelledGroup, load_groups, read_groups
 from trainer.flow import renoise
+from trainer.losses import mean_square
 from trainer.oracles import get_oracle
 from trainer.oracles.scenes import detect
-from trainer.roles import SURROGATE
+from trainer.roles import SURROGATE, TEACHER
 from trainer.rounds import _Round
 from trainer.sampler import SampledGroup, Sampler, load_trajectory, related_noise, sample_latents, save_trajectory
 from trainer.scenes.prompts import TAGS, prompts
@@ -180,44 +182,59 @@ class StopsInTimeRound(_Round):
         return metrics
 
 
-HEAD_TIMES = (0.15, 0.4)  # levels that images are re-noised to before the frozen transformer looks at them
+HEAD_TIMES = (0.1, 0.3, 0.5, 0.7)  # levels that images are re-noised to before the frozen base looks at them
+HEAD_TOKENS = 0.5  # of these, the one whose tokens count; the others' denoising errors do
+ERROR_WEIGHT = 3.0  # dozens of errors stand against hundreds of token features
 HEAD_DECAYS = (1e-3, 1e-2, 1e-1, 1.0)
 HEAD_FOLDS = 4
+JUDGED_AT_ONCE = 32
 
 
 @torch.no_grad()
-def features(backend: Backend, groups: Sequence[LabelledGroup]) -> list[torch.Tensor]:
-    """What the frozen base sees in each group's images beside their prompt, (G, F) a group: the mean and the spread over
-    the image's tokens of every second block's output, at `HEAD_TIMES`."""
+def features(backend: Backend, x0: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+    """What the frozen base sees in images (B, C, h, w) beside their prompt, (B, F): at each of `HEAD_TIMES` its denoising
+    error with the prompt, without it, and their difference; then the mean over the image's tokens of the outputs of the
+    later half of its blocks. One noise for all images, so that they differ by what they show."""
     seen: list[torch.Tensor] = []
-    blocks = backend.transformer.transformer_blocks[1::2]
-    hooks = [b.register_forward_hook(lambda _m, _in, out: seen.append(out[1].float())) for b in blocks]
-    found = []
+    blocks = backend.transformer.transformer_blocks
+    hooks = [b.register_forward_hook(lambda _m, _in, out: seen.append(out[1])) for b in blocks[len(blocks) // 2 :]]
+    eps = torch.randn(x0[:1].shape, generator=torch.Generator().manual_seed(0)).expand_as(x0)
+    empty, zero = backend.encode([""]).repeat(len(x0)), torch.zeros(len(x0))
+    errors, tokens = [], []
     try:
-        for group in groups:
-            x0 = load_trajectory(Path(group.trajectory_file)).trajectory[:, -1]
-            eps = torch.randn(x0[:1].shape, generator=torch.Generator().manual_seed(0)).expand_as(x0)
-            conditioning, zero = backend.encode([group.prompt]).repeat(len(x0)), torch.zeros(len(x0))
-            for t in HEAD_TIMES:
-                tau = torch.full((len(x0),), t)
-                backend.velocity(renoise(x0, zero, tau, eps), tau, conditioning)
-            found.append(torch.cat([part for h in seen for part in (h.mean(1), h.std(1))], 1))
+        for t in HEAD_TIMES:
+            tau = torch.full((len(x0),), t)
+            x_tau = renoise(x0, zero, tau, eps)
             seen.clear()
+            with_prompt = mean_square(eps - x0 - backend.velocity(x_tau, tau, conditioning))
+            if t == HEAD_TOKENS:
+                tokens = [part.float().mean(1) for part in seen]
+            without = mean_square(eps - x0 - backend.velocity(x_tau, tau, empty))
+            errors += [with_prompt, without, without - with_prompt]
     finally:
         for hook in hooks:
             hook.remove()
+    return torch.cat([torch.stack(errors, 1), *tokens], 1)
+
+
+def features_of(backend: Backend, groups: Sequence[LabelledGroup]) -> list[torch.Tensor]:
+    """The same of each group's finished images, (G, F) a group."""
+    found = []
+    for group in groups:
+        x0 = load_trajectory(Path(group.trajectory_file)).trajectory[:, -1]
+        found.append(features(backend, x0, backend.encode([group.prompt]).repeat(len(x0))))
     return found
 
 
-def fit_head(x: torch.Tensor, y: torch.Tensor, decay: float) -> torch.Tensor:
-    """Logistic regression of labels y (N,) on standardised features x (N, F) with a bias; weights (F + 1,)."""
+def fit_logistic(x: torch.Tensor, y: torch.Tensor, decay: float) -> torch.Tensor:
+    """Logistic regression of labels y (N,) in 0..1 on features x (N, F) with a bias; weights (F + 1,)."""
     weights = torch.zeros(x.shape[1] + 1, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
         logits = x @ weights[:-1] + weights[-1]
-        value = torch.nn.functional.binary_cross_entropy_with_logits(logits, y) + decay * weights[:-1].pow(2).sum()
+        value = binary_cross_entropy_with_logits(logits, y) + decay * weights[:-1].pow(2).sum()
         value.backward()
         return value
 
@@ -225,36 +242,71 @@ def fit_head(x: torch.Tensor, y: torch.Tensor, decay: float) -> torch.Tensor:
     return weights.detach()
 
 
+class Head:
+    """P(like) from frozen features, learned from labelled groups."""
+
+    def __init__(self, x: Sequence[torch.Tensor], y: Sequence[torch.Tensor]):
+        """Features (G, F) and labels (G,) of each group. The decay is the one whose probabilities of groups left out fit
+        their labels best, so they are calibrated."""
+        everything = torch.cat(list(x))
+        self.mean, self.std = everything.mean(0), everything.std(0).clamp_min(1e-6)
+        x = [self._standard(part) for part in x]
+
+        def left_out(decay: float) -> float:
+            total = 0.0
+            for fold in range(HEAD_FOLDS):
+                inside, outside = ([i for i in range(len(x)) if (i % HEAD_FOLDS == fold) == out] for out in (0, 1))
+                w = fit_logistic(torch.cat([x[i] for i in inside]), torch.cat([y[i] for i in inside]), decay)
+                logits = torch.cat([x[i] for i in outside]) @ w[:-1] + w[-1]
+                truth = torch.cat([y[i] for i in outside])
+                total += binary_cross_entropy_with_logits(logits, truth, reduction="sum").item()
+            return total
+
+        self.weights = fit_logistic(torch.cat(x), torch.cat(list(y)), min(HEAD_DECAYS, key=left_out))
+
+    def _standard(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x - self.mean) / self.std
+        errors = 3 * len(HEAD_TIMES)
+        return torch.cat([ERROR_WEIGHT * x[:, :errors], x[:, errors:]], 1)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Probabilities (N,) for features (N, F)."""
+        return (self._standard(x) @ self.weights[:-1] + self.weights[-1]).sigmoid()
+
+
+def head_of(backend: Backend, groups: Sequence[LabelledGroup]) -> Head:
+    """The head that labelled groups teach; images that nobody decided on teach nothing."""
+    x, y = [], []
+    for part, group in zip(features_of(backend, groups), groups, strict=True):
+        known = [i for i, reward in enumerate(group.rewards) if reward is not None]
+        x.append(part[known])
+        y.append(torch.tensor([group.rewards[i] for i in known], dtype=torch.float32))
+    return Head(x, y)
+
+
 def extended(backend: Backend, rated: Sequence[LabelledGroup], more: Sequence[LabelledGroup]) -> list[LabelledGroup]:
-    """Labelled groups and, with the probability of a like as their images' reward, unlabelled ones.
+    """Labelled groups and, with the head's probability of a like as their images' reward, unlabelled ones. Where it is
+    unsure its probabilities differ little, and the batch-wide advantage then gives them as little weight."""
+    head = head_of(backend, rated)
+    opinions = [tuple(head(x).tolist()) for x in features_of(backend, more)]
+    return [*rated, *(replace(g, group=f"more-{g.group}", rewards=p) for g, p in zip(more, opinions, strict=True))]
 
-    The head's decay is the one whose probabilities of groups left out fit their labels best, and so are calibrated; where
-    they say little they differ little, and the batch-wide advantage then gives them as little weight.
-    """
-    x = features(backend, rated)
-    everything = torch.cat(x)
-    mean, std = everything.mean(0), everything.std(0).clamp_min(1e-6)
-    x = [(part - mean) / std for part in x]
-    y = [torch.tensor(g.rewards, dtype=torch.float32) for g in rated]
 
-    def left_out(decay: float) -> float:
-        total = 0.0
-        for fold in range(HEAD_FOLDS):
-            inside = [i for i in range(len(x)) if i % HEAD_FOLDS != fold]
-            outside = [i for i in range(len(x)) if i % HEAD_FOLDS == fold]
-            w = fit_head(torch.cat([x[i] for i in inside]), torch.cat([y[i] for i in inside]), decay)
-            logits = torch.cat([x[i] for i in outside]) @ w[:-1] + w[-1]
-            truth = torch.cat([y[i] for i in outside])
-            total += torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum").item()
-        return total
+class JudgedRound(_Round):
+    """The head judges fresh groups of the student in every update, as an oracle would; the labels teach nothing else."""
 
-    w = fit_head(torch.cat(x), torch.cat(y), min(HEAD_DECAYS, key=left_out))
-    unseen = features(backend, more)
-    opinions = [(((part - mean) / std) @ w[:-1] + w[-1]).sigmoid().tolist() for part in unseen]
-    return [
-        *rated,
-        *(replace(g, group=f"more-{g.group}", rewards=tuple(p)) for g, p in zip(more, opinions, strict=True)),
-    ]
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.head = head_of(self.trainer.backend, read_groups(Path(self.spec.groups_file)))
+        self.store = self.taught = None
+
+    def _score(self, latents: torch.Tensor, prompts: list[str], lines: list[dict]) -> list[float]:
+        backend, found = self.trainer.backend, []
+        with self.trainer.roles.merged(TEACHER):
+            for i in range(0, len(latents), JUDGED_AT_ONCE):
+                some = slice(i, i + JUDGED_AT_ONCE)
+                found += self.head(features(backend, latents[some], backend.encode(prompts[some]))).tolist()
+        return found
 
 
 def write_groups(groups: Sequence[LabelledGroup], file: Path) -> int:

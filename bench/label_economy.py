@@ -85,9 +85,12 @@ ROWS = {
         "the same, stopped by held-out groups", round=economy.StopsInTimeRound, settings={"surrogate_updates": 3}
     ),
     "head": Row("as many groups again labelled by a head on frozen features", more=125),
+    "judge": Row("the head judges fresh groups in every update", round=economy.JudgedRound),
     "fresh": Row("two rounds of 500, each from its own labels", rounds=2, replay=False),
     "replay": Row("two rounds of 500, the second from all labels", rounds=2),
-    "quarters": Row("four rounds of 250 and 30 updates, each from all labels so far", rounds=4, settings={"updates": 30}),
+    "quarters": Row(
+        "four rounds of 250 and 30 updates, each from all labels so far", rounds=4, settings={"updates": 30}
+    ),
 }
 
 

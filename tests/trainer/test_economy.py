@@ -77,11 +77,10 @@ def test_rated_groups_are_kept_and_a_longer_list_starts_with_the_shorter(tmp_pat
 def test_a_head_learns_what_the_base_sees(model_dir, groups_file):  # noqa: F811
     """Labels that are a function of a feature are learned; groups without labels get probabilities that follow it."""
     backend, read = load_backend(model_dir), read_groups(groups_file)
-    x = economy.features(backend, read)
+    x = economy.features_of(backend, read)
     assert x[0].shape[0] == 4
-    column = torch.cat(x).std(0).argmax()
-    middle = torch.cat(x)[:, column].median()
-    rewards = [(part[:, column] > middle).float().tolist() for part in x]
+    middle = torch.cat(x)[:, 0].median()
+    rewards = [(part[:, 0] > middle).float().tolist() for part in x]
     rated = [economy.replace(g, rewards=tuple(r)) for g, r in zip(read, rewards, strict=True)]
     both = economy.extended(backend, rated, read)
     assert both[: len(rated)] == rated
@@ -89,6 +88,19 @@ def test_a_head_learns_what_the_base_sees(model_dir, groups_file):  # noqa: F811
     truth = torch.tensor(rewards)
     assert ((told >= 0) & (told <= 1)).all()
     assert told[truth == 1].mean() > told[truth == 0].mean() + 0.2
+
+
+def test_features_are_the_frozen_base_s_whatever_was_trained(make_spec, groups_file):  # noqa: F811
+    settings = SMALL | {"validation_images": 0, "alarm": False}
+    spec = make_spec(reward_oracle=None, groups_file=str(groups_file), settings=settings)
+    made = economy.JudgedRound(spec, lambda p: None, lambda: False, "cpu", 1e9)
+    x0 = torch.randn((4, *made.trainer.backend.latent_shape), generator=torch.Generator().manual_seed(0))
+    names = [LINES[0]["prompt"]] * 4
+    before = made._score(x0, names, [])
+    metrics = made._update(0)
+    assert 0 <= metrics["reward"] <= 1
+    assert "surrogate" in metrics and "student" in metrics
+    assert made._score(x0, names, []) == pytest.approx(before, abs=1e-5)
 
 
 def test_the_surrogate_stops_when_groups_kept_back_are_ranked_no_better(make_spec, groups_file, monkeypatch):  # noqa: F811

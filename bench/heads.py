@@ -1,0 +1,81 @@
+"""How well the images of a group can be ranked from a number of labels, by what the frozen base sees in them.
+
+    python bench/heads.py --seeds 0 1 2 --threads 1
+
+Share of right pairs (liked before disliked, by the strict oracle) within groups of the demo student that were not learned
+from: by the base's denoising error alone, lower first, which needs no label; by what the prompt explains of it; and by the
+head of `bench/economy.py` from binary labels of which one in ten is wrong. One half is chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import economy  # noqa: E402 - the repository is not installed
+from trainer.alarm import pairs_right  # noqa: E402
+from trainer.backends import load_backend  # noqa: E402
+from trainer.cli import MODEL, STUDENT  # noqa: E402
+from trainer.scenes.prompts import TAGS  # noqa: E402
+
+SIZE = 8
+
+
+def ranked(opinions: list[torch.Tensor], rated: list[economy.RatedGroup]) -> dict[str, float]:
+    """Mean share of right pairs over groups whose images truly differ: of all, and of each tag."""
+    found = defaultdict(list)
+    for opinion, group in zip(opinions, rated, strict=True):
+        if len(set(group.liked)) > 1:
+            right = pairs_right(opinion.tolist(), [1.0 if liked else -1.0 for liked in group.liked])
+            for name in ("all", group.metadata["tag"]):
+                found[name].append(right)
+    return {name: statistics.mean(values) for name, values in found.items()}
+
+
+def measure(seed: int, labelled: list[int], tested: int, work: Path) -> dict[str, dict[str, float]]:
+    """Every way's shares with one seed's groups and errors; the last `tested` groups are never learned from."""
+    rated = economy.rated_groups(STUDENT, max(labelled) + tested, SIZE, 1.0, seed, work / f"rated-{SIZE}-1.0-{seed}")
+    votes = [economy.votes_of(economy.PEOPLE["one"], group, seed) for group in rated]
+    groups = economy.labelled(rated, economy.shares(votes))
+    x = economy.features_of(load_backend(MODEL), groups)
+    last, truth = x[-tested:], rated[-tested:]
+    found = {
+        "error with the prompt, no labels": ranked([-part[:, 0] - part[:, 3] for part in last], truth),
+        "what the prompt explains, no labels": ranked([part[:, 2] + part[:, 5] for part in last], truth),
+    }
+    for count in labelled:
+        y = [torch.tensor(group.rewards) for group in groups[:count]]
+        head = economy.Head(x[:count], y)
+        found[f"head, {count * SIZE:,} labels"] = ranked([head(part) for part in last], truth)
+    return found
+
+
+def main() -> None:
+    """Measure every seed and print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--groups", type=int, nargs="+", default=[12, 37, 125, 375], help="labelled groups of eight")
+    parser.add_argument("--tested", type=int, default=125, help="groups to rank")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "label-economy")
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    runs = [measure(seed, a.groups, a.tested, a.work) for seed in a.seeds]
+    print(f"| ranked by | right pairs | SD | {' | '.join(TAGS)} |\n|{'---|' * (len(TAGS) + 3)}")
+    for name in runs[0]:
+        means = [run[name]["all"] for run in runs]
+        spread = statistics.stdev(means) if len(means) > 1 else 0.0
+        cells = [f"{statistics.mean(run[name].get(tag, float('nan')) for run in runs):.2f}" for tag in TAGS]
+        print(f"| {name} | {statistics.mean(means):.3f} | {spread:.3f} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
