@@ -3,12 +3,21 @@
 import pytest
 import torch
 from diffusers.models.activations import GELU
+from diffusers.models.normalization import RMSNorm
 from diffusers.models.upsampling import Upsample2D
 from torch.nn import functional
 
 from tests.trainer.conftest import build_tiny_model
 from trainer.backends import cpu, load_backend
-from trainer.backends.cpu import FastLinear, FoldedUpsample, FusedGELU, PlainAttention, restore, rewrite
+from trainer.backends.cpu import (
+    BriefRMSNorm,
+    FastLinear,
+    FoldedUpsample,
+    FusedGELU,
+    PlainAttention,
+    restore,
+    rewrite,
+)
 from trainer.roles import STUDENT, TDM_ROLES, TEACHER, Roles
 
 
@@ -83,6 +92,23 @@ def test_a_rewritten_layer_has_the_same_gradient():
         change(model)
         found.append(torch.autograd.grad(model(x).square().sum(), [x, *model.parameters()]))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_norm_of_bf16_stays_in_bf16_and_one_of_fp32_is_the_stock_one():
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(RMSNorm(8, eps=1e-6)), torch.randn(2, 3, 5, 8)
+    torch.nn.init.uniform_(model[0].weight, 0.5, 1.5)
+    found = []
+    for change in (restore, rewrite):
+        change(model)
+        brief = x.bfloat16().requires_grad_()
+        out = model(brief)
+        found.append((out.float(), torch.autograd.grad(out.float().square().sum(), brief)[0].float(), model(x)))
+    assert type(model[0]) is BriefRMSNorm and out.dtype == torch.bfloat16
+    (stock, stock_gradient, whole), (made, gradient, same) = found
+    assert torch.allclose(made, stock, rtol=0.02, atol=0.02)
+    assert torch.allclose(gradient, stock_gradient, rtol=0.05, atol=0.05)
+    assert torch.equal(whole, same)
 
 
 def test_only_what_is_a_3x3_convolution_after_doubling_is_folded():
