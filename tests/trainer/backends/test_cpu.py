@@ -106,8 +106,8 @@ def test_a_norm_of_bf16_stays_in_bf16_and_one_of_fp32_is_the_stock_one():
         found.append((out.float(), torch.autograd.grad(out.float().square().sum(), brief)[0].float(), model(x)))
     assert type(model[0]) is BriefRMSNorm and out.dtype == torch.bfloat16
     (stock, stock_gradient, whole), (made, gradient, same) = found
-    assert torch.allclose(made, stock, rtol=0.02, atol=0.02)
-    assert torch.allclose(gradient, stock_gradient, rtol=0.05, atol=0.05)
+    for a, b in ((made, stock), (gradient, stock_gradient)):
+        assert (a - b).norm() < 0.02 * b.norm()
     assert torch.equal(whole, same)
 
 
