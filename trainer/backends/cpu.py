@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from diffusers.models.activations import GELU
+from diffusers.models.autoencoders.vae import Decoder
 from diffusers.models.normalization import RMSNorm
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from peft.tuners.lora import LoraLayer
 from torch.nn import functional
@@ -83,6 +85,21 @@ class BriefRMSNorm(RMSNorm):
         return hidden_states * scale.bfloat16() * self.weight.bfloat16()
 
 
+class SiLUInPlace(torch.nn.SiLU):
+    """Without gradient, writes over its input: for one that nobody else reads."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """See `SiLU.forward`."""
+        return functional.silu(hidden_states, inplace=not torch.is_grad_enabled())
+
+    @staticmethod
+    def of(layer: torch.nn.Module) -> torch.nn.Module | None:
+        """The layer's activation of what its own norm has just made, if it has one that serves nothing else."""
+        if type(layer) is ResnetBlock2D and layer.time_emb_proj is None:
+            return layer.nonlinearity
+        return layer.conv_act if type(layer) is Decoder else None
+
+
 class FoldedUpsample(Upsample2D):
     """Doubling by nearest neighbours and a 3 × 3 convolution as one transposed convolution, with 4/9 of the products."""
 
@@ -113,10 +130,12 @@ def rewrite(model: torch.nn.Module) -> None:
         for fast in FAST:
             if type(layer) is fast.__base__ and (fast.fits(layer) if fast is FoldedUpsample else one_dnn):
                 layer.__class__ = fast
+        if type(activation := SiLUInPlace.of(layer)) is torch.nn.SiLU:
+            activation.__class__ = SiLUInPlace
 
 
 def restore(model: torch.nn.Module) -> None:
     """Undo `rewrite`."""
     for layer in model.modules():
-        if isinstance(layer, FAST):
+        if isinstance(layer, (*FAST, SiLUInPlace)):
             layer.__class__ = type(layer).__base__

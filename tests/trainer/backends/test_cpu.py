@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers.models.activations import GELU
 from diffusers.models.normalization import RMSNorm
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch.nn import functional
 
@@ -15,6 +16,7 @@ from trainer.backends.cpu import (
     FoldedUpsample,
     FusedGELU,
     PlainAttention,
+    SiLUInPlace,
     restore,
     rewrite,
 )
@@ -109,6 +111,24 @@ def test_a_norm_of_bf16_stays_in_bf16_and_one_of_fp32_is_the_stock_one():
     for a, b in ((made, stock), (gradient, stock_gradient)):
         assert (a - b).norm() < 0.02 * b.norm()
     assert torch.equal(whole, same)
+
+
+def test_only_an_activation_of_the_layer_s_own_norm_writes_over_its_input():
+    torch.manual_seed(0)
+    own, shared = (ResnetBlock2D(in_channels=8, groups=2, temb_channels=n) for n in (None, 4))
+    x, temb = torch.randn(1, 8, 4, 4), torch.randn(1, 4)
+    with torch.no_grad():
+        stock = own(x.clone(), None)
+        rewrite(torch.nn.Sequential(own, shared))
+        assert [type(layer.nonlinearity) for layer in (own, shared)] == [SiLUInPlace, torch.nn.SiLU]
+        given = x.clone()
+        assert torch.equal(own(given, None), stock) and torch.equal(given, x)
+        before = temb.clone()
+        shared(x, temb)
+        assert torch.equal(temb, before)
+    own(x.clone().requires_grad_(), None).sum().backward()
+    restore(own)
+    assert type(own.nonlinearity) is torch.nn.SiLU
 
 
 def test_only_what_is_a_3x3_convolution_after_doubling_is_folded():
