@@ -28,8 +28,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.label_gain import GROUP_SIZE  # noqa: E402 - the repository is not installed
-
+from bench.gains import GROUP_SIZE  # noqa: E402 - the repository is not installed
 from trainer.cli import MODEL  # noqa: E402
 from trainer.oracles import get_oracle  # noqa: E402
 from trainer.sampler import Sampler  # noqa: E402

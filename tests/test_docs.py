@@ -1,5 +1,6 @@
 """Every command that a document tells people to type exists, with all its options."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -89,3 +90,8 @@ def test_documents_link_to_files_that_exist():
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "bench").glob("*.py")), ids=lambda file: file.stem)
+def test_a_bench_finds_what_it_imports(file):
+    importlib.import_module(f"bench.{file.stem}")
