@@ -10,15 +10,11 @@ the version that is tested is chosen by the same validation. Rates and options w
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 from dataclasses import dataclass, field, fields
 from html import escape
 from pathlib import Path
-
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -26,12 +22,12 @@ sys.path.insert(0, str(ROOT))
 from bench import peers  # noqa: E402 - the repository is not installed
 from bench.gains import oracle_spec, scores_and_looks  # noqa: E402
 from bench.peers import PeerRound, PeerSettings  # noqa: E402
+from bench.rows import START, make_missing, parser_of_rows, spread  # noqa: E402
 from trainer.cli import STUDENT  # noqa: E402
-from trainer.files import append_line, write_atomic  # noqa: E402
+from trainer.files import write_atomic  # noqa: E402
 from trainer.scenes.prompts import TAGS  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
 
-START = "start"  # the line of the untrained student
 COLUMNS = ("strict", "geneval", "reward", "sharpness", "diversity")
 
 
@@ -87,11 +83,6 @@ def train(row: Row, seed: int, images: int, changes: dict, work: Path) -> tuple[
     return work / "best", spent | {"best_step": state.best_step}
 
 
-def read(file: Path) -> list[dict]:
-    """The lines of finished runs."""
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def table(lines: list[dict]) -> str:
     """Gains over the untrained student as Markdown: a line a row with mean and standard deviation over its seeds, then
     every tag's mean strict and benchmark scores."""
@@ -110,12 +101,6 @@ def table(lines: list[dict]) -> str:
             cells = [f"{statistics.mean(r['scores'][t] for r in runs):.3f}" for t in TAGS]
             out.append(f"| {row.title} | {' | '.join(cells)} |")
     return "\n".join(out)
-
-
-def spread(gains: list[float]) -> str:
-    """`+.107 ± .030`: mean and standard deviation."""
-    text = f"{statistics.mean(gains):+.3f}"
-    return text if len(gains) == 1 else f"{text} ± {statistics.stdev(gains):.3f}"
 
 
 def plot(lines: list[dict]) -> str:
@@ -158,41 +143,21 @@ def plot(lines: list[dict]) -> str:
 
 def main() -> None:
     """Make what is missing, then print the table and draw the plot."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=", ".join(ROWS)
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = parser_of_rows(__doc__, ROWS, ROOT / "runs" / "ablation")
     parser.add_argument("--images", type=int, default=10_240, help="scored images of a run")
     parser.add_argument(
         "--split", choices=("test", "validation"), default="test", help="of the scores; to choose: validation"
     )
-    parser.add_argument("--per-tag", type=int, default=96)
-    parser.add_argument("--settings", type=json.loads, default={}, help="JSON of settings that differ in every row")
-    parser.add_argument("--table", action="store_true", help="only print the table and draw the plot")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "ablation")
     a = parser.parse_args()
-    torch.set_num_threads(a.threads)
-    file = a.work / "runs.jsonl"
-    made_with = {"images": a.images, "split": a.split, "per_tag": a.per_tag, "settings": a.settings}
-    plan = [] if a.table else [(START, 0), *((name, seed) for seed in a.seeds for name in a.rows)]
-    for name, seed in plan:
-        lines = read(file)
-        if any(line["made_with"] != made_with for line in lines):
-            parser.error(f"--work: {file} has runs of other images, split, per-tag or settings; use another folder")
-        if any((line["row"], line["seed"]) == (name, seed) for line in lines):
-            continue
-        a.work.mkdir(parents=True, exist_ok=True)
+
+    def make(name: str, seed: int) -> dict:
         version, spent = STUDENT, {}
         if name != START:
             version, spent = train(ROWS[name], seed, a.images, a.settings, a.work / f"{name}-{seed}")
-        scores = scores_and_looks(version, a.per_tag, a.split)
-        append_line(file, {"row": name, "seed": seed, **spent, "made_with": made_with, "scores": scores})
-        print(file.read_text().splitlines()[-1], flush=True)
-    lines = read(file)
-    if not lines:
-        parser.error(f"--table: {file} has no runs yet; run without --table first")
+        return {**spent, "scores": scores_and_looks(version, a.per_tag, a.split)}
+
+    made_with = {"images": a.images, "split": a.split, "per_tag": a.per_tag, "settings": a.settings}
+    lines = make_missing(parser, a, made_with, make)
     print(table(lines))
     write_atomic(a.work / "ablation.svg", plot(lines).encode())
 

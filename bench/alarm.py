@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -25,10 +26,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from trainer.cli import MODEL, STUDENT  # noqa: E402 - the repository is not installed
+from bench.gains import oracle_spec  # noqa: E402 - the repository is not installed
 from trainer.oracles import Oracle, Verdict, get_oracle  # noqa: E402
-from trainer.rounds import RoundSpec, run_round  # noqa: E402
-from trainer.scenes.prompts import TAGS, evaluation_prompts, prompts  # noqa: E402
+from trainer.rounds import run_round  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
 
 SHORT = {
@@ -90,17 +90,7 @@ def run(seed: int, oracle: Oracle, changes: dict, work: Path) -> dict:
     shutil.rmtree(work, ignore_errors=True)
     settings = TDMR1Settings(**{**SHORT, **changes, "seed": seed})
     witness, started = Witness(oracle), time.monotonic()
-    spec = RoundSpec(
-        model_dir=str(MODEL),
-        parent_dir=str(STUDENT),
-        work_dir=str(work),
-        output_dir=str(work / "version"),
-        train_prompts=[p.metadata for p in prompts("train", tags=TAGS)],
-        validation=[p.metadata for p in evaluation_prompts("validation", 24, tags=TAGS)],
-        validation_oracle="witness",
-        reward_oracle="reward",
-        settings=settings.to_json(),
-    )
+    spec = replace(oracle_spec(work, settings), validation_oracle="witness", reward_oracle="reward")
     with mock.patch("trainer.rounds.get_oracle", {"reward": oracle, "witness": witness}.__getitem__):
         result = run_round(spec, trackers="none")
     log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]

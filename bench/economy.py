@@ -25,7 +25,7 @@ from trainer.oracles import get_oracle
 from trainer.oracles.scenes import detect
 from trainer.roles import SURROGATE, TEACHER
 from trainer.rounds import _Round
-from trainer.sampler import SampledGroup, Sampler, load_trajectory, related_noise, sample_latents, save_trajectory
+from trainer.sampler import Sampler, load_trajectory, related_noise, save_trajectory
 from trainer.scenes.prompts import TAGS, prompts
 from trainer.watch import MOST_HELD_OUT, ranked_right
 from webapp.quality.consensus import UNMEASURED, Reliability, Vote, posterior
@@ -118,7 +118,9 @@ def rated_groups(version: Path, count: int, size: int, spread: float, seed: int,
         with file.open("a") as out:
             for i in range(len(lines), count):
                 row = random.Random(f"prompt-{seed}-{i}").choice(pools[i % len(pools)])
-                group = _sample(sampler, row.prompt, size, spread, LABEL_SEEDS + 1_000_000 * seed + i)
+                generator = torch.Generator().manual_seed(LABEL_SEEDS + 1_000_000 * seed + i)
+                noise = related_noise(1, size, sampler.backend.latent_shape, spread, generator)
+                group = sampler.sample_from(row.prompt, noise, range(size))
                 verdicts = oracle.score(group.images, [row.prompt] * size, [row.metadata] * size)
                 save_trajectory(folder / f"{i}.safetensors", group, prompt=row.prompt, version="1")
                 colors = [sorted({found.color for found in detect(image) if found.color}) for image in group.images]
@@ -130,14 +132,6 @@ def rated_groups(version: Path, count: int, size: int, spread: float, seed: int,
         RatedGroup(**{**line, "liked": tuple(line["liked"]), "colors": tuple(map(tuple, line["colors"]))})
         for line in lines[:count]
     ]
-
-
-@torch.no_grad()
-def _sample(sampler: Sampler, prompt: str, size: int, spread: float, seed: int) -> SampledGroup:
-    backend, grid = sampler.backend, sampler.backend.grid(sampler.settings.steps)
-    noise = related_noise(1, size, backend.latent_shape, spread, torch.Generator().manual_seed(seed))
-    trajectory = sample_latents(backend, backend.encode([prompt]).repeat(size), noise, grid)
-    return SampledGroup(backend.decode(trajectory[:, -1], bf16=True), trajectory, grid, tuple(range(size)))
 
 
 def labelled(groups: Sequence[RatedGroup], rewards: Sequence[Sequence[float]]) -> list[LabelledGroup]:
@@ -173,9 +167,7 @@ class StopsInTimeRound(_Round):
             accuracy = statistics.mean(ranked_right(self.trainer, self.store, self.kept_back))
             self.since += 1
             if accuracy > self.best_accuracy:
-                weights = self.trainer.roles.state_dict(SURROGATE)
-                self.best = {name: value.clone() for name, value in weights.items()}
-                self.best_accuracy, self.since = accuracy, 0
+                self.best, self.best_accuracy, self.since = self.trainer.roles.state_dict(SURROGATE), accuracy, 0
             if self.since >= self.PATIENCE:
                 self.trainer.roles.load_state_dict(SURROGATE, self.best)
             metrics["held_out"] = accuracy

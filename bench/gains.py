@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from trainer.cli import MODEL, STUDENT
 from trainer.evaluate import FIRST_SEEDS, evaluate, sample_images
 from trainer.oracles import get_oracle
 from trainer.oracles.scenes import FLAT_ERROR, FOREGROUND, background_color, detect
-from trainer.rounds import RoundSpec
+from trainer.rounds import RoundSpec, run_round
 from trainer.sampler import Sampler
 from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
 from trainer.scenes.world import COLORS
@@ -41,6 +42,15 @@ def oracle_spec(
         reward_oracle="scenes",
         settings=settings.to_json(),
     )
+
+
+def run_once(spec: RoundSpec, **how) -> tuple[Path, dict]:
+    """Run or resume the round, unless it is done, `how` being `run_round`'s; its version's folder and what was spent."""
+    version = Path(spec.output_dir)
+    if not (version / "version.json").exists():
+        run_round(spec, **how)
+    state = json.loads((version / "version.json").read_text())["rounds_state"]
+    return version, {name: state[name] for name in ("images_scored", "seconds")}
 
 
 def test_scores(lora: Path, per_tag: int) -> dict[str, float]:

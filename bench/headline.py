@@ -11,7 +11,6 @@ measures that no reward asked for. Finished parts are lines of WORK/runs.jsonl a
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -20,10 +19,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.gains import oracle_spec, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
+from bench.gains import oracle_spec, run_once, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
+from bench.rows import Parts  # noqa: E402
 from trainer.cli import STUDENT  # noqa: E402
-from trainer.files import append_line  # noqa: E402
-from trainer.rounds import Progress, run_round  # noqa: E402
+from trainer.rounds import Progress  # noqa: E402
 from trainer.scenes.prompts import TAGS, WORD  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
 
@@ -41,11 +40,7 @@ def train(seed: int, updates: int, parent: Path, work: Path) -> tuple[Path, dict
         shown = {k: round(v, 3) for k, v in progress.metrics.items() if k == "reward" or k.startswith("validation_")}
         print(f"update {progress.step} of {updates}: {shown}", file=sys.stderr, flush=True)
 
-    version = Path(spec.output_dir)
-    if not (version / "version.json").exists():
-        run_round(spec, on_progress=note)
-    state = json.loads((version / "version.json").read_text())["rounds_state"]
-    return version, {name: state[name] for name in ("images_scored", "seconds")}
+    return run_once(spec, on_progress=note)
 
 
 def main() -> None:
@@ -59,13 +54,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "headline")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    file = a.work / "runs.jsonl"
-    lines = {line["name"]: line for line in map(json.loads, file.read_text().splitlines())} if file.exists() else {}
-
-    def once(name: str, made) -> None:
-        if name not in lines:
-            lines[name] = {"name": name, **made()}
-            append_line(file, lines[name])
+    parts = Parts(a.work / "runs.jsonl")
 
     def tested(lora: Path | None, **how) -> dict:
         words = word_accuracy(lora, a.per_tag, **how)
@@ -75,17 +64,17 @@ def main() -> None:
         version, spent = train(seed, a.updates, a.parent, a.work / str(seed))
         return {**spent, **tested(version)}
 
-    once("student before, 4 steps", lambda: tested(STUDENT))
+    parts.once("student before, 4 steps", lambda: tested(STUDENT))
     for seed in a.seeds:
-        once(f"student after, 4 steps, seed {seed}", lambda s=seed: trained(s))
+        parts.once(f"student after, 4 steps, seed {seed}", lambda s=seed: trained(s))
     for steps in (40, 80):
         how = {"steps": steps, "guidance": GUIDANCE}
-        once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
+        parts.once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
     print(f"| | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
-    for name, line in lines.items():
+    for name, line in parts.lines.items():
         cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
         print(f"| {name} | {' | '.join(cells)} |")
-    for name, line in lines.items():
+    for name, line in parts.lines.items():
         if "seconds" in line:
             print(f"\n{name}: {line['images_scored']} scored images, {line['seconds'] / 60:.0f} minutes")
 

@@ -21,12 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import economy  # noqa: E402 - the repository is not installed
+from bench.gains import GROUP_SIZE  # noqa: E402
 from trainer.alarm import pairs_right  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.scenes.prompts import TAGS  # noqa: E402
-
-SIZE = 8
 
 
 def ranked(opinions: list[torch.Tensor], rated: list[economy.RatedGroup]) -> dict[str, float]:
@@ -42,7 +41,8 @@ def ranked(opinions: list[torch.Tensor], rated: list[economy.RatedGroup]) -> dic
 
 def measure(seed: int, labelled: list[int], tested: int, work: Path) -> dict[str, dict[str, float]]:
     """Every way's shares with one seed's groups and errors; the last `tested` groups are never learned from."""
-    rated = economy.rated_groups(STUDENT, max(labelled) + tested, SIZE, 1.0, seed, work / f"rated-{SIZE}-1.0-{seed}")
+    folder = work / f"rated-{GROUP_SIZE}-1.0-{seed}"
+    rated = economy.rated_groups(STUDENT, max(labelled) + tested, GROUP_SIZE, 1.0, seed, folder)
     votes = [economy.votes_of(economy.PEOPLE["one"], group, seed) for group in rated]
     groups = economy.labelled(rated, economy.shares(votes))
     x = economy.features_of(load_backend(MODEL), groups)
@@ -54,7 +54,7 @@ def measure(seed: int, labelled: list[int], tested: int, work: Path) -> dict[str
     for count in labelled:
         y = [torch.tensor(group.rewards) for group in groups[:count]]
         head = economy.Head(x[:count], y)
-        found[f"head, {count * SIZE:,} labels"] = ranked([head(part) for part in last], truth)
+        found[f"head, {count * GROUP_SIZE:,} labels"] = ranked([head(part) for part in last], truth)
     return found
 
 

@@ -10,33 +10,27 @@ WORK/label-economy.svg. Choices between rows are made by validation prompts; the
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import shutil
 import statistics
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import economy  # noqa: E402 - the repository is not installed
-from bench.ablation import START, read, spread  # noqa: E402
-from bench.gains import oracle_spec, scores_and_looks  # noqa: E402
+from bench.gains import GROUP_SIZE, oracle_spec, scores_and_looks  # noqa: E402
 from bench.headline import RATES  # noqa: E402
+from bench.rows import START, make_missing, parser_of_rows, spread  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
-from trainer.files import append_line, write_atomic  # noqa: E402
-from trainer.rounds import RoundSpec, _Round  # noqa: E402
-from trainer.scenes.prompts import TAGS, prompts  # noqa: E402
+from trainer.files import write_atomic  # noqa: E402
+from trainer.rounds import _Round  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
 
-GROUP_SIZE = 8
 COLUMNS = ("strict", "geneval", "reward")
 
 
@@ -117,9 +111,8 @@ def train(row: Row, name: str, seed: int, changes: dict, work: Path) -> tuple[Pa
     version, groups, spent = STUDENT, [], {"signal": 0, "minutes": 0.0}
     for number in range(row.rounds):
         folder = home / str(number)
-        if not row.labels:
-            spec = oracle_spec(folder, settings, parent=version)
-        else:
+        spec = oracle_spec(folder, settings, parent=version)
+        if row.labels:
             kind = f"rated-{row.size}-{row.spread}-{seed}" if number == 0 else f"{name}-{seed}/rated-{number}"
             fresh = collect(row, seed, version, row.labels // row.rounds, work / kind)
             groups = [*groups, *fresh] if row.replay else fresh
@@ -128,15 +121,7 @@ def train(row: Row, name: str, seed: int, changes: dict, work: Path) -> tuple[Pa
                 more = economy.labelled(both[len(fresh) :], [[0.0] * row.size] * row.more)
                 groups = economy.extended(load_backend(MODEL), groups, more)
             spent["signal"] += economy.write_groups(groups, folder / "groups.jsonl")
-            spec = RoundSpec(
-                model_dir=str(MODEL),
-                parent_dir=str(version),
-                work_dir=str(folder),
-                output_dir=str(folder / "version"),
-                train_prompts=[p.metadata for p in prompts("train", tags=TAGS)],
-                groups_file=str(folder / "groups.jsonl"),
-                settings=settings.to_json(),
-            )
+            spec = replace(spec, reward_oracle=None, groups_file=str(folder / "groups.jsonl"))
         started = time.monotonic()
         row.round(spec, lambda progress: None, lambda: False, "cpu", 1e9).run()
         spent["minutes"] += round((time.monotonic() - started) / 60, 1)
@@ -229,36 +214,16 @@ def plot(lines: list[dict]) -> str:
 
 def main() -> None:
     """Make what is missing, then print the table and draw the plot."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=", ".join(ROWS)
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--per-tag", type=int, default=96, help="images a tag and split")
-    parser.add_argument("--settings", type=json.loads, default={}, help="JSON of settings that differ in every row")
-    parser.add_argument("--table", action="store_true", help="only print the table and draw the plot")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "label-economy")
+    parser = parser_of_rows(__doc__, ROWS, ROOT / "runs" / "label-economy")
     a = parser.parse_args()
-    torch.set_num_threads(a.threads)
-    file = a.work / "runs.jsonl"
-    made_with = {"per_tag": a.per_tag, "settings": a.settings}
-    plan = [] if a.table else [(START, 0), *((name, seed) for seed in a.seeds for name in a.rows)]
-    for name, seed in plan:
-        lines = read(file)
-        if any(line["made_with"] != made_with for line in lines):
-            parser.error(f"--work: {file} has runs of other per-tag or settings; use another folder")
-        if any((line["row"], line["seed"]) == (name, seed) for line in lines):
-            continue
-        a.work.mkdir(parents=True, exist_ok=True)
+
+    def make(name: str, seed: int) -> dict:
         version, spent = STUDENT, {}
         if name != START:
             version, spent = train(ROWS[name], name, seed, a.settings, a.work)
-        append_line(file, {"row": name, "seed": seed, **spent, "made_with": made_with, **tested(version, a.per_tag)})
-        print(file.read_text().splitlines()[-1], flush=True)
-    lines = read(file)
-    if not lines:
-        parser.error(f"--table: {file} has no runs yet; run without --table first")
+        return {**spent, **tested(version, a.per_tag)}
+
+    lines = make_missing(parser, a, {"per_tag": a.per_tag, "settings": a.settings}, make)
     print(table(lines))
     write_atomic(a.work / "label-economy.svg", plot(lines).encode())
 

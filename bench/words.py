@@ -11,8 +11,8 @@ reward asked for. Finished parts are lines of WORK/runs.jsonl and are not made a
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,11 +20,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.gains import scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
+from bench.gains import oracle_spec, run_once, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
+from bench.rows import Parts  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.distill import distill  # noqa: E402
-from trainer.files import append_line  # noqa: E402
-from trainer.rounds import RoundSpec, run_round  # noqa: E402
 from trainer.scenes.prompts import WORD, prompts, sample_training_prompt  # noqa: E402
 from trainer.settings import DistillSettings, TDMR1Settings  # noqa: E402
 
@@ -44,20 +43,15 @@ def young_student(updates: int, work: Path) -> Path:
 def train(parent: Path, seed: int, updates: int, changes: dict, work: Path) -> tuple[Path, dict]:
     """Run or resume, unless it is done; returns the version's folder and what was spent."""
     settings = TDMR1Settings(**{"seed": seed, "updates": updates, "validation_images": 0, "alarm": False, **changes})
-    spec = RoundSpec(
-        model_dir=str(MODEL),
-        parent_dir=str(parent),
-        work_dir=str(work),
-        output_dir=str(work / "version"),
-        train_prompts=[p.metadata for p in prompts("train", tags=(WORD,))],
+    words = [p.metadata for p in prompts("train", tags=(WORD,))]
+    spec = replace(
+        oracle_spec(work, settings, parent=parent),
+        train_prompts=words,
+        validation=[],
+        validation_oracle=None,
         reward_oracle="ocr",
-        settings=settings.to_json(),
     )
-    version = Path(spec.output_dir)
-    if not (version / "version.json").exists():
-        run_round(spec)
-    state = json.loads((version / "version.json").read_text())["rounds_state"]
-    return version, {name: state[name] for name in ("images_scored", "seconds")}
+    return run_once(spec)
 
 
 def main() -> None:
@@ -72,15 +66,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "words")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    file = a.work / "runs.jsonl"
-    a.work.mkdir(parents=True, exist_ok=True)
-    lines = {line["name"]: line for line in map(json.loads, file.read_text().splitlines())} if file.exists() else {}
-
-    def once(name: str, made) -> None:
-        if name not in lines:
-            lines[name] = {"name": name, **made()}
-            append_line(file, lines[name])
-            print(json.dumps(lines[name]), file=sys.stderr, flush=True)
+    parts = Parts(a.work / "runs.jsonl")
 
     def tested(lora: Path | None, **how) -> dict:
         words = word_accuracy(lora, a.words, **how)
@@ -92,17 +78,17 @@ def main() -> None:
 
     young = young_student(a.young, a.work)
     kinds = (("young", young, {}), ("guidance alone", young, {"surrogate_lr": 0.0}), ("shipped", STUDENT, {}))
-    once("young, before", lambda: tested(young))
-    once("shipped, before", lambda: tested(STUDENT))
+    parts.once("young, before", lambda: tested(young))
+    parts.once("shipped, before", lambda: tested(STUDENT))
     for seed in a.seeds:
         for kind, parent, changes in kinds:
             folder = f"{kind.replace(' ', '-')}-{seed}"
-            once(f"{kind}, seed {seed}", lambda p=parent, s=seed, c=changes, f=folder: trained(p, s, c, f))
+            parts.once(f"{kind}, seed {seed}", lambda p=parent, s=seed, c=changes, f=folder: trained(p, s, c, f))
     for steps in (40, 80):
         how = {"steps": steps, "guidance": GUIDANCE}
-        once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
+        parts.once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
     print(f"| | {' | '.join(COLUMNS)} | scored images | minutes |\n|{'---|' * (len(COLUMNS) + 3)}")
-    for name, line in lines.items():
+    for name, line in parts.lines.items():
         cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
         spent = [f"{line['images_scored']:,}", f"{line['seconds'] / 60:.0f}"] if "seconds" in line else ["", ""]
         print(f"| {name} | {' | '.join([*cells, *spent])} |")

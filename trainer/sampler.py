@@ -113,9 +113,12 @@ class Sampler:
 
     def sample_group(self, prompt: str, seeds: Sequence[int]) -> SampledGroup:
         """One image a seed; the same seeds and version give the same group."""
+        return self.sample_from(prompt, initial_noise(seeds, self.backend.latent_shape), seeds)
+
+    def sample_from(self, prompt: str, noise: torch.Tensor, seeds: Sequence[int]) -> SampledGroup:
+        """One image of each first noise (G, C, h, w); `seeds` are what it is said to be made of."""
         grid = self.backend.grid(self.settings.steps)
-        conditioning = self.backend.encode([prompt]).repeat(len(seeds))
-        noise = initial_noise(seeds, self.backend.latent_shape)
+        conditioning = self.backend.encode([prompt]).repeat(len(noise))
         trajectory = sample_latents(self.backend, conditioning, noise, grid).cpu()
         images = self.backend.decode(trajectory[:, -1].to(self.backend.device), bf16=True)
         return SampledGroup(images, trajectory, grid, tuple(seeds))

@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 
+import bench.gains
 import bench.label_economy
 from bench import economy
-from bench.ablation import START
 from bench.economy import PEOPLE, Person, RatedGroup, StopsInTimeRound, labelled, shares, votes_of, weighed
 from bench.label_economy import CURVE, ORACLE, ROWS, collect, plot, table, train
+from bench.rows import START
 from tests.trainer.test_rounds import LINES, SMALL, groups_file, make_spec, parent  # noqa: F401 - fixtures
 from trainer.backends import load_backend
 from trainer.data import read_groups
@@ -113,13 +114,13 @@ def test_the_surrogate_stops_when_groups_kept_back_are_ranked_no_better(make_spe
     generator, states = torch.Generator().manual_seed(0), []
     for _ in range(7):
         made._from_labels(generator)
-        states.append({k: v.clone() for k, v in made.trainer.roles.state_dict(SURROGATE).items()})
+        states.append(made.trainer.roles.state_dict(SURROGATE))
     assert all(torch.equal(states[-1][k], states[1][k]) for k in states[1])  # the second look's was the best
     assert any(not torch.equal(states[1][k], states[0][k]) for k in states[1])
 
 
 def test_a_row_of_two_rounds_goes_through(tmp_path, model_dir, parent, monkeypatch):  # noqa: F811
-    for module in (economy, bench.label_economy):
+    for module in (economy, bench.label_economy, bench.gains):
         monkeypatch.setattr(module, "MODEL", model_dir)
     monkeypatch.setattr(bench.label_economy, "STUDENT", parent)
     monkeypatch.setattr(economy, "PEOPLE", economy.PEOPLE | {"coin": (Person(0.5),)})

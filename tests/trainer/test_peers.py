@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 import bench.ablation
 from bench import peers
-from bench.ablation import ROWS, START, plot, read, settings_of, table, train
+from bench.ablation import ROWS, plot, settings_of, table, train
 from bench.gains import color_purity
 from bench.peers import PeerSettings
+from bench.rows import START, read
 from tests.trainer.test_rounds import SMALL, make_spec, parent, reddish  # noqa: F401 - fixtures
 from trainer.flow import rollout, step_grid
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA

@@ -5,9 +5,9 @@ packages, where those are installed.
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 
 import torch
 from PIL import Image, ImageOps
@@ -82,7 +82,7 @@ class ImageRewardOracle:
 
 def normal_share(value: float) -> float:
     """The share of a standard normal distribution below the value."""
-    return (1 + math.erf(value / math.sqrt(2))) / 2
+    return NormalDist().cdf(value)
 
 
 class HPSv3Oracle:

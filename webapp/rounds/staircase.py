@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import erf, sqrt
-from statistics import fmean
+from math import sqrt
+from statistics import NormalDist, fmean
 
 # Of images in groups with signal. 192 labels gained as much as 1,000 in docs/results/label-gain.md.
 START = 200
 FEWEST, MOST = 40, 5000
 DOWN = 0.8
-TARGET = (
-    2 / 3
-)  # more could not be reached: of rounds that gain .10 in the like rate, about two in three are found better
+# More could not be reached: of rounds that gain .10 in the like rate, about two in three are found better.
+TARGET = 2 / 3
 UP = DOWN ** (-TARGET / (1 - TARGET))
 LIKELY = 0.8  # chance that the new version is better from which a round was worth it
 
@@ -74,7 +73,7 @@ def chance_better(new: Sequence[tuple[float, float]], old: Sequence[tuple[float,
         square = sum((weight * (share - mean)) ** 2 for share, weight in groups) / total**2
         means.append(mean)
         squares.append(square * len(groups) / (len(groups) - 1))
-    return normal((means[0] - means[1]) / sqrt(sum(squares)))
+    return NormalDist().cdf((means[0] - means[1]) / sqrt(sum(squares)))
 
 
 def chance_of_scores(before: float, after: float, images: int) -> float:
@@ -82,9 +81,4 @@ def chance_of_scores(before: float, after: float, images: int) -> float:
     and that the images share their noise is not used, so it errs towards one half."""
     middle = (after + before) / 2
     spread = sqrt(max(2 * middle * (1 - middle), 1e-9) / images)
-    return normal((after - before) / spread)
-
-
-def normal(z: float) -> float:
-    """The standard normal distribution's P(Z <= z)."""
-    return (1 + erf(z / sqrt(2))) / 2
+    return NormalDist().cdf((after - before) / spread)

@@ -1,0 +1,81 @@
+"""What the benches of many runs share: finished runs are lines of a file and are not made again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from trainer.files import append_line
+
+START = "start"  # the line of the untrained student
+
+
+def read(file: Path) -> list[dict]:
+    """The lines of finished runs."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def spread(gains: list[float]) -> str:
+    """`+.107 ± .030`: mean and standard deviation."""
+    text = f"{statistics.mean(gains):+.3f}"
+    return text if len(gains) == 1 else f"{text} ± {statistics.stdev(gains):.3f}"
+
+
+class Parts:
+    """Named parts of a bench, each a line of a file with what it came to."""
+
+    def __init__(self, file: Path):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.file, self.lines = file, {line["name"]: line for line in read(file)}
+
+    def once(self, name: str, make: Callable[[], dict]) -> None:
+        """Make the part unless it is there, and tell on stderr what came of it."""
+        if name not in self.lines:
+            self.lines[name] = {"name": name, **make()}
+            append_line(self.file, self.lines[name])
+            print(json.dumps(self.lines[name]), file=sys.stderr, flush=True)
+
+
+def parser_of_rows(description: str, rows: Iterable[str], work: Path) -> argparse.ArgumentParser:
+    """The options of a table of rows over seeds."""
+    rows = list(rows)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=rows, default=rows, metavar="ROW", help=", ".join(rows))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--per-tag", type=int, default=96, help="images a tag of a test")
+    parser.add_argument("--settings", type=json.loads, default={}, help="JSON of settings that differ in every row")
+    parser.add_argument("--table", action="store_true", help="only print the table and draw the plot")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=work)
+    return parser
+
+
+def make_missing(
+    parser: argparse.ArgumentParser, a: argparse.Namespace, made_with: dict, make: Callable[[str, int], dict]
+) -> list[dict]:
+    """Every line of WORK/runs.jsonl after the missing rows and seeds were made. `make(row, seed)` gives a line's values;
+    the first row is START, which nothing was trained for. Ends with the parser's error when the file has runs that were
+    made with something else, or none."""
+    torch.set_num_threads(a.threads)
+    file = a.work / "runs.jsonl"
+    plan = [] if a.table else [(START, 0), *((name, seed) for seed in a.seeds for name in a.rows)]
+    for name, seed in plan:
+        lines = read(file)
+        if any(line["made_with"] != made_with for line in lines):
+            differ = " or ".join(made_with).replace("_", "-")
+            parser.error(f"--work: {file} has runs of other {differ}; use another folder")
+        if any((line["row"], line["seed"]) == (name, seed) for line in lines):
+            continue
+        a.work.mkdir(parents=True, exist_ok=True)
+        append_line(file, {"row": name, "seed": seed, "made_with": made_with, **make(name, seed)})
+        print(file.read_text().splitlines()[-1], flush=True)
+    lines = read(file)
+    if not lines:
+        parser.error(f"--table: {file} has no runs yet; run without --table first")
+    return lines
