@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from bench import peers  # noqa: E402 - the repository is not installed
 from bench.gains import oracle_spec, scores_and_looks  # noqa: E402
 from bench.peers import PeerRound, PeerSettings  # noqa: E402
-from bench.rows import START, make_missing, parser_of_rows, spread  # noqa: E402
+from bench.rows import EVERY_STEP, START, make_missing, parser_of_rows, spread  # noqa: E402
 from trainer.cli import STUDENT  # noqa: E402
 from trainer.files import write_atomic  # noqa: E402
 from trainer.scenes.prompts import TAGS  # noqa: E402
@@ -43,16 +43,17 @@ class Row:
 
 
 ROWS = {
-    "tdm_r1": Row("TDM-R1, as shipped (frozen reference)"),
-    "ema": Row("dynamic reference", changes={"reference": "ema"}),
-    "refresh": Row("hard refresh of the reference", peers.HardRefreshRound, {"reference": "ema"}),
-    "pretrained": Row("frozen reward, trained before", peers.FrozenRewardRound, phases=2),
-    "stochastic": Row("stochastic sampling", peers.StochasticRound),
+    "tdm_r1": Row("TDM-R1, reward at every step, frozen reference", changes=EVERY_STEP),
+    "first_step": Row("the same as shipped: reward at the first step"),
+    "ema": Row("dynamic reference", changes={**EVERY_STEP, "reference": "ema"}),
+    "refresh": Row("hard refresh of the reference", peers.HardRefreshRound, {**EVERY_STEP, "reference": "ema"}),
+    "pretrained": Row("frozen reward, trained before", peers.FrozenRewardRound, EVERY_STEP, phases=2),
+    "stochastic": Row("stochastic sampling", peers.StochasticRound, EVERY_STEP),
     "student": Row("group preference on the student (DGPO), no surrogate", peers.GroupPreferenceRound),
     # The authors' rate of 3e-4 is for nine times as many images an update; with 128 the student only gets worse.
     "flow_grpo": Row("Flow-GRPO", peers.FlowGRPORound, {"noise_spread": 1.0, "student_lr": 1e-4}),
     "best": Row("best of group, flow matching", peers.FlowMatchingRound),
-    "sibling": Row("best of group as the reward's target", peers.SiblingRound),
+    "sibling": Row("best of group as the reward's target", peers.SiblingRound, EVERY_STEP),
 }
 
 

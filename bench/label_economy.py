@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from bench import economy  # noqa: E402 - the repository is not installed
 from bench.gains import GROUP_SIZE, oracle_spec, scores_and_looks  # noqa: E402
 from bench.headline import RATES  # noqa: E402
-from bench.rows import START, make_missing, parser_of_rows, spread  # noqa: E402
+from bench.rows import EVERY_STEP, START, make_missing, parser_of_rows, spread  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.files import write_atomic  # noqa: E402
@@ -64,6 +64,8 @@ ROWS = {
     "biased": Row("10% wrong, and never likes green", people="biased"),
     "two": Row("two people on each image, 5% and 30% wrong", people="two"),
     "weighed": Row("the same two, weighed by their answers to 64 gold images", people="two", weigh=True),
+    "every_step": Row("reward at every step, as in the paper", settings=EVERY_STEP),
+    "oracle_every_step": Row("the oracle's scores, 10,240 images, the same", 0, settings={"updates": 80, **EVERY_STEP}),
     "slow": Row("half the rates, 130 updates", settings={**RATES, "updates": 130}),
     "first": Row("surrogate first: 60 updates alone, then 60 of the student", settings=FIRST),
     "first_twice": Row(

@@ -191,7 +191,7 @@ class TDMR1Settings(Settings):
     weight_decay: float = option(1e-4, "AdamW weight decay.", low=0, high=1)
     clip_norm: float = option(1.0, "Gradient clipping.", low=0)
     guidance: float = option(4.0, "w_cfg: guidance of the teacher in the guidance term.", low=1, high=20)
-    rl_cfg: float = option(2.5, "Guidance in the reward term.", low=1, high=20)
+    rl_cfg: float = option(4.0, "Guidance in the reward term.", low=1, high=20)
     reward_guidance: str = option(
         "teacher",
         "Whose guidance the reward term has: the surrogate's own, as in the paper, or the teacher's, which keeps what the "
@@ -202,7 +202,19 @@ class TDMR1Settings(Settings):
         5.0, "How far the reward term follows what the surrogate learned, with the teacher's guidance.", low=0, high=100
     )
     guidance_weight: float = option(0.3, "lambda: guidance against reward (1 - lambda).", low=0, high=1)
-    trunc_steps: int = option(4, "Steps from this one on drop the reward term.", low=0, high=50)
+    trunc_steps: int = option(
+        1,
+        "Steps from this one on drop the reward term. The first ones decide what is in an image, later ones more of how it "
+        "looks: a rule of colour or style needs all.",
+        low=0,
+        high=50,
+    )
+    reward_share: float = option(
+        0.5,
+        "Share of the images whose step in an update is one with the reward term; 0: as often as any other step.",
+        low=0,
+        high=1,
+    )
     beta_dpo: float = option(10.0, "Sharpness of the group weight.", low=0)
     surrogate_kl: float = option(
         0.1, "beta: keeps the surrogate near the teacher. Too small, and disliked images push it without end.", low=0
@@ -251,6 +263,7 @@ class TDMR1Settings(Settings):
             "surrogate_kl": 1e-3,
             "reward_guidance": "surrogate",
             "noise_spread": 1.0,
+            "reward_share": 0.0,
             "teacher_clip_from": 0.05,
             "relative": False,
             "reference": "ema",

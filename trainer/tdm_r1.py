@@ -50,6 +50,19 @@ def rate_factor(step: int, total: int, cool_down: float) -> float:
     return min(1.0, (total - step) / max(1.0, cool_down * total))
 
 
+def step_orders(
+    count: int, steps: int, generator: torch.Generator, *, rewarded: int = 0, share: float = 0.0
+) -> torch.Tensor:
+    """In which order the steps of each trajectory are trained, (count, steps), random. With a `share` above 0, the first
+    `rewarded` steps come before all others in that share of the orders, and after them in the rest."""
+    orders = torch.stack([torch.randperm(steps, generator=generator) for _ in range(count)])
+    if share and 0 < rewarded < steps:
+        early = torch.rand(count, 1, generator=generator) < share
+        later = (orders < rewarded) != early
+        orders = orders.gather(1, later.int().argsort(dim=1, stable=True))
+    return orders
+
+
 class TDMR1:
     """The roles, their optimizers and the update's parts; loops live in `distill.py` and `rounds.py`."""
 
@@ -162,8 +175,10 @@ class TDMR1:
 
         x0_of = [x0_from_velocity(x_tau, tau, v) for v in (teacher_cond, teacher_uncond, v_fake)]
         if SURROGATE in self.roles.names:
-            targets = StudentTargets(*x0_of, **self._reward_targets(x_n, s_n, conditioning, generator, part))
-            weights = {"guidance_weight": s.guidance_weight, "reward_on": (j < s.trunc_steps).float()}
+            rewarded = j < s.trunc_steps
+            pair = self._reward_targets(x_n, s_n, conditioning, generator, part, rewarded)
+            targets = StudentTargets(*x0_of, **pair)
+            weights = {"guidance_weight": s.guidance_weight, "reward_on": rewarded.float()}
         else:
             targets, weights = StudentTargets(*x0_of), {"guidance_weight": 1.0}
         loss, terms = student_loss(x0_hat, targets, guidance=s.guidance, **weights)
@@ -176,13 +191,22 @@ class TDMR1:
         }
 
     @torch.no_grad()
-    def _reward_targets(self, x_n, s_n, conditioning: Conditioning, generator, part) -> dict[str, torch.Tensor]:
-        """The reward term's pair. The preference loss moves the surrogate's conditional and unconditional predictions
-        alike, since one adapter makes both; its own guidance, which takes their difference, cancels what they share. With
-        the teacher's guidance the whole of what was learned counts, `reward_scale` times."""
+    def _reward_targets(
+        self, x_n, s_n, conditioning: Conditioning, generator, part, rewarded
+    ) -> dict[str, torch.Tensor]:
+        """The reward term's pair, computed where `rewarded` (B,) says so and 0 elsewhere. The preference loss moves the
+        surrogate's conditional and unconditional predictions alike, since one adapter makes both; its own guidance, which
+        takes their difference, cancels what they share. With the teacher's guidance the whole of what was learned counts,
+        `reward_scale` times."""
         s = self.settings
         tau = self._tau(s_n, self._uniform(part, generator), low=s.t_min)
-        x_tau = renoise(x_n, s_n, tau, self._noise(Part.whole(1), x_n.shape[1:], generator).expand_as(x_n))
+        eps = self._noise(Part.whole(1), x_n.shape[1:], generator).expand_as(x_n)
+        pair = {name: torch.zeros_like(x_n) for name in ("surrogate_cfg", "reference")}
+        if not rewarded.any():
+            return pair
+        x_n, s_n, tau, eps = (values[rewarded] for values in (x_n, s_n, tau, eps))
+        conditioning = conditioning.take(rewarded)
+        x_tau = renoise(x_n, s_n, tau, eps)
         if s.reward_guidance == "surrogate":
             target = guided(*self._cond_and_uncond(SURROGATE, x_tau, tau, conditioning), s.rl_cfg)
             reference = self.fixed_velocity(self.reference, x_tau, tau, conditioning)
@@ -192,10 +216,9 @@ class TDMR1:
             target = guided(cond, uncond, s.rl_cfg) + s.reward_scale * learned
             frozen = self.reference == TEACHER
             reference = cond if frozen else self.fixed_velocity(self.reference, x_tau, tau, conditioning)
-        return {
-            "surrogate_cfg": x0_from_velocity(x_tau, tau, target),
-            "reference": x0_from_velocity(x_tau, tau, reference),
-        }
+        for name, velocity in zip(pair, (target, reference), strict=True):
+            pair[name][rewarded] = x0_from_velocity(x_tau, tau, velocity)
+        return pair
 
     @property
     def reference(self) -> str:

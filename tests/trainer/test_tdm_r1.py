@@ -6,7 +6,8 @@ import torch
 from trainer.backends import load_backend
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TDM_R1_ROLES
 from trainer.settings import TDMR1Settings
-from trainer.tdm_r1 import TDMR1, Groups, rate_factor
+from trainer.shares import Part
+from trainer.tdm_r1 import TDMR1, Groups, rate_factor, step_orders
 
 SETTINGS = TDMR1Settings(rank=4, alpha=8, student_lr=1e-3, fake_lr=1e-3, surrogate_lr=3e-3)
 
@@ -103,3 +104,45 @@ def test_equal_numbers_on_one_seed(model_dir):
 def test_learning_rates_fall_to_nearly_zero_in_the_last_share_of_the_updates():
     assert [rate_factor(k, 8, 0.5) for k in range(8)] == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
     assert [rate_factor(k, 4, 0.0) for k in range(4)] == [1] * 4
+
+
+def test_rewarded_steps_come_first_in_their_share_of_the_images():
+    generator = torch.Generator().manual_seed(0)
+    orders = step_orders(4000, 4, generator, rewarded=2, share=0.8)
+    assert torch.equal(orders.sort(1).values, torch.arange(4).expand(4000, 4))
+    early = orders[:, 0] < 2
+    assert early.float().mean().item() == pytest.approx(0.8, abs=0.02)
+    assert (orders[early, :2] < 2).all()
+    assert (orders[~early, :2] >= 2).all()
+    assert orders[early, 0].float().mean().item() == pytest.approx(0.5, abs=0.04)  # either of the two alike
+    assert orders[~early, 0].float().mean().item() == pytest.approx(2.5, abs=0.08)
+
+
+@pytest.mark.parametrize("chances", [{"rewarded": 1, "share": 0.0}, {"rewarded": 4, "share": 0.5}, {"share": 0.5}])
+def test_without_a_share_or_a_choice_all_steps_are_alike(chances):
+    orders = step_orders(4000, 4, torch.Generator().manual_seed(0), **chances)
+    counts = orders[:, 0].bincount(minlength=4)
+    assert counts.float().div(4000).tolist() == pytest.approx([0.25] * 4, abs=0.03)
+
+
+@pytest.mark.parametrize("guidance", ["teacher", "surrogate"])
+def test_reward_targets_are_those_of_all_images_where_they_count(model_dir, guidance):
+    trainer = make(model_dir, TDMR1Settings(**SETTINGS.to_json() | {"reward_guidance": guidance}))
+    groups = labelled(trainer, ["a star", "a red heart"])
+    trainer.surrogate_update(groups, torch.Generator().manual_seed(0))
+    x_n, s_n = groups.trajectory[:, :, 1].flatten(0, 1), trainer.grid[1].expand(12)
+    conditioning = groups.conditioning.repeat(6)
+
+    def pair(rewarded):
+        generator = torch.Generator().manual_seed(1)
+        found = trainer._reward_targets(x_n, s_n, conditioning, generator, Part.whole(12), rewarded)
+        return found, torch.rand(1, generator=generator).item()
+
+    some = torch.arange(12) % 3 == 0
+    (whole, after), (part, after_part), (none, after_none) = (pair(r) for r in (some | True, some, some & False))
+    assert after == after_part == after_none  # later random numbers do not depend on it
+    for name, values in whole.items():
+        assert torch.allclose(part[name][some], values[some], atol=1e-5)
+        assert not part[name][~some].any()
+        assert not none[name].any()
+        assert values.abs().sum() > 0
