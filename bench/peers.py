@@ -217,7 +217,7 @@ class SiblingTargets(TDMR1):
     siblings: tuple[torch.Tensor, torch.Tensor]  # own and best images of the batch that `student_update` is given
 
     @torch.no_grad()
-    def _reward_targets(self, x_n, s_n, conditioning, generator, part, rewarded) -> dict[str, torch.Tensor]:
+    def _reward_targets(self, x_n, s_n, conditioning, generator, part, where) -> dict[str, torch.Tensor]:
         own, best = self.siblings
         return {"surrogate_cfg": own + self.peer.sibling_scale * (best - own), "reference": own}
 

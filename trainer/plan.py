@@ -243,10 +243,12 @@ class _Planner:
         weights = {name: _size(getattr(self.backend.pipeline, name)) for name in self._parts()}
         self.plan = Plan(settings, memory, trained=self.backend.component, weights=weights)
         self._encode()
-        levels = self.backend.grid(SampleSettings().steps)  # schedulers and the sampler read values
+        steps = SampleSettings().steps
+        levels = self.backend.grid(steps)  # schedulers and the sampler read values
+        most = dataclasses.replace(settings, trunc_steps=steps)  # every image may have a reward term
         self.backend.inner.grid = lambda steps: levels
         with _unmoved(), self.mode, self.counter:
-            self.trainer = TDMR1(self.backend, settings, accelerator=accelerator)
+            self.trainer = TDMR1(self.backend, most, accelerator=accelerator)
         processor = self.backend.pipeline.image_processor
         made = processor.postprocess
         processor.postprocess = lambda pixels, **_: made(pixels, output_type="pt")  # Pillow wants values

@@ -176,7 +176,9 @@ class TDMR1:
         x0_of = [x0_from_velocity(x_tau, tau, v) for v in (teacher_cond, teacher_uncond, v_fake)]
         if SURROGATE in self.roles.names:
             rewarded = j < s.trunc_steps
-            pair = self._reward_targets(x_n, s_n, conditioning, generator, part, rewarded)
+            # Where every step is rewarded no value has to be looked at, which `trainer.plan` could not do.
+            where = slice(None) if s.trunc_steps >= self.steps else rewarded.nonzero().flatten()
+            pair = self._reward_targets(x_n, s_n, conditioning, generator, part, where)
             targets = StudentTargets(*x0_of, **pair)
             weights = {"guidance_weight": s.guidance_weight, "reward_on": rewarded.float()}
         else:
@@ -191,21 +193,19 @@ class TDMR1:
         }
 
     @torch.no_grad()
-    def _reward_targets(
-        self, x_n, s_n, conditioning: Conditioning, generator, part, rewarded
-    ) -> dict[str, torch.Tensor]:
-        """The reward term's pair, computed where `rewarded` (B,) says so and 0 elsewhere. The preference loss moves the
-        surrogate's conditional and unconditional predictions alike, since one adapter makes both; its own guidance, which
-        takes their difference, cancels what they share. With the teacher's guidance the whole of what was learned counts,
-        `reward_scale` times."""
+    def _reward_targets(self, x_n, s_n, conditioning: Conditioning, generator, part, where) -> dict[str, torch.Tensor]:
+        """The reward term's pair, computed for the rows `where` (a slice or indices) and 0 elsewhere. The preference loss
+        moves the surrogate's conditional and unconditional predictions alike, since one adapter makes both; its own
+        guidance, which takes their difference, cancels what they share. With the teacher's guidance the whole of what was
+        learned counts, `reward_scale` times."""
         s = self.settings
         tau = self._tau(s_n, self._uniform(part, generator), low=s.t_min)
         eps = self._noise(Part.whole(1), x_n.shape[1:], generator).expand_as(x_n)
         pair = {name: torch.zeros_like(x_n) for name in ("surrogate_cfg", "reference")}
-        if not rewarded.any():
+        x_n, s_n, tau, eps = (values[where] for values in (x_n, s_n, tau, eps))
+        if not len(x_n):
             return pair
-        x_n, s_n, tau, eps = (values[rewarded] for values in (x_n, s_n, tau, eps))
-        conditioning = conditioning.take(rewarded)
+        conditioning = conditioning.take(where)
         x_tau = renoise(x_n, s_n, tau, eps)
         if s.reward_guidance == "surrogate":
             target = guided(*self._cond_and_uncond(SURROGATE, x_tau, tau, conditioning), s.rl_cfg)
@@ -217,7 +217,7 @@ class TDMR1:
             frozen = self.reference == TEACHER
             reference = cond if frozen else self.fixed_velocity(self.reference, x_tau, tau, conditioning)
         for name, velocity in zip(pair, (target, reference), strict=True):
-            pair[name][rewarded] = x0_from_velocity(x_tau, tau, velocity)
+            pair[name][where] = x0_from_velocity(x_tau, tau, velocity)
         return pair
 
     @property
