@@ -42,7 +42,7 @@ from trainer.roles import STUDENT as STUDENT_ROLE  # noqa: E402
 from trainer.rounds import RoundSpec, _Round  # noqa: E402
 from trainer.sampler import related_noise  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
-from trainer.tdm_r1 import TAU_GAP, step_orders  # noqa: E402
+from trainer.tdm_r1 import TAU_GAP  # noqa: E402
 
 LOSSES = ("fake", "surrogate", "student", "student_guidance", "student_kl", "student_reward")
 SIDES = {"ours": "this trainer, bf16", "ours-fp32": "this trainer, fp32", "naive": "naive order, fp32"}
@@ -116,8 +116,7 @@ class Naive:
             u_group[loud] = torch.rand(n, generator=generator)
             eps_group[loud] = torch.randn((n, 1, *self.shape), generator=generator)
         chosen = torch.randperm(len(lines), generator=generator)[: s.student_batch]
-        chances = {"rewarded": s.trunc_steps, "share": s.reward_share}
-        j = step_orders(len(chosen), self.trainer.steps, generator, **chances)[:, 0]
+        j = self.trainer.draw_orders(len(chosen), generator)[:, 0]
         u, eps = (
             torch.rand(len(chosen), generator=generator),
             torch.randn((len(chosen), *self.shape), generator=generator),

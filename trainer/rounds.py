@@ -32,7 +32,7 @@ from trainer.sampler import related_noise
 from trainer.scenes.prompts import ScenePrompt
 from trainer.settings import MemorySettings, TDMR1Settings
 from trainer.shares import Part, Share, gather_rows
-from trainer.tdm_r1 import TDMR1, Groups, rate_factor, step_orders
+from trainer.tdm_r1 import TDMR1, Groups, rate_factor
 from trainer.trackers import Trackers, chosen
 from trainer.watch import Watch, hold_out
 
@@ -268,8 +268,7 @@ class _Round:
             return metrics
         trajectory, prompts, part = sampled or self._unscored(rng, generator)
         conditioning = trainer.backend.encode(prompts)
-        chances = {"rewarded": s.trunc_steps, "share": s.reward_share}
-        orders = part.pick(step_orders(part.total, trainer.steps, generator, **chances))
+        orders = part.pick(trainer.draw_orders(part.total, generator))
         for k in range(min(s.steps_trained, trainer.steps)):
             j = orders[:, k].to(trainer.backend.device)
             metrics |= trainer.student_update(trajectory, conditioning, j, generator, part)

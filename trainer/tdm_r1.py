@@ -50,9 +50,7 @@ def rate_factor(step: int, total: int, cool_down: float) -> float:
     return min(1.0, (total - step) / max(1.0, cool_down * total))
 
 
-def step_orders(
-    count: int, steps: int, generator: torch.Generator, *, rewarded: int = 0, share: float = 0.0
-) -> torch.Tensor:
+def step_orders(count: int, steps: int, generator: torch.Generator, *, rewarded: int, share: float) -> torch.Tensor:
     """In which order the steps of each trajectory are trained, (count, steps), random. With a `share` above 0, the first
     `rewarded` steps come before all others in that share of the orders, and after them in the rest."""
     orders = torch.stack([torch.randperm(steps, generator=generator) for _ in range(count)])
@@ -324,6 +322,11 @@ class TDMR1:
         """`‖eps - x0 - v(x_tau)‖²`, the mean over pixels, of images (B, C, h, w) with noise `eps` at levels `tau`; (B,)."""
         x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
         return mean_square(eps - x0 - self.fixed_velocity(role, x_tau, tau, conditioning))
+
+    def draw_orders(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """In which order the steps of `count` trajectories are trained, see `step_orders`; on the CPU."""
+        s = self.settings
+        return step_orders(count, self.steps, generator, rewarded=s.trunc_steps, share=s.reward_share)
 
     def draw_levels(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Levels (count,) that a finished image is re-noised to when the surrogate is asked about it."""

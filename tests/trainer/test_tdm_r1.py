@@ -118,7 +118,9 @@ def test_rewarded_steps_come_first_in_their_share_of_the_images():
     assert orders[~early, 0].float().mean().item() == pytest.approx(2.5, abs=0.08)
 
 
-@pytest.mark.parametrize("chances", [{"rewarded": 1, "share": 0.0}, {"rewarded": 4, "share": 0.5}, {"share": 0.5}])
+@pytest.mark.parametrize(
+    "chances", [{"rewarded": 1, "share": 0.0}, {"rewarded": 4, "share": 0.5}, {"rewarded": 0, "share": 0.5}]
+)
 def test_without_a_share_or_a_choice_all_steps_are_alike(chances):
     orders = step_orders(4000, 4, torch.Generator().manual_seed(0), **chances)
     counts = orders[:, 0].bincount(minlength=4)
