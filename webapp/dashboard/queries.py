@@ -16,7 +16,6 @@ from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Lease, Outcome, Scoring
 from webapp.labelling.services import LEASE
 from webapp.quality.models import Consensus
-from webapp.rounds import forecasts
 from webapp.rounds.models import OPEN, RoundState
 
 STUCK = timedelta(minutes=5)  # with a group on screen and no answer
@@ -35,8 +34,9 @@ class Person:
     stuck: bool
 
 
-def pace(project: Project) -> dict:
-    """Groups labelled in the last hour and day, an hour's mean while people work, and when the next round is due.
+def pace(project: Project, missing: int | None) -> dict:
+    """Groups labelled in the last hour and day, an hour's mean while people work, and when the next round is due, for which
+    groups with signal are `missing` (`forecasts.groups_missing`).
 
     `hours_to_round` is None without a threshold or without pace.
     """
@@ -47,10 +47,7 @@ def pace(project: Project) -> dict:
         groups=Count("pk"), signal=Count("pk", filter=Q(signal=True)), first=Min("labelled_at"), last=Max("labelled_at")
     )
     worked = max(1.0, (day["last"] - day["first"]).total_seconds() / 3600) if day["groups"] else 0
-    hours = None
-    missing = forecasts.groups_missing(project) if day["signal"] else None
-    if missing is not None:
-        hours = missing / (day["signal"] / worked)
+    hours = missing / (day["signal"] / worked) if missing is not None and day["signal"] else None
     return {"hour": hour, "day": day["groups"], "signal_day": day["signal"], "hours_to_round": hours}
 
 
@@ -64,8 +61,9 @@ class Forecast:
     cost: float | None
 
 
-def forecast(project: Project) -> list[Forecast]:
-    """The groups that wait, what is missing to the next round, and a round; empty before anything is known."""
+def forecast(project: Project, missing: int | None) -> list[Forecast]:
+    """The groups that wait, those with signal `missing` to the next round (`forecasts.groups_missing`), and a round; empty
+    before anything is known."""
     since = timezone.localdate() - labelling.LATELY
     spent = project.tallies.filter(day__gte=since).aggregate(groups=Sum("groups"), seconds=Sum("seconds"))
     hours = spent["seconds"] / spent["groups"] / 3600 if spent["groups"] else None  # of a person, a group
@@ -78,7 +76,6 @@ def forecast(project: Project) -> list[Forecast]:
     ready = project.groups.filter(state=GroupState.READY).aggregate(n=Count("pk"), decisions=Sum("decisions"))
     answers = max(0, ready["n"] * project.overlap - (ready["decisions"] or 0))
     rows = [(_("The groups that wait now"), answers, 0.0)]
-    missing = forecasts.groups_missing(project)
     if missing is not None:
         rows.append(
             (_("Up to the end of the next round"), missing / share * project.overlap if share else None, machine)

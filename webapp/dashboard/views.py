@@ -51,6 +51,7 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
     last = project.rounds.first()
     rounds = project.rounds.select_related("base_version", "forecast")
     signal = labelling.groups_with_signal_since(project, None)
+    missing = forecasts.groups_missing(project)
     context = {
         "project": project,
         "is_admin": role_in(request.user, project) == Role.ADMIN,
@@ -65,10 +66,10 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
         "failed": Group.objects.filter(project=project, state=GroupState.FAILED).order_by("-id")[:5],
         "damaged": queries.damaged(project),
         "unscored": queries.unscored(project),
-        "forecast": queries.forecast(project),
+        "forecast": queries.forecast(project, missing),
         "next_round": forecasts.next_round(project),
         "problems": faults.problems(),
-        "pace": queries.pace(project),
+        "pace": queries.pace(project, missing),
         "people_now": queries.people(project),
         "warnings": queries.warnings(project),
         "health": queries.health(project),

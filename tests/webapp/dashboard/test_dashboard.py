@@ -12,6 +12,7 @@ from webapp.labelling.models import Group, GroupDecision, Label, Lease, Tally
 from webapp.labelling.queries import like_rates
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, ProjectQuality, QuarterCount
+from webapp.rounds.forecasts import groups_missing
 from webapp.rounds.models import TrainingRound
 
 
@@ -107,11 +108,11 @@ def test_pace_and_the_next_round(project, rated):
     for hours in (0, 1, 2):
         rated([1, 0, 0, 0], now - timedelta(hours=hours, minutes=1))
     rated([1, 1, 1, 1], now - timedelta(hours=30))
-    found = queries.pace(project)
+    found = queries.pace(project, groups_missing(project))
     assert (found["hour"], found["day"], found["signal_day"]) == (1, 3, 3)
     assert found["hours_to_round"] == pytest.approx(4 / 1.5, rel=0.05)
     project.auto_start_after = 0
-    assert queries.pace(project)["hours_to_round"] is None
+    assert queries.pace(project, groups_missing(project))["hours_to_round"] is None
 
 
 def test_a_person_with_work_on_screen_and_no_answer_is_stuck(project, ready, ann, person, rated):
@@ -196,7 +197,7 @@ def test_flagged_groups_are_not_in_the_like_rates(project, rated, ann, person):
 
 
 def test_the_forecast_is_in_hours_and_in_money_once_prices_are_set(client, boss, project, ready, rated, ann):
-    assert queries.forecast(project) == []
+    assert queries.forecast(project, groups_missing(project)) == []
     project.overlap, project.auto_start_after = 1, 10
     project.save()
     for likes in ([1, 0, 0, 0], [1, 1, 1, 1]):
@@ -204,7 +205,7 @@ def test_the_forecast_is_in_hours_and_in_money_once_prices_are_set(client, boss,
     Tally.objects.filter(user=ann).update(seconds=72)  # 36 s a group: a hundredth of an hour
     quality.count_quarters(project)
     ready(5)
-    waits, following = queries.forecast(project)
+    waits, following = queries.forecast(project, groups_missing(project))
     assert (waits.work, waits.machine, waits.cost) == (pytest.approx(0.05), 0, None)
     # Nine groups with signal are missing, and one in two has signal. No round has shown how long one takes.
     assert (following.work, following.machine, following.cost) == (pytest.approx(0.18), None, None)
@@ -214,7 +215,7 @@ def test_the_forecast_is_in_hours_and_in_money_once_prices_are_set(client, boss,
     )  # fmt: skip
     project.work_hour_cost, project.machine_hour_cost = 20, 3
     project.save()
-    waits, following = queries.forecast(project)
+    waits, following = queries.forecast(project, groups_missing(project))
     assert waits.cost == pytest.approx(1.0)
     # The labels of before the round no longer count towards the next one: ten are missing.
     assert following.machine == pytest.approx(2, abs=0.01)
