@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec  # noqa: E402 - the repository is not installed
+from bench.rows import EVERY_STEP  # noqa: E402
 from trainer.oracles import Oracle, Verdict, get_oracle  # noqa: E402
 from trainer.rounds import run_round  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
@@ -39,8 +40,9 @@ SHORT = {
     "student_batch": 24,
     "cool_down": 0.0,
 }
-# The defaults give in to a reward slowly; these follow it without restraint.
+# The defaults give in to a reward slowly; these follow it without restraint, and in every step.
 GREEDY = {
+    **EVERY_STEP,
     "student_lr": 5e-4,
     "fake_lr": 1e-3,
     "surrogate_lr": 1e-3,
