@@ -2,10 +2,11 @@
 
     python bench/headline.py --seeds 5 --updates 520
 
-Half the default rates, so that the student goes on learning where the default settles, and a cool-down over the second
-half. A run goes on from its checkpoint when the command is given again, and `--parent` starts from an earlier run's
-student. Scores are of test prompts and their own noise; training and validation prompts are others. Beside the scores stand
-measures that no reward asked for. Finished parts are lines of WORK/runs.jsonl and are not made again.
+Half the default rates, so that the student goes on learning where the default settles, a cool-down over the second half,
+and the reward at every step: with as many scored images the default, the first step alone, was behind by validation. A run
+goes on from its checkpoint when the command is given again, and `--parent` starts from an earlier run's student. Scores are
+of test prompts and their own noise; training and validation prompts are others. Beside the scores stand measures that no
+reward asked for. Finished parts are lines of WORK/runs.jsonl and are not made again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec, run_once, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
-from bench.rows import Parts  # noqa: E402
+from bench.rows import EVERY_STEP, Parts  # noqa: E402
 from trainer.cli import STUDENT  # noqa: E402
 from trainer.rounds import Progress  # noqa: E402
 from trainer.scenes.prompts import TAGS, WORD  # noqa: E402
@@ -33,7 +34,9 @@ COLUMNS = ("strict", "geneval", "reward", *TAGS, WORD, "sharpness", "diversity",
 
 def train(seed: int, updates: int, parent: Path, work: Path) -> tuple[Path, dict]:
     """Run or resume, unless it is done; returns the kept version's folder and what was spent."""
-    settings = TDMR1Settings(seed=seed, updates=updates, validation_images=288, validate_every=65, **RATES)
+    settings = TDMR1Settings(
+        seed=seed, updates=updates, validation_images=288, validate_every=65, **RATES, **EVERY_STEP
+    )
     spec = oracle_spec(work, settings, parent=parent, validation_per_tag=48)
 
     def note(progress: Progress) -> None:
