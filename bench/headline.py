@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec, run_once, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
-from bench.rows import EVERY_STEP, Parts  # noqa: E402
+from bench.rows import EVERY_STEP, Parts, heading  # noqa: E402
 from trainer.cli import STUDENT  # noqa: E402
 from trainer.rounds import Progress  # noqa: E402
 from trainer.scenes.prompts import TAGS, WORD  # noqa: E402
@@ -73,7 +73,7 @@ def main() -> None:
     for steps in (40, 80):
         how = {"steps": steps, "guidance": GUIDANCE}
         parts.once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
-    print(f"| | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
+    print(f"| | {' | '.join(map(heading, COLUMNS))} |\n|{'---|' * (len(COLUMNS) + 1)}")
     for name, line in parts.lines.items():
         cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
         print(f"| {name} | {' | '.join(cells)} |")

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from bench import economy  # noqa: E402 - the repository is not installed
 from bench.gains import GROUP_SIZE, oracle_spec, scores_and_looks  # noqa: E402
 from bench.headline import RATES  # noqa: E402
-from bench.rows import EVERY_STEP, START, make_missing, parser_of_rows, spread  # noqa: E402
+from bench.rows import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.files import write_atomic  # noqa: E402
@@ -149,8 +149,8 @@ def table(lines: list[dict]) -> str:
     shown = [name for name in ROWS if any(line["row"] == name for line in lines)]
     cells = [f"{start[split][c]:.3f}" for split in ("test", "validation") for c in COLUMNS]
     out = [
-        f"| labels | seeds | signal | {' | '.join(COLUMNS)} | share of the oracle's {COLUMNS[0]}, reward | "
-        f"{' | '.join(f'validation {c}' for c in COLUMNS)} | minutes |",
+        f"| labels | seeds | signal | {' | '.join(map(heading, COLUMNS))} | share of the oracle's {COLUMNS[0]}, reward | "
+        f"{' | '.join(f'validation {heading(c)}' for c in COLUMNS)} | minutes |",
         "|---" * (5 + 2 * len(COLUMNS)) + "|",
         f"| before | | | {' | '.join(cells[:3])} | | {' | '.join(cells[3:])} | |",
     ]

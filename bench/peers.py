@@ -316,14 +316,10 @@ class ScoredRound(PeerRound):
     def _update(self, step: int) -> dict[str, float]:
         s = self.settings
         generator = torch.Generator().manual_seed(s.seed * 1_000_003 + step)
-        self.trainer.set_rate_factor(self.rate(step))
+        self.trainer.set_rate_factor(rate_factor(step, s.updates, s.cool_down))
         scored = self.score(self._random(step), generator)
         metrics = {"reward": scored.rewards.mean().item(), "signal": scored.loud.float().mean().item()}
         return metrics | (self.learn(scored, generator) if scored.loud.any() else {})
-
-    def rate(self, step: int) -> float:
-        """What the learning rates are multiplied by in an update."""
-        return rate_factor(step, self.settings.updates, self.settings.cool_down)
 
     def score(self, rng: random.Random, generator: torch.Generator) -> Scored:
         """Prompts and noise as TDM-R1's own rounds draw them."""
@@ -426,30 +422,3 @@ class FlowGRPORound(ScoredRound):
             conditioning = self.trainer.backend.encode([prompts[i] for i in part.tolist()])
             metrics = self.trainer.update(scored.trajectory[part], self.old[part], conditioning, advantages[part])
         return metrics
-
-
-class FrozenRewardRound(ScoredRound):
-    """The surrogate learns in the first half of the updates, from groups of the student as it came; then it stays, and in
-    the second half the student follows it on prompts that nobody scores."""
-
-    def _update(self, step: int) -> dict[str, float]:
-        s, trainer = self.settings, self.trainer
-        if step < s.updates // 2:
-            return super()._update(step)
-        generator = torch.Generator().manual_seed(s.seed * 1_000_003 + step)
-        prompts = [row["prompt"] for row in self._prompts(self._random(step), s.student_batch)]
-        trajectory = self._rollout(
-            prompts, torch.randn((len(prompts), *trainer.backend.latent_shape), generator=generator)
-        )
-        trainer.set_rate_factor(self.rate(step))
-        j = torch.randint(trainer.steps, (len(prompts),), generator=generator)
-        return trainer.student_update(trajectory, trainer.backend.encode(prompts), j, generator)
-
-    def rate(self, step: int) -> float:
-        """Each half cools down for itself."""
-        half = self.settings.updates // 2
-        return rate_factor(step % half, half, self.settings.cool_down)
-
-    def learn(self, scored: Scored, generator: torch.Generator) -> dict[str, float]:
-        """See `ScoredRound.learn`."""
-        return self.trainer.surrogate_update(self.groups(scored), generator)

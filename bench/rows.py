@@ -18,6 +18,11 @@ START = "start"  # the line of the untrained student
 EVERY_STEP = {"rl_cfg": 2.5, "trunc_steps": 4, "reward_share": 0.0}
 
 
+def heading(column: str) -> str:
+    """What a score is called in the results: GenEval's rule is the benchmark."""
+    return "benchmark" if column == "geneval" else column
+
+
 def read(file: Path) -> list[dict]:
     """The lines of finished runs."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

@@ -5,7 +5,8 @@
 The naive side makes 13 evaluations of the transformer a step, each by itself: the student's pass twice on the same input
 and weights, the surrogate's moving average copied into the live adapter and out again, every image's prompt encoded,
 adapters beside the weights, groups without signal passed through as well, images decoded as diffusers loads the VAE, all
-in fp32.
+in fp32. Both reward every step of the student, so that both need every pass; `--settings` changes what differs from the
+defaults. With the default, the first step alone, this trainer leaves out the passes whose term is off.
 
 First both sides make the same steps in fp32 and their losses are compared. Then each timing runs in a process of its own,
 the sides taking turns, so that the machine's drift hits them alike and each has a peak of memory of its own.
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec  # noqa: E402 - the repository is not installed
+from bench.rows import EVERY_STEP  # noqa: E402
 from trainer.advantages import group_advantages, has_signal  # noqa: E402
 from trainer.backends import Conditioning  # noqa: E402
 from trainer.backends.cpu import restore  # noqa: E402
@@ -263,9 +265,8 @@ class Naive:
 
 def demo_spec(work: Path, a: argparse.Namespace) -> RoundSpec:
     """A round of the demo model from the scene oracle."""
-    settings = TDMR1Settings(
-        prompts_per_update=a.prompts, student_batch=a.student_batch, validation_images=0, updates=1000
-    )
+    sizes = {"prompts_per_update": a.prompts, "student_batch": a.student_batch}
+    settings = TDMR1Settings.from_json({**sizes, "validation_images": 0, "updates": 1000, **a.settings})
     return oracle_spec(work, settings)
 
 
@@ -325,6 +326,7 @@ def child(job: str, a: argparse.Namespace) -> dict:
     command = [sys.executable, __file__, "--job", job]
     for name in ("threads", "prompts", "student-batch", "steps", "compared"):
         command += [f"--{name}", str(getattr(a, name.replace("-", "_")))]
+    command += ["--settings", json.dumps(a.settings)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
@@ -382,6 +384,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="processes a side")
     parser.add_argument("--steps", type=int, default=1, help="timed steps a process")
     parser.add_argument("--compared", type=int, default=2, help="steps whose losses are compared")
+    parser.add_argument(
+        "--settings", type=json.loads, default=EVERY_STEP, help="JSON of settings, default: %(default)s"
+    )
     parser.add_argument("--job", help=argparse.SUPPRESS)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)

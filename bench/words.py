@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec, run_once, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
-from bench.rows import Parts  # noqa: E402
+from bench.rows import Parts, heading  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.distill import distill  # noqa: E402
 from trainer.scenes.prompts import WORD, prompts, sample_training_prompt  # noqa: E402
@@ -87,7 +87,7 @@ def main() -> None:
     for steps in (40, 80):
         how = {"steps": steps, "guidance": GUIDANCE}
         parts.once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
-    print(f"| | {' | '.join(COLUMNS)} | scored images | minutes |\n|{'---|' * (len(COLUMNS) + 3)}")
+    print(f"| | {' | '.join(map(heading, COLUMNS))} | scored images | minutes |\n|{'---|' * (len(COLUMNS) + 3)}")
     for name, line in parts.lines.items():
         cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
         spent = [f"{line['images_scored']:,}", f"{line['seconds'] / 60:.0f}"] if "seconds" in line else ["", ""]
