@@ -44,7 +44,7 @@ class Row:
 
 ROWS = {
     "tdm_r1": Row("TDM-R1, reward at every step, frozen reference", changes=EVERY_STEP),
-    "first_step": Row("the same as shipped: reward at the first step"),
+    "shipped": Row("as shipped: reward at the first two steps, in half of the images"),
     "ema": Row("dynamic reference", changes={**EVERY_STEP, "reference": "ema"}),
     "refresh": Row("hard refresh of the reference", peers.HardRefreshRound, {**EVERY_STEP, "reference": "ema"}),
     "pretrained": Row("frozen reward, trained before", changes={**EVERY_STEP, "surrogate_first": 0.5}, phases=2),

@@ -3,7 +3,7 @@
     python bench/headline.py --seeds 5 --updates 520
 
 Half the default rates, so that the student goes on learning where the default settles, a cool-down over the second half,
-and the reward at every step: with as many scored images the default, the first step alone, was behind by validation. A run
+and the reward at every step: with as many scored images a reward on the first step alone was behind by validation. A run
 goes on from its checkpoint when the command is given again, and `--parent` starts from an earlier run's student. Scores are
 of test prompts and their own noise; training and validation prompts are others. Beside the scores stand measures that no
 reward asked for. Finished parts are lines of WORK/runs.jsonl and are not made again.

@@ -53,6 +53,7 @@ class Row:
 
 
 ORACLE = "oracle"
+FIRST_STEP = {"trunc_steps": 1}
 FIRST = {"updates": 120, "surrogate_first": 0.5}
 CURVE = (100, 300, 1000, 3000, 10_000)
 ROWS = {
@@ -64,6 +65,9 @@ ROWS = {
     "biased": Row("10% wrong, and never likes green", people="biased"),
     "two": Row("two people on each image, 5% and 30% wrong", people="two"),
     "weighed": Row("the same two, weighed by their answers to 64 gold images", people="two", weigh=True),
+    "first_step": Row("reward at the first step only", settings=FIRST_STEP),
+    "nothing_first_step": Row("the same, surrogate not trained", settings={"surrogate_lr": 0.0, **FIRST_STEP}),
+    "oracle_first_step": Row("the oracle's scores, 10,240 images, the same", 0, settings={"updates": 80, **FIRST_STEP}),
     "every_step": Row("reward at every step, as in the paper", settings=EVERY_STEP),
     "oracle_every_step": Row("the oracle's scores, 10,240 images, the same", 0, settings={"updates": 80, **EVERY_STEP}),
     "slow": Row("half the rates, 130 updates", settings={**RATES, "updates": 130}),

@@ -14,7 +14,7 @@ import torch
 from trainer.files import append_line
 
 START = "start"  # the line of the untrained student
-# As in the paper's preset for GenEval, and shipped until both were compared; now the first step alone is rewarded.
+# As in the paper's preset for GenEval, and shipped until both were compared; now the first two steps are rewarded.
 EVERY_STEP = {"rl_cfg": 2.5, "trunc_steps": 4, "reward_share": 0.0}
 
 

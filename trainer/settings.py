@@ -203,9 +203,9 @@ class TDMR1Settings(Settings):
     )
     guidance_weight: float = option(0.3, "lambda: guidance against reward (1 - lambda).", low=0, high=1)
     trunc_steps: int = option(
-        1,
-        "Steps from this one on drop the reward term. The first ones decide what is in an image, later ones more of how it "
-        "looks: a rule of colour or style needs all.",
+        2,
+        "Steps from this one on drop the reward term. The first one decides what is in an image, later ones more of how it "
+        "looks: from the first alone no rule of colour or style is learned.",
         low=0,
         high=50,
     )

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 import trainer.rounds
-from bench.rows import EVERY_STEP
 from trainer.evaluate import sample_images
 from trainer.oracles import Verdict
 from trainer.roles import STUDENT_EMA
@@ -16,8 +15,6 @@ from trainer.scenes.world import SHAPES
 MODELS = Path(__file__).resolve().parents[2] / "models"
 LINES = [{"prompt": f"{frame} {shape}"} for shape in SHAPES for frame in ("a", "a photo of a")]
 SETTINGS = {"updates": 30, "prompts_per_update": 4, "student_batch": 16, "validation_images": 0, "student_lr": 4e-4}
-# Steps after the first have most say in colours, and guidance saturates them whatever the rewards.
-SETTINGS |= EVERY_STEP
 
 
 def redness(image):
