@@ -205,7 +205,7 @@ class TDMR1Settings(Settings):
     trunc_steps: int = option(
         2,
         "Steps from this one on drop the reward term. The first one decides what is in an image, later ones more of how it "
-        "looks: from the first alone no rule of colour or style is learned.",
+        "looks: from the first alone little of a rule of colour or style is learned.",
         low=0,
         high=50,
     )
