@@ -70,7 +70,7 @@ def train(row: Row, seed: int, images: int, changes: dict, work: Path) -> tuple[
     scored = TDMR1Settings.from_json({k: v for k, v in changes.items() if k in ("prompts_per_update", "group_size")})
     updates = row.phases * max(1, images // (scored.prompts_per_update * scored.group_size))
     settings, peer = settings_of(
-        {**row.changes, **changes},
+        {**changes, **row.changes},
         seed=seed,
         updates=updates,
         validation_images=144,
@@ -157,7 +157,13 @@ def main() -> None:
             version, spent = train(ROWS[name], seed, a.images, a.settings, a.work / f"{name}-{seed}")
         return {**spent, "scores": scores_and_looks(version, a.per_tag, a.split)}
 
-    made_with = {"images": a.images, "split": a.split, "per_tag": a.per_tag, "settings": a.settings}
+    def made_with(name: str) -> dict:
+        settings = None
+        if name != START:
+            both = settings_of({**a.settings, **ROWS[name].changes})
+            settings = {k: v for part in both for k, v in part.to_json().items()}
+        return {"images": a.images, "split": a.split, "per_tag": a.per_tag, "settings": settings}
+
     lines = make_missing(parser, a, made_with, make)
     print(table(lines))
     write_atomic(a.work / "ablation.svg", plot(lines).encode())

@@ -105,9 +105,12 @@ def weighed(people: Sequence[Person], votes: Sequence[Sequence[Sequence[bool]]],
 # --- what they rate ---------------------------------------------------------------------------------------------------
 
 
-def rated_groups(version: Path, count: int, size: int, spread: float, seed: int, folder: Path) -> list[RatedGroup]:
+def rated_groups(
+    version: Path, count: int, size: int, spread: float, seed: int, folder: Path, *, first: int = 0
+) -> list[RatedGroup]:
     """`count` groups of training prompts by a version, all tags alike, each with what the oracle thinks of it; those that
-    are in `folder` are not made again. `spread` is `trainer.sampler.related_noise`'s, 1 is the app's independent noise."""
+    are in `folder` are not made again. Prompt, noise and errors follow from a group's index, counted from `first`.
+    `spread` is `trainer.sampler.related_noise`'s, 1 is the app's independent noise."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "rated.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -116,7 +119,7 @@ def rated_groups(version: Path, count: int, size: int, spread: float, seed: int,
         sampler.use_version(version)
         pools = [prompts("train", tags=(tag,)) for tag in TAGS]
         with file.open("a") as out:
-            for i in range(len(lines), count):
+            for i in range(first + len(lines), first + count):
                 row = random.Random(f"prompt-{seed}-{i}").choice(pools[i % len(pools)])
                 generator = torch.Generator().manual_seed(LABEL_SEEDS + 1_000_000 * seed + i)
                 noise = related_noise(1, size, sampler.backend.latent_shape, spread, generator)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec, run_once, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
-from bench.rows import EVERY_STEP, Parts, heading  # noqa: E402
+from bench.rows import EVERY_STEP, Parts, heading, mean_row  # noqa: E402
 from trainer.cli import STUDENT  # noqa: E402
 from trainer.rounds import Progress  # noqa: E402
 from trainer.scenes.prompts import TAGS, WORD  # noqa: E402
@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "headline")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    parts = Parts(a.work / "runs.jsonl")
+    told = {"updates": a.updates, "parent": a.parent.name, "per_tag": a.per_tag, "settings": {**RATES, **EVERY_STEP}}
+    parts = Parts(a.work / "runs.jsonl", told)
 
     def tested(lora: Path | None, **how) -> dict:
         words = word_accuracy(lora, a.per_tag, **how)
@@ -67,7 +68,7 @@ def main() -> None:
         version, spent = train(seed, a.updates, a.parent, a.work / str(seed))
         return {**spent, **tested(version)}
 
-    parts.once("student before, 4 steps", lambda: tested(STUDENT))
+    parts.once("student before, 4 steps", lambda: tested(a.parent))
     for seed in a.seeds:
         parts.once(f"student after, 4 steps, seed {seed}", lambda s=seed: trained(s))
     for steps in (40, 80):
@@ -77,6 +78,8 @@ def main() -> None:
     for name, line in parts.lines.items():
         cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
         print(f"| {name} | {' | '.join(cells)} |")
+    after = [line for line in parts.lines.values() if "seconds" in line]
+    print(f"| student after, {len(after)} seeds | {' | '.join(mean_row(after, COLUMNS))} |")
     for name, line in parts.lines.items():
         if "seconds" in line:
             print(f"\n{name}: {line['images_scored']} scored images, {line['seconds'] / 60:.0f} minutes")

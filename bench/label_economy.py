@@ -3,9 +3,9 @@
     python bench/label_economy.py --seeds 0 1 2 --threads 1 --work runs/label-economy
 
 Simulated people like or dislike groups of training prompts that the demo student made; a round of the app's default
-settings learns from that, and what it makes of test prompts is scored by the scene oracle. Every finished run is a line of
-WORK/runs.jsonl and is not made again. `--rows` picks rows, `--table` only prints the tables of what is there and draws
-WORK/label-economy.svg. Choices between rows are made by validation prompts; the test's stand beside them.
+settings, but without its alarm, learns from that, and what it makes of test prompts is scored by the scene oracle. Every
+finished run is a line of WORK/runs.jsonl and is not made again. `--rows` picks rows; `--table` only prints the tables of
+what is there and draws WORK/label-economy.svg. Choices between rows are made by validation prompts; the test's are beside.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from trainer.rounds import _Round  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
 
 COLUMNS = ("strict", "geneval", "reward")
+LOOKS = ("two_object", "sharpness", "diversity", "overlap", "purity")  # of test images: what nobody asked for
 
 
 @dataclass(frozen=True)
 class Row:
-    """A way to collect labels and to learn from them. `labels` counts clicks, over all people and rounds."""
+    """A way to collect labels and to learn from them. `labels` counts clicks, over all people and rounds, gold apart;
+    `oracle` is the row whose gain this one's is a share of."""
 
     title: str
     labels: int = 1000
@@ -49,6 +51,7 @@ class Row:
     replay: bool = True
     only_signal: bool = False
     round: type[_Round] = _Round
+    oracle: str = "oracle"
     settings: dict = field(default_factory=dict)
 
 
@@ -65,10 +68,12 @@ ROWS = {
     "biased": Row("10% wrong, and never likes green", people="biased"),
     "two": Row("two people on each image, 5% and 30% wrong", people="two"),
     "weighed": Row("the same two, weighed by their answers to 64 gold images", people="two", weigh=True),
-    "first_step": Row("reward at the first step only", settings=FIRST_STEP),
-    "nothing_first_step": Row("the same, surrogate not trained", settings={"surrogate_lr": 0.0, **FIRST_STEP}),
+    "first_step": Row("reward at the first step only", oracle="oracle_first_step", settings=FIRST_STEP),
+    "nothing_first_step": Row(
+        "the same, surrogate not trained", oracle="oracle_first_step", settings={"surrogate_lr": 0.0, **FIRST_STEP}
+    ),
     "oracle_first_step": Row("the oracle's scores, 10,240 images, the same", 0, settings={"updates": 80, **FIRST_STEP}),
-    "every_step": Row("reward at every step, as in the paper", settings=EVERY_STEP),
+    "every_step": Row("reward at every step, as in the paper", oracle="oracle_every_step", settings=EVERY_STEP),
     "oracle_every_step": Row("the oracle's scores, 10,240 images, the same", 0, settings={"updates": 80, **EVERY_STEP}),
     "slow": Row("half the rates, 130 updates", settings={**RATES, "updates": 130}),
     "first": Row("surrogate first: 60 updates alone, then 60 of the student", settings=FIRST),
@@ -94,16 +99,23 @@ ROWS = {
 }
 
 
-def collect(row: Row, seed: int, version: Path, labels: int, folder: Path) -> list:
-    """Groups with what people said of them, as the trainer reads them; `folder` keeps the images of all rows alike."""
+def collect(row: Row, seed: int, version: Path, labels: int, folder: Path, *, number: int = 0) -> list:
+    """Groups with what people said of them in round `number`, as the trainer reads them; `folder` keeps the images of all
+    rows alike."""
     people = economy.PEOPLE[row.people]
     count = max(1, labels // (row.size * len(people)))
     made = count * 2 if row.only_signal else count
-    rated = economy.rated_groups(version, made, row.size, row.spread, seed, folder)
+    rated = economy.rated_groups(version, made, row.size, row.spread, seed, folder, first=number * made)
     if row.only_signal:
         rated = [group for group in rated if len(set(group.liked)) > 1][:count]
     votes = [economy.votes_of(people, group, seed) for group in rated]
     return economy.labelled(rated, economy.weighed(people, votes, seed) if row.weigh else economy.shares(votes))
+
+
+def settings_of(row: Row, changes: dict) -> TDMR1Settings:
+    """The settings of a row's rounds, seed apart: what the row itself sets wins over `changes`. Without the alarm nothing
+    is held out, so all labels teach; the app holds out a tenth of the groups."""
+    return TDMR1Settings.from_json({"validation_images": 0, "alarm": False, **changes, **row.settings})
 
 
 def train(row: Row, name: str, seed: int, changes: dict, work: Path) -> tuple[Path, dict]:
@@ -111,22 +123,21 @@ def train(row: Row, name: str, seed: int, changes: dict, work: Path) -> tuple[Pa
     off starts again."""
     home = work / f"{name}-{seed}"
     shutil.rmtree(home, ignore_errors=True)
-    settings = TDMR1Settings.from_json(
-        {"seed": seed, "validation_images": 0, "alarm": False, **row.settings, **changes}
-    )
+    settings = replace(settings_of(row, changes), seed=seed)
     version, groups, spent = STUDENT, [], {"signal": 0, "minutes": 0.0}
     for number in range(row.rounds):
         folder = home / str(number)
         spec = oracle_spec(folder, settings, parent=version)
         if row.labels:
             kind = f"rated-{row.size}-{row.spread}-{seed}" if number == 0 else f"{name}-{seed}/rated-{number}"
-            fresh = collect(row, seed, version, row.labels // row.rounds, work / kind)
+            fresh = collect(row, seed, version, row.labels // row.rounds, work / kind, number=number)
             groups = [*groups, *fresh] if row.replay else fresh
             if row.more:
                 both = economy.rated_groups(version, len(fresh) + row.more, row.size, row.spread, seed, work / kind)
                 more = economy.labelled(both[len(fresh) :], [[0.0] * row.size] * row.more)
                 groups = economy.extended(load_backend(MODEL), groups, more)
-            spent["signal"] += economy.write_groups(groups, folder / "groups.jsonl")
+            loud = economy.write_groups(groups, folder / "groups.jsonl")
+            spent["signal"] = loud if row.replay else spent["signal"] + loud
             spec = replace(spec, reward_oracle=None, groups_file=str(folder / "groups.jsonl"))
         started = time.monotonic()
         row.round(spec, lambda progress: None, lambda: False, "cpu", 1e9).run()
@@ -147,8 +158,8 @@ def gains(lines: list[dict], name: str, split: str, column: str) -> list[float]:
 
 
 def table(lines: list[dict]) -> str:
-    """Every row's gains as Markdown, on test prompts and, for the choice, on validation prompts; `share` is of the oracle
-    run's mean gain."""
+    """Every row's gains as Markdown, on test prompts and, for the choice, on validation prompts; `share` is of the mean
+    gain of the oracle's run with the same settings. Then what the scores do not say."""
     start = next(line for line in lines if line["row"] == START)
     shown = [name for name in ROWS if any(line["row"] == name for line in lines)]
     cells = [f"{start[split][c]:.3f}" for split in ("test", "validation") for c in COLUMNS]
@@ -162,9 +173,10 @@ def table(lines: list[dict]) -> str:
         runs = [line for line in lines if line["row"] == name]
         cells = [spread(gains(lines, name, split, c)) for split in ("test", "validation") for c in COLUMNS]
         share = ""
-        if ORACLE in shown and name != ORACLE:
+        best = ROWS[name].oracle
+        if best in shown and ROWS[name].labels:
             means = [
-                statistics.mean(gains(lines, name, "test", c)) / statistics.mean(gains(lines, ORACLE, "test", c))
+                statistics.mean(gains(lines, name, "test", c)) / statistics.mean(gains(lines, best, "test", c))
                 for c in ("strict", "reward")
             ]
             share = ", ".join(f"{value:.0%}" for value in means)
@@ -173,6 +185,11 @@ def table(lines: list[dict]) -> str:
             f"| {ROWS[name].title} | {len(runs)} | {signal:.0f} | {' | '.join(cells[:3])} | {share} | "
             f"{' | '.join(cells[3:])} | {minutes:.0f} |"
         )
+    out += ["", f"| labels | {' | '.join(LOOKS)} |", "|---" * (len(LOOKS) + 1) + "|"]
+    before = [f"{start['test'][c]:.3f}" for c in LOOKS]
+    out.append(f"| before | {' | '.join(before)} |")
+    for name in shown:
+        out.append(f"| {ROWS[name].title} | {' | '.join(spread(gains(lines, name, 'test', c)) for c in LOOKS)} |")
     return "\n".join(out)
 
 
@@ -229,7 +246,11 @@ def main() -> None:
             version, spent = train(ROWS[name], name, seed, a.settings, a.work)
         return {**spent, **tested(version, a.per_tag)}
 
-    lines = make_missing(parser, a, {"per_tag": a.per_tag, "settings": a.settings}, make)
+    def made_with(name: str) -> dict:
+        settings = None if name == START else settings_of(ROWS[name], a.settings).to_json()
+        return {"per_tag": a.per_tag, "settings": settings}
+
+    lines = make_missing(parser, a, made_with, make)
     print(table(lines))
     write_atomic(a.work / "label-economy.svg", plot(lines).encode())
 

@@ -27,9 +27,10 @@ from trainer.rounds import RoundCancelled, run_round  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
 
 
-def train(seed: int, minutes: float, updates: int, work: Path) -> tuple[Path, dict]:
+def train(seed: int, minutes: float, updates: int, changes: dict, work: Path) -> tuple[Path, dict]:
     """One run; returns the folder of the version it kept, and its minutes, updates and scored images."""
-    settings = TDMR1Settings(seed=seed, updates=updates, validation_images=144, validate_every=updates // 2)
+    told = {"seed": seed, "updates": updates, "validation_images": 144, "validate_every": updates // 2}
+    settings = TDMR1Settings.from_json({**told, **changes})
     spec = oracle_spec(work, settings)
     started, last = time.monotonic(), {}
 
@@ -49,6 +50,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--updates", type=int, default=80)
     parser.add_argument("--per-tag", type=int, default=96)
+    parser.add_argument(
+        "--settings", type=json.loads, default={}, help="JSON of settings that differ from the defaults"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "oracle-gain")
     a = parser.parse_args()
@@ -56,7 +60,7 @@ def main() -> None:
     before = test_scores(STUDENT, a.per_tag)
     rows = []
     for seed in a.seeds:
-        best, spent = train(seed, a.minutes, a.updates, a.work / str(seed))
+        best, spent = train(seed, a.minutes, a.updates, a.settings, a.work / str(seed))
         rows.append({"seed": seed, **spent, "before": before, "after": test_scores(best, a.per_tag)})
         print(json.dumps(rows[-1]), flush=True)
     for score in ("geneval", "strict", "reward"):

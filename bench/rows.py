@@ -35,18 +35,33 @@ def spread(gains: list[float]) -> str:
 
 
 class Parts:
-    """Named parts of a bench, each a line of a file with what it came to."""
+    """Named parts of a bench, each a line of a file with what it came to and what the bench was told. Raises SystemExit on
+    a file with parts of a bench that was told otherwise."""
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, made_with: dict):
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.file, self.lines = file, {line["name"]: line for line in read(file)}
+        self.file, self.made_with, self.lines = file, made_with, {line["name"]: line for line in read(file)}
+        for line in self.lines.values():
+            if line["made_with"] != made_with:
+                sys.exit(f"--work: {file} has parts made with {line['made_with']}, not {made_with}; use another folder")
 
     def once(self, name: str, make: Callable[[], dict]) -> None:
         """Make the part unless it is there, and tell on stderr what came of it."""
         if name not in self.lines:
-            self.lines[name] = {"name": name, **make()}
+            self.lines[name] = {"name": name, "made_with": self.made_with, **make()}
             append_line(self.file, self.lines[name])
             print(json.dumps(self.lines[name]), file=sys.stderr, flush=True)
+
+
+def mean_row(lines: Iterable[dict], columns: Iterable[str]) -> list[str]:
+    """The cells `.745 ± .012` of each column over runs whose lines have `scores`."""
+    runs = [line["scores"] for line in lines]
+    found = []
+    for column in columns:
+        values = [run[column] for run in runs]
+        error = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+        found.append(f"{statistics.mean(values):.3f}{error}")
+    return found
 
 
 def parser_of_rows(description: str, rows: Iterable[str], work: Path) -> argparse.ArgumentParser:
@@ -56,7 +71,9 @@ def parser_of_rows(description: str, rows: Iterable[str], work: Path) -> argpars
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows, metavar="ROW", help=", ".join(rows))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--per-tag", type=int, default=96, help="images a tag of a test")
-    parser.add_argument("--settings", type=json.loads, default={}, help="JSON of settings that differ in every row")
+    parser.add_argument(
+        "--settings", type=json.loads, default={}, help="JSON of settings; what a row itself sets stays"
+    )
     parser.add_argument("--table", action="store_true", help="only print the table and draw the plot")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=work)
@@ -64,23 +81,28 @@ def parser_of_rows(description: str, rows: Iterable[str], work: Path) -> argpars
 
 
 def make_missing(
-    parser: argparse.ArgumentParser, a: argparse.Namespace, made_with: dict, make: Callable[[str, int], dict]
+    parser: argparse.ArgumentParser,
+    a: argparse.Namespace,
+    made_with: Callable[[str], dict],
+    make: Callable[[str, int], dict],
 ) -> list[dict]:
-    """Every line of WORK/runs.jsonl after the missing rows and seeds were made. `make(row, seed)` gives a line's values;
-    the first row is START, which nothing was trained for. Ends with the parser's error when the file has runs that were
-    made with something else, or none."""
+    """Every line of WORK/runs.jsonl after the missing rows and seeds were made. `make(row, seed)` gives a line's values,
+    `made_with(row)` what it is made with; the first row is START, which nothing was trained for. Ends with the parser's
+    error when the file has runs that were made with something else, also since defaults changed, or none."""
     torch.set_num_threads(a.threads)
     file = a.work / "runs.jsonl"
     plan = [] if a.table else [(START, 0), *((name, seed) for seed in a.seeds for name in a.rows)]
     for name, seed in plan:
         lines = read(file)
-        if any(line["made_with"] != made_with for line in lines):
-            differ = " or ".join(made_with).replace("_", "-")
-            parser.error(f"--work: {file} has runs of other {differ}; use another folder")
+        for line in lines:
+            wanted = made_with(line["row"])
+            if differ := [key for key in wanted if line["made_with"].get(key) != wanted[key]]:
+                what = " and ".join(differ).replace("_", "-")
+                parser.error(f"--work: {file} has row {line['row']} of other {what}; use another folder")
         if any((line["row"], line["seed"]) == (name, seed) for line in lines):
             continue
         a.work.mkdir(parents=True, exist_ok=True)
-        append_line(file, {"row": name, "seed": seed, "made_with": made_with, **make(name, seed)})
+        append_line(file, {"row": name, "seed": seed, "made_with": made_with(name), **make(name, seed)})
         print(file.read_text().splitlines()[-1], flush=True)
     lines = read(file)
     if not lines:

@@ -5,8 +5,8 @@
 The naive side makes 13 evaluations of the transformer a step, each by itself: the student's pass twice on the same input
 and weights, the surrogate's moving average copied into the live adapter and out again, every image's prompt encoded,
 adapters beside the weights, groups without signal passed through as well, images decoded as diffusers loads the VAE, all
-in fp32. Both reward every step of the student, so that both need every pass; `--settings` changes what differs from the
-defaults. With the default, which rewards the first two steps only, this trainer leaves out the passes whose term is off.
+in fp32. Both reward every step of the student, so that both need every pass; `--settings` changes
+that. With the default, which rewards the first two steps only, this trainer leaves out the passes whose term is off.
 
 First both sides make the same steps in fp32 and their losses are compared. Then each timing runs in a process of its own,
 the sides taking turns, so that the machine's drift hits them alike and each has a peak of memory of its own.
@@ -266,7 +266,7 @@ class Naive:
 def demo_spec(work: Path, a: argparse.Namespace) -> RoundSpec:
     """A round of the demo model from the scene oracle."""
     sizes = {"prompts_per_update": a.prompts, "student_batch": a.student_batch}
-    settings = TDMR1Settings.from_json({**sizes, "validation_images": 0, "updates": 1000, **a.settings})
+    settings = TDMR1Settings.from_json({**sizes, "validation_images": 0, "updates": 1000, **EVERY_STEP, **a.settings})
     return oracle_spec(work, settings)
 
 
@@ -345,7 +345,7 @@ def report(a: argparse.Namespace) -> None:
             runs[side].append(child(f"time:{side}", a))
             print(f"turn {turn + 1}, {side}: {runs[side][-1]}", file=sys.stderr, flush=True)
     tensors = {side: child(f"memory:{side}", a)["tensors"] for side in SIDES}
-    images = a.prompts * TDMR1Settings().group_size
+    images = a.prompts * TDMR1Settings.from_json(a.settings).group_size
     extra = {side: max(r["peak"] - r["loaded"] for r in of) for side, of in runs.items()}
     print(
         f"\n{images} images a step, {a.student_batch} of them in the student's update; {a.threads} thread(s).", end=" "
@@ -384,9 +384,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="processes a side")
     parser.add_argument("--steps", type=int, default=1, help="timed steps a process")
     parser.add_argument("--compared", type=int, default=2, help="steps whose losses are compared")
-    parser.add_argument(
-        "--settings", type=json.loads, default=EVERY_STEP, help="JSON of settings, default: %(default)s"
-    )
+    parser.add_argument("--settings", type=json.loads, default={}, help="JSON of settings that differ")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)

@@ -21,14 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec, run_once, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
-from bench.rows import Parts, heading  # noqa: E402
+from bench.rows import Parts, heading, mean_row  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.distill import distill  # noqa: E402
 from trainer.scenes.prompts import WORD, prompts, sample_training_prompt  # noqa: E402
 from trainer.settings import DistillSettings, TDMR1Settings  # noqa: E402
 
 GUIDANCE = 4.0
-COLUMNS = (WORD, "strict", "geneval", "sharpness", "diversity")
+COLUMNS = (WORD, "strict", "geneval", "sharpness", "diversity", "overlap", "purity")
 
 
 def young_student(updates: int, work: Path) -> Path:
@@ -66,7 +66,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "words")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    parts = Parts(a.work / "runs.jsonl")
+    told = {"updates": a.updates, "young": a.young, "words": a.words, "per_tag": a.per_tag}
+    parts = Parts(a.work / "runs.jsonl", {**told, "settings": TDMR1Settings().to_json()})
 
     def tested(lora: Path | None, **how) -> dict:
         words = word_accuracy(lora, a.words, **how)
@@ -92,6 +93,9 @@ def main() -> None:
         cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
         spent = [f"{line['images_scored']:,}", f"{line['seconds'] / 60:.0f}"] if "seconds" in line else ["", ""]
         print(f"| {name} | {' | '.join([*cells, *spent])} |")
+    for kind, _, _ in kinds:
+        runs = [line for name, line in parts.lines.items() if name.startswith(f"{kind}, seed")]
+        print(f"| {kind}, {len(runs)} seeds | {' | '.join(mean_row(runs, COLUMNS))} | | |")
 
 
 if __name__ == "__main__":

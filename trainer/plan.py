@@ -424,7 +424,7 @@ class _Planner:
         return trajectory
 
     def _update(self) -> None:
-        """What `rounds._Round._update` does with an oracle, tensor for tensor."""
+        """What `rounds._Round._update` does with an oracle, with a reward term for every image."""
         s, trainer = self.settings, self.trainer
         generator = torch.Generator()
         p, g = s.prompts_per_update, s.group_size

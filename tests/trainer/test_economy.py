@@ -1,5 +1,6 @@
 """The label bench's simulated people, what it makes of their labels, and its ways to need fewer."""
 
+import argparse
 import json
 
 import pytest
@@ -9,8 +10,8 @@ import bench.gains
 import bench.label_economy
 from bench import economy
 from bench.economy import PEOPLE, Person, RatedGroup, StopsInTimeRound, labelled, shares, votes_of, weighed
-from bench.label_economy import CURVE, ORACLE, ROWS, collect, plot, table, train
-from bench.rows import START
+from bench.label_economy import CURVE, LOOKS, ORACLE, ROWS, collect, plot, settings_of, table, train
+from bench.rows import START, make_missing
 from tests.trainer.test_rounds import LINES, SMALL, groups_file, make_spec, parent  # noqa: F401 - fixtures
 from trainer.backends import load_backend
 from trainer.data import read_groups
@@ -54,7 +55,7 @@ def test_weighing_two_people_by_gold_is_nearer_the_truth_than_their_share():
 def test_the_budget_counts_clicks_of_everybody(tmp_path, monkeypatch):
     asked = []
 
-    def rated(version, count, size, spread, seed, folder):
+    def rated(version, count, size, spread, seed, folder, first):
         asked.append((count, size))
         return groups(count, size)
 
@@ -126,14 +127,14 @@ def test_a_row_of_two_rounds_goes_through(tmp_path, model_dir, parent, monkeypat
     monkeypatch.setattr(economy, "PEOPLE", economy.PEOPLE | {"coin": (Person(0.5),)})
     row = economy.replace(ROWS["replay"], labels=64, people="coin")
     version, spent = train(row, "replay", 0, {**SMALL, "updates": 1}, tmp_path)
-    assert spent["signal"] == 12  # four groups in the first round, those and four of the new version in the second
+    assert spent["signal"] == 8  # four groups in the first round, those and four of the new version in the second
     assert (version / "pytorch_lora_weights.safetensors").exists()
     files = [json.loads(line) for line in (tmp_path / "replay-0/1/groups.jsonl").read_text().splitlines()]
-    assert len(files) == 8
+    assert len({line["group"] for line in files}) == 8  # other prompts, noise and errors in the second round
 
 
 def lines():
-    base = {"strict": 0.5, "geneval": 0.6, "reward": 0.7}
+    base = {"strict": 0.5, "geneval": 0.6, "reward": 0.7} | dict.fromkeys(LOOKS, 0.3)
     found = [{"row": START, "seed": 0, "test": base, "validation": base}]
     for name, gain in ((ORACLE, 0.2), (str(CURVE[0]), 0.1), (str(CURVE[2]), 0.18)):
         for seed, more in ((0, -0.01), (1, 0.01)):
@@ -141,6 +142,27 @@ def lines():
             spent = {"signal": 11, "minutes": 5.0}
             found.append({"row": name, "seed": seed, **spent, "test": scores, "validation": scores})
     return found
+
+
+def test_what_a_row_sets_stays_whatever_all_rows_are_told():
+    told = {"trunc_steps": 3, "beta_dpo": 20.0}
+    made = settings_of(ROWS["first_step"], told)
+    assert (made.trunc_steps, made.beta_dpo) == (1, 20.0)
+    assert settings_of(ROWS["1000"], told).trunc_steps == 3
+
+
+def test_a_file_of_other_settings_is_refused(tmp_path):
+    parser = argparse.ArgumentParser()
+    a = argparse.Namespace(threads=torch.get_num_threads(), work=tmp_path, table=False, seeds=[0], rows=["1000"])
+    made = []
+
+    def run(settings):
+        return make_missing(parser, a, lambda row: {"settings": settings}, lambda row, seed: made.append(row) or {})
+
+    assert len(run({"updates": 60})) == 2
+    assert len(run({"updates": 60})) == 2 == len(made)  # nothing is made again
+    with pytest.raises(SystemExit):
+        run({"updates": 61})
 
 
 def test_the_table_has_each_row_s_share_of_the_oracle_s_gain():

@@ -2,12 +2,14 @@
 
 import pytest
 
+from bench.rows import EVERY_STEP
 from bench.step_speed import LOSSES, Naive, Ours
 from tests.trainer.test_rounds import make_spec, parent, reddish  # noqa: F401 - fixtures
 
 ORACLE = {"prompts_per_update": 3, "group_size": 4, "student_batch": 6, "validation_images": 0}
 CHANGES = {
     "ours": ORACLE,
+    "every step": ORACLE | EVERY_STEP,
     "the paper's guidance and reference": ORACLE | {"reward_guidance": "surrogate", "reference": "ema"},
 }
 

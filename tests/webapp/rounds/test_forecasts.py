@@ -261,7 +261,7 @@ def test_the_smaller_threshold_of_two_starts_it(project):
     assert forecasts.groups_missing(project) == 45
     project.auto_start_after, project.auto_start_by_forecast = 0, False
     assert forecasts.groups_missing(project) is None
-    assert queries.pace(project, None)["hours_to_round"] is None
+    assert queries.pace(project, forecasts.groups_missing(project))["hours_to_round"] is None
 
 
 def test_housekeeping_fills_rows_in(project, ended, monkeypatch):
