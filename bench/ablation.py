@@ -50,6 +50,7 @@ ROWS = {
     "pretrained": Row("frozen reward, trained before", changes={**EVERY_STEP, "surrogate_first": 0.5}, phases=2),
     "stochastic": Row("stochastic sampling", peers.StochasticRound, EVERY_STEP),
     "student": Row("group preference on the student (DGPO), no surrogate", peers.GroupPreferenceRound),
+    "distilled_student": Row("the same while distillation goes on", peers.DistilledPreferenceRound),
     # The authors' rate of 3e-4 is for nine times as many images an update; with 128 the student only gets worse.
     "flow_grpo": Row("Flow-GRPO", peers.FlowGRPORound, {"noise_spread": 1.0, "student_lr": 1e-4}),
     "best": Row("best of group, flow matching", peers.FlowMatchingRound),

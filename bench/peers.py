@@ -23,13 +23,14 @@ from trainer.rounds import SAVE_SECONDS, RoundSpec, _Round
 from trainer.sampler import related_noise
 from trainer.settings import Settings, option
 from trainer.shares import Part
-from trainer.tdm_r1 import SURROGATE_BETAS, TDMR1, Groups, rate_factor
+from trainer.tdm_r1 import DISTRIBUTION_BETAS, SURROGATE_BETAS, TDMR1, Groups, rate_factor
 
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # TDMR1 loads the parent into the fake's adapter too. The peers have no fake and never train it: to them it is the student
 # that they started from.
 INITIAL = FAKE
+KEPT = "initial"  # the same where the fake is trained
 LATER_SEEDS = 2_000_000_000  # of the stochastic sampler's noise, far from those of the first noise
 
 
@@ -150,11 +151,13 @@ class StudentOnly(TDMR1):
     """Base of the peers that train the student and nothing else: no teacher term, no fake, no surrogate."""
 
     peer: PeerSettings
+    initial = INITIAL
+    betas = SURROGATE_BETAS  # nothing chases the student here, so momentum does not lag behind
 
-    def __init__(self, backend, settings, **options):
-        super().__init__(backend, settings, roles=TDM_ROLES, **options)
+    def __init__(self, backend, settings, *, roles=TDM_ROLES, **options):
+        super().__init__(backend, settings, roles=roles, **options)
         for group in self.optimizers[STUDENT].param_groups:
-            group["betas"] = SURROGATE_BETAS  # nothing chases the student here, so momentum does not lag behind
+            group["betas"] = self.betas
 
     def step_student(self, loss: torch.Tensor) -> None:
         """One gradient step, and the average follows."""
@@ -176,7 +179,7 @@ class GroupPreferenceStudent(StudentOnly):
         eps = torch.randn((p, 1, *x0.shape[1:]), generator=generator).expand(p, g, *x0.shape[1:]).flatten(0, 1)
         x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
         conditioning = groups.conditioning.repeat(g)
-        initial, old = (self.fixed_velocity(role, x_tau, tau, conditioning) for role in (INITIAL, STUDENT_EMA))
+        initial, old = (self.fixed_velocity(role, x_tau, tau, conditioning) for role in (self.initial, STUDENT_EMA))
         own = self.velocity(STUDENT, x_tau, tau, conditioning)
         target, own, initial, old = (v.unflatten(0, (p, g)) for v in (eps - x0, own, initial, old))
         terms = surrogate_loss(
@@ -194,6 +197,17 @@ class GroupPreferenceStudent(StudentOnly):
         )
         self.step_student(terms.loss)
         return {"preference": terms.loss.item(), "active": terms.active.item(), "distance": terms.distance.item()}
+
+
+class DistilledPreferenceStudent(GroupPreferenceStudent):
+    """The same, while the distillation goes on: what TDM-R1 is without its surrogate."""
+
+    initial = KEPT
+    betas = DISTRIBUTION_BETAS
+
+    def __init__(self, backend, settings, **options):
+        super().__init__(backend, settings, roles=(*TDM_ROLES, KEPT), **options)
+        self.roles.load_state_dict(KEPT, self.roles.state_dict(STUDENT))
 
 
 class FlowMatchingStudent(StudentOnly):
@@ -362,6 +376,21 @@ class GroupPreferenceRound(ScoredRound):
         """See `ScoredRound.learn`."""
         groups = self.groups(scored)
         return [self.trainer.update(groups, generator) for _ in range(self.peer.gradient_steps)][-1]
+
+
+class DistilledPreferenceRound(GroupPreferenceRound):
+    """See `DistilledPreferenceStudent`: the preference's gradient steps, then one of TDM on as many images as in TDM-R1."""
+
+    trainer_class = DistilledPreferenceStudent
+
+    def learn(self, scored: Scored, generator: torch.Generator) -> dict[str, float]:
+        """See `ScoredRound.learn`."""
+        metrics = super().learn(scored, generator)
+        chosen = torch.randperm(len(scored.trajectory), generator=generator)[: self.settings.student_batch]
+        prompts = [scored.prompts[i // self.settings.group_size] for i in chosen.tolist()]
+        j = torch.randint(self.trainer.steps, (len(chosen),), generator=generator)
+        conditioning = self.trainer.backend.encode(prompts)
+        return metrics | self.trainer.student_update(scored.trajectory[chosen], conditioning, j, generator)
 
 
 class FlowMatchingRound(ScoredRound):

@@ -130,6 +130,7 @@ LEARNED = {STUDENT, STUDENT_EMA}
 TDM = {*LEARNED, FAKE}
 CHANGED = {
     "student": LEARNED,
+    "distilled_student": TDM,
     "flow_grpo": LEARNED,
     "best": LEARNED,
     "sibling": TDM,
