@@ -211,7 +211,8 @@ class TDMR1Settings(Settings):
     )
     reward_share: float = option(
         0.5,
-        "Share of the images whose step in an update is one with the reward term; 0: as often as any other step.",
+        "Share of the images whose step in an update, or the first of several, has the reward term; 0: as often as any "
+        "other step.",
         low=0,
         high=1,
     )
