@@ -79,10 +79,10 @@ def main() -> None:
         cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
         print(f"| {name} | {' | '.join(cells)} |")
     after = [line for line in parts.lines.values() if "seconds" in line]
-    print(f"| student after, {len(after)} seeds | {' | '.join(mean_row(after, COLUMNS))} |")
-    for name, line in parts.lines.items():
-        if "seconds" in line:
-            print(f"\n{name}: {line['images_scored']} scored images, {line['seconds'] / 60:.0f} minutes")
+    if after:
+        print(f"| student after, {len(after)} seeds | {' | '.join(mean_row(after, COLUMNS))} |")
+    for line in after:
+        print(f"\n{line['name']}: {line['images_scored']} scored images, {line['seconds'] / 60:.0f} minutes")
 
 
 if __name__ == "__main__":

@@ -366,6 +366,17 @@ class ScoredRound(PeerRound):
         points = scored.trajectory.unflatten(0, scored.rewards.shape)[loud]
         return Groups(points, self.trainer.backend.encode(names), scored.advantages[loud])
 
+    def choose(self, scored: Scored, generator: torch.Generator) -> torch.Tensor:
+        """Indices of as many images as the student's update takes in TDM-R1's own rounds."""
+        return torch.randperm(len(scored.trajectory), generator=generator)[: self.settings.student_batch]
+
+    def follow(self, scored: Scored, chosen: torch.Tensor, generator: torch.Generator) -> dict[str, float]:
+        """The student's and the fake's update on the chosen images, each at a random step."""
+        trainer = self.trainer
+        prompts = [scored.prompts[i // self.settings.group_size] for i in chosen.tolist()]
+        j = torch.randint(trainer.steps, (len(chosen),), generator=generator)
+        return trainer.student_update(scored.trajectory[chosen], trainer.backend.encode(prompts), j, generator)
+
 
 class GroupPreferenceRound(ScoredRound):
     """See `GroupPreferenceStudent`; each gradient step has levels and noise of its own."""
@@ -386,11 +397,7 @@ class DistilledPreferenceRound(GroupPreferenceRound):
     def learn(self, scored: Scored, generator: torch.Generator) -> dict[str, float]:
         """See `ScoredRound.learn`."""
         metrics = super().learn(scored, generator)
-        chosen = torch.randperm(len(scored.trajectory), generator=generator)[: self.settings.student_batch]
-        prompts = [scored.prompts[i // self.settings.group_size] for i in chosen.tolist()]
-        j = torch.randint(self.trainer.steps, (len(chosen),), generator=generator)
-        conditioning = self.trainer.backend.encode(prompts)
-        return metrics | self.trainer.student_update(scored.trajectory[chosen], conditioning, j, generator)
+        return metrics | self.follow(scored, self.choose(scored, generator), generator)
 
 
 class FlowMatchingRound(ScoredRound):
@@ -417,14 +424,11 @@ class SiblingRound(ScoredRound):
 
     def learn(self, scored: Scored, generator: torch.Generator) -> dict[str, float]:
         """See `ScoredRound.learn`."""
-        s, trainer = self.settings, self.trainer
         images = scored.trajectory[:, -1]
         best = best_siblings(images.unflatten(0, scored.rewards.shape), scored.rewards).flatten(0, 1)
-        chosen = torch.randperm(len(images), generator=generator)[: s.student_batch]
-        conditioning = trainer.backend.encode([scored.prompts[i // s.group_size] for i in chosen.tolist()])
-        trainer.siblings = (images[chosen], best[chosen])
-        j = torch.randint(trainer.steps, (len(chosen),), generator=generator)
-        return trainer.student_update(scored.trajectory[chosen], conditioning, j, generator)
+        chosen = self.choose(scored, generator)
+        self.trainer.siblings = (images[chosen], best[chosen])
+        return self.follow(scored, chosen, generator)
 
 
 class FlowGRPORound(ScoredRound):

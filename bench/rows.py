@@ -28,10 +28,10 @@ def read(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def spread(gains: list[float]) -> str:
-    """`+.107 ± .030`: mean and standard deviation."""
-    text = f"{statistics.mean(gains):+.3f}"
-    return text if len(gains) == 1 else f"{text} ± {statistics.stdev(gains):.3f}"
+def spread(values: list[float], sign: str = "+") -> str:
+    """`+.107 ± .030`: mean and standard deviation. `sign` "-" is for values that are no gains."""
+    text = f"{statistics.mean(values):{sign}.3f}"
+    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.3f}"
 
 
 class Parts:
@@ -53,15 +53,9 @@ class Parts:
             print(json.dumps(self.lines[name]), file=sys.stderr, flush=True)
 
 
-def mean_row(lines: Iterable[dict], columns: Iterable[str]) -> list[str]:
+def mean_row(lines: list[dict], columns: Iterable[str]) -> list[str]:
     """The cells `.745 ± .012` of each column over runs whose lines have `scores`."""
-    runs = [line["scores"] for line in lines]
-    found = []
-    for column in columns:
-        values = [run[column] for run in runs]
-        error = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-        found.append(f"{statistics.mean(values):.3f}{error}")
-    return found
+    return [spread([line["scores"][column] for line in lines], sign="-") for column in columns]
 
 
 def parser_of_rows(description: str, rows: Iterable[str], work: Path) -> argparse.ArgumentParser:

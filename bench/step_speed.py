@@ -5,8 +5,8 @@
 The naive side makes 13 evaluations of the transformer a step, each by itself: the student's pass twice on the same input
 and weights, the surrogate's moving average copied into the live adapter and out again, every image's prompt encoded,
 adapters beside the weights, groups without signal passed through as well, images decoded as diffusers loads the VAE, all
-in fp32. Both reward every step of the student, so that both need every pass; `--settings` changes
-that. With the default, which rewards the first two steps only, this trainer leaves out the passes whose term is off.
+in fp32. Both reward every step of the student, so that both need every pass; `--settings` changes that. With the default,
+which rewards the first two steps only, this trainer leaves out the passes whose term is off.
 
 First both sides make the same steps in fp32 and their losses are compared. Then each timing runs in a process of its own,
 the sides taking turns, so that the machine's drift hits them alike and each has a peak of memory of its own.

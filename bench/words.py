@@ -94,8 +94,8 @@ def main() -> None:
         spent = [f"{line['images_scored']:,}", f"{line['seconds'] / 60:.0f}"] if "seconds" in line else ["", ""]
         print(f"| {name} | {' | '.join([*cells, *spent])} |")
     for kind, _, _ in kinds:
-        runs = [line for name, line in parts.lines.items() if name.startswith(f"{kind}, seed")]
-        print(f"| {kind}, {len(runs)} seeds | {' | '.join(mean_row(runs, COLUMNS))} | | |")
+        if runs := [line for name, line in parts.lines.items() if name.startswith(f"{kind}, seed")]:
+            print(f"| {kind}, {len(runs)} seeds | {' | '.join(mean_row(runs, COLUMNS))} | | |")
 
 
 if __name__ == "__main__":
