@@ -89,6 +89,7 @@ ROWS = {
     "in_time": Row(
         "the same, stopped by held-out groups", round=economy.StopsInTimeRound, settings={"surrogate_updates": 3}
     ),
+    "3000_thrice": Row("3,000 labels, three surrogate updates an update", 3000, settings={"surrogate_updates": 3}),
     "head": Row("as many groups again labelled by a head on frozen features", more=125),
     "judge": Row("the head judges fresh groups in every update", round=economy.JudgedRound),
     "fresh": Row("two rounds of 500, each from its own labels", rounds=2, replay=False),
