@@ -70,11 +70,17 @@ ROWS = {
     "weighed": Row("the same two, weighed by their answers to 64 gold images", people="two", weigh=True),
     "first_step": Row("reward at the first step only", oracle="oracle_first_step", settings=FIRST_STEP),
     "nothing_first_step": Row(
-        "the same, surrogate not trained", oracle="oracle_first_step", settings={"surrogate_lr": 0.0, **FIRST_STEP}
+        "first step only, surrogate not trained",
+        oracle="oracle_first_step",
+        settings={"surrogate_lr": 0.0, **FIRST_STEP},
     ),
-    "oracle_first_step": Row("the oracle's scores, 10,240 images, the same", 0, settings={"updates": 80, **FIRST_STEP}),
+    "oracle_first_step": Row(
+        "the oracle's scores, 10,240 images, first step only", 0, settings={"updates": 80, **FIRST_STEP}
+    ),
     "every_step": Row("reward at every step, as in the paper", oracle="oracle_every_step", settings=EVERY_STEP),
-    "oracle_every_step": Row("the oracle's scores, 10,240 images, the same", 0, settings={"updates": 80, **EVERY_STEP}),
+    "oracle_every_step": Row(
+        "the oracle's scores, 10,240 images, every step", 0, settings={"updates": 80, **EVERY_STEP}
+    ),
     "slow": Row("half the rates, 130 updates", settings={**RATES, "updates": 130}),
     "first": Row("surrogate first: 60 updates alone, then 60 of the student", settings=FIRST),
     "first_twice": Row(
