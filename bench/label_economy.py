@@ -58,6 +58,7 @@ class Row:
 
 FIRST_STEP = {"trunc_steps": 1}
 FIRST = {"updates": 120, "surrogate_first": 0.5}
+THRICE = {"surrogate_updates": 3}
 CURVE = (100, 300, 1000, 3000, 10_000)
 ROWS = {
     ORACLE: Row("the oracle's scores, 10,240 images", 0, settings={"updates": 80}),
@@ -91,11 +92,9 @@ ROWS = {
     "related_first": Row("the same, surrogate first", spread=0.4, settings=FIRST),
     "fours": Row("groups of 4", size=4),
     "signal": Row("only groups whose images truly differ (best possible choice)", only_signal=True),
-    "thrice": Row("three surrogate updates an update", settings={"surrogate_updates": 3}),
-    "in_time": Row(
-        "the same, stopped by held-out groups", round=economy.StopsInTimeRound, settings={"surrogate_updates": 3}
-    ),
-    "3000_thrice": Row("3,000 labels, three surrogate updates an update", 3000, settings={"surrogate_updates": 3}),
+    "thrice": Row("three surrogate updates an update", settings=THRICE),
+    "in_time": Row("the same, stopped by held-out groups", round=economy.StopsInTimeRound, settings=THRICE),
+    "3000_thrice": Row("3,000 labels, three surrogate updates an update", 3000, settings=THRICE),
     "head": Row("as many groups again labelled by a head on frozen features", more=125),
     "judge": Row("the head judges fresh groups in every update", round=economy.JudgedRound),
     "fresh": Row("two rounds of 500, each from its own labels", rounds=2, replay=False),
