@@ -1,6 +1,6 @@
 """The headline for words: TDM-R1 from the OCR oracle, from a student that was hardly distilled and from the shipped one.
 
-    python bench/words.py --seeds 5 6 7 --updates 60
+    python bench/words.py --seeds 5 6 7 --updates 24
 
 The shipped student writes nearly every word right, so the young one, distilled for few updates, shows what the reward adds;
 `guidance alone` is the same run with a surrogate that learns nothing, in which the distillation merely goes on. Training,
@@ -58,7 +58,7 @@ def main() -> None:
     """Run what is missing and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[5, 6, 7])
-    parser.add_argument("--updates", type=int, default=60)
+    parser.add_argument("--updates", type=int, default=24)
     parser.add_argument("--young", type=int, default=30, help="distillation updates of the young student")
     parser.add_argument("--words", type=int, default=192, help="test images of words")
     parser.add_argument("--per-tag", type=int, default=48, help="test images a tag of scenes")
