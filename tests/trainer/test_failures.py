@@ -16,9 +16,9 @@ HEART = SceneObject("heart", "green", 90, 30, 16)
 
 
 def spoiled():
-    """A star with a hole in its colour, so that no shape of one colour is there."""
+    """A star whose left half is a green block."""
     image = draw_scene(Scene((CIRCLE, STAR), (240, 240, 240)))
-    image.paste((20, 160, 20), (82, 84, 98, 104))
+    image.paste((20, 160, 20), (72, 76, 92, 104))
     return image
 
 
