@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from bench import peers  # noqa: E402 - the repository is not installed
 from bench.gains import oracle_spec, scores_and_looks  # noqa: E402
 from bench.peers import PeerRound, PeerSettings  # noqa: E402
-from bench.rows import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread  # noqa: E402
+from bench.rows import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, with_starts  # noqa: E402
 from trainer.cli import STUDENT  # noqa: E402
 from trainer.files import write_atomic  # noqa: E402
 from trainer.scenes.prompts import TAGS  # noqa: E402
@@ -50,7 +50,7 @@ ROWS = {
     "pretrained": Row("frozen reward, trained before", changes={**EVERY_STEP, "surrogate_first": 0.5}, phases=2),
     "stochastic": Row("stochastic sampling", peers.StochasticRound, EVERY_STEP),
     "student": Row("group preference on the student (DGPO), no surrogate", peers.GroupPreferenceRound),
-    "distilled_student": Row("the same while distillation goes on", peers.DistilledPreferenceRound),
+    "distilled_student": Row("DGPO while the distillation goes on", peers.DistilledPreferenceRound),
     # The authors' rate of 3e-4 is for nine times as many images an update; with 128 the student only gets worse.
     "flow_grpo": Row("Flow-GRPO", peers.FlowGRPORound, {"noise_spread": 1.0, "student_lr": 1e-4}),
     "best": Row("best of group, flow matching", peers.FlowMatchingRound),
@@ -66,49 +66,56 @@ def settings_of(changes: dict, **more) -> tuple[TDMR1Settings, PeerSettings]:
     return TDMR1Settings.from_json({**more, **rest}), PeerSettings.from_json(peer)
 
 
-def train(row: Row, seed: int, images: int, changes: dict, work: Path) -> tuple[Path, dict]:
-    """Run or resume a row; returns the folder of the version it kept, and what was spent."""
+def settings_of_row(row: Row, images: int, changes: dict) -> tuple[TDMR1Settings, PeerSettings]:
+    """Both settings of a row's runs, seed apart."""
     scored = TDMR1Settings.from_json({k: v for k, v in changes.items() if k in ("prompts_per_update", "group_size")})
     updates = row.phases * max(1, images // (scored.prompts_per_update * scored.group_size))
-    settings, peer = settings_of(
+    return settings_of(
         {**changes, **row.changes},
-        seed=seed,
         updates=updates,
         validation_images=144,
         validate_every=max(1, updates // 2),
         alarm=False,  # every row makes all its updates, and some have no surrogate to ask
     )
-    made = row.round(oracle_spec(work, settings), peer)
+
+
+def train(row: Row, seed: int, images: int, changes: dict, work: Path) -> tuple[Path, dict]:
+    """Run or resume a row; returns the folder of the version it kept, and what was spent."""
+    settings, peer = settings_of_row(row, images, changes)
+    made = row.round(oracle_spec(work, replace(settings, seed=seed)), peer)
     made.run()
     state = made.state
-    spent = {"minutes": round(state.seconds / 60, 1), "scored_images": state.images_scored, "updates": updates}
+    spent = {"minutes": round(state.seconds / 60, 1), "scored_images": state.images_scored, "updates": settings.updates}
     return work / "best", spent | {"best_step": state.best_step}
+
+
+def gains(lines: list[dict], name: str, column: str) -> list[float]:
+    """What each seed of a row gained over the student that all started from."""
+    return [run["scores"][column] - start["scores"][column] for run, start in with_starts(lines) if run["row"] == name]
 
 
 def table(lines: list[dict]) -> str:
     """Gains over the untrained student as Markdown: a line a row with mean and standard deviation over its seeds, then
-    every tag's mean strict and benchmark scores."""
-    start = next(line for line in lines if line["row"] == START)["scores"]
+    the same of every tag's benchmark score."""
     out = [f"| row | seeds | {' | '.join(map(heading, COLUMNS))} | minutes |", "|---" * (len(COLUMNS) + 3) + "|"]
-    out.append(f"| before | | {' | '.join(f'{start[c]:.3f}' for c in COLUMNS)} | |")
+    tags = ["", f"| benchmark by tag | {' | '.join(TAGS)} |", "|---" * (len(TAGS) + 1) + "|"]
+    for line in lines:
+        if line["row"] == START:
+            scores, count = line["scores"], sum(start is line for _, start in with_starts(lines))
+            out.append(f"| before, of {count} runs | | {' | '.join(f'{scores[c]:.3f}' for c in COLUMNS)} | |")
+            tags.append(f"| before, of {count} runs | {' | '.join(f'{scores[t]:.3f}' for t in TAGS)} |")
     for name, row in ROWS.items():
         if runs := [line for line in lines if line["row"] == name]:
-            cells = [spread([r["scores"][c] - start[c] for r in runs]) for c in COLUMNS]
-            minutes = statistics.mean(r["minutes"] for r in runs)
+            cells = [spread(gains(lines, name, c)) for c in COLUMNS]
+            minutes = statistics.median(r["minutes"] for r in runs)
             out.append(f"| {row.title} | {len(runs)} | {' | '.join(cells)} | {minutes:.0f} |")
-    out += ["", f"| benchmark by tag | {' | '.join(TAGS)} |", "|---" * (len(TAGS) + 1) + "|"]
-    out.append(f"| before | {' | '.join(f'{start[t]:.3f}' for t in TAGS)} |")
-    for name, row in ROWS.items():
-        if runs := [line for line in lines if line["row"] == name]:
-            cells = [f"{statistics.mean(r['scores'][t] for r in runs):.3f}" for t in TAGS]
-            out.append(f"| {row.title} | {' | '.join(cells)} |")
-    return "\n".join(out)
+            tags.append(f"| {row.title} | {' | '.join(spread(gains(lines, name, t)) for t in TAGS)} |")
+    return "\n".join([*out, *tags])
 
 
 def plot(lines: list[dict]) -> str:
     """An SVG with a panel each for the strict score, the benchmark's and the sharpness: a dot a seed, a bar for the mean,
     relative to the untrained student."""
-    start = next(line for line in lines if line["row"] == START)["scores"]
     shown = [(name, row.title) for name, row in ROWS.items() if any(line["row"] == name for line in lines)]
     left, width, height, gap = 330, 220, 26, 30
     bottom = 50 + height * len(shown)
@@ -120,8 +127,8 @@ def plot(lines: list[dict]) -> str:
     for i, (_, title) in enumerate(shown):
         out.append(f'<text x="{left - 12}" y="{54 + height * i}" text-anchor="end">{escape(title)}</text>')
     for panel, column in enumerate(("strict", "geneval", "sharpness")):
-        gains = {n: [r["scores"][column] - start[column] for r in lines if r["row"] == n] for n, _ in shown}
-        every = [0.0, *(v for values in gains.values() for v in values)]
+        found = {n: gains(lines, n, column) for n, _ in shown}
+        every = [0.0, *(v for values in found.values() for v in values)]
         low, high = min(every), max(every)
         pad = 0.08 * (high - low or 1)
         most = max(low, high, key=abs)
@@ -136,10 +143,10 @@ def plot(lines: list[dict]) -> str:
         out.append(f'<text x="{x(most)}" y="{bottom + 18}" text-anchor="middle">{most:+.3f}</text>')
         for i, (name, _) in enumerate(shown):
             y = 50 + height * i
-            mean = statistics.mean(gains[name])
+            mean = statistics.mean(found[name])
             x1, x2 = sorted((x(0), x(mean)))
             out.append(f'<rect x="{x1}" y="{y - 6}" width="{max(x2 - x1, 0.5):.1f}" height="12" fill="#9bc1e6"/>')
-            out += [f'<circle cx="{x(v)}" cy="{y}" r="3.5" fill="#1f5a96"/>' for v in gains[name]]
+            out += [f'<circle cx="{x(v)}" cy="{y}" r="3.5" fill="#1f5a96"/>' for v in found[name]]
     return "\n".join([*out, "</svg>", ""])
 
 
@@ -161,7 +168,7 @@ def main() -> None:
     def made_with(name: str) -> dict:
         settings = None
         if name != START:
-            both = settings_of({**a.settings, **ROWS[name].changes})
+            both = settings_of_row(ROWS[name], a.images, a.settings)
             settings = {k: v for part in both for k, v in part.to_json().items()}
         return {"images": a.images, "split": a.split, "per_tag": a.per_tag, "settings": settings}
 

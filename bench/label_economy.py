@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from bench import economy  # noqa: E402 - the repository is not installed
 from bench.gains import GROUP_SIZE, oracle_spec, scores_and_looks  # noqa: E402
 from bench.headline import RATES  # noqa: E402
-from bench.rows import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread  # noqa: E402
+from bench.rows import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, with_starts  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.files import write_atomic  # noqa: E402
@@ -159,8 +159,7 @@ def tested(version: Path, per_tag: int) -> dict:
 
 def gains(lines: list[dict], name: str, split: str, column: str) -> list[float]:
     """What each seed of a row gained over the student that all started from."""
-    start = next(line for line in lines if line["row"] == START)
-    return [line[split][column] - start[split][column] for line in lines if line["row"] == name]
+    return [run[split][column] - start[split][column] for run, start in with_starts(lines) if run["row"] == name]
 
 
 def table(lines: list[dict]) -> str:

@@ -34,6 +34,18 @@ def spread(values: list[float], sign: str = "+") -> str:
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.3f}"
 
 
+def with_starts(lines: list[dict]) -> list[tuple[dict, dict]]:
+    """Each run with the START line that its gain is over: the last one above it, since in later code the same student may
+    round otherwise."""
+    start, found = {}, []
+    for line in lines:
+        if line["row"] == START:
+            start = line
+        else:
+            found.append((line, start))
+    return found
+
+
 class Parts:
     """Named parts of a bench, each a line of a file with what it came to and what the bench was told. Raises SystemExit on
     a file with parts of a bench that was told otherwise."""

@@ -222,8 +222,22 @@ def test_the_table_has_gains_and_their_spread(tmp_path):
     file.write_text("".join(json.dumps(line) + "\n" for line in lines()))
     text = table(read(file))
     assert "| Flow-GRPO | 2 | +0.150 ± 0.071 |" in text
-    assert "| before | | 0.500 | 0.600 |" in text
+    assert "| before, of 2 runs | | 0.500 | 0.600 |" in text
     assert "hard refresh" not in text  # nothing was run
+
+
+def test_a_run_is_compared_with_the_start_that_was_measured_before_it():
+    later = {key: value + 0.05 for key, value in lines()[0]["scores"].items()}
+    again = {"row": START, "seed": 0, "scores": later}
+    last = {
+        "row": "flow_grpo",
+        "seed": 2,
+        "minutes": 10.0,
+        "scores": {key: value + 0.3 for key, value in later.items()},
+    }
+    text = table([*lines(), again, last])
+    assert "| before, of 1 runs | | 0.550 | 0.650 |" in text
+    assert "| Flow-GRPO | 3 | +0.200 ± 0.100 |" in text  # .1 and .2 over .5, .3 over .55
 
 
 def test_the_plot_has_a_dot_a_seed():
