@@ -4,7 +4,8 @@
 
 Share of right pairs (liked before disliked, by the strict oracle) within groups of the demo student that were not learned
 from: by the base's denoising error alone, lower first, which needs no label; by what the prompt explains of it; and by the
-head of `bench/economy.py` from binary labels of which one in ten is wrong. One half is chance.
+head of `bench/economy.py` from binary labels of which one in ten is wrong; and by the surrogate's likelihood gain after the
+updates of a round by the app's default settings from such labels. One half is chance.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import argparse
 import statistics
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -21,11 +24,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import economy  # noqa: E402 - the repository is not installed
-from bench.gains import GROUP_SIZE  # noqa: E402
+from bench.gains import GROUP_SIZE, oracle_spec  # noqa: E402
 from trainer.alarm import pairs_right  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
+from trainer.data import LabelledGroup  # noqa: E402
+from trainer.rounds import _Round  # noqa: E402
+from trainer.sampler import load_trajectory  # noqa: E402
 from trainer.scenes.prompts import TAGS  # noqa: E402
+from trainer.settings import TDMR1Settings  # noqa: E402
+from trainer.tdm_r1 import TDMR1, Groups, rate_factor  # noqa: E402
+from trainer.watch import DRAWS  # noqa: E402
 
 
 def ranked(opinions: list[torch.Tensor], rated: list[economy.RatedGroup]) -> dict[str, float]:
@@ -39,10 +48,32 @@ def ranked(opinions: list[torch.Tensor], rated: list[economy.RatedGroup]) -> dic
     return {name: statistics.mean(values) for name, values in found.items()}
 
 
-def measure(seed: int, labelled: list[int], tested: int, work: Path) -> dict[str, dict[str, float]]:
+def surrogate_of(groups: list[LabelledGroup], seed: int, work: Path) -> TDMR1:
+    """A surrogate that has learned from the groups as in a round of the default settings, the student left as it is."""
+    settings = TDMR1Settings(seed=seed, validation_images=0, alarm=False)
+    economy.write_groups(groups, work / "groups.jsonl")
+    spec = replace(oracle_spec(work, settings), reward_oracle=None, groups_file=str(work / "groups.jsonl"))
+    made = _Round(spec, lambda progress: None, lambda: False, "cpu", 1e9)
+    for step in range(settings.updates):
+        made.trainer.set_rate_factor(rate_factor(step, settings.updates, settings.cool_down))
+        made._from_labels(torch.Generator().manual_seed(seed * 1_000_003 + step))
+    return made.trainer
+
+
+def opinions(trainer: TDMR1, groups: list[LabelledGroup]) -> list[torch.Tensor]:
+    """The surrogate's opinion of the images of each group."""
+    generator, found = torch.Generator().manual_seed(0), []
+    for group in groups:
+        points = load_trajectory(Path(group.trajectory_file)).trajectory[None]
+        asked = Groups(points, trainer.backend.encode([group.prompt]), torch.zeros(points.shape[:2]))
+        found.append(trainer.likelihood_gain(asked, draws=DRAWS, generator=generator)[0])
+    return found
+
+
+def measure(seed: int, labelled: list[int], taught: list[int], tested: int, work: Path) -> dict[str, dict[str, float]]:
     """Every way's shares with one seed's groups and errors; the last `tested` groups are never learned from."""
     folder = work / f"rated-{GROUP_SIZE}-1.0-{seed}"
-    rated = economy.rated_groups(STUDENT, max(labelled) + tested, GROUP_SIZE, 1.0, seed, folder)
+    rated = economy.rated_groups(STUDENT, max(labelled + taught) + tested, GROUP_SIZE, 1.0, seed, folder)
     votes = [economy.votes_of(economy.PEOPLE["one"], group, seed) for group in rated]
     groups = economy.labelled(rated, economy.shares(votes))
     x = economy.features_of(load_backend(MODEL), groups)
@@ -55,6 +86,11 @@ def measure(seed: int, labelled: list[int], tested: int, work: Path) -> dict[str
         y = [torch.tensor(group.rewards) for group in groups[:count]]
         head = economy.Head(x[:count], y)
         found[f"head, {count * GROUP_SIZE:,} labels"] = ranked([head(part) for part in last], truth)
+    for count in taught:
+        with TemporaryDirectory() as folder:
+            trainer = surrogate_of(groups[:count], seed, Path(folder))
+        name = f"surrogate after a round, {count * GROUP_SIZE:,} labels"
+        found[name] = ranked(opinions(trainer, groups[-tested:]), truth)
     return found
 
 
@@ -63,12 +99,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--groups", type=int, nargs="+", default=[12, 37, 125, 375], help="labelled groups of eight")
+    parser.add_argument(
+        "--taught", type=int, nargs="*", default=[125], help="labelled groups that a surrogate learns from"
+    )
     parser.add_argument("--tested", type=int, default=125, help="groups to rank")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "label-economy")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    runs = [measure(seed, a.groups, a.tested, a.work) for seed in a.seeds]
+    runs = [measure(seed, a.groups, a.taught, a.tested, a.work) for seed in a.seeds]
     print(f"| ranked by | right pairs | SD | {' | '.join(TAGS)} |\n|{'---|' * (len(TAGS) + 3)}")
     for name in runs[0]:
         means = [run[name]["all"] for run in runs]

@@ -61,7 +61,7 @@ FIRST = {"updates": 120, "surrogate_first": 0.5}
 THRICE = {"surrogate_updates": 3}
 CURVE = (100, 300, 1000, 3000, 10_000)
 ROWS = {
-    ORACLE: Row("the oracle's scores, 10,240 images", 0, settings={"updates": 80}),
+    ORACLE: Row("the oracle's scores, 10,240 images, 80 updates", 0, settings={"updates": 80}),
     "nothing": Row("1,000 labels, surrogate not trained", settings={"surrogate_lr": 0.0}),
     **{str(n): Row(f"{n:,} labels", n) for n in CURVE},
     "sure": Row("nobody errs", people="sure"),
@@ -80,7 +80,7 @@ ROWS = {
     ),
     "every_step": Row("reward at every step, as in the paper", oracle="oracle_every_step", settings=EVERY_STEP),
     "oracle_every_step": Row(
-        "the oracle's scores, 10,240 images, every step", 0, settings={"updates": 80, **EVERY_STEP}
+        "the oracle's scores, 10,240 images, 80 updates, every step", 0, settings={"updates": 80, **EVERY_STEP}
     ),
     "slow": Row("half the rates, 130 updates", settings={**RATES, "updates": 130}),
     "first": Row("surrogate first: 60 updates alone, then 60 of the student", settings=FIRST),
@@ -186,8 +186,9 @@ def table(lines: list[dict]) -> str:
             ]
             share = ", ".join(f"{value:.0%}" for value in means)
         signal, minutes = (statistics.mean(run[key] for run in runs) for key in ("signal", "minutes"))
+        seen = f"{signal:.0f}" if ROWS[name].labels else ""
         out.append(
-            f"| {ROWS[name].title} | {len(runs)} | {signal:.0f} | {' | '.join(cells[:3])} | {share} | "
+            f"| {ROWS[name].title} | {len(runs)} | {seen} | {' | '.join(cells[:3])} | {share} | "
             f"{' | '.join(cells[3:])} | {minutes:.0f} |"
         )
     out += ["", f"| labels | {' | '.join(LOOKS)} |", "|---" * (len(LOOKS) + 1) + "|"]
