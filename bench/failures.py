@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.rows import Parts, mean_row  # noqa: E402 - the repository is not installed
 from trainer.cli import AFTER, MODEL, STUDENT  # noqa: E402
-from trainer.evaluate import FIRST_SEEDS, sample_images  # noqa: E402
+from trainer.evaluate import FIRST_SEEDS, evaluate  # noqa: E402
 from trainer.oracles import get_oracle  # noqa: E402
 from trainer.oracles.scenes import FOREGROUND, SPECK, background_color, detect  # noqa: E402
 from trainer.sampler import Sampler  # noqa: E402
@@ -65,16 +65,13 @@ def shares(lora: Path | None, seed: int, per_tag: int, how: dict) -> dict[str, d
     sampler = Sampler(MODEL)
     sampler.use_version(lora)
     rows = evaluation_prompts("test", per_tag, tags=TAGS)
-    names, lines = [row.prompt for row in rows], [row.metadata for row in rows]
     first = FIRST_SEEDS["test"] + SEEDS_APART * seed
-    with torch.no_grad():
-        images = sample_images(sampler.backend, names, bf16=True, first_seed=first, **how)
-    verdicts = get_oracle("scenes").score(images, names, lines)
+    result = evaluate(sampler.backend, rows, get_oracle("scenes"), bf16=True, first_seed=first, **how)
     found: dict[str, Counter] = {"all": Counter(), **{tag: Counter() for tag in TAGS}}
-    for image, line, verdict in zip(images, lines, verdicts, strict=True):
-        kind = kind_of(image, line, verdict.liked)
+    for image, row, verdict in zip(result.images, rows, result.verdicts, strict=True):
+        kind = kind_of(image, row.metadata, verdict.liked)
         found["all"][kind] += 1
-        found[line["tag"]][kind] += 1
+        found[row.metadata["tag"]][kind] += 1
     return {name: {kind: count[kind] / count.total() for kind in KINDS} for name, count in found.items()}
 
 
