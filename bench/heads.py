@@ -3,8 +3,8 @@
     python bench/heads.py --seeds 0 1 2 --threads 1
 
 Share of right pairs (liked before disliked, by the strict oracle) within groups of the demo student that were not learned
-from: by the base's denoising error alone, lower first, which needs no label; by what the prompt explains of it; and by the
-head of `bench/economy.py` from binary labels of which one in ten is wrong; and by the surrogate's likelihood gain after the
+from: by the base's denoising error alone, lower first, which needs no label; by what the prompt explains of it; by the head
+of `bench/economy.py` from binary labels of which one in ten is wrong; and by the surrogate's likelihood gain after the
 updates of a round by the app's default settings from such labels. One half is chance.
 """
 
@@ -28,23 +28,21 @@ from bench.gains import GROUP_SIZE, oracle_spec  # noqa: E402
 from trainer.alarm import pairs_right  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
-from trainer.data import LabelledGroup  # noqa: E402
+from trainer.data import LabelledGroup, load_groups  # noqa: E402
 from trainer.rounds import _Round  # noqa: E402
-from trainer.sampler import load_trajectory  # noqa: E402
 from trainer.scenes.prompts import TAGS  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
-from trainer.tdm_r1 import TDMR1, Groups, rate_factor  # noqa: E402
-from trainer.watch import DRAWS  # noqa: E402
+from trainer.tdm_r1 import TDMR1, rate_factor  # noqa: E402
+from trainer.watch import opinions  # noqa: E402
 
 
-def ranked(opinions: list[torch.Tensor], rated: list[economy.RatedGroup]) -> dict[str, float]:
+def ranked(opinions: list[list[float]], rated: list[economy.RatedGroup]) -> dict[str, float]:
     """Mean share of right pairs over groups whose images truly differ: of all, and of each tag."""
     found = defaultdict(list)
     for opinion, group in zip(opinions, rated, strict=True):
-        if len(set(group.liked)) > 1:
-            right = pairs_right(opinion.tolist(), [1.0 if liked else -1.0 for liked in group.liked])
-            for name in ("all", group.metadata["tag"]):
-                found[name].append(right)
+        right = pairs_right(opinion, [1.0 if liked else -1.0 for liked in group.liked])
+        for name in ("all", group.metadata["tag"]):
+            found[name].append(right)
     return {name: statistics.mean(values) for name, values in found.items()}
 
 
@@ -60,16 +58,6 @@ def surrogate_of(groups: list[LabelledGroup], seed: int, work: Path) -> TDMR1:
     return made.trainer
 
 
-def opinions(trainer: TDMR1, groups: list[LabelledGroup]) -> list[torch.Tensor]:
-    """The surrogate's opinion of the images of each group."""
-    generator, found = torch.Generator().manual_seed(0), []
-    for group in groups:
-        points = load_trajectory(Path(group.trajectory_file)).trajectory[None]
-        asked = Groups(points, trainer.backend.encode([group.prompt]), torch.zeros(points.shape[:2]))
-        found.append(trainer.likelihood_gain(asked, draws=DRAWS, generator=generator)[0])
-    return found
-
-
 def measure(seed: int, labelled: list[int], taught: list[int], tested: int, work: Path) -> dict[str, dict[str, float]]:
     """Every way's shares with one seed's groups and errors; the last `tested` groups are never learned from."""
     folder = work / f"rated-{GROUP_SIZE}-1.0-{seed}"
@@ -77,20 +65,22 @@ def measure(seed: int, labelled: list[int], taught: list[int], tested: int, work
     votes = [economy.votes_of(economy.PEOPLE["one"], group, seed) for group in rated]
     groups = economy.labelled(rated, economy.shares(votes))
     x = economy.features_of(load_backend(MODEL), groups)
-    last, truth = x[-tested:], rated[-tested:]
+    truth = [group for group in rated[-tested:] if len(set(group.liked)) > 1]
+    last = [part for part, group in zip(x[-tested:], rated[-tested:], strict=True) if group in truth]
+    store = load_groups(economy.labelled(truth, [[float(liked) for liked in group.liked] for group in truth]))
     found = {
-        "error with the prompt, no labels": ranked([-part[:, 0] - part[:, 3] for part in last], truth),
-        "what the prompt explains, no labels": ranked([part[:, 2] + part[:, 5] for part in last], truth),
+        "error with the prompt, no labels": ranked([(-part[:, 0] - part[:, 3]).tolist() for part in last], truth),
+        "what the prompt explains, no labels": ranked([(part[:, 2] + part[:, 5]).tolist() for part in last], truth),
     }
     for count in labelled:
         y = [torch.tensor(group.rewards) for group in groups[:count]]
         head = economy.Head(x[:count], y)
-        found[f"head, {count * GROUP_SIZE:,} labels"] = ranked([head(part) for part in last], truth)
+        found[f"head, {count * GROUP_SIZE:,} labels"] = ranked([head(part).tolist() for part in last], truth)
     for count in taught:
         with TemporaryDirectory() as folder:
             trainer = surrogate_of(groups[:count], seed, Path(folder))
         name = f"surrogate after a round, {count * GROUP_SIZE:,} labels"
-        found[name] = ranked(opinions(trainer, groups[-tested:]), truth)
+        found[name] = ranked(opinions(trainer, store, torch.arange(len(store))), truth)
     return found
 
 

@@ -28,17 +28,22 @@ def hold_out(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torc
     return order[:held], order[held:].sort().values
 
 
+def opinions(trainer: TDMR1, store: GroupStore, index: torch.Tensor) -> list[list[float]]:
+    """The surrogate's likelihood gain of every image of each of the groups `index` (n,) of the store."""
+    generator, found, device = torch.Generator().manual_seed(SEED), [], trainer.backend.device
+    for i in index:
+        batch = store.take(i[None])
+        groups = Groups(batch.trajectory.to(device), trainer.backend.encode(batch.prompts), batch.advantages)
+        found.append(trainer.likelihood_gain(groups, draws=DRAWS, generator=generator)[0].tolist())
+    return found
+
+
 def ranked_right(trainer: TDMR1, store: GroupStore | None, index: torch.Tensor | None) -> tuple[float, ...]:
     """The surrogate's share of right pairs in each of the groups `index` of the store; none without groups."""
     if store is None or index is None:
         return ()
-    generator, found = torch.Generator().manual_seed(SEED), []
-    for i in index:
-        batch, device = store.take(i[None]), trainer.backend.device
-        groups = Groups(batch.trajectory.to(device), trainer.backend.encode(batch.prompts), batch.advantages)
-        gains = trainer.likelihood_gain(groups, draws=DRAWS, generator=generator)
-        found.append(pairs_right(gains[0].tolist(), batch.advantages[0].tolist()))
-    return tuple(found)
+    pairs = zip(opinions(trainer, store, index), store.advantages[index].tolist(), strict=True)
+    return tuple(pairs_right(opinion, advantages) for opinion, advantages in pairs)
 
 
 class Watch:
