@@ -95,6 +95,7 @@ ROWS = {
     "thrice": Row("three surrogate updates an update", settings=THRICE),
     "in_time": Row("the same, stopped by held-out groups", round=economy.StopsInTimeRound, settings=THRICE),
     "3000_thrice": Row("3,000 labels, three surrogate updates an update", 3000, settings=THRICE),
+    "10000_thrice": Row("10,000 labels, three surrogate updates an update", 10_000, settings=THRICE),
     "head": Row("as many groups again labelled by a head on frozen features", more=125),
     "judge": Row("the head judges fresh groups in every update", round=economy.JudgedRound),
     "fresh": Row("two rounds of 500, each from its own labels", rounds=2, replay=False),
