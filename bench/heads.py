@@ -5,7 +5,8 @@
 Share of right pairs (liked before disliked, by the strict oracle) within groups of the demo student that were not learned
 from: by the base's denoising error alone, lower first, which needs no label; by what the prompt explains of it; by the head
 of `bench/economy.py` from binary labels of which one in ten is wrong; and by the surrogate's likelihood gain after the
-updates of a round by the app's default settings from such labels. One half is chance.
+updates of a round by the app's default settings from such labels; beside what people's labels of these groups would say.
+One half is chance.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ from trainer.scenes.prompts import TAGS  # noqa: E402
 from trainer.settings import TDMR1Settings  # noqa: E402
 from trainer.tdm_r1 import TDMR1, rate_factor  # noqa: E402
 from trainer.watch import opinions  # noqa: E402
+
+LABELS = (  # what labels of the ranked groups themselves say: name, people, weighed
+    ("one person's own labels, one in ten wrong", "one", False),
+    ("share of likes of two people, 5% and 30% wrong", "two", False),
+    ("the same two, weighed by their answers to 64 gold images", "two", True),
+)
 
 
 def ranked(opinions: list[list[float]], rated: list[economy.RatedGroup]) -> dict[str, float]:
@@ -72,6 +79,10 @@ def measure(seed: int, labelled: list[int], taught: list[int], tested: int, work
         "error with the prompt, no labels": ranked([(-part[:, 0] - part[:, 3]).tolist() for part in last], truth),
         "what the prompt explains, no labels": ranked([(part[:, 2] + part[:, 5]).tolist() for part in last], truth),
     }
+    for name, kind, weigh in LABELS:
+        people = economy.PEOPLE[kind]
+        said = [economy.votes_of(people, group, seed) for group in truth]
+        found[name] = ranked(economy.weighed(people, said, seed) if weigh else economy.shares(said), truth)
     for count in labelled:
         y = [torch.tensor(group.rewards) for group in groups[:count]]
         head = economy.Head(x[:count], y)
