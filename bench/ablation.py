@@ -71,7 +71,7 @@ def settings_of_row(row: Row, images: int, changes: dict) -> tuple[TDMR1Settings
     scored = TDMR1Settings.from_json({k: v for k, v in changes.items() if k in ("prompts_per_update", "group_size")})
     updates = row.phases * max(1, images // (scored.prompts_per_update * scored.group_size))
     return settings_of(
-        {**changes, **row.changes},
+        {"surrogate_updates": 1, **changes, **row.changes},
         updates=updates,
         validation_images=144,
         validate_every=max(1, updates // 2),

@@ -122,7 +122,9 @@ def collect(row: Row, seed: int, version: Path, labels: int, folder: Path, *, nu
 def settings_of(row: Row, changes: dict) -> TDMR1Settings:
     """The settings of a row's rounds, seed apart: what the row itself sets wins over `changes`. Without the alarm nothing
     is held out, so all labels teach; the app holds out a tenth of the groups."""
-    return TDMR1Settings.from_json({"validation_images": 0, "alarm": False, **changes, **row.settings})
+    return TDMR1Settings.from_json(
+        {"surrogate_updates": 1, "validation_images": 0, "alarm": False, **changes, **row.settings}
+    )
 
 
 def train(row: Row, name: str, seed: int, changes: dict, work: Path) -> tuple[Path, dict]:

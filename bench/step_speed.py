@@ -83,7 +83,7 @@ class Naive:
         self.round = _Round(spec, lambda progress: None, lambda: False, "cpu", 1e9)
         self.trainer, self.settings = self.round.trainer, self.round.settings
         self.backend, self.roles = self.trainer.backend.inner, self.trainer.roles
-        if self.settings.surrogate_updates != 1 or self.settings.steps_trained != 1:
+        if self.settings.surrogate_updates_for(0) != 1 or self.settings.steps_trained != 1:
             raise ValueError("surrogate_updates, steps_trained: one trained step is compared; set both to 1")
         self.grid, self.shape = self.trainer.grid, self.backend.latent_shape
         for model in (self.backend.transformer, self.backend.pipeline.vae):

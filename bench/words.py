@@ -67,7 +67,7 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     told = {"updates": a.updates, "young": a.young, "words": a.words, "per_tag": a.per_tag}
-    parts = Parts(a.work / "runs.jsonl", {**told, "settings": TDMR1Settings().to_json()})
+    parts = Parts(a.work / "runs.jsonl", {**told, "settings": TDMR1Settings(surrogate_updates=1).to_json()})
 
     def tested(lora: Path | None, **how) -> dict:
         words = word_accuracy(lora, a.words, **how)

@@ -432,7 +432,7 @@ class _Planner:
         with self._phase("surrogate"):
             kept = trajectory.unflatten(0, (p, g)).clone()
             groups = Groups(kept, self._conditioning(p), torch.empty(p, g))
-            for _ in range(s.surrogate_updates):
+            for _ in range(s.surrogate_updates_for(0)):
                 trainer.surrogate_update(groups, generator)
         with self._phase("student"):
             rows = min(s.student_batch, p * g)

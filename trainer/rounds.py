@@ -317,7 +317,7 @@ class _Round:
             part = self.share.among(loud.nonzero().flatten())
             advantages = part.pick(advantages[loud]).to(device)
             groups = Groups(kept, trainer.backend.encode(names), advantages, part)
-            for _ in range(s.surrogate_updates):
+            for _ in range(s.surrogate_updates_for(0)):
                 metrics |= trainer.surrogate_update(groups, generator)
         chosen = torch.randperm(len(owner), generator=generator)[: s.student_batch]
         part = self.share.among(owner[chosen])
@@ -332,7 +332,7 @@ class _Round:
     def _from_labels(self, generator) -> dict[str, float]:
         s, trainer = self.settings, self.trainer
         metrics: dict[str, float] = {}
-        for _ in range(s.surrogate_updates):
+        for _ in range(s.surrogate_updates_for(len(self.taught))):
             size = min(s.prompts_per_update, len(self.taught))
             part = self.share.part(size)
             drawn = self.taught[torch.randperm(len(self.taught), generator=generator)[:size]]

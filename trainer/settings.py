@@ -10,6 +10,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Self, get_type_hints
 
+LOOKS = 8  # of a round at each labelled group, where `surrogate_updates` is 0
+MOST_SURROGATE_UPDATES = 3  # that it then comes to
+
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the message names the field and what it allows."""
@@ -158,7 +161,13 @@ class TDMR1Settings(Settings):
     """One round of TDM-R1 (ALGORITHM.md names; the paper's values for SD3.5-M are in `paper()`)."""
 
     updates: int = option(60, "Updates in the round.", low=1, high=100_000)
-    surrogate_updates: int = option(1, "Surrogate updates before each student update.", low=1, high=100)
+    surrogate_updates: int = option(
+        0,
+        "Surrogate updates before each student update. 0: one, and with many stored labels two or three, so that a round "
+        "looks at each labelled group about eight times.",
+        low=0,
+        high=100,
+    )
     surrogate_first: float = option(
         0.0,
         "Share of the updates in which only the surrogate learns; in the rest it stays as it is and the student follows. "
@@ -242,6 +251,15 @@ class TDMR1Settings(Settings):
     )
     seed: int = option(0, "Seed of prompts and noise.", low=0)
 
+    def surrogate_updates_for(self, groups: int) -> int:
+        """Surrogate updates before each student update when `groups` labelled groups with signal are stored; 0 groups where
+        they are sampled and scored anew. Measured by `bench/label_economy.py`: rows `3000_thrice`, `10000_thrice`."""
+        if self.surrogate_updates:
+            return self.surrogate_updates
+        learning = round(self.surrogate_first * self.updates) or self.updates
+        wanted = round(LOOKS * groups / (learning * self.prompts_per_update))
+        return min(MOST_SURROGATE_UPDATES, max(1, wanted))
+
     @classmethod
     def paper(cls, preset: str = "geneval") -> TDMR1Settings:
         """The paper's settings for SD3.5-M: `geneval`, `ocr` or `preference`."""
@@ -269,5 +287,6 @@ class TDMR1Settings(Settings):
             "relative": False,
             "reference": "ema",
             "cool_down": 0.0,
+            "surrogate_updates": 1,
         }
         return cls(**common, **presets[preset])

@@ -130,6 +130,24 @@ def test_it_learns_from_labels(make_spec, reddish, groups_file, parent):
     assert {"surrogate", "margin", "student"} <= set(seen[-1].metrics)
 
 
+@pytest.mark.parametrize(("groups", "wanted"), [(0, 1), (12, 1), (115, 1), (232, 2), (346, 3), (10_000, 3)])
+def test_a_round_looks_at_many_groups_more_often(groups, wanted):
+    assert TDMR1Settings().surrogate_updates_for(groups) == wanted
+    assert TDMR1Settings(surrogate_updates=5).surrogate_updates_for(groups) == 5
+    assert TDMR1Settings(updates=120, surrogate_first=0.5).surrogate_updates_for(groups) == wanted
+
+
+@pytest.mark.parametrize(("said", "stored", "each"), [(0, True, 2), (1, True, 1), (0, False, 1)])
+def test_the_surrogate_learns_as_often_as_the_stored_groups_ask_for(
+    make_spec, reddish, groups_file, monkeypatch, said, stored, each
+):
+    seen, update = [], _Round.trainer_class.surrogate_update
+    monkeypatch.setattr(_Round.trainer_class, "surrogate_update", lambda *a: seen.append(a) or update(*a))
+    source = {"reward_oracle": None, "groups_file": str(groups_file)} if stored else {}
+    run_round(make_spec(**source, settings={"surrogate_updates": said, "validation_images": 0}))
+    assert len(seen) == 4 * each  # three of the four groups have signal: 8 looks at 3 in 4 updates of 3
+
+
 def stop_after(count):
     calls = iter(range(1000))
     return lambda: next(calls) >= count
