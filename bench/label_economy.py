@@ -60,6 +60,10 @@ FIRST_STEP = {"trunc_steps": 1}
 FIRST = {"updates": 120, "surrogate_first": 0.5}
 THRICE = {"surrogate_updates": 3}
 CURVE = (100, 300, 1000, 3000, 10_000)
+SERIES = (  # of the plot: legend, colour, the rows by labels
+    ("one surrogate update an update", "#1f5a96", {n: str(n) for n in CURVE}),
+    ("three", "#d9822b", {1000: "thrice", 3000: "3000_thrice", 10_000: "10000_thrice"}),
+)
 ROWS = {
     ORACLE: Row("the oracle's scores, 10,240 images, 80 updates", 0, settings={"updates": 80}),
     "nothing": Row("1,000 labels, surrogate not trained", settings={"surrogate_lr": 0.0}),
@@ -205,7 +209,7 @@ def table(lines: list[dict]) -> str:
 def plot(lines: list[dict]) -> str:
     """An SVG of the gain in the strict and in the mean reward against the number of labels: a dot a seed, a line through
     the means, and the oracle run's mean as a dashed line."""
-    shown = [n for n in CURVE if any(line["row"] == str(n) for line in lines)]
+    made = {line["row"] for line in lines}
     width, height, left, top = 300, 220, 60, 40
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * (width + left) + 20} {height + top + 50}" '
@@ -214,8 +218,11 @@ def plot(lines: list[dict]) -> str:
     ]
     for panel, column in enumerate(("strict", "reward")):
         oracle = gains(lines, ORACLE, "test", column)
-        dots = {n: gains(lines, str(n), "test", column) for n in shown}
-        every = [0.0, *oracle, *(v for values in dots.values() for v in values)]
+        series = [
+            (legend, color, {n: gains(lines, row, "test", column) for n, row in rows.items() if row in made})
+            for legend, color, rows in SERIES
+        ]
+        every = [0.0, *oracle, *(v for _, _, dots in series for values in dots.values() for v in values)]
         low, high = min(every) - 0.01, max(every) + 0.01
         offset = left + panel * (width + left)
 
@@ -235,10 +242,15 @@ def plot(lines: list[dict]) -> str:
                 f'<line x1="{offset}" x2="{offset + width}" y1="{y(value)}" y2="{y(value)}" stroke="{color}"{dash}/>'
             )
             out.append(f'<text x="{offset - 6}" y="{y(value) + 4}" text-anchor="end" fill="{color}">{text}</text>')
-        points = " ".join(f"{x(n)},{y(statistics.mean(values))}" for n, values in dots.items())
-        out.append(f'<polyline points="{points}" fill="none" stroke="#1f5a96" stroke-width="2"/>')
-        for n, values in dots.items():
-            out += [f'<circle cx="{x(n)}" cy="{y(v)}" r="3.5" fill="#1f5a96" fill-opacity=".6"/>' for v in values]
+        for number, (legend, color, dots) in enumerate(series):
+            points = " ".join(f"{x(n)},{y(statistics.mean(values))}" for n, values in dots.items())
+            out.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
+            for n, values in dots.items():
+                out += [f'<circle cx="{x(n)}" cy="{y(v)}" r="3.5" fill="{color}" fill-opacity=".6"/>' for v in values]
+            if dots:
+                down = top + height - 28 - 16 * (len(series) - 1 - number)
+                out.append(f'<text x="{offset + width}" y="{down}" text-anchor="end" fill="{color}">{legend}</text>')
+        for n in CURVE:
             out.append(f'<text x="{x(n)}" y="{top + height + 20}" text-anchor="middle">{n:,}</text>')
         out.append(f'<text x="{offset + width / 2}" y="{top + height + 40}" text-anchor="middle">labels</text>')
     return "\n".join([*out, "</svg>", ""])

@@ -173,9 +173,14 @@ def test_the_table_has_each_row_s_share_of_the_oracle_s_gain():
 
 
 def test_the_plot_has_a_dot_a_run_of_the_curve():
-    svg = plot(lines())
+    found = lines()
+    svg = plot(found)
     assert svg.count("<circle") == 2 * 4
     assert "+0.200" in svg
+    assert "three" not in svg
+    svg = plot([*found, {**found[-1], "row": "thrice"}])
+    assert svg.count("<circle") == 2 * 5
+    assert "three" in svg
 
 
 def test_labels_are_what_the_trainer_reads(tmp_path):
