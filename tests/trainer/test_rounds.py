@@ -373,7 +373,7 @@ def test_held_out_groups_are_judged_and_never_learned_from(make_spec, groups_fil
         return take(store, index)
 
     monkeypatch.setattr(GroupStore, "take", note)
-    settings = {"prompts_per_update": 14, "surrogate_lr": 0.0}
+    settings = {"prompts_per_update": 14, "surrogate_updates": 1, "surrogate_lr": 0.0}
     run_round(
         make_spec(reward_oracle=None, groups_file=str(groups_file), validation_oracle=None, settings=settings),
         on_progress=seen.append,
