@@ -44,7 +44,7 @@ LABELS = (  # what labels of the ranked groups themselves say: name, people, wei
 
 
 def ranked(opinions: list[list[float]], rated: list[economy.RatedGroup]) -> dict[str, float]:
-    """Mean share of right pairs over groups whose images truly differ: of all, and of each tag."""
+    """Mean share of right pairs over groups, in each of which images truly differ: of all, and of each tag."""
     found = defaultdict(list)
     for opinion, group in zip(opinions, rated, strict=True):
         right = pairs_right(opinion, [1.0 if liked else -1.0 for liked in group.liked])
@@ -72,8 +72,8 @@ def measure(seed: int, labelled: list[int], taught: list[int], tested: int, work
     votes = [economy.votes_of(economy.PEOPLE["one"], group, seed) for group in rated]
     groups = economy.labelled(rated, economy.shares(votes))
     x = economy.features_of(load_backend(MODEL), groups)
-    truth = [group for group in rated[-tested:] if len(set(group.liked)) > 1]
-    last = [part for part, group in zip(x[-tested:], rated[-tested:], strict=True) if group in truth]
+    differing = [i for i in range(len(rated) - tested, len(rated)) if len(set(rated[i].liked)) > 1]
+    truth, last = [rated[i] for i in differing], [x[i] for i in differing]
     store = load_groups(economy.labelled(truth, [[float(liked) for liked in group.liked] for group in truth]))
     found = {
         "error with the prompt, no labels": ranked([(-part[:, 0] - part[:, 3]).tolist() for part in last], truth),

@@ -28,6 +28,7 @@ from trainer.scenes.prompts import WORD, prompts, sample_training_prompt  # noqa
 from trainer.settings import DistillSettings, TDMR1Settings  # noqa: E402
 
 GUIDANCE = 4.0
+SETTINGS = TDMR1Settings(surrogate_updates=1)  # of every run, but for what a run changes
 COLUMNS = (WORD, "strict", "geneval", "sharpness", "diversity", "overlap", "purity")
 
 
@@ -42,7 +43,9 @@ def young_student(updates: int, work: Path) -> Path:
 
 def train(parent: Path, seed: int, updates: int, changes: dict, work: Path) -> tuple[Path, dict]:
     """Run or resume, unless it is done; returns the version's folder and what was spent."""
-    settings = TDMR1Settings(**{"seed": seed, "updates": updates, "validation_images": 0, "alarm": False, **changes})
+    settings = replace(
+        SETTINGS, **{"seed": seed, "updates": updates, "validation_images": 0, "alarm": False, **changes}
+    )
     words = [p.metadata for p in prompts("train", tags=(WORD,))]
     spec = replace(
         oracle_spec(work, settings, parent=parent),
@@ -67,7 +70,7 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     told = {"updates": a.updates, "young": a.young, "words": a.words, "per_tag": a.per_tag}
-    parts = Parts(a.work / "runs.jsonl", {**told, "settings": TDMR1Settings(surrogate_updates=1).to_json()})
+    parts = Parts(a.work / "runs.jsonl", {**told, "settings": SETTINGS.to_json()})
 
     def tested(lora: Path | None, **how) -> dict:
         words = word_accuracy(lora, a.words, **how)

@@ -223,7 +223,7 @@ class _Round:
             self.state.seconds += time.monotonic() - started
             self.state.surrogate_count = self.trainer.surrogate_count
             if self._is_last() or (
-                self.state.step % self.settings.validate_every == 0 and self.state.step > self._updates_alone()
+                self.state.step % self.settings.validate_every == 0 and self.state.step > self.settings.updates_alone
             ):
                 evaluation = self._validate()
                 metrics |= self._look(evaluation)
@@ -254,7 +254,7 @@ class _Round:
         s, trainer = self.settings, self.trainer
         rng = self._random(step)
         generator = torch.Generator().manual_seed(s.seed * 1_000_003 + step)
-        alone = self._updates_alone()
+        alone = self.settings.updates_alone
         start, end = (0, alone) if step < alone else (alone, s.updates)
         trainer.set_rate_factor(rate_factor(step - start, end - start, s.cool_down))
         metrics: dict[str, float] = {}
@@ -274,12 +274,8 @@ class _Round:
             metrics |= trainer.student_update(trajectory, conditioning, j, generator, part)
         return metrics
 
-    def _updates_alone(self) -> int:
-        """How many updates at the start are the surrogate's alone."""
-        return round(self.settings.surrogate_first * self.settings.updates)
-
     def _surrogate_learns(self, step: int) -> bool:
-        alone = self._updates_alone()
+        alone = self.settings.updates_alone
         return step < alone or not alone
 
     def _unscored(self, rng: random.Random, generator) -> tuple[torch.Tensor, list[str], Part]:
@@ -349,7 +345,7 @@ class _Round:
 
     def _every_prompt(self) -> list[str]:
         """All that the updates to come will draw, from the same random numbers, and what is shown and validated."""
-        s, alone = self.settings, self._updates_alone()
+        s, alone = self.settings, self.settings.updates_alone
         drawn = []
         for step in range(self.state.step, s.updates):
             scored = self.store is None and self._surrogate_learns(step)

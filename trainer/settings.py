@@ -251,12 +251,17 @@ class TDMR1Settings(Settings):
     )
     seed: int = option(0, "Seed of prompts and noise.", low=0)
 
+    @property
+    def updates_alone(self) -> int:
+        """How many updates at the start are the surrogate's alone."""
+        return round(self.surrogate_first * self.updates)
+
     def surrogate_updates_for(self, groups: int) -> int:
         """Surrogate updates before each student update when `groups` labelled groups with signal are stored; 0 groups where
         they are sampled and scored anew. Measured by `bench/label_economy.py`: rows `3000_thrice`, `10000_thrice`."""
         if self.surrogate_updates:
             return self.surrogate_updates
-        learning = round(self.surrogate_first * self.updates) or self.updates
+        learning = self.updates_alone or self.updates
         wanted = round(LOOKS * groups / (learning * self.prompts_per_update))
         return min(MOST_SURROGATE_UPDATES, max(1, wanted))
 
