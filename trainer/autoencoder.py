@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
+from trainer.backends import autocast
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.files import append_line, write_json
 from trainer.scenes.draw import draw, sample_scene
@@ -104,7 +105,7 @@ def train_autoencoder(settings: AutoencoderSettings, work: Path, output: Path, *
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, settings)
         torch.manual_seed(settings.seed * 1_000_003 + step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             posterior = vae.encode(images).latent_dist
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
             latents = mean + (0.5 * logvar).exp() * torch.randn_like(mean)

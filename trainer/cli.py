@@ -81,7 +81,7 @@ def pretrain(a: argparse.Namespace) -> None:
     """Train the demo base model by flow matching on drawn scenes."""
     from trainer.pretrain import pretrain as run
 
-    print(json.dumps(run(_settings(a, PretrainSettings), a.vae, a.work, a.work / "model")))
+    print(json.dumps(run(_settings(a, PretrainSettings), a.vae, a.work, a.work / "model", start=a.start)))
 
 
 def distill(a: argparse.Namespace) -> None:
@@ -322,6 +322,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(pretrain)
     work_option(sub, "pretrain")
     sub.add_argument("--vae", type=Path, default=RUNS / "autoencoder" / "vae")
+    sub.add_argument("--start", type=Path, help="pipeline folder whose weights to start from; random ones by default")
     _add_settings(sub, PretrainSettings)
 
     sub = command(distill)

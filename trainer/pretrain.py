@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusion3Pipeline
 from tqdm import tqdm
 
+from trainer.backends import autocast
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.demo_model import DemoModelSettings, build_pipeline, encode_text, tokenize
 from trainer.files import append_line
@@ -55,7 +56,12 @@ class LatentPool:
     def _grow_to(self, count: int) -> None:
         while len(self.latents) < count:
             latents, prompts = ensure_shard(
-                self.folder, len(self.latents), self.vae, self.vae_hash, seed=self.settings.seed
+                self.folder,
+                len(self.latents),
+                self.vae,
+                self.vae_hash,
+                seed=self.settings.seed,
+                near_misses=self.settings.near_misses,
             )
             self.latents.append(latents)
             self.tokens.append(tokenize(self.pipeline, prompts))
@@ -97,16 +103,21 @@ def pretrain(
     output: Path,
     *,
     model: DemoModelSettings | None = None,
+    start: Path | None = None,
     save_seconds: float = 240,
     on_save=None,
 ) -> dict:
     """Train (or resume from `work`) and save the EMA weights as a pipeline folder at `output` with every checkpoint.
 
+    Weights are random at first, or those of `start`, a pipeline folder of the same shapes and autoencoder.
     `on_save(output, step)` is called after each save, e.g. to evaluate. Returns the last log line.
     """
     vae = AutoencoderKL.from_pretrained(vae_dir).eval().requires_grad_(False)
     pipeline = build_pipeline(vae, model or DemoModelSettings(), seed=settings.seed)
     modules = {name: getattr(pipeline, name) for name in TRAINED}
+    if start is not None:
+        for name, module in modules.items():
+            module.load_state_dict(type(module).from_pretrained(start / name).state_dict())
     averages = {f"ema_{name}": copy.deepcopy(m).requires_grad_(False) for name, m in modules.items()}
     optimizers = build_optimizers(pipeline, settings)
     state = _resume(work, settings, {**modules, **averages}, optimizers)
@@ -127,7 +138,7 @@ def pretrain(
         noise = torch.randn(x0.shape, generator=generator)
         t = torch.sigmoid(settings.time_mean + torch.randn(settings.batch, generator=generator))
         x_t = torch.lerp(x0, noise, t[:, None, None, None])
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             embeds, pooled = encode_text(pipeline, tokens)
             v = velocity(
                 hidden_states=x_t,

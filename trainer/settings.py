@@ -127,6 +127,7 @@ class PretrainSettings:
     warmup: int = 300
     decay_share: float = 0.3
     dropout: float = 0.1  # share of prompts replaced by "" for guidance
+    near_misses: float = 1.0  # times the shares of trainer/scenes/near_miss.py; 0: every image is right
     time_mean: float = 0.4  # times are logit-normal(time_mean, 1)
     ema: float = 0.999
     shards_at_start: int = 16

@@ -250,7 +250,7 @@ class Managed:
         """See `Backend.velocity`; `micro_batch` rows at a time. With gradient, each of these parts is computed again in the
         backward pass, so that what one part's gradient needs is all that is ever held."""
         size = self.memory.micro_batch or len(x)
-        with autocast(self.device) if self.memory.half else nullcontext():
+        with autocast(self.device, forced=True) if self.memory.half else nullcontext():
             if len(x) <= size:
                 return self.one_pass(x, t, conditioning)
             run = self.recompute if torch.is_grad_enabled() else lambda f, *arguments: f(*arguments)
