@@ -26,6 +26,7 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data likestep 
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY manage.py ./
+COPY common common
 COPY models models
 COPY trainer trainer
 COPY workers workers

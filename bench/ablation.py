@@ -23,10 +23,10 @@ from bench import peers  # noqa: E402 - the repository is not installed
 from bench.gains import oracle_spec, scores_and_looks  # noqa: E402
 from bench.peers import PeerRound, PeerSettings  # noqa: E402
 from bench.rows import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, with_starts  # noqa: E402
+from common.files import write_atomic  # noqa: E402
+from common.settings import TDMR1Settings  # noqa: E402
 from trainer.cli import STUDENT  # noqa: E402
-from trainer.files import write_atomic  # noqa: E402
-from trainer.scenes.prompts import TAGS  # noqa: E402
-from trainer.settings import TDMR1Settings  # noqa: E402
+from trainer.demo.scenes.prompts import TAGS  # noqa: E402
 
 COLUMNS = ("strict", "geneval", "reward", "sharpness", "diversity")
 

@@ -28,9 +28,9 @@ sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec  # noqa: E402 - the repository is not installed
 from bench.rows import EVERY_STEP  # noqa: E402
+from common.settings import TDMR1Settings  # noqa: E402
 from trainer.oracles import Oracle, Verdict, get_oracle  # noqa: E402
 from trainer.rounds import run_round  # noqa: E402
-from trainer.settings import TDMR1Settings  # noqa: E402
 
 SHORT = {
     "updates": 12,

@@ -107,7 +107,7 @@ def measure(size: int) -> dict[str, float]:
 
     from webapp.accounts.models import User
     from webapp.campaigns.services import create_project
-    from webapp.labelling import queries, services
+    from webapp.labelling import decisions, generation, leases, queries
 
     name = f"bench-{size}"
     prompts = [{"prompt": f"{name} prompt {n}"} for n in range(500)]
@@ -119,11 +119,11 @@ def measure(size: int) -> dict[str, float]:
     leased, submitted = [], []
     for n in range(RUNS):
         given = []
-        leased.append(timed(lambda given=given: given.extend(services.lease_groups(people[0], project, 1))))
+        leased.append(timed(lambda given=given: given.extend(leases.lease_groups(people[0], project, 1))))
         answer = {i: (i + n) % 2 == 0 for i in range(IMAGES)}
         submitted.append(
             timed(
-                lambda given=given, answer=answer, n=n: services.submit_group(
+                lambda given=given, answer=answer, n=n: decisions.submit_group(
                     people[0], project, given[0].pk, answer, seconds=3, idempotency_key=f"b{n}"
                 )
             )
@@ -131,7 +131,7 @@ def measure(size: int) -> dict[str, float]:
     return {
         "next group": statistics.median(leased),
         "answer": statistics.median(submitted),
-        "top-up": statistics.median(timed(lambda: services.top_up(project.pk)) for _ in range(5)),
+        "top-up": statistics.median(timed(lambda: generation.top_up(project.pk)) for _ in range(5)),
         "signal count": statistics.median(
             timed(lambda: queries.groups_with_signal_since(project, None)) for _ in range(5)
         ),

@@ -32,9 +32,9 @@ import psutil
 import requests
 
 from bench.postgres import Postgres
+from common.settings import TDMR1Settings
 from tests.compose import Machine, parse
 from tests.servers import start_postgres, wait_for
-from trainer.settings import TDMR1Settings
 
 TARGETS = ("web", "generate", "train", "oracle", "beat", "redis", "postgres")
 STALE_SECONDS = 4
@@ -237,9 +237,9 @@ def violations(product: Product, labellers: list[Labeller]) -> tuple[list[str], 
     from django.utils import timezone
     from safetensors import SafetensorError, safe_open
 
-    from trainer.files import check_webp, sha256_of
-    from webapp import paths
+    from common.files import check_webp, sha256_of
     from webapp.labelling.models import Generation, Group, GroupDecision, Label, Lease
+    from webapp.lib import paths
     from webapp.operations.backup import missing_files
     from webapp.rounds.models import OPEN, ModelVersion, TrainingRound
 

@@ -30,9 +30,9 @@ sys.path.insert(0, str(ROOT))
 
 from bench.gains import GROUP_SIZE  # noqa: E402 - the repository is not installed
 from trainer.cli import MODEL  # noqa: E402
+from trainer.demo.scenes.prompts import TAGS, ScenePrompt, prompts  # noqa: E402
 from trainer.oracles import get_oracle  # noqa: E402
 from trainer.sampler import Sampler  # noqa: E402
-from trainer.scenes.prompts import TAGS, ScenePrompt, prompts  # noqa: E402
 from webapp.labelling.choice import POWER, chances, draw, spread  # noqa: E402
 
 FIRST_SEED, SEEDS_APART, MOST_SHOWN = 540_000_000, 1_000_000, 64  # of the images' noise; below those of blind tests

@@ -19,6 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from trainer.backends import Backend, Conditioning
 from trainer.cli import MODEL
 from trainer.data import LabelledGroup, load_groups, read_groups
+from trainer.demo.scenes.prompts import TAGS, prompts
 from trainer.flow import renoise
 from trainer.losses import mean_square
 from trainer.oracles import get_oracle
@@ -26,8 +27,7 @@ from trainer.oracles.scenes import detect
 from trainer.roles import SURROGATE, TEACHER
 from trainer.rounds import _Round
 from trainer.sampler import Sampler, load_trajectory, related_noise, save_trajectory
-from trainer.scenes.prompts import TAGS, prompts
-from trainer.watch import MOST_HELD_OUT, ranked_right
+from trainer.watch.looks import MOST_HELD_OUT, ranked_right
 from webapp.quality.consensus import UNMEASURED, Reliability, Vote, posterior
 
 GOLD_IMAGES = 64

@@ -26,11 +26,11 @@ sys.path.insert(0, str(ROOT))
 
 from bench.rows import Parts, mean_row  # noqa: E402 - the repository is not installed
 from trainer.cli import AFTER, MODEL, STUDENT  # noqa: E402
+from trainer.demo.scenes.prompts import TAGS, evaluation_prompts  # noqa: E402
 from trainer.evaluate import FIRST_SEEDS, evaluate  # noqa: E402
 from trainer.oracles import get_oracle  # noqa: E402
 from trainer.oracles.scenes import FOREGROUND, SPECK, background_color, detect  # noqa: E402
 from trainer.sampler import Sampler  # noqa: E402
-from trainer.scenes.prompts import TAGS, evaluation_prompts  # noqa: E402
 
 KINDS = ("right", "too many", "too few", "ill-formed", "mixed up")
 SEEDS_APART = 1_000_000

@@ -10,17 +10,17 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from common.settings import TDMR1Settings
 from trainer.backends import Backend
 from trainer.cli import MODEL, STUDENT
+from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
+from trainer.demo.scenes.world import COLORS
 from trainer.evaluate import FIRST_SEEDS, evaluate, sample_images
 from trainer.oracles import get_oracle
 from trainer.oracles.scenes import FLAT_ERROR, FOREGROUND, background_color, detect
 from trainer.rounds import RoundSpec, run_round
 from trainer.sampler import Sampler
-from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
-from trainer.scenes.world import COLORS
-from trainer.second_measure import as_pixels, measure_images, sharpness
-from trainer.settings import TDMR1Settings
+from trainer.watch.measures import as_pixels, measure_images, sharpness
 
 GROUPS_PER_TAG = 4
 GROUP_SIZE = 8
@@ -62,7 +62,7 @@ def scores_and_looks(
     lora: Path | None, per_tag: int, split: str = "test", *, steps: int = 4, guidance: float = 1.0
 ) -> dict[str, float]:
     """The same on a split, with measures that no reward asked for; without a LoRA, of the base. `sharpness` and
-    `diversity` (of groups of eight) are those of `trainer.second_measure`; `overlap` and `purity` say how well-formed the
+    `diversity` (of groups of eight) are those of `trainer.watch.measures`; `overlap` and `purity` say how well-formed the
     shapes are and how true their colours."""
     backend = _sampler(lora).backend
     how = {"steps": steps, "guidance": guidance}

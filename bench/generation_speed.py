@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from trainer.cli import MODEL, STUDENT  # noqa: E402 - the repository is not installed
+from trainer.demo.scenes.prompts import TAGS, evaluation_prompts  # noqa: E402
 from trainer.sampler import Sampler, initial_noise  # noqa: E402
-from trainer.scenes.prompts import TAGS, evaluation_prompts  # noqa: E402
 
 
 def clocked(run: Callable[[], list[Image.Image]]) -> tuple[list[Image.Image], float, float]:

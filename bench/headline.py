@@ -22,10 +22,10 @@ sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec, run_once, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
 from bench.rows import EVERY_STEP, Parts, heading, mean_row  # noqa: E402
+from common.settings import TDMR1Settings  # noqa: E402
 from trainer.cli import STUDENT  # noqa: E402
+from trainer.demo.scenes.prompts import TAGS, WORD  # noqa: E402
 from trainer.rounds import Progress  # noqa: E402
-from trainer.scenes.prompts import TAGS, WORD  # noqa: E402
-from trainer.settings import TDMR1Settings  # noqa: E402
 
 RATES = {"student_lr": 1e-4, "surrogate_lr": 2.5e-4, "fake_lr": 4e-4, "ema": 0.97}
 GUIDANCE = 4.0  # of the base; the student is never guided

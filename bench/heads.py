@@ -26,15 +26,15 @@ sys.path.insert(0, str(ROOT))
 
 from bench import economy  # noqa: E402 - the repository is not installed
 from bench.gains import GROUP_SIZE, oracle_spec  # noqa: E402
-from trainer.alarm import pairs_right  # noqa: E402
+from common.settings import TDMR1Settings  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.data import LabelledGroup, load_groups  # noqa: E402
+from trainer.demo.scenes.prompts import TAGS  # noqa: E402
+from trainer.methods.tdm_r1 import TDMR1, rate_factor  # noqa: E402
 from trainer.rounds import _Round  # noqa: E402
-from trainer.scenes.prompts import TAGS  # noqa: E402
-from trainer.settings import TDMR1Settings  # noqa: E402
-from trainer.tdm_r1 import TDMR1, rate_factor  # noqa: E402
-from trainer.watch import opinions  # noqa: E402
+from trainer.watch.alarm import pairs_right  # noqa: E402
+from trainer.watch.looks import opinions  # noqa: E402
 
 LABELS = (  # what labels of the ranked groups themselves say: name, people, weighed
     ("one person's own labels, one in ten wrong", "one", False),

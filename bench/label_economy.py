@@ -25,11 +25,11 @@ from bench import economy  # noqa: E402 - the repository is not installed
 from bench.gains import GROUP_SIZE, oracle_spec, scores_and_looks  # noqa: E402
 from bench.headline import RATES  # noqa: E402
 from bench.rows import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, with_starts  # noqa: E402
+from common.files import write_atomic  # noqa: E402
+from common.settings import TDMR1Settings  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
-from trainer.files import write_atomic  # noqa: E402
 from trainer.rounds import _Round  # noqa: E402
-from trainer.settings import TDMR1Settings  # noqa: E402
 
 COLUMNS = ("strict", "geneval", "reward")
 LOOKS = ("two_object", "sharpness", "diversity", "overlap", "purity")  # of test images: what nobody asked for

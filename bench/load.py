@@ -122,7 +122,7 @@ def measure(size: int, runs: int) -> dict[str, float]:
     from webapp.api.services import create_token
     from webapp.campaigns.models import Membership
     from webapp.campaigns.services import create_project
-    from webapp.labelling import services
+    from webapp.labelling import generation
     from webapp.labelling.models import Group
     from webapp.quality import services as quality
 
@@ -183,7 +183,7 @@ def measure(size: int, runs: int) -> dict[str, float]:
         found[name] = statistics.median(
             timed(lambda a=address: ask(admin, a, headers=headers)) for _ in range(runs // 4)
         )
-    found["housekeeping: top-up"] = statistics.median(timed(lambda: services.top_up(project.pk)) for _ in range(3))
+    found["housekeeping: top-up"] = statistics.median(timed(lambda: generation.top_up(project.pk)) for _ in range(3))
     found["housekeeping: due"] = statistics.median(timed(quality.due) for _ in range(3))
     return found
 

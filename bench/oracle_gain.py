@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec, test_scores  # noqa: E402 - the repository is not installed
+from common.settings import TDMR1Settings  # noqa: E402
 from trainer.cli import STUDENT  # noqa: E402
 from trainer.rounds import RoundCancelled, run_round  # noqa: E402
-from trainer.settings import TDMR1Settings  # noqa: E402
 
 
 def train(seed: int, minutes: float, updates: int, changes: dict, work: Path) -> tuple[Path, dict]:

@@ -19,13 +19,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from common.settings import TDMR1Settings  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402 - the repository is not installed
 from trainer.backends.cpu import restore  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
+from trainer.methods.tdm_r1 import STUDENT as ROLE  # noqa: E402
+from trainer.methods.tdm_r1 import TDMR1  # noqa: E402
 from trainer.roles import TEACHER  # noqa: E402
-from trainer.settings import TDMR1Settings  # noqa: E402
-from trainer.tdm_r1 import STUDENT as ROLE  # noqa: E402
-from trainer.tdm_r1 import TDMR1  # noqa: E402
 
 
 def variants(batch: int) -> dict:

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 
 import torch
 
+from common.settings import Settings, option
 from trainer.advantages import group_advantages, has_signal
 from trainer.backends import Conditioning
 from trainer.flow import like, renoise, x0_from_velocity
 from trainer.losses import mean_square, surrogate_loss
+from trainer.methods.tdm_r1 import DISTRIBUTION_BETAS, SURROGATE_BETAS, TDMR1, Groups, rate_factor
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TDM_ROLES
 from trainer.rounds import SAVE_SECONDS, RoundSpec, _Round
 from trainer.sampler import related_noise
-from trainer.settings import Settings, option
 from trainer.shares import Part
-from trainer.tdm_r1 import DISTRIBUTION_BETAS, SURROGATE_BETAS, TDMR1, Groups, rate_factor
 
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

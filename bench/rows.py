@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.files import append_line
+from common.files import append_line
 
 START = "start"  # the line of the untrained student
 # As in the paper's preset for GenEval, and shipped until both were compared; now the first two steps are rewarded.

@@ -15,7 +15,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-# The product's own numbers; tests/test_scaling.py holds them to the code.
+# The product's own numbers; tests/bench/test_scaling.py holds them to the code.
 GROUP_SIZE = 8
 STEPS = 4
 HOUSEKEEPING_SECONDS = 15

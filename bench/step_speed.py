@@ -34,17 +34,17 @@ sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec  # noqa: E402 - the repository is not installed
 from bench.rows import EVERY_STEP  # noqa: E402
+from common.settings import TDMR1Settings  # noqa: E402
 from trainer.advantages import group_advantages, has_signal  # noqa: E402
 from trainer.backends import Conditioning  # noqa: E402
 from trainer.backends.cpu import restore  # noqa: E402
 from trainer.flow import conditional_velocity, guided, like, renoise, rollout, sample_tau, x0_from_velocity  # noqa: E402
 from trainer.losses import StudentTargets, fake_loss, student_loss, surrogate_loss  # noqa: E402
+from trainer.methods.tdm_r1 import TAU_GAP  # noqa: E402
 from trainer.roles import FAKE, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER  # noqa: E402
 from trainer.roles import STUDENT as STUDENT_ROLE  # noqa: E402
 from trainer.rounds import RoundSpec, _Round  # noqa: E402
 from trainer.sampler import related_noise  # noqa: E402
-from trainer.settings import TDMR1Settings  # noqa: E402
-from trainer.tdm_r1 import TAU_GAP  # noqa: E402
 
 LOSSES = ("fake", "surrogate", "student", "student_guidance", "student_kl", "student_reward")
 SIDES = {"ours": "this trainer, bf16", "ours-fp32": "this trainer, fp32", "naive": "naive order, fp32"}

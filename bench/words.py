@@ -22,10 +22,10 @@ sys.path.insert(0, str(ROOT))
 
 from bench.gains import oracle_spec, run_once, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
 from bench.rows import Parts, heading, mean_row  # noqa: E402
+from common.settings import DistillSettings, TDMR1Settings  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
-from trainer.distill import distill  # noqa: E402
-from trainer.scenes.prompts import WORD, prompts, sample_training_prompt  # noqa: E402
-from trainer.settings import DistillSettings, TDMR1Settings  # noqa: E402
+from trainer.demo.scenes.prompts import WORD, prompts, sample_training_prompt  # noqa: E402
+from trainer.methods.distill import distill  # noqa: E402
 
 GUIDANCE = 4.0
 SETTINGS = TDMR1Settings(surrogate_updates=1)  # of every run, but for what a run changes

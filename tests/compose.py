@@ -17,8 +17,8 @@ from pathlib import Path
 import requests
 import yaml
 
+from common.settings import TDMR1Settings
 from tests.servers import free_port, wait_for
-from trainer.settings import TDMR1Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 # A small round of the demo model.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import S3_KEYS, start_s3
-from webapp.buckets import s3_storage
+from webapp.lib.buckets import s3_storage
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.files import sha256_of, sync_folder
+from common.files import sha256_of, sync_folder
 
 
 class Stateful(Protocol):

@@ -10,8 +10,8 @@ import random
 import sys
 from pathlib import Path
 
-from trainer.files import write_image
-from trainer.settings import (
+from common.files import write_image
+from common.settings import (
     AutoencoderSettings,
     DistillSettings,
     MemorySettings,
@@ -58,10 +58,10 @@ def _tags(text: str) -> tuple[str, ...]:
 
 def draw(a: argparse.Namespace) -> None:
     """Draw example scenes of a split as one picture."""
+    from trainer.demo.scenes.draw import draw as draw_scene
+    from trainer.demo.scenes.draw import sample_scene
+    from trainer.demo.scenes.prompts import prompts
     from trainer.evaluate import image_grid
-    from trainer.scenes.draw import draw as draw_scene
-    from trainer.scenes.draw import sample_scene
-    from trainer.scenes.prompts import prompts
 
     rng = random.Random(a.seed)
     rows = [rng.choice(prompts(a.split)) for _ in range(a.count)]
@@ -72,23 +72,23 @@ def draw(a: argparse.Namespace) -> None:
 
 def autoencoder(a: argparse.Namespace) -> None:
     """Train the demo autoencoder."""
-    from trainer.autoencoder import train_autoencoder
+    from trainer.demo.autoencoder import train_autoencoder
 
     print(json.dumps(train_autoencoder(_settings(a, AutoencoderSettings), a.work, a.work / "vae"), indent=1))
 
 
 def pretrain(a: argparse.Namespace) -> None:
     """Train the demo base model by flow matching on drawn scenes."""
-    from trainer.pretrain import pretrain as run
+    from trainer.demo.pretrain import pretrain as run
 
     print(json.dumps(run(_settings(a, PretrainSettings), a.vae, a.work, a.work / "model", start=a.start)))
 
 
 def distill(a: argparse.Namespace) -> None:
     """Distil a base model into a first few-step student (TDM)."""
-    from trainer.distill import distill as run
+    from trainer.demo.scenes.prompts import sample_training_prompt
+    from trainer.methods.distill import distill as run
     from trainer.prompt_file import read_prompts
-    from trainer.scenes.prompts import sample_training_prompt
 
     own = [line["prompt"] for line in read_prompts(a.prompts, split="train")] if a.prompts else None
 
@@ -110,9 +110,9 @@ def distill(a: argparse.Namespace) -> None:
 
 def train(a: argparse.Namespace) -> None:
     """One round of TDM-R1, from labelled groups (--groups) or from an oracle (--oracle)."""
+    from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
     from trainer.prompt_file import read_prompts
     from trainer.rounds import RoundSpec, run_round
-    from trainer.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
 
     settings = _settings(a, TDMR1Settings, **_preset(a))
     if a.prompts:
@@ -214,12 +214,12 @@ def generate(a: argparse.Namespace) -> None:
 
 def evaluate(a: argparse.Namespace) -> None:
     """Score the base or a student on held-out prompts by any oracle."""
+    from trainer.demo.scenes.prompts import TAGS, WORD, ScenePrompt, evaluation_prompts
     from trainer.evaluate import evaluate as run
     from trainer.evaluate import image_grid, write_geneval
     from trainer.oracles import get_oracle
     from trainer.prompt_file import read_prompts
     from trainer.sampler import Sampler
-    from trainer.scenes.prompts import TAGS, WORD, ScenePrompt, evaluation_prompts
 
     oracle = get_oracle(a.oracle)
     if a.prompts:
@@ -269,7 +269,7 @@ def convert_ema(a: argparse.Namespace) -> None:
 
 def release(a: argparse.Namespace) -> None:
     """Copy trained demo weights to models/ in fp16."""
-    from trainer.release import release_base, release_round, release_student
+    from trainer.demo.release import release_base, release_round, release_student
 
     if a.base:
         release_base(a.base, MODEL)

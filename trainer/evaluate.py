@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from common.files import write_atomic, write_image
 from trainer.backends import Backend
-from trainer.files import write_atomic, write_image
+from trainer.demo.scenes.prompts import TAGS, WORD, ScenePrompt
 from trainer.oracles import Oracle, Verdict
 from trainer.oracles.geneval import result_line
 from trainer.sampler import initial_noise, sample_latents
-from trainer.scenes.prompts import TAGS, WORD, ScenePrompt
 
 # First noise seed by split, far from each other and from the seeds of training and labelling.
 FIRST_SEEDS = {"train": 700_000_000, "validation": 800_000_000, "test": 900_000_000}

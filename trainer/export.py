@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from common.cards import LORA_NAME, Base, lineage, model_card
+from common.files import write_atomic, write_json
+from common.portable import portable_lora
 from trainer.backends import load_backend
 from trainer.backends.pipeline import OPTIONS_FILE
-from trainer.cards import LORA_NAME, Base, lineage, model_card
-from trainer.files import write_atomic, write_json
-from trainer.portable import portable_lora
 
 
 def export_lora(

@@ -23,14 +23,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from trainer import watch
+from common.settings import MemorySettings, SampleSettings, TDMR1Settings
 from trainer.backends import Conditioning, Managed, autocast, load_backend
 from trainer.backends.memory import ENCODE_BATCH, text_encoders
+from trainer.methods.tdm_r1 import TDMR1, Groups
 from trainer.roles import STUDENT, TEACHER
 from trainer.sampler import sample_latents
-from trainer.settings import MemorySettings, SampleSettings, TDMR1Settings
 from trainer.shares import Part
-from trainer.tdm_r1 import TDMR1, Groups
+from trainer.watch import looks as watched
 
 GB = 1e9
 VALIDATION_BATCH = 64  # images; `evaluate.sample_images`
@@ -405,7 +405,7 @@ class _Planner:
                 sampled = self.flops / size * s.validation_images
                 plan.other_flops += sampled * (1 + looks)
                 if s.alarm:  # passes of about the sampler's cost: four a look and image, two of them also of the parent
-                    plan.other_flops += sampled / self.trainer.steps * watch.DRAWS * (4 * looks + 2)
+                    plan.other_flops += sampled / self.trainer.steps * watched.DRAWS * (4 * looks + 2)
         plan.other_flops += self.encode_flops * s.updates * s.prompts_per_update
         return plan
 

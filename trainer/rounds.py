@@ -19,22 +19,22 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from common.files import append_line, sha256_of, sync_folder, write_image, write_json
+from common.settings import MemorySettings, TDMR1Settings
 from trainer.advantages import group_advantages, has_signal
-from trainer.alarm import Look, parting, suspicious
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.data import load_groups, read_groups
+from trainer.demo.scenes.prompts import ScenePrompt
 from trainer.evaluate import Evaluation, clearly_worse, evaluate, image_grid, sample_images
-from trainer.files import append_line, sha256_of, sync_folder, write_image, write_json
+from trainer.methods.tdm_r1 import TDMR1, Groups, rate_factor
 from trainer.oracles import Oracle, get_oracle
 from trainer.roles import STUDENT_EMA
 from trainer.sampler import related_noise
-from trainer.scenes.prompts import ScenePrompt
-from trainer.settings import MemorySettings, TDMR1Settings
 from trainer.shares import Part, Share, gather_rows
-from trainer.tdm_r1 import TDMR1, Groups, rate_factor
 from trainer.trackers import Trackers, chosen
-from trainer.watch import Watch, hold_out
+from trainer.watch.alarm import Look, parting, suspicious
+from trainer.watch.looks import Watch, hold_out
 
 GRID_IMAGES = 16
 SAVE_SECONDS = 60

@@ -13,11 +13,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save
 
+from common.files import write_atomic
+from common.settings import MemorySettings, SampleSettings
 from trainer.backends import Backend, Conditioning, autocast, load_backend
-from trainer.files import write_atomic
 from trainer.flow import guided, rollout
 from trainer.roles import STUDENT, TEACHER, Roles
-from trainer.settings import MemorySettings, SampleSettings
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:

@@ -18,7 +18,7 @@ from accelerate.tracking import MLflowTracker, TensorBoardTracker, WandBTracker
 from accelerate.utils import is_mlflow_available, is_tensorboard_available, is_wandb_available
 from PIL import Image
 
-from trainer.files import write_atomic
+from common.files import write_atomic
 
 log = logging.getLogger(__name__)
 PROJECT = "likestep"

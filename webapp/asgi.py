@@ -14,7 +14,7 @@ from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E40
 from django.urls import path  # noqa: E402
 
 from webapp.dashboard.consumers import ProjectConsumer  # noqa: E402
-from webapp.handler import Handler  # noqa: E402
+from webapp.lib.handler import Handler  # noqa: E402
 
 sockets = URLRouter([path("ws/projects/<slug:slug>/", ProjectConsumer.as_asgi())])
 application = ProtocolTypeRouter(

@@ -14,7 +14,7 @@ from pathlib import Path
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
-from trainer.settings import MemorySettings
+from common.settings import MemorySettings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -84,7 +84,7 @@ METRICS_TOKEN = env("METRICS_TOKEN")
 LIKESTEP_API_RATE = int(env("LIKESTEP_API_RATE", "600"))  # requests a token and minute
 # Private networks that webhooks may reach all the same, for example 10.0.5.0/24.
 LIKESTEP_WEBHOOK_NETWORKS = env_list("LIKESTEP_WEBHOOK_NETWORKS")
-# The largest bodies of requests in bytes, see webapp.uploads: of people who have not logged in, of the two kinds of
+# The largest bodies of requests in bytes, see webapp.lib.uploads: of people who have not logged in, of the two kinds of
 # files, and of all else.
 LIKESTEP_ANONYMOUS_LIMIT = int(env("LIKESTEP_ANONYMOUS_LIMIT", "65536"))
 LIKESTEP_PROMPTS_LIMIT = int(env("LIKESTEP_PROMPTS_LIMIT", "2000000"))
@@ -117,20 +117,20 @@ INSTALLED_APPS = [
     "axes",
 ]
 MIDDLEWARE = [
-    "webapp.middleware.request_log",
+    "webapp.lib.middleware.request_log",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
-    "webapp.middleware.time_zone",
-    "webapp.middleware.storable",
+    "webapp.lib.middleware.time_zone",
+    "webapp.lib.middleware.storable",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "webapp.middleware.content_security_policy",
+    "webapp.lib.middleware.content_security_policy",
     "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "webapp.urls"
@@ -201,11 +201,11 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
-        else "webapp.static_files.HashedStaticFiles"
+        else "webapp.lib.static_files.HashedStaticFiles"
     },
 }
 if LIKESTEP_S3_BUCKET:
-    from webapp.buckets import s3_storage
+    from webapp.lib.buckets import s3_storage
 
     _endpoint = env("LIKESTEP_S3_ENDPOINT")
     STORAGES["default"] = s3_storage(LIKESTEP_S3_BUCKET, _endpoint, env("LIKESTEP_S3_REGION"))

@@ -10,7 +10,7 @@ from celery import Celery
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
 django.setup()
 
-from webapp.broker import configure  # noqa: E402 - settings must be loaded first
+from webapp.lib.broker import configure  # noqa: E402 - settings must be loaded first
 from workers import devices, pulse  # noqa: E402
 
 app = configure(Celery("likestep", include=["workers.tasks"]))

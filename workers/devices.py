@@ -18,7 +18,7 @@ from celery import signals
 from celery.concurrency.prefork import TaskPool
 from django.conf import settings
 
-from webapp.broker import GENERATE, TRAIN
+from webapp.lib.broker import GENERATE, TRAIN
 
 log = logging.getLogger(__name__)
 _held: list = []  # open for as long as the process lives

@@ -6,8 +6,8 @@ import functools
 
 from django.conf import settings
 
+from common.settings import SampleSettings
 from trainer.sampler import Sampler
-from trainer.settings import SampleSettings
 
 
 @functools.lru_cache(maxsize=2)

@@ -16,17 +16,17 @@ from django.db import close_old_connections, connections
 from django.utils import timezone
 from PIL import Image
 
-from trainer.files import image_bytes
+from common.files import image_bytes
 from trainer.oracles import get_oracle
 from trainer.rounds import RoundCancelled, RoundLost
 from trainer.rounds import run_round as train_round
 from trainer.sampler import trajectory_bytes
-from webapp import broker, paths, storage
 from webapp.api import outbox
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import oracle_spec
-from webapp.labelling import services as labelling
+from webapp.labelling import generation, leases, scoring
 from webapp.labelling.models import Group, GroupState
+from webapp.lib import broker, paths, storage
 from webapp.operations.faults import sentence
 from webapp.operations.logs import about
 from webapp.quality import services as quality
@@ -51,16 +51,16 @@ def worker_name() -> str:
 @app.task(name=broker.TASKS["generate_group"][0])
 def generate_group(group_id: int) -> None:
     """Sample a queued group's images and keep them with their trajectories."""
-    group = labelling.claim_group_for_generation(group_id, worker_name())
+    group = generation.claim_group_for_generation(group_id, worker_name())
     if group is None:
         return
     try:
         sizes = _sample(group)
     except Exception as error:  # a poison group is tried a few times, then shown with its error
         log.exception("group %s", group_id)
-        labelling.fail_group(group_id, group.token, sentence(error), counts=not isinstance(error, storage.Unreachable))
+        generation.fail_group(group_id, group.token, sentence(error), counts=not isinstance(error, storage.Unreachable))
         return
-    labelling.complete_group(group_id, group.token, sizes)
+    generation.complete_group(group_id, group.token, sizes)
 
 
 def _sample(group: Group) -> list[tuple[int, int]]:
@@ -105,7 +105,7 @@ def _sample_pairs(pairs: list[Pair]) -> None:
 @app.task(name=broker.TASKS["score_group"][0])
 def score_group(group_id: int) -> None:
     """Label a group with the project's oracle."""
-    claimed = labelling.claim_scoring(group_id)
+    claimed = scoring.claim_scoring(group_id)
     if claimed is None:
         return
     group = Group.objects.select_related("project", "prompt").get(pk=group_id)
@@ -114,9 +114,9 @@ def score_group(group_id: int) -> None:
     except Exception as error:  # an oracle's server may be away for hours; it is asked again, then shown with its error
         log.exception("scoring of group %s", group_id)
         reached = not isinstance(error, storage.Unreachable)
-        labelling.fail_scoring(group_id, claimed.attempts, sentence(error), counts=reached)
+        scoring.fail_scoring(group_id, claimed.attempts, sentence(error), counts=reached)
         return
-    labelling.record_oracle_labels(group_id, group.project.oracle, verdicts)
+    scoring.record_oracle_labels(group_id, group.project.oracle, verdicts)
 
 
 def _score(group: Group) -> list[dict]:
@@ -225,15 +225,15 @@ class _Heart:
 @app.task(name=broker.TASKS["housekeeping"][0])
 def housekeeping(project_id: int | None = None) -> None:
     """Find again what waits: stale or unsent jobs, expired leases, queues to fill, rounds that are due."""
-    labelling.expire_leases()
+    leases.expire_leases()
     for project in Project.objects.filter(pk=project_id) if project_id else Project.objects.all():
-        labelling.top_up(project.pk)
+        generation.top_up(project.pk)
     now = timezone.now()
     waiting = Group.objects.filter(state=GroupState.QUEUED, created_at__lt=now - REQUEUE_AFTER)
-    stale = Group.objects.filter(state=GroupState.GENERATING, heartbeat_at__lt=now - labelling.GENERATION_STALE)
+    stale = Group.objects.filter(state=GroupState.GENERATING, heartbeat_at__lt=now - generation.GENERATION_STALE)
     for group_id in (waiting | stale).values_list("pk", flat=True)[:200]:
         broker.send("generate_group", group_id)
-    for group_id in labelling.scorings_due():
+    for group_id in scoring.scorings_due():
         broker.send("score_group", group_id)
     for training in TrainingRound.objects.filter(state__in=OPEN):
         beat = training.heartbeat_at or training.created_at

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from django.conf import settings
 
+from common.files import write_atomic
 from trainer.checkpoint import whole_step
-from trainer.files import write_atomic
 from trainer.rounds import RoundResult, RoundSpec
-from webapp import paths, storage
+from webapp.lib import paths, storage
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, TrainingRound
 from workers.database import patiently

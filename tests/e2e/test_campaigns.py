@@ -11,7 +11,7 @@ from tests.webapp.rounds.test_comparisons import make_pairs
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership, Project
 from webapp.campaigns.services import create_project
-from webapp.labelling import services as labelling
+from webapp.labelling import generation
 from webapp.labelling.models import Label
 from webapp.quality.models import Consensus
 from webapp.rounds.models import Comparison, ModelVersion, Pair
@@ -125,7 +125,7 @@ def test_a_blind_test_runs_to_its_verdict_by_keyboard(live_server, page_of):
     project = create_project("stars", "Stars", model_dir="x", student_dir="x", prompts=[{"prompt": "a star"}], by=boss)
     Membership.objects.create(user=ann, project=project, role="annotator")
     ModelVersion.objects.create(project=project, number=2, parent=project.active_version, path="y", status="draft")
-    labelling.top_up(project.pk)
+    generation.top_up(project.pk)
     admin = page_of(boss)
     admin.goto(f"{live_server.url}/p/stars/versions/")
     picture(admin, "versions")

@@ -9,7 +9,7 @@ from tests.e2e.conftest import DESKTOP, PHONE
 from tests.e2e.helpers import CHROMIUM, picture, rate_by_keyboard, wait_saved
 from tests.servers import wait_for
 from webapp.campaigns.models import Role
-from webapp.labelling import services
+from webapp.labelling import leases, preferences
 from webapp.labelling.models import Flag, GroupDecision, Label, Lease
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
@@ -212,7 +212,7 @@ def test_a_group_that_went_to_somebody_else_meanwhile_is_let_go(site):
     page.wait_for_load_state("networkidle")
     assert group_on(page) == groups[0].pk
     Lease.objects.all().delete()  # as after ten minutes
-    lent = services.lease_groups(site.person("bob"), site.project, 3)
+    lent = leases.lease_groups(site.person("bob"), site.project, 3)
     page.keyboard.press("p")
     page.keyboard.press("Enter")
     page.wait_for_function("n => document.querySelector('#grid').dataset.group === n", arg=str(groups[3].pk))
@@ -222,7 +222,7 @@ def test_a_group_that_went_to_somebody_else_meanwhile_is_let_go(site):
 def test_keys_that_were_switched_off_do_nothing_and_the_rest_goes_on(site):
     site.ready(2)
     ann = site.person("ann")
-    services.save_keys(ann, {}, keys_on=False)
+    preferences.save_keys(ann, {}, keys_on=False)
     page = site.rate(site.context(ann))
     for key in ("l", "1", "?", "s"):
         page.keyboard.press(key)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from trainer.autoencoder import AutoencoderSettings, build_autoencoder
 from trainer.backends import load_backend
-from trainer.demo_model import DemoModelSettings, build_pipeline
+from trainer.demo.autoencoder import AutoencoderSettings, build_autoencoder
+from trainer.demo.model import DemoModelSettings, build_pipeline
 
 
 def build_tiny_model(folder):

@@ -5,9 +5,9 @@ import json
 import pandas as pd
 import pytest
 
+from common.settings import TDMR1Settings
 from trainer.cli import main
 from trainer.prompt_file import read_prompts
-from trainer.settings import TDMR1Settings
 
 ONE = {"tag": "single_object", "prompt": "a photo of a star", "include": [{"class": "star", "count": 1}]}
 TWO = {"tag": "two_object", "prompt": "a star and a cross", "include": [{"class": "star", "count": 1}]}

@@ -2,8 +2,8 @@
 
 from trainer import evaluate as module
 from trainer.backends import load_backend
+from trainer.demo.scenes.prompts import prompts
 from trainer.oracles import Verdict
-from trainer.scenes.prompts import prompts
 
 
 class Anything:

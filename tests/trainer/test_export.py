@@ -10,10 +10,10 @@ from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from trainer.cards import LORA_NAME, Base, lineage, model_card
+from common.cards import LORA_NAME, Base, lineage, model_card
+from common.files import write_json
+from common.portable import portable_lora, read_tensors
 from trainer.cli import main
-from trainer.files import write_json
-from trainer.portable import portable_lora, read_tensors
 from trainer.roles import STUDENT, Roles
 from trainer.sampler import Sampler, initial_noise
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from common.settings import MemorySettings, TDMR1Settings
 from tests.trainer.test_rounds import make_spec, parent, reddish  # noqa: F401 - fixtures
 from trainer.backends import load_backend
 from trainer.cli import main
+from trainer.methods.tdm_r1 import TDMR1, Groups
 from trainer.plan import FREE_OF_COST, advise, options_text, parse_gpu, plan_round
 from trainer.rounds import _Round
-from trainer.settings import MemorySettings, TDMR1Settings
-from trainer.tdm_r1 import TDMR1, Groups
 
 SETTINGS = {"updates": 2, "prompts_per_update": 3, "group_size": 4, "student_batch": 8, "validation_images": 0}
 LINES = [{"prompt": f"{count} red stars", "tag": "counting"} for count in range(16)]  # as many as a grid shows

@@ -11,7 +11,8 @@ from PIL import ImageEnhance
 from safetensors.torch import load_file
 
 import trainer.rounds
-import trainer.watch
+import trainer.watch.looks
+from common.settings import DistillSettings, SettingsError, TDMR1Settings
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.data import GroupStore
@@ -20,8 +21,7 @@ from trainer.oracles import Verdict
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, Roles
 from trainer.rounds import RoundCancelled, RoundLost, RoundSpec, _Round, run_round
 from trainer.sampler import Sampler, save_trajectory
-from trainer.settings import DistillSettings, SettingsError, TDMR1Settings
-from trainer.watch import hold_out
+from trainer.watch.looks import hold_out
 
 LINES = [{"prompt": p, "tag": "colors"} for p in ("a red star", "a blue heart", "two squares", "a green cross")]
 SMALL = {
@@ -361,7 +361,7 @@ def test_the_alarm_needs_no_oracle_and_no_validation_prompts(make_spec, reddish,
 
 
 def test_held_out_groups_are_judged_and_never_learned_from(make_spec, groups_file, monkeypatch):
-    monkeypatch.setattr(trainer.watch, "LEAST_HELD_OUT", 1)
+    monkeypatch.setattr(trainer.watch.looks, "LEAST_HELD_OUT", 1)
     lines = groups_file.read_text().splitlines()[:3] * 5
     groups_file.write_text("".join(line + "\n" for line in lines))
     held, rest = hold_out(15, torch.Generator().manual_seed(0))

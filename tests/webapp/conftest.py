@@ -11,11 +11,11 @@ from django.urls import get_resolver, reverse
 from PIL import Image
 from safetensors.numpy import save_file
 
-from webapp import paths, storage
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership, Role
 from webapp.campaigns.services import create_project
-from webapp.labelling import services
+from webapp.labelling import generation
+from webapp.lib import paths, storage
 from webapp.operations import logs
 from webapp.rounds import comparisons
 from webapp.rounds.models import ModelVersion, Pair, TrainingRound
@@ -64,13 +64,13 @@ def make_ready(project, count=1, pixels=128):
     groups = []
     project.ready_target = project.groups.filter(state="ready").count() + count
     project.save()
-    for group in services.top_up(project.pk):
-        claimed = services.claim_group_for_generation(group.pk, "test")
+    for group in generation.top_up(project.pk):
+        claimed = generation.claim_group_for_generation(group.pk, "test")
         for i in range(group.size):
             data = io.BytesIO()
             Image.new("RGB", (pixels, pixels), (40 * i % 256, 200, 120)).save(data, "WEBP")
             storage.store().write(paths.image(project.pk, group.pk, i), data.getvalue())
-        assert services.complete_group(group.pk, claimed.token, [(pixels, pixels)] * group.size)
+        assert generation.complete_group(group.pk, claimed.token, [(pixels, pixels)] * group.size)
         group.refresh_from_db()
         groups.append(group)
     return groups

@@ -28,7 +28,7 @@ TABLE = {
     "join": ("get", EVERYBODY),
     "healthz": ("get", EVERYBODY),
     "readyz": ("get", EVERYBODY),
-    "metrics": ("get", EVERYBODY),  # from this machine; tests/webapp/test_operations.py has the others
+    "metrics": ("get", EVERYBODY),  # from this machine; tests/webapp/operations/test_operations.py has the others
     "new-project": ("get", LOGGED_IN),  # and an admin of some project, see MAKERS
     "annotate": ("get", MEMBERS),
     "next-groups": ("get", MEMBERS),

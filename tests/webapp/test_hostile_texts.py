@@ -21,11 +21,11 @@ from tests.webapp.conftest import routes
 from tests.webapp.test_access import TABLE
 from webapp.accounts.models import User
 from webapp.api.models import ApiToken, Delivery, Webhook
-from webapp.broker import project_channel
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Role
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions, generation
 from webapp.labelling.models import Example, Flag, Group, GroupDecision, Label
+from webapp.lib.broker import project_channel
 from webapp.operations.services import beat
 from webapp.quality.models import GoldGroup, Overrule
 from webapp.quality.services import settle
@@ -77,7 +77,7 @@ def written(project, address, ready, person, boss):
     prompt.text, prompt.metadata = hostile("prompt"), {"tag": hostile("metadata")}
     prompt.save()
     images = list(seen.generations.all())
-    labelling.submit_group(mallory, project, seen.pk, {i: i % 2 == 0 for i in range(4)}, seconds=1, idempotency_key="k")
+    decisions.submit_group(mallory, project, seen.pk, {i: i % 2 == 0 for i in range(4)}, seconds=1, idempotency_key="k")
     Label.objects.create(generation=images[0], oracle=hostile("oracle")[:40], liked=True, reason=hostile("label"))
     Overrule.objects.create(generation=images[0], reviewer=mallory, liked=False, reason=hostile("word"))
     GroupDecision.objects.create(
@@ -182,7 +182,7 @@ def test_notices_on_the_socket_carry_numbers_only(written, person):
     def change():
         from django.db import connection
 
-        labelling.top_up(written.pk)
+        generation.top_up(written.pk)
         training = rounds.start_round(written, {}, idempotency_key="again")
         claimed = rounds.claim_round(training.pk, hostile("worker"))
         progress = {"phase": "train", "step": 1, "total": 2, "seconds_left": 1, "metrics": {"reward": 1.0}}

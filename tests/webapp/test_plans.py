@@ -11,7 +11,7 @@ from django.utils import timezone
 from tests.webapp.conftest import make_ready
 from webapp.api.services import create_token
 from webapp.exports.records import Filter, records
-from webapp.labelling import services
+from webapp.labelling import decisions, generation, leases
 from webapp.quality import services as quality
 from webapp.rounds import forecasts
 from webapp.rounds.models import ModelVersion, RoundForecast, TrainingRound
@@ -46,13 +46,13 @@ def test_answers_pages_and_lists(client, ann, boss, project, ready):
     project.overlap, project.tie_break, project.gold_rate = 2, True, 0.2
     project.save()
     first, second = make_ready(project, 2)
-    services.submit_group(boss, project, first.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
+    decisions.submit_group(boss, project, first.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
     token = create_token(project, boss, "plans", ["read", "admin"])[1]
 
     def answer():
-        services.lease_groups(ann, project, 3)
-        services.submit_group(ann, project, second.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="b")
-        services.undo(ann, project)
+        leases.lease_groups(ann, project, 3)
+        decisions.submit_group(ann, project, second.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="b")
+        decisions.undo(ann, project)
 
     def pages():
         client.force_login(boss)
@@ -80,7 +80,7 @@ def test_answers_pages_and_lists(client, ann, boss, project, ready):
             assert answer.status_code == 200
 
     assert read_through(answer) + read_through(pages) + read_through(api) == []
-    assert read_through(lambda: services.top_up(project.pk)) == []
+    assert read_through(lambda: generation.top_up(project.pk)) == []
     whole = Filter(since=timezone.now() - timedelta(days=1), signal=True)
     some = (Filter(), whole, Filter(annotator="boss"), Filter(split="train", version=1))
     assert read_through(lambda: [list(records(project, chosen)) for chosen in some]) == []

@@ -9,7 +9,7 @@ from channels.layers import get_channel_layer
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 
-from trainer.settings import MemorySettings
+from common.settings import MemorySettings
 from webapp.settings import env_memory
 
 
@@ -42,9 +42,8 @@ def test_the_web_app_needs_no_torch():
 
 
 def test_the_trainer_needs_no_django():
-    code = (
-        "import sys, trainer.cli, trainer.rounds, trainer.distill, trainer.pretrain; sys.exit('django' in sys.modules)"
-    )
+    modules = "trainer.cli, trainer.rounds, trainer.methods.distill, trainer.demo.pretrain"
+    code = f"import sys, {modules}; sys.exit('django' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -13,7 +13,7 @@ from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po
 
 from webapp.campaigns.models import Role
-from webapp.labelling import services
+from webapp.labelling import decisions, guidelines
 from webapp.labelling.models import Group
 from webapp.rounds.forms import RoundForm
 from webapp.rounds.models import ModelVersion, TrainingRound
@@ -126,9 +126,9 @@ class Texts(HTMLParser):
 def boss_with_work(project, ready, person):
     boss = person("boss", Role.ADMIN)
     rated, flagged = ready(2)
-    services.submit_group(boss, project, rated.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
-    services.flag_group(boss, project, flagged.pk, kind="broken", position=1, note="noise", idempotency_key="f")
-    services.add_example(project, rated.generations.first().pk, good=True, note="noise")
+    decisions.submit_group(boss, project, rated.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
+    decisions.flag_group(boss, project, flagged.pk, kind="broken", position=1, note="noise", idempotency_key="f")
+    guidelines.add_example(project, rated.generations.first().pk, good=True, note="noise")
     version = ModelVersion.objects.create(project=project, number=2, path="x", parent=project.active_version)
     TrainingRound.objects.create(
         project=project, number=1, base_version=project.active_version, idempotency_key="k", state="done",

@@ -20,15 +20,15 @@ from django.utils import timezone
 from safetensors.torch import load_file
 
 import trainer.rounds
+from common.files import sha256_of
 from tests.servers import S3_KEYS, database_url, wait_for
 from tests.workers.conftest import make_project
-from trainer.files import sha256_of
 from trainer.sampler import load_trajectory
-from webapp import paths, storage
 from webapp.accounts.models import User
 from webapp.campaigns.models import LabelSource, Membership
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions, generation, scoring
 from webapp.labelling.models import Group, Label, Scoring
+from webapp.lib import paths, storage
 from webapp.rounds import services as rounds
 from workers import tasks
 
@@ -80,10 +80,10 @@ def label(project):
     """Three generated groups with labels, by somebody."""
     person, _ = User.objects.get_or_create(username="ann")
     Membership.objects.get_or_create(user=person, project=project, role="annotator")
-    for group in labelling.top_up(project.pk):
+    for group in generation.top_up(project.pk):
         tasks.generate_group(group.pk)
         answer = {0: True, 1: False, 2: False}
-        labelling.submit_group(person, project, group.pk, answer, seconds=1, idempotency_key=f"k{group.pk}")
+        decisions.submit_group(person, project, group.pk, answer, seconds=1, idempotency_key=f"k{group.pk}")
 
 
 def is_silent(training):
@@ -129,7 +129,7 @@ def test_from_images_to_images_of_the_new_version_on_three_machines(bucket, proj
 
     third = machine("third")  # its cache is empty
     rounds.publish_version(project, version.pk)
-    for group in labelling.top_up(project.pk):
+    for group in generation.top_up(project.pk):
         tasks.generate_group(group.pk)
     group.refresh_from_db()
     assert (group.state, group.version, group.error) == ("ready", version, "")
@@ -236,7 +236,7 @@ def test_a_damaged_version_is_refused_by_name(bucket, project, machine):
     whole = (bucket / name).read_bytes()
     damage(bucket / name)
     machine("second")
-    group = labelling.top_up(project.pk)[0]
+    group = generation.top_up(project.pk)[0]
     tasks.generate_group(group.pk)
     group.refresh_from_db()
     assert group.state == "queued"
@@ -279,11 +279,11 @@ def test_without_the_bucket_work_waits(bucket, project, machine, s3):
     machine("first")
     label(project)
     training = rounds.start_round(project, SHORT, idempotency_key="k")
-    labelling.top_up(project.pk)
+    generation.top_up(project.pk)
     group = Group.objects.filter(state="queued").first()
     s3.stop()
     try:
-        for _ in range(labelling.MOST_ATTEMPTS + 1):
+        for _ in range(generation.MOST_ATTEMPTS + 1):
             tasks.generate_group(group.pk)
         for _ in range(rounds.MOST_LOSSES + 1):  # however long it takes
             tasks.run_round(training.pk)
@@ -413,20 +413,20 @@ def test_an_oracle_waits_for_the_bucket(bucket, project, machine, s3):
     machine("first")
     project.label_source = LabelSource.ORACLE
     project.save()
-    group = labelling.top_up(project.pk)[0]
+    group = generation.top_up(project.pk)[0]
     tasks.generate_group(group.pk)
     s3.stop()
     try:
-        for _ in range(labelling.MOST_SCORINGS + 1):
+        for _ in range(scoring.MOST_SCORINGS + 1):
             tasks.score_group(group.pk)
             Scoring.objects.update(next_at=timezone.now())
     finally:
         s3.start()
     assert "cannot be used" in Scoring.objects.get(group=group).error
-    assert labelling.scorings_due() == [group.pk]
+    assert scoring.scorings_due() == [group.pk]
     tasks.score_group(group.pk)
     group.refresh_from_db()
-    assert (group.state, labelling.scorings_due()) == ("done", [])
+    assert (group.state, scoring.scorings_due()) == ("done", [])
 
 
 def test_a_round_that_moves_into_a_bucket_goes_on(bucket, project, machine, monkeypatch, settings):

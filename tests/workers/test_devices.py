@@ -13,7 +13,7 @@ SERVE = """
 import sys, celery.__main__, django
 django.setup()
 from celery import Celery
-from webapp.broker import configure
+from webapp.lib.broker import configure
 from workers import devices
 devices.gpu = lambda: "GPU-0"
 devices.connect()

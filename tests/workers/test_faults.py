@@ -6,10 +6,10 @@ import subprocess
 
 import pytest
 
-from webapp import paths
 from webapp.accounts.models import User
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions, generation
 from webapp.labelling.models import Group
+from webapp.lib import paths
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion, TrainingRound
 from workers import tasks
@@ -44,7 +44,7 @@ def files(folder):
 
 def test_a_full_disk(small_disk, project, dashboard, client):
     filler = fill(small_disk)
-    group = labelling.top_up(project.pk)[0]
+    group = generation.top_up(project.pk)[0]
     for _ in range(3):
         tasks.generate_group(group.pk)
     group.refresh_from_db()
@@ -68,7 +68,7 @@ def test_a_full_disk(small_disk, project, dashboard, client):
 
 
 def test_a_read_only_disk(small_disk, project, dashboard):
-    group = labelling.top_up(project.pk)[0]
+    group = generation.top_up(project.pk)[0]
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     tasks.generate_group(group.pk)
     group.refresh_from_db()
@@ -79,10 +79,10 @@ def test_a_read_only_disk(small_disk, project, dashboard):
 
 @pytest.fixture
 def labelled(project, ann):
-    for group in labelling.top_up(project.pk):
+    for group in generation.top_up(project.pk):
         tasks.generate_group(group.pk)
         answer = {0: True, 1: False, 2: False}
-        labelling.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=str(group.pk))
+        decisions.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=str(group.pk))
 
 
 def test_a_round_on_a_full_disk(small_disk, project, labelled, dashboard, client):

@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from trainer.demo.scenes.draw import draw, sample_scene
+from trainer.demo.scenes.world import SHAPES
 from trainer.oracles import get_oracle, photos
 from trainer.oracles.detector import Instance
 from trainer.oracles.scenes import detect
-from trainer.scenes.draw import draw, sample_scene
-from trainer.scenes.world import SHAPES
-from webapp import paths
 from webapp.campaigns.models import LabelSource
-from webapp.labelling import services as labelling
+from webapp.labelling import generation
 from webapp.labelling.models import Label
+from webapp.lib import paths
 from workers import tasks
 
 
@@ -57,7 +57,7 @@ def geneval(settings, monkeypatch):
 def test_the_demo_project_is_labelled_by_the_geneval_class(project, geneval):
     project.oracle, project.label_source = geneval, LabelSource.ORACLE
     project.save()
-    for group in labelling.top_up(project.pk):
+    for group in generation.top_up(project.pk):
         tasks.generate_group(group.pk)
         generations = list(group.generations.order_by("position"))
         # The tests' random model draws no shapes, so one image becomes what the prompt asks for.

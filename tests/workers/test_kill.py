@@ -11,7 +11,7 @@ from tests.servers import database_url, wait_for
 from tests.workers.conftest import make_project
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions, generation
 from webapp.labelling.models import Label
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion
@@ -62,9 +62,9 @@ def test_the_round_ends_all_the_same(tiny, worker, monkeypatch):
     project = make_project(tiny)
     ann = User.objects.create_user("ann")
     Membership.objects.create(user=ann, project=project, role="annotator")
-    for group in labelling.top_up(project.pk):
+    for group in generation.top_up(project.pk):
         tasks.generate_group(group.pk)
-        labelling.submit_group(
+        decisions.submit_group(
             ann, project, group.pk, {0: True, 1: False, 2: False}, seconds=1, idempotency_key=str(group.pk)
         )
     labels = Label.objects.count()

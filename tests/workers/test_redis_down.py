@@ -11,11 +11,11 @@ from django.utils import timezone
 
 from tests.servers import free_port, start_redis
 from tests.workers.conftest import make_project
-from webapp import broker
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
-from webapp.labelling import services as labelling
+from webapp.labelling import generation
 from webapp.labelling.models import Group, Label
+from webapp.lib import broker
 from webapp.rounds.models import TrainingRound
 from webapp.rounds.services import check_settings
 from workers import tasks
@@ -43,7 +43,7 @@ def test_nothing_is_lost_while_redis_is_away(tiny, port, tmp_path, client):
         ann = User.objects.create_user("ann")
         Membership.objects.create(user=ann, project=project, role="admin")
         client.force_login(ann)
-        groups = labelling.top_up(project.pk)
+        groups = generation.top_up(project.pk)
         for group in groups[:2]:
             tasks.generate_group(group.pk)
         assert redis.Redis.from_url(url).llen("generate") == 3

@@ -7,18 +7,18 @@ from django.utils import timezone
 from PIL import Image
 
 from trainer.sampler import load_trajectory
-from webapp import paths
 from webapp.accounts.models import User
 from webapp.campaigns.models import LabelSource
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions, generation, scoring
 from webapp.labelling.models import Group, Label, LabelEvent, Scoring
+from webapp.lib import paths
 from webapp.rounds import services as rounds
 from webapp.rounds.models import TrainingRound
 from workers import tasks
 
 
 def generate(project):
-    groups = labelling.top_up(project.pk)
+    groups = generation.top_up(project.pk)
     for group in groups:
         tasks.generate_group(group.pk)
     return Group.objects.filter(pk__in=[g.pk for g in groups])
@@ -27,7 +27,7 @@ def generate(project):
 def label(project, user, groups):
     for group in groups:
         answer = {0: True, 1: False, 2: group.pk % 2 == 0}
-        labelling.submit_group(user, project, group.pk, answer, seconds=1, idempotency_key=str(group.pk))
+        decisions.submit_group(user, project, group.pk, answer, seconds=1, idempotency_key=str(group.pk))
 
 
 def test_a_generated_group_has_images_and_the_trajectory_that_made_them(project):
@@ -36,8 +36,8 @@ def test_a_generated_group_has_images_and_the_trajectory_that_made_them(project)
         stored = load_trajectory(paths.data(group.trajectory_file))
         assert stored.seeds == tuple(range(group.first_seed, group.first_seed + 3))
         assert stored.prompt == group.prompt.text
-        for generation in group.generations.all():
-            assert Image.open(paths.data(generation.image)).size == (128, 128)
+        for image in group.generations.all():
+            assert Image.open(paths.data(image.image)).size == (128, 128)
 
 
 def test_a_second_delivery_changes_nothing(project):
@@ -85,7 +85,7 @@ def unscored(project, monkeypatch):
 def test_an_oracle_that_fails_is_asked_again(unscored, monkeypatch):
     group, mend = unscored
     sent = []
-    monkeypatch.setattr("webapp.broker.send", lambda kind, row: sent.append((kind, row)))
+    monkeypatch.setattr("webapp.lib.broker.send", lambda kind, row: sent.append((kind, row)))
     tasks.score_group(group.pk)
     assert "does not answer" in group.scoring.error
     tasks.housekeeping()
@@ -103,13 +103,13 @@ def test_an_oracle_that_fails_is_asked_again(unscored, monkeypatch):
 
 def test_an_oracle_that_always_fails_is_named_and_can_be_asked_by_hand(unscored, project, client):
     group, mend = unscored
-    for attempt in range(labelling.MOST_SCORINGS + 1):
+    for attempt in range(scoring.MOST_SCORINGS + 1):
         if attempt % 2:
             tasks.score_group(group.pk)
         else:
-            labelling.claim_scoring(group.pk)  # by a worker that is lost
+            scoring.claim_scoring(group.pk)  # by a worker that is lost
         Scoring.objects.filter(next_at__isnull=False).update(next_at=timezone.now())
-    assert group.pk not in labelling.scorings_due()
+    assert group.pk not in scoring.scorings_due()
     client.force_login(User.objects.create_superuser("boss"))
     said = f"The oracle gave group {group.pk} no labels: OSError: the oracle&#x27;s server does not answer"
     assert said in client.get("/p/tiny/").content.decode()
@@ -184,7 +184,7 @@ def test_a_round_that_cannot_learn_says_why(project, ann):
 
 def test_housekeeping_fills_the_queue_and_works_without_a_broker(project, monkeypatch):
     sent = []
-    monkeypatch.setattr("webapp.broker.send", lambda kind, row: sent.append((kind, row)))
+    monkeypatch.setattr("webapp.lib.broker.send", lambda kind, row: sent.append((kind, row)))
     tasks.housekeeping()
     assert project.groups.filter(state="queued").count() == project.ready_target
 
@@ -192,12 +192,12 @@ def test_housekeeping_fills_the_queue_and_works_without_a_broker(project, monkey
 @pytest.mark.django_db(transaction=True)
 def test_an_unreachable_broker_loses_nothing(tiny, settings):
     from tests.workers.conftest import make_project
-    from webapp import broker
+    from webapp.lib import broker
 
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     broker.producer.cache_clear()
     try:
-        groups = labelling.top_up(make_project(tiny).pk)
+        groups = generation.top_up(make_project(tiny).pk)
     finally:
         broker.producer.cache_clear()
     assert len(groups) == 3
@@ -238,7 +238,7 @@ def test_housekeeping_finds_what_quality_webhooks_and_tests_wait_for(project, an
     api.create_webhook(project, "http://127.0.0.1/", ["version.published"], ann)
     rounds.publish_version(project, project.active_version_id)
     sent = []
-    monkeypatch.setattr("webapp.broker.send", lambda kind, row: sent.append((kind, row)))
+    monkeypatch.setattr("webapp.lib.broker.send", lambda kind, row: sent.append((kind, row)))
     tasks.housekeeping()
     found = dict(sent)
     assert found["generate_pairs"] == comparison.pk

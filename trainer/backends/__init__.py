@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from common.settings import MemorySettings
 from trainer.backends.base import Backend, Conditioning, autocast, bf16_pays
 from trainer.backends.memory import Managed, empty_pipeline, load_pipeline
 from trainer.backends.options import ModelOptions
-from trainer.settings import MemorySettings
 
 __all__ = ["FAMILIES", "Backend", "Conditioning", "Managed", "autocast", "backend_class", "bf16_pays", "load_backend"]
 

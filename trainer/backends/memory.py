@@ -1,5 +1,5 @@
 """What keeps a model within a machine's memory, around any backend: which parts are where, in what precision, and how much
-of a batch they take at once. `trainer.settings.MemorySettings` explains each option."""
+of a batch they take at once. `common.settings.MemorySettings` explains each option."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
+from common.files import write_atomic
+from common.settings import MemorySettings
 from trainer.backends.base import Backend, Conditioning, autocast
 from trainer.backends.cpu import PlainAttention, rewrite
-from trainer.files import write_atomic
-from trainer.settings import MemorySettings
 
 ENCODE_BATCH = 16  # prompts
 REMEMBERED_BYTES = 2**30  # of embeddings that can be read or made again

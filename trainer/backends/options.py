@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.settings import Settings, option
+from common.settings import Settings, option
 
 OPTIONS_FILE = "likestep.json"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from trainer.files import write_atomic
+from common.files import write_atomic
 from trainer.oracles.base import Verdict
 from trainer.oracles.detector import ColorNamer, Detector
 from trainer.oracles.geneval import Detection, by_class, judge, result_line, threshold_for

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import urllib3
 from PIL import Image
 
-from trainer.addresses import is_public
+from common.addresses import is_public
 from trainer.oracles.base import Verdict
 
 LONGEST_REASON = 500  # characters

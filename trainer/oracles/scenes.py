@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from trainer.demo.scenes.draw import shape_mask
+from trainer.demo.scenes.world import COLORS, SHAPES
 from trainer.oracles.base import Verdict
 from trainer.oracles.geneval import Detection, by_class, judge
-from trainer.scenes.draw import shape_mask
-from trainer.scenes.world import COLORS, SHAPES
 
 SPECK = 40  # pixels; smaller components are not objects
 FOREGROUND = 60.0  # RGB distance from the background, 0..441

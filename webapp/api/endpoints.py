@@ -17,7 +17,6 @@ from ninja.errors import HttpError
 from ninja.files import UploadedFile
 from ninja.parser import Parser
 
-from webapp import texts
 from webapp.api import schemas as s
 from webapp.api import services
 from webapp.api.auth import ADMIN, ANY, LABEL, READ, TokenThrottle
@@ -25,9 +24,9 @@ from webapp.campaigns import services as campaigns
 from webapp.exports import imports
 from webapp.exports.forms import ExportForm
 from webapp.exports.views import export_response
-from webapp.labelling import queries, views
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions, errors, leases, queries, views
 from webapp.labelling.models import Generation, Group, GroupState, Label
+from webapp.lib import texts
 from webapp.rounds import forecasts
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion, TrainingRound
@@ -55,9 +54,9 @@ Limit = Query(100, ge=1, le=500, description="Rows of a page.")
 After = Query(0, ge=0, description="`next` of the page before.")
 
 
-@api.exception_handler(labelling.LabellingError)
+@api.exception_handler(errors.LabellingError)
 def _labelling_refused(request, error):
-    status = {labelling.Conflict: 409, labelling.Busy: 503}.get(type(error), 400)
+    status = {errors.Conflict: 409, errors.Busy: 503}.get(type(error), 400)
     return api.create_response(request, {"detail": str(error)}, status=status)
 
 
@@ -234,7 +233,7 @@ def labels(request, slug: Path[str], annotator: str | None = None, after: int = 
 @router.post("/tasks", auth=LABEL, response=s.Page[s.TaskOut], tags=["labelling"])
 def tasks(request, slug: Path[str], limit: int = Query(1, ge=1, le=4)):
     """Groups leased to the token's owner, for ten minutes since they last asked."""
-    given = labelling.lease_groups(request.auth.user, request.auth.project, limit)
+    given = leases.lease_groups(request.auth.user, request.auth.project, limit)
     return {
         "items": [
             {
@@ -255,7 +254,7 @@ def tasks(request, slug: Path[str], limit: int = Query(1, ge=1, le=4)):
 )
 def decide(request, slug: Path[str], group_id: int, body: s.DecisionIn):
     """Like or dislike every image of a group. The same key with the same labels may be sent any number of times."""
-    decision = labelling.submit_group(
+    decision = decisions.submit_group(
         request.auth.user,
         request.auth.project,
         group_id,
@@ -271,7 +270,7 @@ def decide(request, slug: Path[str], group_id: int, body: s.DecisionIn):
 )
 def skip(request, slug: Path[str], group_id: int, body: s.SkipIn):
     """Leave a group to somebody else."""
-    decision = labelling.skip_group(
+    decision = decisions.skip_group(
         request.auth.user, request.auth.project, group_id, reason=body.reason, idempotency_key=body.key
     )
     return {"group": group_id, "outcome": decision.outcome}

@@ -14,7 +14,7 @@ from django.utils import timezone
 from webapp.api.models import Delivery, DeliveryState, Event, Webhook
 from webapp.api.outgoing import Refused, post
 from webapp.campaigns.models import Project
-from webapp.dispatch import enqueue
+from webapp.lib.dispatch import enqueue
 from webapp.quality.models import Consensus
 
 MOST_ATTEMPTS = 12

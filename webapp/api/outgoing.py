@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from trainer.addresses import is_public
+from common.addresses import is_public
 
 SECONDS = 10  # for connecting, and for each wait
 LONGEST = 20  # seconds in all: a receiver that answers byte by byte must not hold a worker

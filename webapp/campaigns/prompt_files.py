@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from webapp import filetypes
+from webapp.lib import filetypes
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("text", "csv", "jsonl", "parquet")

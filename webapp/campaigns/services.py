@@ -14,10 +14,10 @@ from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from webapp import texts
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Invitation, LabelSource, Membership, Project, Prompt, Role, Split
 from webapp.labelling.models import Label
+from webapp.lib import texts
 from webapp.rounds.models import ModelVersion, VersionStatus
 
 INVITATION = timedelta(days=7)

@@ -15,7 +15,7 @@ from webapp.accounts.permissions import may_create_projects, member
 from webapp.campaigns import services
 from webapp.campaigns.forms import NewProjectForm, ProjectForm, PromptsForm
 from webapp.campaigns.models import Project, Role, Split
-from webapp.labelling.services import top_up
+from webapp.labelling.generation import top_up
 from webapp.rounds.forms import TrainingForm
 
 PAGE = 50

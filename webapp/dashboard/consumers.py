@@ -8,8 +8,8 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
 from webapp.accounts.permissions import may
-from webapp.broker import project_channel
 from webapp.campaigns.models import Project, Role
+from webapp.lib.broker import project_channel
 
 log = logging.getLogger(__name__)
 

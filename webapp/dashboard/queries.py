@@ -10,11 +10,11 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from webapp import broker
 from webapp.campaigns.models import Project
 from webapp.labelling import queries as labelling
+from webapp.labelling.leases import LEASE
 from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Lease, Outcome, Scoring
-from webapp.labelling.services import LEASE
+from webapp.lib import broker
 from webapp.quality.models import Consensus
 from webapp.rounds.models import OPEN, RoundState
 

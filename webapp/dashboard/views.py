@@ -12,8 +12,8 @@ from django.views.decorators.http import require_GET, require_POST
 from webapp.accounts.permissions import managed_by, may_create_projects, member, projects_of, reviewed_by, role_in
 from webapp.campaigns.models import Project, Role
 from webapp.dashboard import queries
+from webapp.labelling import errors, generation
 from webapp.labelling import queries as labelling
-from webapp.labelling import services as labelling_services
 from webapp.labelling.models import Group, GroupState
 from webapp.operations import faults
 from webapp.rounds import forecasts
@@ -83,8 +83,8 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
 def retry_group(request: HttpRequest, project: Project, group_id: int) -> HttpResponse:
     """Try a failed group again, or look again at one with a damaged image."""
     try:
-        labelling_services.retry_group(project, group_id)
-    except labelling_services.LabellingError as error:
+        generation.retry_group(project, group_id)
+    except errors.LabellingError as error:
         messages.error(request, str(error))
     return redirect("dashboard", project.slug)
 

@@ -14,13 +14,13 @@ from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from webapp import filetypes, texts
 from webapp.accounts.models import User
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions, scoring
+from webapp.labelling.errors import LabellingError
 from webapp.labelling.models import Generation, GroupDecision, Label, Outcome, UndoneDecision
-from webapp.labelling.services import LabellingError
+from webapp.lib import filetypes, texts
 
 MOST_ROWS = 2_000_000
 MOST_ERRORS = 200
@@ -218,7 +218,7 @@ def _give(project: Project, group: int, user: User, answer: dict[int, bool], res
             % {"group": group, "username": user.username}
         )
         return
-    labelling.submit_group(user, project, group, answer, seconds=0, idempotency_key=key)
+    decisions.submit_group(user, project, group, answer, seconds=0, idempotency_key=key)
     result.new += 1
 
 
@@ -234,5 +234,5 @@ def _score(group: int, oracle: str, verdicts: dict[int, dict], result: Imported)
             _("group %(group)s: %(oracle)s scored otherwise since; left as it is") % {"group": group, "oracle": oracle}
         )
     else:
-        labelling.record_oracle_labels(group, oracle, [verdicts[p] for p in sorted(verdicts)])
+        scoring.record_oracle_labels(group, oracle, [verdicts[p] for p in sorted(verdicts)])
         result.new += 1

@@ -16,7 +16,7 @@ from webapp.exports import imports, writers
 from webapp.exports.formats import FORMATS, GroupRecord, ImageRecord
 from webapp.exports.forms import ExportForm
 from webapp.exports.records import MOST_COUNTED, count, records
-from webapp.streaming import streamed
+from webapp.lib.streaming import streamed
 
 TYPES = {"jsonl": "application/jsonl", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
 

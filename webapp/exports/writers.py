@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from zipstream import ZIP_STORED, ZipStream
 
-from webapp import storage
 from webapp.exports.formats import FORMATS, Format, Reference, labelstudio_config
 from webapp.exports.records import GroupRecord, ImageRecord
+from webapp.lib import storage
 
 ROWS = 1000  # of a Parquet row group
 EMBEDDED_ROWS = 50  # the same where rows hold images

@@ -8,9 +8,9 @@ import os
 
 from PIL import Image
 
-from trainer.files import check_webp, image_bytes
-from webapp import paths, storage
+from common.files import check_webp, image_bytes
 from webapp.labelling.models import Generation
+from webapp.lib import paths, storage
 
 WIDTHS = (256, 512, 1024)  # the only ones that are made
 

@@ -13,11 +13,12 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp import media, storage, texts
 from webapp.accounts.permissions import may, member
 from webapp.campaigns.models import Project, Role
-from webapp.labelling import keys, pictures, queries, services
+from webapp.labelling import decisions, errors, keys, leases, pictures, queries
+from webapp.labelling.guidelines import add_example, remove_example
 from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
+from webapp.lib import media, storage, texts
 
 FLAGS = 25  # flagged groups of a page
 PREFETCH = 3  # the group on screen and the next two
@@ -68,7 +69,7 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
 @member(Role.ANNOTATOR)
 def next_groups(request: HttpRequest, project: Project) -> JsonResponse:
     """The groups leased to this person, topped up for prefetching, the numbers of all they hold, and today's counts."""
-    groups, held = services.hold_groups(request.user, project, PREFETCH)
+    groups, held = leases.hold_groups(request.user, project, PREFETCH)
     return JsonResponse(
         {
             "groups": [group_json(g) for g in groups],
@@ -86,17 +87,17 @@ def submit(request: HttpRequest, project: Project, group_id: int) -> JsonRespons
         body = _body(request)
         labels = body.get("labels")
         if not isinstance(labels, dict) or not all(isinstance(v, bool) for v in labels.values()):
-            raise services.LabellingError(_("labels: send an object of position to true (like) or false (dislike)"))
+            raise errors.LabellingError(_("labels: send an object of position to true (like) or false (dislike)"))
         if not all(k.isdecimal() for k in labels):
-            raise services.LabellingError(_("labels: positions are whole numbers from 0"))
+            raise errors.LabellingError(_("labels: positions are whole numbers from 0"))
         answer = {int(k): v for k, v in labels.items()}
         seconds = body.get("seconds", 0)
         if not isinstance(seconds, int | float):
-            raise services.LabellingError(_("seconds: send a number"))
-        services.submit_group(
+            raise errors.LabellingError(_("seconds: send a number"))
+        decisions.submit_group(
             request.user, project, group_id, answer, seconds=float(seconds), idempotency_key=_text(body, "key")
         )
-    except services.LabellingError as error:
+    except errors.LabellingError as error:
         return _refused(error)
     return JsonResponse({"saved": group_id, "today": queries.today(request.user, project)})
 
@@ -107,7 +108,7 @@ def skip(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
     """Body `{reason, note, key}`; `reason` is empty or one of SkipReason."""
     try:
         body = _body(request)
-        services.skip_group(
+        decisions.skip_group(
             request.user,
             project,
             group_id,
@@ -115,7 +116,7 @@ def skip(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
             note=_text(body, "note"),
             idempotency_key=_text(body, "key"),
         )
-    except services.LabellingError as error:
+    except errors.LabellingError as error:
         return _refused(error)
     return JsonResponse({"saved": group_id})
 
@@ -128,8 +129,8 @@ def flag(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
         body = _body(request)
         position = body.get("position")
         if position is not None and (type(position) is not int or position < 0):
-            raise services.LabellingError(_("position: send a whole number from 0, or null for the whole group"))
-        services.flag_group(
+            raise errors.LabellingError(_("position: send a whole number from 0, or null for the whole group"))
+        decisions.flag_group(
             request.user,
             project,
             group_id,
@@ -138,7 +139,7 @@ def flag(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
             note=_text(body, "note"),
             idempotency_key=_text(body, "key"),
         )
-    except services.LabellingError as error:
+    except errors.LabellingError as error:
         return _refused(error)
     return JsonResponse({"saved": group_id})
 
@@ -148,8 +149,8 @@ def flag(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
 def undo(request: HttpRequest, project: Project) -> JsonResponse:
     """Takes a decision back, the one of `{key}` or the latest: the group with the answer that was given, or null."""
     try:
-        undone = services.undo(request.user, project, _text(_body(request), "key")[:64])
-    except services.LabellingError as error:
+        undone = decisions.undo(request.user, project, _text(_body(request), "key")[:64])
+    except errors.LabellingError as error:
         return _refused(error)
     today = queries.today(request.user, project)
     if undone is None:
@@ -176,7 +177,7 @@ def image_response(project: Project, generation_id: int, width: str = "", *, may
     except storage.Unreachable as error:
         return media.unreachable(error)
     except (OSError, ValueError) as error:
-        services.report_damaged(generation, f"{generation.image} cannot be shown: {error}")
+        generation.report_damaged(generation, f"{generation.image} cannot be shown: {error}")
         raise Http404 from error
     response = HttpResponse(data, content_type="image/webp")
     response["Cache-Control"] = "private, max-age=604800, immutable"
@@ -195,7 +196,7 @@ def me(request: HttpRequest, project: Project) -> HttpResponse:
         defaults = "reset" in request.POST
         chosen = dict(keys.DEFAULTS) if defaults else {c: request.POST.get(c, "")[:20] for c in keys.DEFAULTS}
         try:
-            services.save_keys(request.user, chosen, keys_on=on)
+            preferences.save_keys(request.user, chosen, keys_on=on)
         except keys.KeyChoiceError as problem:
             wrong, error, status = problem.field, str(problem), 400
         else:
@@ -248,8 +249,8 @@ def flags(request: HttpRequest, project: Project) -> HttpResponse:
         if decision not in ("restore", "remove") or not number.isdecimal():
             raise Http404
         try:
-            services.resolve_flags(request.user, project, int(number), restore=decision == "restore")
-        except services.LabellingError as error:
+            decisions.resolve_flags(request.user, project, int(number), restore=decision == "restore")
+        except errors.LabellingError as error:
             messages.error(request, str(error))
         return redirect("flags", project.slug)
     rows = Paginator(queries.flagged_groups(project), FLAGS).get_page(request.GET.get("page"))
@@ -266,16 +267,16 @@ def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
             raise Http404
         try:
             if number := request.POST.get("remove", ""):
-                services.remove_example(project, int(number) if number.isdecimal() else 0)
+                remove_example(project, int(number) if number.isdecimal() else 0)
             else:
                 image_number = request.POST.get("image", "")
-                services.add_example(
+                add_example(
                     project,
                     int(image_number) if image_number.isdecimal() else 0,
                     good=request.POST.get("good") == "yes",
                     note=request.POST.get("note", ""),
                 )
-        except services.LabellingError as error:
+        except errors.LabellingError as error:
             messages.error(request, str(error))
         return redirect("guidelines", project.slug)
     context = {
@@ -293,7 +294,7 @@ def _text(body: dict, name: str) -> str:
     """A string of the body; empty when it is not there."""
     value = body.get(name, "")
     if not isinstance(value, str):
-        raise services.LabellingError(_("%(field)s: send a text") % {"field": name})
+        raise errors.LabellingError(_("%(field)s: send a text") % {"field": name})
     return value
 
 
@@ -301,15 +302,15 @@ def _body(request: HttpRequest) -> dict:
     try:
         body = texts.body(request)
     except texts.Unstorable as error:
-        raise services.LabellingError(str(error)) from error
+        raise errors.LabellingError(str(error)) from error
     except ValueError as error:
-        raise services.LabellingError(_("body: send a JSON object")) from error
+        raise errors.LabellingError(_("body: send a JSON object")) from error
     if not isinstance(body, dict):
-        raise services.LabellingError(_("body: send a JSON object"))
+        raise errors.LabellingError(_("body: send a JSON object"))
     return body
 
 
-def _refused(error: services.LabellingError) -> JsonResponse:
+def _refused(error: errors.LabellingError) -> JsonResponse:
     # 503 is the only one that the page sends again.
-    status = {services.Conflict: 409, services.Busy: 503}.get(type(error), 400)
+    status = {errors.Conflict: 409, errors.Busy: 503}.get(type(error), 400)
     return JsonResponse({"error": str(error)}, status=status)

@@ -24,9 +24,9 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from trainer.files import sha256_of
-from webapp import paths, storage
+from common.files import sha256_of
 from webapp.labelling.models import Generation, Group
+from webapp.lib import paths, storage
 from webapp.rounds.models import ModelVersion
 
 FORMAT = 1

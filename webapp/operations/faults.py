@@ -11,8 +11,8 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from webapp import storage
-from webapp.broker import GENERATE, ORACLE, TRAIN
+from webapp.lib import storage
+from webapp.lib.broker import GENERATE, ORACLE, TRAIN
 from webapp.operations.models import Heartbeat
 from webapp.operations.queries import CHECKS
 

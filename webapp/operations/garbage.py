@@ -9,8 +9,8 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from webapp import paths, storage
 from webapp.labelling.models import Group, GroupState
+from webapp.lib import paths, storage
 from webapp.rounds.models import OPEN, ModelVersion, TrainingRound
 
 BATCH = 500

@@ -14,10 +14,10 @@ from django.utils import timezone
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
-from webapp import storage
 from webapp.campaigns.models import Project
 from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState, LabelEvent, Lease
+from webapp.lib import storage
 from webapp.operations.models import Heartbeat
 from webapp.rounds.models import OPEN, RoundMetric, RoundState, TrainingRound
 

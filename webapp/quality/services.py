@@ -12,10 +12,10 @@ from django.db.models.functions import ExtractMinute, Floor, TruncHour
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from webapp import events
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
 from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Label, Lease
+from webapp.lib import events
 from webapp.quality import measure
 from webapp.quality.consensus import Reliability, Vote, has_signal, reward, tied
 from webapp.quality.models import (

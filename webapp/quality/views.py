@@ -11,8 +11,8 @@ from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import member
 from webapp.campaigns.models import Project, Role
-from webapp.dispatch import enqueue
 from webapp.labelling.models import Group
+from webapp.lib.dispatch import enqueue
 from webapp.quality import queries, services
 from webapp.quality.models import GoldKind
 

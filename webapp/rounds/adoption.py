@@ -9,10 +9,10 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from trainer.cards import LORA_NAME
-from trainer.files import sha256_of
-from webapp import paths, storage
+from common.cards import LORA_NAME
+from common.files import sha256_of
 from webapp.campaigns.models import Project
+from webapp.lib import paths, storage
 from webapp.rounds.models import ModelVersion, RoundMetric, RoundState, TrainingRound, next_number
 from webapp.rounds.services import RoundError
 

@@ -11,10 +11,10 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from webapp import events, states
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
-from webapp.dispatch import enqueue
+from webapp.lib import events, states
+from webapp.lib.dispatch import enqueue
 from webapp.rounds.models import Comparison, ComparisonState, ModelVersion, Pair, PairState, next_number
 from webapp.rounds.sequential import Standing, standing
 
@@ -138,7 +138,7 @@ def complete_pairs(pairs: list[Pair]) -> int:
 
 @transaction.atomic
 def fail_pairs(pairs: list[Pair], error: str, *, counts: bool = True) -> None:
-    """Back to the queue, or failed for good after `MOST_ATTEMPTS`; see `labelling.services.fail_group`."""
+    """Back to the queue, or failed for good after `MOST_ATTEMPTS`; see `labelling.generation.fail_group`."""
     for pair in _owned(pairs):
         again = pair.attempt < MOST_ATTEMPTS or not counts
         pair.attempt -= not counts

@@ -8,10 +8,10 @@ from math import ceil
 from django.db import transaction
 from django.utils import timezone
 
-from webapp import events
 from webapp.campaigns.models import LabelSource, Project
 from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState
+from webapp.lib import events
 from webapp.quality.models import Consensus
 from webapp.rounds.models import (
     Basis,

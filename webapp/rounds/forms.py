@@ -7,7 +7,7 @@ import dataclasses
 from django import forms
 from django.utils.translation import gettext as _
 
-from trainer.settings import TDMR1Settings
+from common.settings import TDMR1Settings
 
 # What an admin is likely to change; the rest is folded away.
 MAIN = ("updates", "student_lr", "surrogate_updates", "prompts_per_update", "guidance_weight", "reference", "seed")

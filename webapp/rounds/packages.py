@@ -9,9 +9,9 @@ from pathlib import Path
 
 from zipstream import ZIP_STORED, ZipStream
 
-from trainer.cards import LORA_NAME, Base, Made, made_as, model_card
-from trainer.portable import portable_lora
-from webapp import paths, storage
+from common.cards import LORA_NAME, Base, Made, made_as, model_card
+from common.portable import portable_lora
+from webapp.lib import paths, storage
 from webapp.rounds.models import ModelVersion, TrainingRound
 
 

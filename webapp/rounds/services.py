@@ -15,17 +15,17 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from trainer.files import write_atomic, write_json
-from trainer.settings import SettingsError, TDMR1Settings
-from webapp import events, paths, states, storage
+from common.files import write_atomic, write_json
+from common.settings import SettingsError, TDMR1Settings
 from webapp.api import outbox
 from webapp.api.models import Event
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
 from webapp.campaigns.services import oracle_spec
-from webapp.dispatch import enqueue
 from webapp.labelling import queries as labelling
-from webapp.labelling.services import supersede_groups
+from webapp.labelling.generation import supersede_groups
+from webapp.lib import events, paths, states, storage
+from webapp.lib.dispatch import enqueue
 from webapp.rounds import forecasts
 from webapp.rounds.models import (
     OPEN,

@@ -10,13 +10,13 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp import media, paths, storage, texts
 from webapp.accounts.permissions import may, member
 from webapp.campaigns.models import Project, Role
+from webapp.lib import media, paths, storage, texts
+from webapp.lib.streaming import streamed
 from webapp.rounds import comparisons, packages, queries
 from webapp.rounds.models import ComparisonState, Pair
 from webapp.rounds.sequential import standing
-from webapp.streaming import streamed
 
 PAGE = 50
 PREFETCH = 3

@@ -8,9 +8,9 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp import media, paths
 from webapp.accounts.permissions import member
 from webapp.campaigns.models import Project, Role
+from webapp.lib import media, paths
 from webapp.rounds import services
 from webapp.rounds.forms import RoundForm
 from webapp.rounds.models import OPEN, TrainingRound

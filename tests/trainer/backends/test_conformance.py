@@ -7,14 +7,14 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from trainer import tdm_r1
+from common.settings import MemorySettings, TDMR1Settings
 from trainer.backends import load_backend
 from trainer.losses import mean_square
+from trainer.methods import tdm_r1
+from trainer.methods.tdm_r1 import TDMR1, Groups
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TDM_R1_ROLES, TEACHER, Roles
 from trainer.rounds import RoundSpec, run_round
 from trainer.sampler import Sampler, initial_noise, load_trajectory, sample_latents, save_trajectory
-from trainer.settings import MemorySettings, TDMR1Settings
-from trainer.tdm_r1 import TDMR1, Groups
 
 PROMPTS = ["a red star", "two blue hearts beside a dog, and the word CAT"]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from trainer.cards import LORA_NAME, Base, lineage, model_card
+from common.cards import LORA_NAME, Base, lineage, model_card
 from trainer.export import export_lora, export_merged
 from trainer.roles import STUDENT, Roles
 from trainer.sampler import initial_noise, sample_latents

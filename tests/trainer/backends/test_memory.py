@@ -11,17 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from common.settings import MemorySettings, SettingsError, TDMR1Settings
 from tests.trainer.test_rounds import make_spec, parent, reddish  # noqa: F401 - fixtures
 from trainer.backends import load_backend
 from trainer.backends.memory import compile_blocks, encoders_identity
 from trainer.cli import MODEL
-from trainer.latents import encode as encode_images
+from trainer.demo.latents import encode as encode_images
+from trainer.demo.scenes.draw import draw, sample_scene
+from trainer.demo.scenes.prompts import prompts
+from trainer.methods.tdm_r1 import TDMR1, Groups
 from trainer.roles import FAKE, STUDENT, SURROGATE, TDM_R1_ROLES, TEACHER, Roles
 from trainer.rounds import _Round, run_round
-from trainer.scenes.draw import draw, sample_scene
-from trainer.scenes.prompts import prompts
-from trainer.settings import MemorySettings, SettingsError, TDMR1Settings
-from trainer.tdm_r1 import TDMR1, Groups
 
 PROMPTS = ["a star", "a red heart", "two blue squares"]
 

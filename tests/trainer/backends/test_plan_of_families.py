@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from common.settings import MemorySettings, TDMR1Settings
 from tests.trainer.test_plan import held, peak_of
 from tests.trainer.test_rounds import reddish  # noqa: F401 - a fixture
 from trainer.plan import plan_round
 from trainer.roles import STUDENT, Roles
 from trainer.rounds import RoundSpec, _Round
-from trainer.settings import MemorySettings, TDMR1Settings
 
 SMALL = {"updates": 1, "prompts_per_update": 3, "group_size": 4, "student_batch": 8, "validation_images": 0}
 SETTINGS = TDMR1Settings(**SMALL, rank=4, alpha=8, guidance=1, rl_cfg=1)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 
+from common.settings import DistillSettings, TDMR1Settings
 from tests.trainer.backends.tiny import CASES, SIZE, flux2_klein, sd35, sdxl, z_image
 from trainer.backends import FAMILIES, backend_class, load_backend
-from trainer.settings import DistillSettings, TDMR1Settings
-from trainer.tdm_r1 import TDMR1
+from trainer.methods.tdm_r1 import TDMR1
 
 
 @pytest.fixture

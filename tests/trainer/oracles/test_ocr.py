@@ -6,10 +6,10 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from trainer.demo.scenes.draw import draw, sample_scene
+from trainer.demo.scenes.prompts import WORD, prompts
 from trainer.oracles import get_oracle
 from trainer.oracles.ocr import edit_distance, normalise, target_text, text_score
-from trainer.scenes.draw import draw, sample_scene
-from trainer.scenes.prompts import WORD, prompts
 
 
 def test_it_reads_drawn_words():

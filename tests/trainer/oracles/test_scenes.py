@@ -5,11 +5,11 @@ import random
 import pytest
 from PIL import Image, ImageFilter
 
+from trainer.demo.scenes.draw import draw, draw_scene, sample_scene
+from trainer.demo.scenes.prompts import TAGS, prompts
+from trainer.demo.scenes.world import COLORS, SHAPES, Scene, SceneObject
 from trainer.oracles import get_oracle
 from trainer.oracles.scenes import detect
-from trainer.scenes.draw import draw, draw_scene, sample_scene
-from trainer.scenes.prompts import TAGS, prompts
-from trainer.scenes.world import COLORS, SHAPES, Scene, SceneObject
 
 BACKGROUND = (244, 240, 246)
 

@@ -13,7 +13,7 @@ from webapp.api.models import ApiToken
 from webapp.api.services import ApiError, create_token, find_token, revoke_token
 from webapp.campaigns.models import Membership, Role
 from webapp.campaigns.services import create_project
-from webapp.labelling import services
+from webapp.labelling import decisions
 from webapp.labelling.models import GroupDecision, Label
 
 LABELS = {"0": True, "1": False, "2": False, "3": True}
@@ -212,12 +212,12 @@ def test_the_reference_is_openapi_and_loads_nothing_from_elsewhere(client, ann, 
 
 def test_labels_are_read_from_where_the_projects_own_begin(client, ready, ann, project, person):
     (group,) = ready()
-    services.submit_group(ann, project, group.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
+    decisions.submit_group(ann, project, group.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
     later = create_project("moons", "Moons", model_dir="x", student_dir="x", prompts=[{"prompt": "m"}], by=ann)
     assert later.labels_after == Label.objects.order_by("-pk").first().pk
     (other,) = make_ready(later, 1)
     answer = {i: i == 0 for i in range(other.size)}
-    services.submit_group(ann, later, other.pk, answer, seconds=1, idempotency_key="b")
+    decisions.submit_group(ann, later, other.pk, answer, seconds=1, idempotency_key="b")
     secret = create_token(later, ann, "t", ["read"])[1]
     found = client.get("/api/v1/projects/moons/labels", headers={"Authorization": f"Bearer {secret}"}).json()["items"]
     assert [(v["group"], v["liked"]) for v in found] == [(other.pk, liked) for liked in answer.values()]

@@ -4,10 +4,10 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
-from trainer.settings import TDMR1Settings
+from common.settings import TDMR1Settings
 from webapp.campaigns.models import AuditEntry, Project, Role
 from webapp.campaigns.services import CampaignError, create_project, update_project
-from webapp.labelling import services as labelling
+from webapp.labelling import generation, leases
 from webapp.rounds.services import RoundError, start_round
 
 DEFAULTS = {f"training-{k}": v for k, v in TDMR1Settings().to_json().items() if v is not False}
@@ -128,14 +128,14 @@ def test_an_archived_project_hands_out_nothing(logged_in, project, ready, ann):
     ready(2)
     assert logged_in.post("/p/stars/archive/").url == "/"
     project.refresh_from_db()
-    assert labelling.lease_groups(ann, project) == []
-    assert labelling.top_up(project.pk) == []
+    assert leases.lease_groups(ann, project) == []
+    assert generation.top_up(project.pk) == []
     with pytest.raises(RoundError, match="archived"):
         start_round(project, {}, idempotency_key="k")
     assert "Archived" in logged_in.get("/").content.decode()
     logged_in.post("/p/stars/archive/", {"reopen": "1"})
     project.refresh_from_db()
-    assert len(labelling.lease_groups(ann, project)) == 1
+    assert len(leases.lease_groups(ann, project)) == 1
 
 
 def test_prompts_are_added_after_a_preview(logged_in, project):

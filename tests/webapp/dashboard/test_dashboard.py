@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from tests.webapp.quality.test_consensus import submit
 from webapp.dashboard import queries
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions, generation, leases
 from webapp.labelling.models import Group, GroupDecision, Label, Lease, Tally
 from webapp.labelling.queries import like_rates
 from webapp.quality import services as quality
@@ -50,7 +50,7 @@ def test_quarters_of_an_hour_are_counted_and_only_new_ones_again(project, rated,
     last = rated([1, 1, 0, 0], noon + timedelta(days=4))
     quality.count_quarters(project)
     assert list(QuarterCount.objects.order_by("start").values_list("labels", flat=True)) == [99, 8, 4]
-    labelling.undo(ann, project, str(GroupDecision.objects.get(group=last).idempotency_key))
+    decisions.undo(ann, project, str(GroupDecision.objects.get(group=last).idempotency_key))
     quality.count_quarters(project)
     assert list(QuarterCount.objects.order_by("start").values_list("labels", flat=True)) == [99, 8]
 
@@ -76,7 +76,7 @@ def test_a_day_is_the_readers_and_flagged_groups_are_not_in_it(client, boss, pro
     there = (noon + timedelta(days=1) - timedelta(hours=5, minutes=45)).isoformat()
     assert days("Asia/Kathmandu") == [(there, 2, 8, 0.625, 0.5)]
     flagged = Group.objects.get(consensus__signal=False)
-    labelling.flag_group(boss, project, flagged.pk, kind="broken", position=None, idempotency_key="f")
+    decisions.flag_group(boss, project, flagged.pk, kind="broken", position=None, idempotency_key="f")
     assert days("Asia/Kathmandu") == [(there, 1, 4, 0.25, 1.0)]
 
 
@@ -120,10 +120,10 @@ def test_a_person_with_work_on_screen_and_no_answer_is_stuck(project, ready, ann
     bob = person("bob")
     person("idle")
     ready(2)
-    labelling.lease_groups(ann, project)
-    labelling.lease_groups(bob, project)
+    leases.lease_groups(ann, project)
+    leases.lease_groups(bob, project)
     assert {p.name: p.stuck for p in queries.people(project)} == {"ann": False, "bob": False}
-    Lease.objects.filter(user=bob).update(expires_at=timezone.now() + labelling.LEASE - timedelta(minutes=6))
+    Lease.objects.filter(user=bob).update(expires_at=timezone.now() + leases.LEASE - timedelta(minutes=6))
     rows = queries.people(project)
     assert [(p.name, p.stuck, p.held, p.today) for p in rows] == [("bob", True, 1, 0), ("ann", False, 1, 1)]
 
@@ -135,7 +135,7 @@ def test_what_keeps_work_from_moving_is_said(project, ready, ann, rated):
     (group,) = ready()
     submit(ann, project, group, [1, 0, 0, 0])
     shift(group, timezone.now() - timedelta(days=2))
-    labelling.top_up(project.pk)
+    generation.top_up(project.pk)
     Group.objects.filter(state="queued").update(created_at=timezone.now() - timedelta(minutes=10))
     TrainingRound.objects.create(
         project=project, number=1, base_version=project.active_version, idempotency_key="k", state="queued"
@@ -179,9 +179,9 @@ def test_like_rates_are_the_workers_count_and_what_came_since(project, rated, an
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
     quality.count_versions(project)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
-    labelling.undo(ann, project)
+    decisions.undo(ann, project)
     disliked = dict.fromkeys(range(4), False)
-    labelling.submit_group(ann, project, group.pk, disliked, seconds=4, idempotency_key="again")
+    decisions.submit_group(ann, project, group.pk, disliked, seconds=4, idempotency_key="again")
     quality.count_versions(project)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.25}]
 
@@ -190,9 +190,9 @@ def test_flagged_groups_are_not_in_the_like_rates(project, rated, ann, person):
     rated([1, 1, 1, 1])
     bad = rated([0, 0, 0, 0])
     quality.count_versions(project)
-    labelling.flag_group(person("bob"), project, bad.pk, kind="broken", position=None, idempotency_key="f")
+    decisions.flag_group(person("bob"), project, bad.pk, kind="broken", position=None, idempotency_key="f")
     assert like_rates(project) == [{"version": 1, "labels": 4, "rate": 1.0}]
-    labelling.resolve_flags(person("rev", "reviewer"), project, bad.pk, restore=True)
+    decisions.resolve_flags(person("rev", "reviewer"), project, bad.pk, restore=True)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.5}]
 
 

@@ -14,10 +14,10 @@ from django.test import AsyncClient
 from django.utils import timezone
 
 from tests.webapp.quality.test_consensus import submit
-from webapp import paths
 from webapp.exports import formats, records, writers
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions, scoring
 from webapp.labelling.models import Generation, Group, Label
+from webapp.lib import paths
 from webapp.quality import services as quality
 
 PICKAPIC = (
@@ -39,7 +39,7 @@ def labelled(project, ready, ann, person):
         submit(ann, project, group, anns)
         submit(bob, project, group, bobs)
     verdicts = [{"score": s, "liked": s > 0.5, "reason": "a reason"} for s in (0.9, 0.1, 0.2, 0.8)]
-    labelling.record_oracle_labels(groups[0].pk, "scenes", verdicts)
+    scoring.record_oracle_labels(groups[0].pk, "scenes", verdicts)
     return groups
 
 
@@ -190,10 +190,10 @@ def test_filters_leave_out_what_they_say(fetch, project, labelled):
 
 def test_a_flagged_group_is_left_out_until_it_is_put_back(project, labelled, person, boss):
     group = labelled[1]
-    labelling.flag_group(person("eve"), project, group.pk, kind="broken", position=None, idempotency_key="f")
+    decisions.flag_group(person("eve"), project, group.pk, kind="broken", position=None, idempotency_key="f")
     assert {r.id for r in records.records(project, records.Filter())} == {labelled[0].pk, labelled[2].pk}
     assert records.count(project, records.Filter()) == 2
-    labelling.resolve_flags(boss, project, group.pk, restore=True)
+    decisions.resolve_flags(boss, project, group.pk, restore=True)
     assert records.count(project, records.Filter()) == 3
 
 

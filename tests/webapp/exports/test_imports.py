@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.webapp.exports.test_exports import labelled  # noqa: F401 - a fixture
 from webapp.exports import imports
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions
 from webapp.labelling.models import GroupDecision, Label, LabelEvent
 from webapp.quality.models import Consensus
 
@@ -85,7 +85,7 @@ def test_an_imported_answer_that_was_taken_back_stays_so(send, exported, ann, pr
     data = exported()
     wipe()
     send(data)
-    undone, _answer = labelling.undo(ann, project)
+    undone, _answer = decisions.undo(ann, project)
     before = state()
     status, page = send(data)
     assert status == 200

@@ -7,7 +7,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from webapp.campaigns.models import Role
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions, leases, scoring
 from webapp.labelling.models import Label, LabelEvent
 from webapp.labelling.queries import groups_with_signal_since
 from webapp.quality import services
@@ -19,7 +19,7 @@ GOOD, COIN = Reliability(0.9, 0.8), Reliability(0.5, 0.5)
 
 def submit(user, project, group, likes):
     answer = {i: bool(v) for i, v in enumerate(likes)}
-    return labelling.submit_group(user, project, group.pk, answer, seconds=4, idempotency_key=str(group.pk))
+    return decisions.submit_group(user, project, group.pk, answer, seconds=4, idempotency_key=str(group.pk))
 
 
 def test_the_posterior_is_bayes_rule():
@@ -61,14 +61,14 @@ def test_each_label_settles_its_group(project, ready, ann):
     assert (found.rewards, found.signal, found.people) == ([1, 1, 0, 1], True, 1)
     assert groups_with_signal_since(project, None) == 1
     assert groups_with_signal_since(project, found.labelled_at) == 0
-    labelling.undo(ann, project)
+    decisions.undo(ann, project)
     assert Consensus.objects.count() == groups_with_signal_since(project, None) == 0
 
 
 def test_oracles_whose_scores_differ_give_signal_though_they_like_all(project, ready):
     (group,) = ready()
     verdicts = [{"score": s, "liked": True, "reason": ""} for s in (0.6, 0.7, 0.8, 0.9)]
-    labelling.record_oracle_labels(group.pk, "scenes", verdicts)
+    scoring.record_oracle_labels(group.pk, "scenes", verdicts)
     assert Consensus.objects.get().rewards == [0.6, 0.7, 0.8, 0.9]
     assert groups_with_signal_since(project, None) == 1
 
@@ -95,18 +95,18 @@ def test_a_tie_asks_one_person_more_and_only_one(project, ready, ann, person):
     (group,) = ready()
     bob, cat, dan = person("bob"), person("cat"), person("dan")
     submit(ann, project, group, [1, 0, 1, 0])
-    assert labelling.lease_groups(bob, project) == [group]
-    assert labelling.lease_groups(cat, project) == []  # not yet a tie: bob has not answered
+    assert leases.lease_groups(bob, project) == [group]
+    assert leases.lease_groups(cat, project) == []  # not yet a tie: bob has not answered
     submit(bob, project, group, [1, 1, 1, 0])
     group.refresh_from_db()
     assert group.state == "ready"
-    assert labelling.lease_groups(cat, project) == [group]
-    assert labelling.lease_groups(dan, project) == []
+    assert leases.lease_groups(cat, project) == [group]
+    assert leases.lease_groups(dan, project) == []
     submit(cat, project, group, [1, 1, 1, 0])
     group.refresh_from_db()
     assert group.state == "done"
     assert Consensus.objects.get().rewards == [1, 0.6667, 1, 0]
-    labelling.undo(cat, project)
+    decisions.undo(cat, project)
     group.refresh_from_db()
     assert group.state == "ready"
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.webapp.quality.test_consensus import submit
-from webapp.labelling import services as labelling
+from webapp.labelling import decisions, leases, scoring
 from webapp.labelling.models import Lease
 from webapp.quality import services
 from webapp.quality.models import GoldAnswer, GoldGroup
@@ -36,8 +36,8 @@ def test_they_come_at_the_set_rate_and_look_like_any_other(project, gold, ready,
     project.save()
     rng, given = random.Random(1), []
     for _ in range(40):
-        (group,) = labelling.lease_groups(ann, project, rng=rng)
-        assert labelling.lease_groups(ann, project, rng=rng) == [group]  # a reload shows the same
+        (group,) = leases.lease_groups(ann, project, rng=rng)
+        assert leases.lease_groups(ann, project, rng=rng) == [group]  # a reload shows the same
         submit(ann, project, group, [1, 0, 1, 1])
         given.append(group.pk)
     assert len(set(given)) == 40
@@ -53,13 +53,13 @@ def test_no_person_gets_one_again(project, gold, ready, ann, person):
     project.save()
     always = random.Random(1)
     always.random = lambda: 0.0
-    assert labelling.lease_groups(ann, project, rng=always) == [group]
-    labelling.skip_group(ann, project, group.pk, reason="", idempotency_key="s")
+    assert leases.lease_groups(ann, project, rng=always) == [group]
+    decisions.skip_group(ann, project, group.pk, reason="", idempotency_key="s")
     for _ in range(3):
-        (other,) = labelling.lease_groups(ann, project, rng=always)
+        (other,) = leases.lease_groups(ann, project, rng=always)
         assert other != group
         submit(ann, project, other, [1, 1, 1, 1])
-    assert labelling.lease_groups(person("bob"), project, rng=always) == [group]
+    assert leases.lease_groups(person("bob"), project, rng=always) == [group]
 
 
 def test_with_nothing_else_to_do_nobody_is_fed_gold(project, gold, ann):
@@ -67,7 +67,7 @@ def test_with_nothing_else_to_do_nobody_is_fed_gold(project, gold, ann):
     project.gold_rate = 0.5
     project.save()
     for _ in range(10):
-        assert labelling.lease_groups(ann, project) == []
+        assert leases.lease_groups(ann, project) == []
 
 
 def test_an_undone_gold_answer_is_forgotten_and_the_group_stays_done(project, gold, ann):
@@ -75,7 +75,7 @@ def test_an_undone_gold_answer_is_forgotten_and_the_group_stays_done(project, go
     Lease.objects.create(group=group, user=ann, expires_at=group.created_at)
     submit(ann, project, group, [1, 0, 0, 1])
     assert GoldAnswer.objects.get().right == 4
-    labelling.undo(ann, project)
+    decisions.undo(ann, project)
     group.refresh_from_db()
     assert (group.state, GoldAnswer.objects.count()) == ("done", 0)
 
@@ -86,7 +86,7 @@ def test_oracle_certain_groups_become_gold_and_obvious_ones_attention_checks(pro
     scores = {"certain": (0.95, 0.05, 0.5, 0.92), "obvious": (1, 0, 0, 1), "unsure": (0.6, 0.4, 0.5, 0.7)}
     for group, values in zip(ready(3), scores.values(), strict=True):
         verdicts = [{"score": v, "liked": v > 0.5, "reason": ""} for v in values]
-        labelling.record_oracle_labels(group.pk, "scenes", verdicts)
+        scoring.record_oracle_labels(group.pk, "scenes", verdicts)
         submit(ann, project, group, [1, 0, 0, 1])
     assert services.find_gold(project) == 2
     kinds = {g.kind: g.answer for g in GoldGroup.objects.all()}

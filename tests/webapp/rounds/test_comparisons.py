@@ -10,10 +10,10 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from webapp import paths
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
+from webapp.lib import paths
 from webapp.rounds import comparisons
 from webapp.rounds.lineage import draw
 from webapp.rounds.models import ModelVersion, Pair, TrainingRound

@@ -176,7 +176,7 @@ def test_two_passes_at_once_fill_a_row_once(tmp_path, monkeypatch):
     publish(project, version)
     liked(version, LIKED, forecasts.ENOUGH)
     told = []
-    monkeypatch.setattr("webapp.events.publish", lambda *args, **values: told.append(args))
+    monkeypatch.setattr("webapp.lib.events.publish", lambda *args, **values: told.append(args))
     together, counts, errors = threading.Barrier(4), [], []
     look = forecasts.outcome
 
@@ -265,7 +265,7 @@ def test_the_smaller_threshold_of_two_starts_it(project):
 
 
 def test_housekeeping_fills_rows_in(project, ended, monkeypatch):
-    monkeypatch.setattr("webapp.broker.send", lambda kind, row: None)
+    monkeypatch.setattr("webapp.lib.broker.send", lambda kind, row: None)
     _training, version = ended()
     publish(project, version)
     liked(version, LIKED, forecasts.ENOUGH)

@@ -6,11 +6,11 @@ from pathlib import Path
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
-from trainer.cards import LORA_NAME
+from common.cards import LORA_NAME
 from webapp.campaigns import prompt_files
 from webapp.campaigns.models import LabelSource
 from webapp.campaigns.services import CampaignError, create_project
-from webapp.labelling.services import top_up
+from webapp.labelling.generation import top_up
 from webapp.rounds.services import RoundError, check_settings
 
 

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from webapp.campaigns.models import Membership, Project, Role
 from webapp.campaigns.services import CampaignError, create_project, ensure_user
-from webapp.labelling.services import top_up
+from webapp.labelling.generation import top_up
 from webapp.rounds.adoption import adopt_round
 from webapp.rounds.services import RoundError
 

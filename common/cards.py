@@ -1,0 +1,195 @@
+"""Model cards: what a version is, where it came from, what it learned from and how it scores. Standard library only.
+
+The front matter is the YAML that model hubs read. Lineage comes from the `version.json` that a round leaves beside each
+LoRA, or, in the web app, from the database.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from common.settings import TDMR1Settings
+
+LORA_NAME = "pytorch_lora_weights.safetensors"
+OWN_GUIDANCE = {"ZImagePipeline": 0.0}  # stock pipelines whose "no guidance" is not 1
+
+
+@dataclass(frozen=True)
+class Made:
+    """How one version was made. The first student has no round: no settings, labels or scores."""
+
+    name: str
+    sha256: str = ""
+    updates: int = 0
+    settings: Mapping = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)  # by source: "people", or an oracle's name
+    scores_before: Mapping[str, float] = field(default_factory=dict)
+    scores_after: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The pipeline a LoRA is for: `name` is a hub id, or the folder's own name."""
+
+    name: str
+    pipeline: str
+    shift: float | None = None
+    flow: bool = True  # whether its scheduler takes the times a student was trained on
+    text_tokens: int | None = None  # where the pipeline's default would be too many
+    size: int | None = None  # pixels of a side, where it is not the pipeline's own
+
+    @classmethod
+    def of(cls, model_dir: Path, name: str = "") -> Base:
+        """Read from a pipeline folder; without one only the name is known."""
+        scheduler = _json(model_dir / "scheduler" / "scheduler_config.json")
+        tokens = _json(model_dir / "tokenizer_3" / "tokenizer_config.json").get("model_max_length", 256)
+        return cls(
+            name or model_dir.name,
+            _json(model_dir / "model_index.json").get("_class_name", "DiffusionPipeline"),
+            scheduler.get("shift"),
+            "Flow" in scheduler.get("_class_name", "Flow"),
+            tokens if tokens < 256 else None,
+            _json(model_dir / "likestep.json").get("size") or None,
+        )
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def made_by(version_dir: Path) -> Made:
+    """How the version in a folder was made, by its `version.json`."""
+    return made_as(version_dir.name, _json(version_dir / "version.json"))
+
+
+def made_as(name: str, about: dict) -> Made:
+    """The same of what a `version.json` holds; what it does not tell is empty."""
+    return Made(
+        name,
+        about.get("sha256", ""),
+        about.get("steps", 0),
+        about.get("settings", {}),
+        about.get("labels", {}),
+        about.get("scores_before", {}),
+        about.get("scores_after", {}),
+    )
+
+
+def lineage(version_dir: Path) -> list[Made]:
+    """The version, its parent, and so on to the first student; as far as the folders are there."""
+    found, seen = [], set()
+    folder: Path | None = version_dir
+    while folder is not None and folder.resolve() not in seen:
+        seen.add(folder.resolve())
+        found.append(made_by(folder))
+        parent = _json(folder / "version.json").get("parent")
+        folder = Path(parent) if parent and Path(parent).is_dir() else None
+    return found
+
+
+def model_card(title: str, base: Base, versions: Sequence[Made], *, steps: int = 4, merged: bool = False) -> str:
+    """README.md of an export; `versions` is the lineage, newest first."""
+    newest = versions[0]
+    parts = [
+        _front_matter(base, newest, merged),
+        f"# {title}\n\nA {steps}-step text-to-image model: {'a whole pipeline, ' if merged else 'a LoRA for '}"
+        f"{'made from ' if merged else ''}`{base.name}` (`{base.pipeline}`), trained with TDM-R1 "
+        "([arXiv 2603.07700](https://arxiv.org/abs/2603.07700)) by Likestep.",
+        "## Use\n\n" + _usage(base, steps, merged),
+    ]
+    if newest.scores_after:
+        parts.append("## Scores\n\n" + _scores(newest))
+    if newest.labels:
+        parts.append("## Labels used\n\n" + _table(("source", "labels"), sorted(newest.labels.items())))
+    rows = [
+        (v.name, v.updates or "–", _count(v.labels), _score(v.scores_after), v.sha256[:16] or "–") for v in versions
+    ]
+    rows.append((f"{base.name} (base)", "–", "–", "–", "–"))
+    columns = ("version", "updates", "labels", "reward after", "sha256 in Likestep")
+    parts.append("## Lineage\n\nNewest first; each came from the one below it.\n\n" + _table(columns, rows))
+    if newest.settings:
+        parts.append("## Settings\n\nOf the last round, where they differ from the defaults.\n\n" + _settings(newest))
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(base: Base, newest: Made, merged: bool) -> str:
+    tags = ["diffusers", "text-to-image", "few-step", "tdm-r1", "likestep", *([] if merged else ["lora"])]
+    lines = [
+        "library_name: diffusers",
+        "pipeline_tag: text-to-image",
+        f"base_model: {json.dumps(base.name)}",
+        f"base_model_relation: {'merge' if merged else 'adapter'}",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+    ]
+    if newest.scores_after:
+        lines += ["model-index:", f"- name: {json.dumps(newest.name)}", "  results:", "  - task:"]
+        lines += ["      type: text-to-image", "    dataset:", "      name: validation prompts of the project"]
+        lines += ["      type: likestep", "    metrics:"]
+        for name, value in sorted(newest.scores_after.items()):
+            lines += [f"    - type: {json.dumps(name)}", f"      value: {value:.4f}"]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _usage(base: Base, steps: int, merged: bool) -> str:
+    times = ", ".join(f"{1 - j / steps:g}" for j in range(steps))
+    calls = [
+        '    "a photo of a cat",',
+        f"    num_inference_steps={steps},",
+        *([f"    sigmas=[{times}],  # the steps it was trained on; the scheduler shifts them"] if base.flow else []),
+        f"    guidance_scale={OWN_GUIDANCE.get(base.pipeline, 1.0)},  # none: guidance is trained in",
+        *([f"    max_sequence_length={base.text_tokens},"] if base.text_tokens else []),
+        *([f"    height={base.size},", f"    width={base.size},"] if base.size else []),
+    ]
+    lines = [
+        "```python",
+        "from diffusers import DiffusionPipeline",
+        "",
+        f"pipe = DiffusionPipeline.from_pretrained({json.dumps('.' if merged else base.name)})",
+        *([] if merged else [f'pipe.load_lora_weights(".", weight_name="{LORA_NAME}")']),
+        "image = pipe(",
+        *calls,
+        ").images[0]",
+        "```",
+    ]
+    if not merged:
+        shift = f" with shift {base.shift:g}" if base.shift else ""
+        lines += [
+            "",
+            "In ComfyUI: put the file into `models/loras`, load it with strength 1, sampler `euler`, scheduler "
+            f"`simple`{shift}, {steps} steps, CFG 1.",
+        ]
+    return "\n".join(lines)
+
+
+def _scores(made: Made) -> str:
+    rows = [
+        (name, f"{made.scores_before[name]:.3f}" if name in made.scores_before else "–", f"{value:.3f}")
+        for name, value in sorted(made.scores_after.items())
+    ]
+    return _table(("score", "before the last round", "after"), rows)
+
+
+def _settings(made: Made) -> str:
+    usual = asdict(TDMR1Settings())
+    rows = [(f"`{k}`", v, usual[k]) for k, v in sorted(made.settings.items()) if k in usual and v != usual[k]]
+    return _table(("setting", "value", "default"), rows) if rows else "All are the defaults."
+
+
+def _count(labels: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {source}" for source, n in sorted(labels.items())) or "–"
+
+
+def _score(scores: Mapping[str, float]) -> str:
+    return f"{scores['reward']:.3f}" if "reward" in scores else "–"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

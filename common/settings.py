@@ -1,0 +1,298 @@
+"""Settings as frozen dataclasses: one definition for the web form, the command line and the checkpoint.
+
+Standard library only, so that the web app can import it without torch. Defaults are the demo model's unless the field's
+help says otherwise; `paper()` gives the published ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Self, get_type_hints
+
+LOOKS = 8  # of a round at each labelled group, where `surrogate_updates` is 0
+MOST_SURROGATE_UPDATES = 3  # that it then comes to
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names the field and what it allows."""
+
+
+def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple = ()) -> Any:
+    """A dataclass field with its explanation and allowed range (both ends included)."""
+    return field(default=default, metadata={"help": help, "min": low, "max": high, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of all settings: checked on construction, and to and from JSON."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for f in dataclasses.fields(self):
+            value, kind = getattr(self, f.name), hints[f.name]
+            if kind is float and type(value) is int:
+                value = float(value)
+                object.__setattr__(self, f.name, value)
+            if type(value) is not kind:
+                raise SettingsError(f"{f.name}: expected {kind.__name__}, got {value!r}")
+            low, high, choices = (f.metadata.get(k) for k in ("min", "max", "choices"))
+            if choices and value not in choices:
+                raise SettingsError(f"{f.name}: {value!r} is not one of {', '.join(map(str, choices))}")
+            if (low is not None and not value >= low) or (high is not None and not value <= high):
+                bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
+                raise SettingsError(f"{f.name}: {value!r} is out of range; use {bounds}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The settings of a JSON object; missing fields take their defaults. Raises SettingsError on unknown fields."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise SettingsError(f"{unknown[0]}: no such setting; known ones are {', '.join(sorted(known))}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class SampleSettings(Settings):
+    """The few-step sampler: K plain Euler steps on the model's own grid, no guidance."""
+
+    steps: int = option(4, "Denoising steps K of the student.", low=1, high=50)
+
+
+@dataclass(frozen=True)
+class MemorySettings(Settings):
+    """What fits a model into a machine's memory. They belong to the machine, not to a project: a round that starts under
+    some may go on under others, and learns the same up to rounding. All are off by default, as suits the demo model."""
+
+    half: bool = option(
+        False,
+        "Hold the frozen transformer and the text encoders in bf16, half of fp32. Adapters, optimizers and VAE stay fp32.",
+    )
+    text_encoders: str = option(
+        "keep",
+        "Where text encoders are between uses: in the device's memory, in the machine's, or nowhere (free), read again for "
+        "a new prompt. Unless kept, a round embeds all its prompts first, and the transformer makes room meanwhile.",
+        choices=("keep", "offload", "free"),
+    )
+    embeddings: str = option(
+        "", "Folder that keeps text embeddings by prompt and text encoders, for all rounds; none by default."
+    )
+    checkpointing: bool = option(
+        False, "Keep only each block's input for the backward pass and compute the rest again: less memory, more time."
+    )
+    micro_batch: int = option(
+        0,
+        "Images the transformer takes at once; 0: all. The update stays the same. Passes with gradient then cost one more "
+        "without.",
+        low=0,
+    )
+    vae_batch: int = option(16, "Images the VAE decodes at once.", low=1)
+    vae_tiling: bool = option(
+        False,
+        "Decode each image in tiles of half its size, blended at their seams: a quarter of the memory, other colours.",
+    )
+    vae_offload: bool = option(False, "Keep the VAE in the machine's memory between uses.")
+    compile: bool = option(
+        False, "Compile the transformer's repeated blocks (torch.compile): minutes at first, then faster."
+    )
+
+
+@dataclass(frozen=True)
+class AutoencoderSettings:
+    """Everything that decides the autoencoder's weights."""
+
+    steps: int = 5000
+    batch: int = 16
+    lr: float = 1e-3
+    kl_weight: float = 1e-3  # per latent element, against a mean absolute error in [-1, 1]
+    latent_channels: int = 8
+    channels: tuple[int, ...] = (16, 32, 64, 64)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """Everything that decides the base model's weights, given its autoencoder."""
+
+    steps: int = 40_000
+    batch: int = 64
+    lr: float = 1e-3
+    muon: bool = True  # orthogonalised momentum for the blocks' matrices, AdamW for the rest
+    muon_lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: int = 300
+    decay_share: float = 0.3
+    dropout: float = 0.1  # share of prompts replaced by "" for guidance
+    near_misses: float = 1.0  # times the shares of trainer/demo/scenes/near_miss.py; 0: every image is right
+    time_mean: float = 0.4  # times are logit-normal(time_mean, 1)
+    ema: float = 0.999
+    shards_at_start: int = 16
+    steps_per_shard: int = 150
+    shards_at_most: int = 150
+    compile: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DistillSettings(Settings):
+    """TDM: the base model into a first few-step student."""
+
+    updates: int = option(1200, "Student updates.", low=1)
+    batch: int = option(48, "Images a rollout.", low=1)
+    updates_per_rollout: int = option(2, "Updates made from one rollout.", low=1)
+    rank: int = option(32, "LoRA rank.", low=1, high=512)
+    alpha: int = option(64, "LoRA alpha; the adapter is scaled by alpha / rank.", low=1)
+    student_lr: float = option(2e-4, "Learning rate of the student.", low=0)
+    fake_lr: float = option(6e-4, "Learning rate of the fake score.", low=0)
+    guidance: float = option(4.0, "w_cfg: guidance of the teacher that the student learns from.", low=1, high=20)
+    t_min: float = option(0.02, "Smallest step up in un-shifted time when re-noising.", low=0, high=0.5)
+    fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0)
+    ema: float = option(0.98, "Decay of the student's moving average, which is what is saved.", low=0, high=1)
+    weight_decay: float = option(1e-4, "AdamW weight decay.", low=0)
+    clip_norm: float = option(1.0, "Gradient clipping.", low=0)
+    seed: int = option(0, "Seed of prompts and noise.", low=0)
+
+
+@dataclass(frozen=True)
+class TDMR1Settings(Settings):
+    """One round of TDM-R1 (ALGORITHM.md names; the paper's values for SD3.5-M are in `paper()`)."""
+
+    updates: int = option(60, "Updates in the round.", low=1, high=100_000)
+    surrogate_updates: int = option(
+        0,
+        "Surrogate updates before each student update. 0: one, and with many stored labels two or three, so that a round "
+        "looks at each labelled group about eight times.",
+        low=0,
+        high=100,
+    )
+    surrogate_first: float = option(
+        0.0,
+        "Share of the updates in which only the surrogate learns; in the rest it stays as it is and the student follows. "
+        "Each part cools down for itself. 0: both learn in every update, as in the paper.",
+        low=0,
+        high=0.9,
+    )
+    prompts_per_update: int = option(16, "Prompts (groups) an update looks at.", low=1, high=4096)
+    group_size: int = option(8, "Images of one prompt, G, when groups are sampled in training.", low=2, high=64)
+    noise_spread: float = option(
+        0.4,
+        "Share of the noise that differs between the images of a group sampled in training; 1 is independent noise. Images "
+        "that share the rest differ in little but what is liked or disliked, so fewer of them teach as much.",
+        low=0.01,
+        high=1,
+    )
+    student_batch: int = option(48, "Images the student trains on in an update.", low=1, high=4096)
+    steps_trained: int = option(1, "How many of the K steps an update trains.", low=1, high=50)
+    rank: int = option(32, "LoRA rank of every role.", low=1, high=512)
+    alpha: int = option(64, "LoRA alpha; an adapter is scaled by alpha / rank.", low=1)
+    student_lr: float = option(2e-4, "Learning rate of the student.", low=0, high=1)
+    fake_lr: float = option(6e-4, "Learning rate of the fake score.", low=0, high=1)
+    surrogate_lr: float = option(5e-4, "Learning rate of the surrogate reward.", low=0, high=1)
+    cool_down: float = option(
+        0.5,
+        "Last share of the updates over which the learning rates fall to zero, so that the student settles.",
+        low=0,
+        high=1,
+    )
+    weight_decay: float = option(1e-4, "AdamW weight decay.", low=0, high=1)
+    clip_norm: float = option(1.0, "Gradient clipping.", low=0)
+    guidance: float = option(4.0, "w_cfg: guidance of the teacher in the guidance term.", low=1, high=20)
+    rl_cfg: float = option(4.0, "Guidance in the reward term.", low=1, high=20)
+    reward_guidance: str = option(
+        "teacher",
+        "Whose guidance the reward term has: the surrogate's own, as in the paper, or the teacher's, which keeps what the "
+        "surrogate learned for both of its branches.",
+        choices=("teacher", "surrogate"),
+    )
+    reward_scale: float = option(
+        5.0, "How far the reward term follows what the surrogate learned, with the teacher's guidance.", low=0, high=100
+    )
+    guidance_weight: float = option(0.3, "lambda: guidance against reward (1 - lambda).", low=0, high=1)
+    trunc_steps: int = option(
+        2,
+        "Steps from this one on drop the reward term. The first one decides what is in an image, later ones more of how it "
+        "looks: from the first alone little of a rule of colour or style is learned.",
+        low=0,
+        high=50,
+    )
+    reward_share: float = option(
+        0.5,
+        "Share of the images whose step in an update, or the first of several, has the reward term; 0: as often as any "
+        "other step.",
+        low=0,
+        high=1,
+    )
+    beta_dpo: float = option(10.0, "Sharpness of the group weight.", low=0)
+    surrogate_kl: float = option(
+        0.1, "beta: keeps the surrogate near the teacher. Too small, and disliked images push it without end.", low=0
+    )
+    clip: float = option(0.5, "Trust region of one surrogate update.", low=0)
+    teacher_clip_from: float = option(0.5, "Distance from the teacher at which its trust region starts.", low=0)
+    relative: bool = option(
+        True, "Measure distances of the surrogate relative to the teacher's own denoising error, not in absolute units."
+    )
+    reference: str = option("frozen", "Reference of the surrogate's likelihood gain.", choices=("ema", "frozen"))
+    t_min: float = option(0.25, "Lowest time the surrogate and the reward term look at.", low=0, high=0.95)
+    fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0)
+    ema: float = option(
+        0.95, "Decay of the student's moving average, which is what is evaluated and published.", low=0, high=1
+    )
+    validation_images: int = option(112, "Images scored before, during and after the round.", low=0)
+    validate_every: int = option(
+        20, "Updates between validations; the newest version is kept unless it is clearly worse.", low=1
+    )
+    alarm: bool = option(
+        True,
+        "Stop early when the surrogate likes the validation images more and more while the oracle, held-out labels or "
+        "measures that know nothing of the reward say that they became worse; what was best before is kept.",
+    )
+    seed: int = option(0, "Seed of prompts and noise.", low=0)
+
+    @property
+    def updates_alone(self) -> int:
+        """How many updates at the start are the surrogate's alone."""
+        return round(self.surrogate_first * self.updates)
+
+    def surrogate_updates_for(self, groups: int) -> int:
+        """Surrogate updates before each student update when `groups` labelled groups with signal are stored; 0 groups where
+        they are sampled and scored anew. Measured by `bench/label_economy.py`: rows `3000_thrice`, `10000_thrice`."""
+        if self.surrogate_updates:
+            return self.surrogate_updates
+        learning = self.updates_alone or self.updates
+        wanted = round(LOOKS * groups / (learning * self.prompts_per_update))
+        return min(MOST_SURROGATE_UPDATES, max(1, wanted))
+
+    @classmethod
+    def paper(cls, preset: str = "geneval") -> TDMR1Settings:
+        """The paper's settings for SD3.5-M: `geneval`, `ocr` or `preference`."""
+        presets = {
+            "geneval": {"beta_dpo": 1.0, "t_min": 0.25, "rl_cfg": 2.5, "trunc_steps": 4, "clip": 1e-3},
+            "ocr": {"beta_dpo": 10.0, "t_min": 0.30, "rl_cfg": 4.5, "trunc_steps": 4, "clip": 1e-3},
+            "preference": {"t_min": 0.40, "rl_cfg": 3.5, "trunc_steps": 2, "clip": 2e-3},
+        }
+        if preset not in presets:
+            raise SettingsError(f"preset: {preset!r} is not one of {', '.join(presets)}")
+        common = {
+            "prompts_per_update": 24,
+            "group_size": 24,
+            "student_lr": 7.5e-5,
+            "fake_lr": 3e-4,
+            "surrogate_lr": 3e-4,
+            "guidance": 4.5,
+            "steps_trained": 2,
+            "ema": 0.9,
+            "surrogate_kl": 1e-3,
+            "reward_guidance": "surrogate",
+            "noise_spread": 1.0,
+            "reward_share": 0.0,
+            "teacher_clip_from": 0.05,
+            "relative": False,
+            "reference": "ema",
+            "cool_down": 0.0,
+            "surrogate_updates": 1,
+        }
+        return cls(**common, **presets[preset])

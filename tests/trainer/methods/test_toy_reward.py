@@ -1,0 +1,71 @@
+"""A toy reward goes up, and the same run with its rewards shuffled among the images does not raise it."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+
+import trainer.rounds
+from trainer.demo.scenes.world import SHAPES
+from trainer.evaluate import sample_images
+from trainer.oracles import Verdict
+from trainer.roles import STUDENT_EMA
+from trainer.rounds import RoundSpec, _Round
+
+MODELS = Path(__file__).resolve().parents[3] / "models"
+LINES = [{"prompt": f"{frame} {shape}"} for shape in SHAPES for frame in ("a", "a photo of a")]
+SETTINGS = {"updates": 30, "prompts_per_update": 4, "student_batch": 16, "validation_images": 0, "student_lr": 4e-4}
+
+
+def redness(image):
+    """Share of the image's colour that is red: mean over pixels of red above the other channels, 0..1."""
+    pixels = np.asarray(image.convert("RGB"), float) / 255
+    return float((pixels[..., 0] - pixels[..., 1:].max(-1)).clip(0).mean())
+
+
+class Reddish:
+    """Likes red; with `shuffled`, its scores are dealt out among the images of a group at random."""
+
+    name = "reddish"
+
+    def __init__(self, shuffled):
+        self.shuffled, self.rng = shuffled, random.Random(0)
+
+    def score(self, images, prompts, metadata):
+        scores = [min(1.0, 20 * redness(i)) for i in images]
+        if self.shuffled:
+            self.rng.shuffle(scores)
+        return [Verdict(s, s > 0.5, f"{s:.2f} red", s > 0.5) for s in scores]
+
+
+def gain(monkeypatch, folder, *, shuffled):
+    """How much redder the student's images become on fixed noise."""
+    monkeypatch.setattr(trainer.rounds, "get_oracle", lambda name: Reddish(shuffled))
+    spec = RoundSpec(
+        model_dir=str(MODELS / "demo"),
+        parent_dir=str(MODELS / "demo-student"),
+        work_dir=str(folder),
+        output_dir=str(folder / "version"),
+        train_prompts=LINES,
+        reward_oracle="reddish",
+        settings=SETTINGS,
+    )
+    made = _Round(spec, lambda progress: None, lambda: False, "cpu", 1e9)
+
+    def red():
+        with made.trainer.roles.merged(STUDENT_EMA):
+            images = sample_images(made.trainer.backend, [m["prompt"] for m in LINES] * 2, steps=4, bf16=True)
+        return float(np.mean([redness(i) for i in images]))
+
+    before = red()
+    for step in range(SETTINGS["updates"]):
+        made._update(step)
+    return red() - before, before
+
+
+def test_red_is_learned_from_true_rewards_only(monkeypatch, tmp_path):
+    true, start = gain(monkeypatch, tmp_path / "true", shuffled=False)
+    shuffled, _ = gain(monkeypatch, tmp_path / "shuffled", shuffled=True)
+    print(f"red {start:.4f}, gain {true:+.4f} with true rewards, {shuffled:+.4f} with shuffled ones")
+    assert true > 0.5 * start
+    assert shuffled < 0.5 * true

@@ -1,0 +1,1 @@
+"""The demo's factory: the drawn world, and the scripts that train the model which ships."""

@@ -1,0 +1,76 @@
+"""TDM: distil the multi-step base into the first few-step student. The update is TDM-R1's without its reward term."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from common.files import append_line
+from common.settings import DistillSettings, MemorySettings
+from trainer.backends import load_backend
+from trainer.checkpoint import load_checkpoint, save_checkpoint
+from trainer.methods.tdm_r1 import TDMR1, rate_factor
+from trainer.roles import TDM_ROLES
+
+COOL_DOWN = 0.3  # last share of the updates over which the learning rates fall to zero
+
+
+def distill(
+    model_dir: Path,
+    prompts: Callable[[random.Random], str],
+    settings: DistillSettings,
+    work: Path,
+    output: Path,
+    *,
+    device: str = "cpu",
+    steps: int = 4,
+    save_seconds: float = 120,
+    memory: MemorySettings | None = None,
+) -> dict:
+    """Train (or resume from `work`) and save the student's LoRA to `output`.
+
+    `prompts(rng)` draws one training prompt. Each rollout serves `updates_per_rollout` updates, in each of which every
+    image trains a random step. Returns the last log line.
+    """
+    backend = load_backend(model_dir, device=device, memory=memory)
+    trainer = TDMR1(backend, settings, roles=TDM_ROLES, steps=steps)
+    work.mkdir(parents=True, exist_ok=True)
+    state = load_checkpoint(work / "checkpoint", modules=trainer.parts(), optimizers=trainer.optimizers) or {"step": 0}
+    rollouts = -(-settings.updates // settings.updates_per_rollout)
+    seconds = state.get("seconds", 0.0)
+    saved = tick = time.monotonic()
+    line: dict = {}
+    bar = tqdm(range(state["step"], rollouts), initial=state["step"], total=rollouts, desc="distill")
+    for step in bar:
+        rng = random.Random(f"distill-{settings.seed}-{step}")
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        conditioning = trainer.backend.encode([prompts(rng) for _ in range(settings.batch)])
+        noise = torch.randn((settings.batch, *trainer.backend.latent_shape), generator=generator)
+        trajectory = trainer.sample(conditioning, noise)
+        trainer.set_rate_factor(rate_factor(step, rollouts, COOL_DOWN))
+        for _ in range(settings.updates_per_rollout):
+            j = torch.randint(steps, (settings.batch,), generator=generator).to(trainer.backend.device)
+            metrics = trainer.student_update(trajectory, conditioning, j, generator)
+        now = time.monotonic()
+        seconds, tick = seconds + now - tick, now
+        if step % 10 == 0 or step + 1 == rollouts:
+            updates = (step + 1) * settings.updates_per_rollout
+            line = {"updates": updates, "seconds": round(seconds), **{k: round(v, 5) for k, v in metrics.items()}}
+            bar.set_postfix(student=f"{metrics['student']:.4f}", fake=f"{metrics['fake']:.4f}")
+            append_line(work / "log.jsonl", line)
+        if now - saved > save_seconds or step + 1 == rollouts:
+            save_checkpoint(
+                work / "checkpoint",
+                step=step + 1,
+                modules=trainer.parts(),
+                optimizers=trainer.optimizers,
+                extra={"seconds": seconds, "settings": settings.to_json()},
+            )
+            trainer.save_student(output)
+            saved = time.monotonic()
+    return line

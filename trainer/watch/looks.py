@@ -1,0 +1,116 @@
+"""What the alarm looks at during a round: the student's validation images beside its parent's, and held-out labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from trainer.data import GroupStore
+from trainer.evaluate import Evaluation
+from trainer.methods.tdm_r1 import TDMR1, Groups
+from trainer.roles import SURROGATE, TEACHER
+from trainer.watch.alarm import ERRORS, Look, Reading, mean_of, pairs_right, relative
+from trainer.watch.measures import measure_images
+
+BATCH = 32  # images at once; `evaluate` takes twice as many
+DRAWS = 2  # times and noises of an image
+SEED = 911_000_000  # of them: the same in every look, so that looks differ by what they look at
+MOST_HELD_OUT = 16  # groups
+LEAST_HELD_OUT = 8  # fewer say nothing
+
+
+def hold_out(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """(held out, trained on): a tenth of `count` labelled groups at most, none where a tenth is too few to say anything."""
+    held = min(MOST_HELD_OUT, count // 10)
+    held = held if held >= LEAST_HELD_OUT else 0
+    order = torch.randperm(count, generator=generator)
+    return order[:held], order[held:].sort().values
+
+
+def opinions(trainer: TDMR1, store: GroupStore, index: torch.Tensor) -> list[list[float]]:
+    """The surrogate's likelihood gain of every image of each of the groups `index` (n,) of the store."""
+    generator, found, device = torch.Generator().manual_seed(SEED), [], trainer.backend.device
+    for i in index:
+        batch = store.take(i[None])
+        groups = Groups(batch.trajectory.to(device), trainer.backend.encode(batch.prompts), batch.advantages)
+        found.append(trainer.likelihood_gain(groups, draws=DRAWS, generator=generator)[0].tolist())
+    return found
+
+
+def ranked_right(trainer: TDMR1, store: GroupStore | None, index: torch.Tensor | None) -> tuple[float, ...]:
+    """The surrogate's share of right pairs in each of the groups `index` of the store; none without groups."""
+    if store is None or index is None:
+        return ()
+    pairs = zip(opinions(trainer, store, index), store.advantages[index].tolist(), strict=True)
+    return tuple(pairs_right(opinion, advantages) for opinion, advantages in pairs)
+
+
+class Watch:
+    """Compares a student's validation images with those that its parent makes of the same noise."""
+
+    def __init__(
+        self,
+        trainer: TDMR1,
+        parent: Evaluation,
+        prompts: list[str],
+        *,
+        scores: Sequence[float] = (),
+        store: GroupStore | None = None,
+        held_out: torch.Tensor | None = None,
+        trained: torch.Tensor | None = None,
+    ):
+        """`scores` are the validation oracle's of the parent's images, if there is one; `held_out` and `trained` number
+        groups of the store."""
+        self.trainer, self.parent, self.prompts, self.scores = trainer, parent, prompts, scores
+        self.store, self.held_out, self.trained = store, held_out, trained
+        self.teacher = self._errors(TEACHER, parent.latents)
+        self.recognition = self._recognition(parent.latents, self.teacher)
+        known = mean_of(self.recognition.tolist())
+        self.recognises = (
+            known.change > ERRORS * known.error
+        )  # else there is nothing to lose, and shares of it are noise
+        self.measures = measure_images(parent.images, prompts)
+
+    def look(self, now: Evaluation, step: int) -> Look:
+        """The student's images `now`, after `step` updates."""
+        teacher = self._errors(TEACHER, now.latents)
+        unit = (teacher + self.teacher) / 2
+        gain = (teacher - self._errors(SURROGATE, now.latents)) / unit
+        parents = (self.teacher - self._errors(SURROGATE, self.parent.latents)) / unit
+        measures: dict[str, Reading] = {}
+        if self.scores:
+            measures["score"] = relative([v.score for v in now.verdicts], self.scores)
+        if self.recognises:
+            measures["recognition"] = relative(
+                self._recognition(now.latents, teacher).tolist(), self.recognition.tolist()
+            )
+        for name, values in measure_images(now.images, self.prompts).items():
+            measures[name] = relative(values.tolist(), self.measures[name].tolist())
+        return Look(
+            step,
+            mean_of((gain - parents).tolist()),
+            measures,
+            ranked_right(self.trainer, self.store, self.held_out),
+            ranked_right(self.trainer, self.store, self.trained),
+        )
+
+    def _recognition(self, latents: torch.Tensor, with_prompt: torch.Tensor) -> torch.Tensor:
+        """How much of each image the frozen base explains by its prompt, (N,): what it errs more without one, relatively.
+        An image that no longer shows its prompt has none, whatever it was destroyed by."""
+        return (self._errors(TEACHER, latents, prompted=False) - with_prompt) / with_prompt
+
+    def _errors(self, role: str, latents: torch.Tensor, *, prompted: bool = True) -> torch.Tensor:
+        """Each image's denoising error under a role, (N,), on the CPU."""
+        backend, parts = self.trainer.backend, []
+        generator = torch.Generator().manual_seed(SEED)
+        for start in range(0, len(latents), BATCH):
+            x0 = latents[start : start + BATCH].to(backend.device)
+            prompts = self.prompts[start : start + BATCH] if prompted else [""] * len(x0)
+            conditioning, total = backend.encode(prompts), torch.zeros(len(x0))
+            for _ in range(DRAWS):
+                tau = self.trainer.draw_levels(len(x0), generator)
+                eps = self.trainer.draw_noise(len(x0), generator)
+                total += self.trainer.denoising_error(role, x0, conditioning, tau, eps).cpu()
+            parts.append(total / DRAWS)
+        return torch.cat(parts)

@@ -1,0 +1,275 @@
+"""Submit, skip, flag and undo: what a person says about a group, kept once and only once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from webapp.campaigns.models import Project
+from webapp.labelling.errors import Busy, Conflict, LabellingError
+from webapp.labelling.leases import LEASE
+from webapp.labelling.models import (
+    Flag,
+    FlagKind,
+    Generation,
+    Group,
+    GroupDecision,
+    GroupState,
+    Label,
+    LabelEvent,
+    Lease,
+    Outcome,
+    SkipReason,
+    Tally,
+    UndoneDecision,
+)
+from webapp.lib import events, states
+from webapp.quality import services as quality
+from webapp.quality.models import Consensus
+
+RATEABLE = (GroupState.READY, GroupState.DONE, GroupState.SUPERSEDED, GroupState.FLAGGED)  # work that was done counts
+
+
+def submit_group(
+    user, project: Project, group_id: int, answer: dict[int, bool], *, seconds: float, idempotency_key: str
+) -> GroupDecision:
+    """Keep a person's likes (True) and dislikes (False) of every image, by position.
+
+    The same key with the same answer returns the first decision; with another answer it raises Conflict. Raises
+    LabellingError when an image is undecided. A lease is not needed: work that was done counts.
+    """
+
+    def keep(group: Group, known: dict) -> None:
+        generations = {g.position: g for g in group.generations.all()}
+        if wrong := sorted(set(generations) ^ set(answer)):
+            raise LabellingError(
+                _("labels: image %(n)s is undecided or unknown; decide on every image") % {"n": wrong[0] + 1}
+            )
+        images = list(generations.values())
+        labels = _set_labels(user, images, {generations[position]: liked for position, liked in answer.items()})
+        group.decisions += 1  # the row is locked
+        tie = quality.settle(group, images, labels, known).tie
+        if known["is_gold"]:
+            quality.record_gold(decision)
+        if group.state == GroupState.READY and group.decisions >= quality.wanted(project, tie):
+            states.move(states.GROUP_MOVES, group, GroupState.DONE)
+        group.save(update_fields=["decisions", "state"])
+
+    decision = GroupDecision(
+        outcome=Outcome.SUBMITTED,
+        seconds=max(0.0, min(seconds, 86_400.0)),
+        answer={str(k): v for k, v in sorted(answer.items())},
+    )
+    return _decide(user, project, group_id, idempotency_key, decision, keep)
+
+
+def skip_group(
+    user, project: Project, group_id: int, *, reason: str, note: str = "", idempotency_key: str
+) -> GroupDecision:
+    """Leave a group without labels; it goes to someone else and never comes back to this person. `reason` is empty or
+    one of SkipReason."""
+    if reason and reason not in SkipReason.values:
+        raise LabellingError(_("reason: send one of %(values)s, or nothing") % {"values": ", ".join(SkipReason.values)})
+    text = ": ".join(part for part in (reason, note.strip()[:280]) if part)
+    decision = GroupDecision(outcome=Outcome.SKIPPED, reason=text)
+    return _decide(user, project, group_id, idempotency_key, decision, lambda group, known: None)
+
+
+def flag_group(
+    user, project: Project, group_id: int, *, kind: str, position: int | None, note: str = "", idempotency_key: str
+) -> GroupDecision:
+    """Report a group (or its image at `position`) as broken or unsafe. It leaves the queue, everybody's, at once, and
+    its labels are not used until a reviewer has looked at it."""
+    if kind not in FlagKind.values:
+        raise LabellingError(_("kind: send one of %(values)s") % {"values": ", ".join(FlagKind.values)})
+
+    def keep(group: Group, known: dict) -> None:
+        generation = None
+        if position is not None:
+            generation = group.generations.filter(position=position).first()
+            if generation is None:
+                raise LabellingError(_("position: the group has no image %(n)s") % {"n": position + 1})
+        values = {"generation": generation, "kind": kind, "note": note.strip()[:300]}
+        fresh = {"resolved_at": None, "resolved_by": None, "restored": None}
+        Flag.objects.update_or_create(group=group, user=user, defaults={**values, **fresh})
+        if group.state in (GroupState.READY, GroupState.DONE):
+            states.move(states.GROUP_MOVES, group, GroupState.FLAGGED)
+            group.save(update_fields=["state"])
+        group.leases.all().delete()
+
+    decision = GroupDecision(outcome=Outcome.FLAGGED, reason=kind)
+    return _decide(user, project, group_id, idempotency_key, decision, keep)
+
+
+def _decide(
+    user, project: Project, group_id: int, key: str, decision: GroupDecision, keep: Callable[[Group, dict], None]
+) -> GroupDecision:
+    """Keep one decision and what belongs to it (`keep`, with the group locked and what `_known` says of it), once:
+    replays and lost races are told apart here for every outcome."""
+    if not key or len(key) > 64:
+        raise LabellingError(_("idempotency_key: send 1 to 64 characters, the same ones when you try again"))
+    decision.user, decision.group_id, decision.idempotency_key = user, group_id, key
+    try:
+        with transaction.atomic():
+            group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
+            known = None if group is None else _known(decision, project)
+            asked_before = known is None or known["asked_before"]
+            if asked_before and (replay := _replayed(decision)) is not None:
+                return replay
+            if group is None or group.state not in RATEABLE:
+                raise LabellingError(
+                    _("group: %(id)s is not there to be rated; ask for the next group") % {"id": group_id}
+                )
+            group.project = project
+            decision.day = timezone.localdate()
+            decision.save(force_insert=True)
+            keep(group, known)
+            Lease.objects.filter(group=group, user=user).delete()
+            _count(decision, project, +1)
+            events.publish(project.pk, "labels")
+            return decision
+    except IntegrityError as error:  # the same request twice at once: the other one won
+        if (replay := _replayed(decision)) is not None:
+            return replay
+        raise Busy(_("group: it could not be kept because of another request; try again")) from error
+
+
+KNOWN = """SELECT
+    (SELECT prior FROM quality_projectquality WHERE project_id = %(project)s ORDER BY id DESC LIMIT 1),
+    EXISTS(SELECT 1 FROM quality_overrule o JOIN labelling_generation g ON g.id = o.generation_id
+        WHERE g.group_id = %(group)s),
+    EXISTS(SELECT 1 FROM quality_goldgroup WHERE group_id = %(group)s),
+    EXISTS(SELECT 1 FROM labelling_groupdecision WHERE group_id = %(group)s AND user_id = %(user)s)
+        OR EXISTS(SELECT 1 FROM labelling_groupdecision WHERE idempotency_key = %(key)s AND user_id = %(user)s)
+        OR EXISTS(SELECT 1 FROM labelling_undonedecision WHERE idempotency_key = %(key)s AND user_id = %(user)s)"""
+
+
+def _known(asked: GroupDecision, project: Project) -> dict:
+    """What `quality.settle` would ask for (`prior`, `overruled`), whether the group `is_gold`, and `asked_before`: this
+    key, or this person's word on this group, has been here already."""
+    values = {
+        "project": project.pk,
+        "group": asked.group_id,
+        "user": asked.user.pk,
+        "key": asked.idempotency_key,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(KNOWN, values)
+        return dict(zip(("prior", "overruled", "is_gold", "asked_before"), cursor.fetchone(), strict=True))
+
+
+def _replayed(asked: GroupDecision) -> GroupDecision | None:
+    of_key, of_group = Q(idempotency_key=asked.idempotency_key), Q(group_id=asked.group_id)
+    mine = list(GroupDecision.objects.filter(of_key | of_group, user=asked.user))
+    done = next((d for d in mine if d.idempotency_key == asked.idempotency_key), None)
+    if done is not None:
+        if all(getattr(done, f) == getattr(asked, f) for f in ("group_id", "outcome", "answer")):
+            return done
+        raise Conflict(_("idempotency_key: it was used for another answer; use a new key for a new answer"))
+    if UndoneDecision.objects.filter(user=asked.user, idempotency_key=asked.idempotency_key).exists():
+        raise Conflict(_("idempotency_key: that answer was taken back; use a new key for a new answer"))
+    if mine:
+        raise Conflict(_("group: you already decided on it; undo that first to change it"))
+    return None
+
+
+def _set_labels(user, images: Sequence[Generation], liked: dict[Generation, bool]) -> list[Label]:
+    """Keep the person's labels, and give all that these images have now."""
+    there = list(Label.objects.filter(generation__in=images))
+    if old := [label.pk for label in there if label.annotator_id == user.pk]:
+        Label.objects.filter(pk__in=old).delete()
+    made = [Label(generation=g, annotator=user, liked=value) for g, value in liked.items()]
+    Label.objects.bulk_create(made)
+    LabelEvent.objects.bulk_create(LabelEvent(generation=g, annotator=user, liked=value) for g, value in liked.items())
+    return [label for label in there if label.annotator_id != user.pk] + made
+
+
+def _count(decision: GroupDecision, project: Project, sign: int) -> None:
+    """Add the decision to the person's tally of its day, or take it out (`sign` -1)."""
+    submitted = decision.outcome == Outcome.SUBMITTED
+    amounts = {
+        "groups": int(submitted),
+        "images": len(decision.answer),
+        "likes": sum(decision.answer.values()),
+        "skips": int(not submitted),
+        "seconds": decision.seconds if submitted else 0,
+    }
+    day = decision.day or decision.created_at.date()
+    changes = {name: F(name) + sign * n for name, n in amounts.items()}
+    tally = Tally.objects.filter(user=decision.user, project=project, day=day)
+    if not tally.update(**changes):  # the first of the day
+        Tally.objects.get_or_create(user=decision.user, project=project, day=day)
+        tally.update(**changes)
+
+
+@transaction.atomic
+def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
+    """Take back the person's decision of that idempotency key, the latest one without a key, and lease the group to
+    them again: (group, their answer), or None when there is none.
+
+    The labels go, their history stays. A key that is not known yet is kept as taken back: its request may be late.
+    """
+    mine = GroupDecision.objects.filter(user=user, group__project=project)
+    if key:
+        mine = mine.filter(idempotency_key=key)
+    found = mine.order_by("-created_at", "-pk").first()
+    group = Group.objects.select_for_update().get(pk=found.group_id) if found else None
+    # Read again under the lock: the same request may have come twice.
+    decision = GroupDecision.objects.filter(pk=found.pk).first() if found else None
+    if key or decision is not None:
+        UndoneDecision.objects.get_or_create(
+            user=user,
+            idempotency_key=(key or decision.idempotency_key)[:64],
+            defaults={"group": group, "outcome": decision.outcome, "answer": decision.answer} if decision else {},
+        )
+    if decision is None:
+        return None
+    if decision.outcome == Outcome.SUBMITTED:
+        labels = Label.objects.filter(generation__group=group, annotator=user)
+        LabelEvent.objects.bulk_create(
+            LabelEvent(generation_id=label.generation_id, annotator=user, liked=None) for label in labels
+        )
+        labels.delete()
+        group.decisions = max(0, group.decisions - 1)
+        left = quality.settle(group)
+        quality.forget_gold(group.pk, user.pk)
+        needed = quality.wanted(project, left is not None and left.tie)
+        if group.state == GroupState.DONE and group.decisions < needed:
+            states.move(states.GROUP_MOVES, group, GroupState.READY)
+        group.save(update_fields=["decisions", "state"])
+    elif decision.outcome == Outcome.FLAGGED:
+        Flag.objects.filter(group=group, user=user, resolved_at=None).delete()
+        _back_from_flags(group)
+    answer = decision.answer
+    _count(decision, project, -1)
+    decision.delete()
+    Lease.objects.update_or_create(group=group, user=user, defaults={"expires_at": timezone.now() + LEASE})
+    events.publish(project.pk, "labels")
+    return group, answer
+
+
+@transaction.atomic
+def resolve_flags(user, project: Project, group_id: int, *, restore: bool) -> Group:
+    """A reviewer has looked at a flagged group: back to the queue, or out of it for good with its labels unused."""
+    group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
+    if group is None:
+        raise LabellingError(_("group: %(id)s is not there; reload the list of flags") % {"id": group_id})
+    group.flags.filter(resolved_at=None).update(resolved_at=timezone.now(), resolved_by=user, restored=restore)
+    if restore:
+        _back_from_flags(group)
+    events.publish(project.pk, "labels")
+    return group
+
+
+def _back_from_flags(group: Group) -> None:
+    """Back to where the group was, unless a flag is still open or a reviewer kept it out."""
+    if group.state != GroupState.FLAGGED or group.flags.filter(Q(resolved_at=None) | Q(restored=False)).exists():
+        return
+    tie = Consensus.objects.filter(group=group, tie=True).exists()
+    done = group.decisions >= quality.wanted(group.project, tie)
+    states.move(states.GROUP_MOVES, group, GroupState.DONE if done else GroupState.READY)
+    group.save(update_fields=["state"])

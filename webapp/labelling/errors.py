@@ -1,0 +1,15 @@
+"""Why a request of the labelling queue is refused."""
+
+from __future__ import annotations
+
+
+class LabellingError(ValueError):
+    """A request that cannot be carried out; the message names the field and the fix."""
+
+
+class Conflict(LabellingError):
+    """The same request was answered before with other content."""
+
+
+class Busy(LabellingError):
+    """Another request got in between; the same request may succeed when it is sent again."""

@@ -1,0 +1,232 @@
+"""Groups on their way to people: asked for, claimed by a worker, generated, failed, tried again."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from common.files import check_webp
+from webapp.campaigns.models import LabelSource, Project, Prompt, Split
+from webapp.labelling import choice
+from webapp.labelling.errors import LabellingError
+from webapp.labelling.models import (
+    Generation,
+    Group,
+    GroupState,
+    Lease,
+    Scoring,
+)
+from webapp.labelling.scoring import queue_scoring
+from webapp.lib import events, paths, states, storage
+from webapp.lib.dispatch import enqueue
+from webapp.quality.models import Consensus
+
+GENERATION_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)  # generating does not beat
+MOST_ATTEMPTS = 3
+MOST_LOSSES = 5  # workers that were lost over a group before it is given up: it may be what kills them
+FAILURES_COUNT = timedelta(minutes=10)  # groups that failed within this time are not replaced by new ones
+LOOKED_BACK = 1000  # labelled groups that say what a prompt teaches, the newest
+SEED_SPACE = 500_000_000  # below the seeds of evaluation
+
+
+@transaction.atomic
+def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
+    """Queue groups until `ready_target` unrated ones are ready or on their way; returns the new ones.
+
+    Prompts are chosen by what their groups are expected to teach (`choice`), from the newest labelled ones, so that the
+    cost stays the same as a project grows and what a version has learned is noticed.
+    """
+    project = Project.objects.select_for_update(of=("self",)).select_related("active_version").get(pk=project_id)
+    if project.active_version is None or project.archived_at is not None:
+        return []
+    # What was leased or being generated when a version was published is dropped here, once nobody looks at it.
+    supersede_groups(project, project.active_version)
+    coming = project.groups.filter(
+        state__in=[GroupState.QUEUED, GroupState.GENERATING], version=project.active_version
+    ).count()
+    # Groups that somebody has on screen or is through with are not what the next person will be given.
+    now = timezone.now()
+    free = project.groups.filter(state=GroupState.READY, version=project.active_version, group_decisions=None)
+    free = free.exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
+    untouched = free[: project.ready_target].count()  # more makes no difference
+    # A full disk fails every group: then so many are tried again and again, but no more.
+    failed = project.groups.filter(state=GroupState.FAILED, heartbeat_at__gt=now - FAILURES_COUNT).count()
+    missing = project.ready_target - coming - untouched - failed
+    if missing <= 0:
+        return []
+    rng = rng or random.Random()
+    prompts = (
+        Prompt.objects.filter(project=project, split=Split.TRAIN).order_by("id").values_list("id", "metadata__tag")
+    )
+    settled = Consensus.objects.filter(project=project).exclude(group__state=GroupState.FLAGGED)
+    labelled = settled.order_by("-labelled_at").values_list("group__prompt", "rewards")[:LOOKED_BACK]
+    chances = choice.chances(
+        {pk: str(tag or "") for pk, tag in prompts}, [(prompt, choice.spread(rewards)) for prompt, rewards in labelled]
+    )
+    even = sum(chances.values()) / len(chances) if chances else 1
+    chosen = choice.draw(chances, missing, rng)
+    return [create_group(project, pk, rng, chance=chances[pk] / even) for pk in chosen]
+
+
+def create_group(project: Project, prompt_id: int, rng: random.Random, *, chance: float = 1) -> Group:
+    """A queued group of the active version with fresh noise; the generate workers are told after commit. `chance` is the
+    prompt's over that of an even draw."""
+    group = Group.objects.create(
+        project=project,
+        prompt_id=prompt_id,
+        version=project.active_version,
+        first_seed=rng.randrange(SEED_SPACE),
+        size=project.group_size,
+        chance=chance,
+    )
+    Prompt.objects.filter(pk=prompt_id).update(shown=F("shown") + 1)
+    enqueue("generate_group", group.pk)
+    return group
+
+
+@transaction.atomic
+def claim_group_for_generation(group_id: int, worker: str) -> Group | None:
+    """Make `worker` the group's owner: queued, or generating with a stale heartbeat. None when there is nothing to do. A
+    group over which worker after worker was lost fails."""
+    group = Group.objects.select_for_update().filter(pk=group_id).first()
+    if group is None:
+        return None
+    now = timezone.now()
+    if group.state == GroupState.GENERATING and group.heartbeat_at < now - GENERATION_STALE:
+        if group.attempt >= MOST_LOSSES:
+            group.error = f"the worker was lost {MOST_LOSSES} times over it; see its log"
+            states.move(states.GROUP_MOVES, group, GroupState.FAILED)
+            group.heartbeat_at = now
+            group.save()
+            events.publish(group.project_id, "queue")
+            return None
+        states.move(states.GROUP_MOVES, group, GroupState.QUEUED)
+    if group.state != GroupState.QUEUED:
+        return None
+    states.move(states.GROUP_MOVES, group, GroupState.GENERATING)
+    group.owner, group.heartbeat_at = worker, now
+    group.token += 1
+    group.attempt += 1
+    group.save()
+    return group
+
+
+@transaction.atomic
+def complete_group(group_id: int, token: int, sizes: Sequence[tuple[int, int]]) -> bool:
+    """The owner of `token` wrote the images and the trajectory; False when another worker has taken the group over."""
+    group = _owned(group_id, token)
+    if group is None:
+        return False
+    states.move(states.GROUP_MOVES, group, GroupState.READY)
+    group.trajectory_file = paths.trajectory(group.project_id, group.pk)
+    group.error = ""
+    group.save()
+    Generation.objects.bulk_create(
+        Generation(
+            group=group,
+            position=i,
+            seed=group.first_seed + i,
+            image=paths.image(group.project_id, group.pk, i),
+            width=width,
+            height=height,
+        )
+        for i, (width, height) in enumerate(sizes)
+    )
+    if group.project.label_source != LabelSource.PEOPLE:
+        queue_scoring(group)
+    events.publish(group.project_id, "queue")
+    return True
+
+
+@transaction.atomic
+def fail_group(group_id: int, token: int, error: str, *, counts: bool = True) -> None:
+    """Note a failed attempt: back to the queue, or failed for good after `MOST_ATTEMPTS`. One that does not count had a
+    reason outside the group, which ends by itself."""
+    group = _owned(group_id, token)
+    if group is None:
+        return
+    group.error = error[:4000]
+    again = group.attempt < MOST_ATTEMPTS or not counts
+    group.attempt -= not counts
+    states.move(states.GROUP_MOVES, group, GroupState.QUEUED if again else GroupState.FAILED)
+    group.save()
+    events.publish(group.project_id, "queue")
+
+
+@transaction.atomic
+def report_damaged(generation: Generation, error: str) -> None:
+    """An image cannot be shown: an undecided group leaves the queue and its error is on the dashboard. Its seeds are kept,
+    so that it can be generated again."""
+    group = Group.objects.select_for_update().get(pk=generation.group_id)
+    group.error = f"image {generation.position + 1}: {error}"[:4000]
+    if group.state == GroupState.READY and group.decisions == 0:
+        states.move(states.GROUP_MOVES, group, GroupState.FAILED)
+        group.heartbeat_at = timezone.now()
+        group.leases.all().delete()
+    group.save()
+    events.publish(group.project_id, "queue")
+
+
+def damage(group: Group) -> str:
+    """What is wrong with the group's image files: empty, or the first one's number and error."""
+    for image in group.generations.all():
+        try:
+            check_webp(io.BytesIO(storage.store().read(image.image)))
+        except (OSError, ValueError) as error:
+            return f"image {image.position + 1}: {image.image} cannot be shown: {error}"
+    return ""
+
+
+@transaction.atomic
+def retry_group(project: Project, group_id: int) -> Group:
+    """Generate a failed group again, from the same noise; ask the oracle again that failed over its images; look again
+    at one that has labels and a damaged image.
+
+    Raises LabellingError when it has neither failed nor been mended.
+    """
+    group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
+    if group is not None and group.state != GroupState.FAILED and Scoring.objects.filter(group=group, next_at=None):
+        queue_scoring(group)
+        return group
+    if group is not None and group.state != GroupState.FAILED and group.error and group.generations.exists():
+        # Labels belong to these very images: they are not made again, they come back from a back-up.
+        group.error = damage(group)[:4000]
+        if group.error:
+            raise LabellingError(
+                _("group: %(id)s is still damaged; restore the file from a back-up") % {"id": group_id}
+            )
+        group.save(update_fields=["error"])
+        return group
+    if group is None or group.state != GroupState.FAILED:
+        raise LabellingError(_("group: %(id)s has not failed; there is nothing to try again") % {"id": group_id})
+    states.move(states.GROUP_MOVES, group, GroupState.QUEUED)
+    group.attempt, group.error = 0, ""
+    group.save()
+    group.generations.all().delete()
+    enqueue("generate_group", group.pk)
+    events.publish(project.pk, "queue")
+    return group
+
+
+def _owned(group_id: int, token: int) -> Group | None:
+    group = Group.objects.select_for_update().select_related("project").get(pk=group_id)
+    return group if group.token == token and group.state == GroupState.GENERATING else None
+
+
+def supersede_groups(project: Project, version) -> int:
+    """Drop the unrated groups of other versions than `version` that nobody is looking at; returns how many."""
+    now = timezone.now()
+    return (
+        Group.objects.filter(project=project, state__in=[GroupState.QUEUED, GroupState.READY], decisions=0)
+        .exclude(version=version)
+        .exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
+        .update(state=GroupState.SUPERSEDED)
+    )

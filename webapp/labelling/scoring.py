@@ -1,0 +1,85 @@
+"""What an oracle has yet to label, and its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from webapp.campaigns.models import LabelSource
+from webapp.labelling.models import (
+    Group,
+    GroupState,
+    Label,
+    LabelEvent,
+    Scoring,
+)
+from webapp.lib import events, states
+from webapp.lib.dispatch import enqueue
+from webapp.quality import services as quality
+
+MOST_SCORINGS = 12  # times an oracle is asked about a group, whatever it failed of
+# A worker that is lost over a group gives it back after this.
+SCORING_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)
+FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=30), timedelta(hours=1)  # the first is doubled with every try
+
+
+def queue_scoring(group: Group) -> None:
+    Scoring.objects.update_or_create(group=group, defaults={"next_at": timezone.now(), "attempts": 0, "error": ""})
+    enqueue("score_group", group.pk)
+
+
+def scorings_due() -> list[int]:
+    """Ids of groups that an oracle should label, the longest waiting first."""
+    return list(
+        Scoring.objects.filter(next_at__lte=timezone.now()).order_by("next_at").values_list("group", flat=True)[:200]
+    )
+
+
+@transaction.atomic
+def claim_scoring(group_id: int) -> Scoring | None:
+    """The worker that is given the row asks the oracle. None when there is nothing to do, or another worker is at it."""
+    now = timezone.now()
+    row = Scoring.objects.select_for_update(of=("self",)).filter(group=group_id, next_at__lte=now).first()
+    if row is None:
+        return None
+    if row.attempts >= MOST_SCORINGS:
+        row.next_at, row.error = None, row.error or "the worker was lost over it; see its log"
+        row.save()
+        return None
+    row.next_at = now + SCORING_STALE
+    row.attempts += 1
+    row.save()
+    return row
+
+
+@transaction.atomic
+def fail_scoring(group_id: int, attempt: int, error: str, *, counts: bool = True) -> None:
+    """The oracle gave no labels at this attempt: asked again later, or given up; see `generation.fail_group`."""
+    row = Scoring.objects.select_for_update().filter(group=group_id, attempts=attempt).first()
+    if row is None:
+        return
+    row.attempts -= not counts
+    again = timezone.now() + min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, row.attempts - 1))
+    row.next_at, row.error = again if row.attempts < MOST_SCORINGS else None, error[:500]
+    row.save()
+
+
+@transaction.atomic
+def record_oracle_labels(group_id: int, oracle: str, verdicts: Sequence[dict]) -> None:
+    """Keep an oracle's verdicts `{score, liked, reason}`, one an image. With the oracle alone the group is then done."""
+    group = Group.objects.select_for_update().select_related("project").get(pk=group_id)
+    for generation, verdict in zip(group.generations.all(), verdicts, strict=True):
+        values = {"liked": verdict["liked"], "score": verdict["score"], "reason": verdict["reason"][:300]}
+        Label.objects.update_or_create(generation=generation, annotator=None, oracle=oracle, defaults=values)
+        LabelEvent.objects.create(generation=generation, oracle=oracle, liked=verdict["liked"])
+    if oracle == group.project.oracle:
+        Scoring.objects.filter(group=group).delete()
+    quality.settle(group)
+    if group.project.label_source == LabelSource.ORACLE and group.state == GroupState.READY:
+        states.move(states.GROUP_MOVES, group, GroupState.DONE)
+        group.save(update_fields=["state"])
+    events.publish(group.project_id, "labels")

@@ -1,0 +1,1 @@
+"""What every app of the web app uses; it imports none of them."""
