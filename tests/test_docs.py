@@ -92,6 +92,8 @@ def test_documents_link_to_files_that_exist():
                 assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "bench").glob("*.py")), ids=lambda file: file.stem)
-def test_a_bench_finds_what_it_imports(file):
-    importlib.import_module(f"bench.{file.stem}")
+@pytest.mark.parametrize(
+    "name", [".".join(f.relative_to(ROOT).with_suffix("").parts) for f in sorted((ROOT / "bench").rglob("*.py"))]
+)
+def test_a_bench_finds_what_it_imports(name):
+    importlib.import_module(name)
