@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 from bench import economy  # noqa: E402 - the repository is not installed
 from bench.gains import GROUP_SIZE, oracle_spec  # noqa: E402
 from common.settings import TDMR1Settings  # noqa: E402
+from common.signal import has_signal  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.data import LabelledGroup, load_groups  # noqa: E402
@@ -72,7 +73,7 @@ def measure(seed: int, labelled: list[int], taught: list[int], tested: int, work
     votes = [economy.votes_of(economy.PEOPLE["one"], group, seed) for group in rated]
     groups = economy.labelled(rated, economy.shares(votes))
     x = economy.features_of(load_backend(MODEL), groups)
-    differing = [i for i in range(len(rated) - tested, len(rated)) if len(set(rated[i].liked)) > 1]
+    differing = [i for i in range(len(rated) - tested, len(rated)) if has_signal(rated[i].liked)]
     truth, last = [rated[i] for i in differing], [x[i] for i in differing]
     store = load_groups(economy.labelled(truth, [[float(liked) for liked in group.liked] for group in truth]))
     found = {

@@ -27,6 +27,7 @@ from bench.headline import RATES  # noqa: E402
 from bench.rows import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, with_starts  # noqa: E402
 from common.files import write_atomic  # noqa: E402
 from common.settings import TDMR1Settings  # noqa: E402
+from common.signal import has_signal  # noqa: E402
 from trainer.backends import load_backend  # noqa: E402
 from trainer.cli import MODEL, STUDENT  # noqa: E402
 from trainer.rounds import _Round  # noqa: E402
@@ -118,7 +119,7 @@ def collect(row: Row, seed: int, version: Path, labels: int, folder: Path, *, nu
     made = count * 2 if row.only_signal else count
     rated = economy.rated_groups(version, made, row.size, row.spread, seed, folder, first=number * made)
     if row.only_signal:
-        rated = [group for group in rated if len(set(group.liked)) > 1][:count]
+        rated = [group for group in rated if has_signal(group.liked)][:count]
     votes = [economy.votes_of(people, group, seed) for group in rated]
     return economy.labelled(rated, economy.weighed(people, votes, seed) if row.weigh else economy.shares(votes))
 

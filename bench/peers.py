@@ -321,7 +321,7 @@ class Scored:
     @property
     def loud(self) -> torch.Tensor:
         """(P,) bool: the groups that teach something."""
-        return has_signal(self.advantages)
+        return has_signal(self.rewards)
 
 
 class ScoredRound(PeerRound):

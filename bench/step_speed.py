@@ -106,7 +106,7 @@ class Naive:
         scores = self.score(self.decode(trajectory[:, -1]), lines)
         rewards = torch.tensor(scores).reshape(len(rows), s.group_size)
         advantages = group_advantages(rewards, torch.ones_like(rewards, dtype=torch.bool))
-        loud = has_signal(advantages)
+        loud = has_signal(rewards)
 
         # All random numbers, drawn in the trainer's order: it draws none for groups without signal.
         n = int(loud.sum())

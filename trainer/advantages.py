@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from common.signal import ROUNDING, SAME
+
 
 def group_advantages(rewards: torch.Tensor, known: torch.Tensor, *, limit: float = 5.0) -> torch.Tensor:
     """`A = (r - mean of the group) / (std over the batch + 1e-4)`, clipped to ±limit; 0 where the reward is unknown.
@@ -23,6 +25,14 @@ def group_advantages(rewards: torch.Tensor, known: torch.Tensor, *, limit: float
     return (centred / (std + 1e-4)).clamp(-limit, limit)
 
 
-def has_signal(advantages: torch.Tensor) -> torch.Tensor:
-    """(P,) bool: groups that teach something."""
-    return advantages.abs().amax(1) > 0
+def has_signal(rewards: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
+    """(P,) bool: groups that teach something, by the rule of `common.signal`.
+
+    `rewards` (P, G) within 0..1; `known` (P, G) bool, None where all are.
+    """
+    known = torch.ones_like(rewards, dtype=torch.bool) if known is None else known
+    if not rewards.numel():
+        return torch.zeros(len(rewards), dtype=torch.bool)
+    highest = torch.where(known, rewards, -torch.inf).amax(1)
+    lowest = torch.where(known, rewards, torch.inf).amin(1)
+    return highest - lowest > SAME + ROUNDING

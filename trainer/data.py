@@ -59,7 +59,7 @@ class GroupStore:
     files: list[Path]
     advantages: torch.Tensor
     prompts: list[str]
-    silent: int  # groups left out because their rewards are all equal
+    silent: int  # groups left out because their rewards are all the same (`common.signal`)
     damaged: tuple[str, ...]  # messages of groups whose trajectory could not be read
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
     """The groups with signal whose trajectories can be read. Raises ValueError when there is none."""
     rewards, known = pad_rewards([g.rewards for g in groups])
     advantages = group_advantages(rewards, known)
-    loud = has_signal(advantages) if len(groups) else torch.zeros(0, dtype=torch.bool)
+    loud = has_signal(rewards, known)
     kept, damaged = [], []
     for i in loud.nonzero().flatten().tolist():
         try:

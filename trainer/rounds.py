@@ -303,7 +303,7 @@ class _Round:
         rewards = gather_rows(self.accelerator, rewards).cpu()
         self.state.images_scored += rewards.numel()
         advantages = group_advantages(rewards, torch.ones_like(rewards, dtype=torch.bool))
-        loud = has_signal(advantages)
+        loud = has_signal(rewards)
         self.state.silent_groups += int((~loud).sum())
         metrics = {"reward": rewards.mean().item(), "signal": loud.float().mean().item()}
         if loud.any():

@@ -17,6 +17,7 @@ from pathlib import Path
 from django.conf import settings
 
 from common.files import write_atomic
+from common.signal import has_signal
 from trainer.checkpoint import whole_step
 from trainer.rounds import RoundResult, RoundSpec
 from webapp.lib import paths, storage
@@ -112,7 +113,7 @@ class Work:
         trainer does."""
         file = self.folder / "groups.jsonl"
         lines = [json.loads(line) for line in file.read_text().splitlines()]
-        wanted = [line for line in lines if _loud(line["rewards"])]
+        wanted = [line for line in lines if has_signal(line["rewards"])]
         root = paths.data("")
         names = [str((self.folder / line["trajectory_file"]).resolve().relative_to(root)) for line in wanted]
         links = self.store.link_all(names, lambda name: self.folder / "trajectories" / Path(name).name)
@@ -182,8 +183,3 @@ class Work:
                 shutil.rmtree(self.folder, ignore_errors=True)
             shutil.rmtree(paths.data(paths.round_version(self.training.pk, self.training.token)), ignore_errors=True)
             self.store.trim()
-
-
-def _loud(rewards: list[float | None]) -> bool:
-    """Whether people disagree about the group's images, as `trainer.advantages.has_signal` says."""
-    return len({reward for reward in rewards if reward is not None}) > 1

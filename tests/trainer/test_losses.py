@@ -33,7 +33,7 @@ def test_advantages_by_hand():
     std = math.sqrt(3 / 16)  # of 1, 0, 1, 1
     assert got[0].tolist() == pytest.approx([0.5 / (std + 1e-4), -0.5 / (std + 1e-4)], rel=1e-4)
     assert got[1].tolist() == [0, 0]
-    assert has_signal(got).tolist() == [True, False]
+    assert has_signal(rewards).tolist() == [True, False]
 
 
 def test_unknown_rewards_neither_move_nor_count():

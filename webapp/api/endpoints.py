@@ -27,6 +27,7 @@ from webapp.exports.views import export_response
 from webapp.labelling import decisions, errors, leases, queries, views
 from webapp.labelling.models import Generation, Group, GroupState, Label
 from webapp.lib import texts
+from webapp.quality.signal import GROUP_HAS_SIGNAL
 from webapp.rounds import forecasts
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion, TrainingRound
@@ -184,7 +185,7 @@ def groups(
     if version is not None:
         rows = rows.filter(version__number=version)
     if signal is not None:
-        rows = rows.filter(consensus__signal=signal)
+        rows = rows.filter(GROUP_HAS_SIGNAL) if signal else rows.filter(consensus__signal=False)
     return _page(rows, after, limit, lambda g: _group(request, slug, g))
 
 

@@ -16,6 +16,7 @@ from webapp.labelling.leases import LEASE
 from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Lease, Outcome, Scoring
 from webapp.lib import broker
 from webapp.quality.models import Consensus
+from webapp.quality.signal import HAS_SIGNAL
 from webapp.rounds.models import OPEN, RoundState
 
 STUCK = timedelta(minutes=5)  # with a group on screen and no answer
@@ -44,7 +45,7 @@ def pace(project: Project, missing: int | None) -> dict:
     settled = Consensus.objects.filter(project=project)
     hour = settled.filter(labelled_at__gt=now - timedelta(hours=1)).count()
     day = settled.filter(labelled_at__gt=now - timedelta(days=1)).aggregate(
-        groups=Count("pk"), signal=Count("pk", filter=Q(signal=True)), first=Min("labelled_at"), last=Max("labelled_at")
+        groups=Count("pk"), signal=Count("pk", filter=HAS_SIGNAL), first=Min("labelled_at"), last=Max("labelled_at")
     )
     worked = max(1.0, (day["last"] - day["first"]).total_seconds() / 3600) if day["groups"] else 0
     hours = missing / (day["signal"] / worked) if missing is not None and day["signal"] else None
@@ -229,7 +230,7 @@ def _flagged(project: Project, since: datetime):
     comes after the count."""
     flagged = Consensus.objects.filter(group__project=project, group__state=GroupState.FLAGGED, labelled_at__gte=since)
     by_day = flagged.annotate(day=TruncDate("labelled_at")).values_list("day").order_by()
-    for day, groups, signal in by_day.annotate(n=Count("pk"), s=Count("pk", filter=Q(signal=True))):
+    for day, groups, signal in by_day.annotate(n=Count("pk"), s=Count("pk", filter=HAS_SIGNAL)):
         yield day, {"groups": groups, "signal": signal}
     labels = Label.objects.filter(
         generation__group__project=project,

@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef
 from webapp.campaigns.models import Project
 from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Label
 from webapp.quality.models import Consensus
+from webapp.quality.signal import GROUP_HAS_SIGNAL
 
 CHUNK = 200  # groups in memory at once
 MOST_COUNTED = 10_000  # a page that says how many there are reads no more
@@ -115,7 +116,7 @@ def _labels(chosen: Filter):
 def _groups(project: Project, chosen: Filter):
     groups = Group.objects.filter(project=project, consensus__isnull=False).exclude(state=GroupState.FLAGGED)
     if chosen.signal:
-        groups = groups.filter(consensus__signal=True)
+        groups = groups.filter(GROUP_HAS_SIGNAL)
     if chosen.version is not None:
         groups = groups.filter(version__number=chosen.version)
     if chosen.split is not None:

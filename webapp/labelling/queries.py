@@ -179,7 +179,7 @@ def label_sources(groups) -> dict[str, int]:
 
 
 def groups_with_signal_since(project: Project, since) -> int:
-    """Groups labelled after `since` (all when None) whose rewards differ (`quality.consensus.has_signal`); flagged ones
+    """Groups labelled after `since` (all when None) whose rewards differ (`common.signal`); flagged ones
     are left out. All of a large project's are as of its last count."""
     known = _counted(project) if since is None else None
     return known.signal if known and known.signal > quality.LARGE else quality.signal_count(project, since)

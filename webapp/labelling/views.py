@@ -16,8 +16,10 @@ from django.views.decorators.http import require_GET, require_POST
 from webapp.accounts.permissions import may, member
 from webapp.campaigns.models import Project, Role
 from webapp.labelling import decisions, errors, keys, leases, pictures, queries
+from webapp.labelling.generation import report_damaged
 from webapp.labelling.guidelines import add_example, remove_example
 from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
+from webapp.labelling.preferences import save_keys
 from webapp.lib import media, storage, texts
 
 FLAGS = 25  # flagged groups of a page
@@ -177,7 +179,7 @@ def image_response(project: Project, generation_id: int, width: str = "", *, may
     except storage.Unreachable as error:
         return media.unreachable(error)
     except (OSError, ValueError) as error:
-        generation.report_damaged(generation, f"{generation.image} cannot be shown: {error}")
+        report_damaged(generation, f"{generation.image} cannot be shown: {error}")
         raise Http404 from error
     response = HttpResponse(data, content_type="image/webp")
     response["Cache-Control"] = "private, max-age=604800, immutable"
@@ -196,7 +198,7 @@ def me(request: HttpRequest, project: Project) -> HttpResponse:
         defaults = "reset" in request.POST
         chosen = dict(keys.DEFAULTS) if defaults else {c: request.POST.get(c, "")[:20] for c in keys.DEFAULTS}
         try:
-            preferences.save_keys(request.user, chosen, keys_on=on)
+            save_keys(request.user, chosen, keys_on=on)
         except keys.KeyChoiceError as problem:
             wrong, error, status = problem.field, str(problem), 400
         else:

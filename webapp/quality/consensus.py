@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Rewards closer than this are the same one: a difference that small teaches nothing.
-SAME = 0.01
 MOVED = 0.02  # of a rate
 # Of a person who was not measured, beside others who were: people agree on preferences 65 to 78% of the time.
 UNMEASURED = 0.75
@@ -61,12 +59,6 @@ def reward(
     if votes:
         return posterior(votes, prior)
     return sum(scores) / len(scores) if scores else None
-
-
-def has_signal(rewards: Sequence[float | None]) -> bool:
-    """Whether a group's rewards differ: only then can it teach. The one definition; `Consensus.signal` keeps it."""
-    known = [r for r in rewards if r is not None]
-    return len(known) > 1 and max(known) - min(known) > SAME
 
 
 def tied(votes: Sequence[Vote]) -> bool:

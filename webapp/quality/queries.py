@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from webapp.campaigns.models import Project
 from webapp.labelling.models import Group, LabelEvent
 from webapp.quality.models import Consensus, GoldAnswer, GoldKind, Overrule, PersonQuality
+from webapp.quality.signal import HAS_SIGNAL
 
 # What makes a reviewer look at a person; see `concerns`.
 LOW_GOLD, FEW_GOLD = 0.6, 5
@@ -89,7 +90,7 @@ def alpha_over_time(project: Project, *, points: int = 500) -> list[dict]:
 ORDERS = {
     "ties": (_("evenly split"), Q(tie=True)),
     "several": (_("rated by several people"), Q(people__gt=1)),
-    "signal": (_("with signal"), Q(signal=True)),
+    "signal": (_("with signal"), HAS_SIGNAL),
     "all": (_("all labelled"), Q()),
 }
 

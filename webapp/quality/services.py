@@ -12,12 +12,13 @@ from django.db.models.functions import ExtractMinute, Floor, TruncHour
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from common.signal import has_signal
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
 from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Label, Lease
 from webapp.lib import events
 from webapp.quality import measure
-from webapp.quality.consensus import Reliability, Vote, has_signal, reward, tied
+from webapp.quality.consensus import Reliability, Vote, reward, tied
 from webapp.quality.models import (
     Consensus,
     GoldAnswer,
@@ -30,6 +31,7 @@ from webapp.quality.models import (
     QuarterCount,
     VersionCount,
 )
+from webapp.quality.signal import HAS_SIGNAL
 
 CHUNK = 500  # groups settled a transaction
 CERTAIN = 0.9  # an oracle's score beyond which (or below 1 - it) gold may be made of an image
@@ -333,7 +335,7 @@ def count_quarters(project: Project) -> int:
         last -= timedelta(days=1)
         settled = settled.filter(labelled_at__gte=last)
     found: dict[datetime, QuarterCount] = {}
-    for start, groups, signal in _by_quarter(settled, "labelled_at", Count("pk"), Count("pk", filter=Q(signal=True))):
+    for start, groups, signal in _by_quarter(settled, "labelled_at", Count("pk"), Count("pk", filter=HAS_SIGNAL)):
         found[start] = QuarterCount(project=project, start=start, groups=groups, signal=signal)
     # A label's time may be before its group's: look at the labels of the groups that have one since.
     labels = Label.objects.filter(annotator__isnull=False, generation__group__consensus__in=settled.values("pk"))
@@ -407,7 +409,7 @@ def count_project(project: Project) -> ProjectCount:
 
 def signal_count(project: Project, since: datetime | None = None) -> int:
     """Groups labelled after `since` (all when None) whose rewards differ; flagged ones are left out."""
-    found = Consensus.objects.filter(project=project, signal=True)
+    found = Consensus.objects.filter(HAS_SIGNAL, project=project)
     if since is not None:
         found = found.filter(labelled_at__gt=since)
     # Two counts over indexes: an exclusion would read every group's state.

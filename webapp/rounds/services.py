@@ -26,6 +26,7 @@ from webapp.labelling import queries as labelling
 from webapp.labelling.generation import supersede_groups
 from webapp.lib import events, paths, states, storage
 from webapp.lib.dispatch import enqueue
+from webapp.quality.signal import GROUP_HAS_SIGNAL
 from webapp.rounds import forecasts
 from webapp.rounds.models import (
     OPEN,
@@ -68,7 +69,7 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
         raise RoundError(_("project: it is archived; reopen it first"))
     if base is None:
         raise RoundError(_("base version: the project has none; publish a version first"))
-    if not labelling.labelled_groups(project).filter(consensus__signal=True).exists():
+    if not labelling.labelled_groups(project).filter(GROUP_HAS_SIGNAL).exists():
         raise RoundError(_("labels: no group has both a liked and a disliked image yet; rate some groups first"))
     try:
         with transaction.atomic():

@@ -5,14 +5,17 @@ import random
 import pytest
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
 
+from common.signal import has_signal
 from webapp.campaigns.models import Role
 from webapp.labelling import decisions, leases, scoring
-from webapp.labelling.models import Label, LabelEvent
+from webapp.labelling.models import Group, Label, LabelEvent
 from webapp.labelling.queries import groups_with_signal_since
 from webapp.quality import services
-from webapp.quality.consensus import Reliability, Vote, has_signal, posterior, reward
+from webapp.quality.consensus import Reliability, Vote, posterior, reward
 from webapp.quality.models import Consensus, PersonQuality, ProjectQuality
+from webapp.quality.signal import GROUP_HAS_SIGNAL, HAS_SIGNAL
 
 GOOD, COIN = Reliability(0.9, 0.8), Reliability(0.5, 0.5)
 
@@ -48,10 +51,17 @@ def test_people_win_over_oracles_and_reviewers_over_people():
     assert reward() is None
 
 
-def test_signal_is_a_difference_that_can_teach():
-    assert has_signal([0.2, None, 0.9])
-    assert not has_signal([0.5, 0.505, None])
-    assert not has_signal([None, 1.0])
+def test_the_queries_say_what_the_rule_says(project, ready):
+    rows = [[0.2, None, 0.9], [0.5, 0.505], [0.5, 0.51], [0.5, 0.5101], [None, 1.0], [None, None], [1, 1], [0, 1]]
+    groups = ready(len(rows))
+    for group, rewards in zip(groups, rows, strict=True):
+        values = {"signal": has_signal(rewards), "people": 1, "labelled_at": timezone.now()}
+        Consensus.objects.create(group=group, project=project, rewards=rewards, **values)
+    told = [has_signal(rewards) for rewards in rows]
+    assert told == [True, False, False, True, False, False, False, True]
+    settled = set(Consensus.objects.filter(HAS_SIGNAL).values_list("group", flat=True))
+    assert [g.pk in settled for g in groups] == told
+    assert set(Group.objects.filter(GROUP_HAS_SIGNAL).values_list("pk", flat=True)) == settled
 
 
 def test_each_label_settles_its_group(project, ready, ann):

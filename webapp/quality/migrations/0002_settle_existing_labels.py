@@ -2,7 +2,8 @@
 
 from django.db import migrations
 
-from webapp.quality.consensus import Vote, has_signal, reward
+from common.signal import has_signal
+from webapp.quality.consensus import Vote, reward
 
 CHUNK = 500
 

@@ -1,0 +1,11 @@
+"""Signal (`common.signal`) in queries: `Consensus.signal` holds what the rule says of the group's rewards.
+
+A filter "with signal" always means the rewards of all labels, whatever other filters choose among the labels.
+"""
+
+from __future__ import annotations
+
+from django.db.models import Q
+
+HAS_SIGNAL = Q(signal=True)  # of rows of Consensus
+GROUP_HAS_SIGNAL = Q(consensus__signal=True)  # of groups; those without labels have none
