@@ -259,7 +259,8 @@ class TDMR1Settings(Settings):
 
     def surrogate_updates_for(self, groups: int) -> int:
         """Surrogate updates before each student update when `groups` labelled groups with signal are stored; 0 groups where
-        they are sampled and scored anew. Measured by `bench/label_economy.py`: rows `3000_thrice`, `10000_thrice`."""
+        they are sampled and scored anew. Measured by rows `3000_thrice` and `10000_thrice` of
+        `bench/learning/label_economy.py`."""
         if self.surrogate_updates:
             return self.surrogate_updates
         learning = self.updates_alone or self.updates

@@ -11,7 +11,10 @@ from django.core.management import get_commands, load_command_class
 from trainer.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "models" / "README.md", *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted(
+    [*(ROOT / name for name in ("README.md", "models/README.md", "bench/README.md")), *(ROOT / "docs").rglob("*.md")]
+)
+BENCHES = sorted((ROOT / "bench").rglob("*.py"))
 
 
 def code_lines(path):
@@ -92,8 +95,24 @@ def test_documents_link_to_files_that_exist():
                 assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
 
 
-@pytest.mark.parametrize(
-    "name", [".".join(f.relative_to(ROOT).with_suffix("").parts) for f in sorted((ROOT / "bench").rglob("*.py"))]
-)
-def test_a_bench_finds_what_it_imports(name):
-    importlib.import_module(name)
+def module_of(file):
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("file", BENCHES, ids=module_of)
+def test_a_bench_finds_what_it_imports(file):
+    importlib.import_module(module_of(file))
+
+
+def test_documented_benches_exist():
+    """As the modules that they are run as, and as files."""
+    modules, seen = {module_of(file) for file in BENCHES}, 0
+    for path in [*DOCUMENTS, *BENCHES]:
+        text = path.read_text()
+        for name in re.findall(r"python -m (bench[\w.]*\w)", text):
+            assert name in modules, f"{path.relative_to(ROOT)}: python -m {name}"
+            seen += 1
+        for name in re.findall(r"(?<!tests/)\bbench/[\w/]+\.py", text):
+            assert (ROOT / name).exists(), f"{path.relative_to(ROOT)}: {name}"
+        assert not re.search(r"python bench/\w", text), f"{path.relative_to(ROOT)}: benches are modules, run with -m"
+    assert seen > 40

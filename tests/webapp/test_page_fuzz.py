@@ -1,6 +1,6 @@
 """Whatever a page's forms and the rating page's requests are filled with, the server does not fail.
 
-A quick pass here; `python -m bench.fuzz` sends more. The API has a test of its own: tests/webapp/api/test_fuzz.py.
+A quick pass here; `python -m bench.faults.fuzz` sends more. The API has a test of its own: tests/webapp/api/test_fuzz.py.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Whatever a program with a token sends, the API never fails: requests made from its own description, valid and not.
 
-A quick pass here; `python -m bench.fuzz` sends 10,000 requests through the same test.
+A quick pass here; `python -m bench.faults.fuzz` sends 10,000 requests through the same test.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Send the API and the pages thousands of requests, valid and not; none may end in a server error.
 
-    python -m bench.fuzz --requests 10000 --write docs/results/fuzz.md
+    python -m bench.faults.fuzz --requests 10000 --write docs/results/fuzz.md
 
 It is the suite's tests with more examples: tests/webapp/api/test_fuzz.py says what the API is sent, made from its own
 description, and tests/webapp/test_page_fuzz.py what the pages' forms are filled with.
@@ -19,7 +19,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 API, PAGES = "tests/webapp/api/test_fuzz.py", "tests/webapp/test_page_fuzz.py"
 
 
@@ -33,7 +33,7 @@ def operations() -> int:
 
 def main() -> int:
     """Run, print, and tell by the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bench.fuzz", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.faults.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=10_000, help="the API gets at least as many")
     parser.add_argument("--write", type=Path, help="a Markdown file for the result")
     a = parser.parse_args()
@@ -72,7 +72,7 @@ def main() -> int:
     failures = sum(1 for case in cases if case.find("failure") is not None or case.find("error") is not None)
     text = f"""# The API under fuzzing
 
-`python -m bench.fuzz --requests {a.requests}`, commit {commit.strip()}: {total["API"]} requests to the API and
+`python -m bench.faults.fuzz --requests {a.requests}`, commit {commit.strip()}: {total["API"]} requests to the API and
 {total["pages"]} to pages in {seconds:.0f} s; {failures} of {len(cases)} kinds of request met a server error. They ended
 {ended}.
 

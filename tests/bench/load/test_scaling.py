@@ -9,8 +9,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from bench import scaling
-from bench.scaling import H100, SCENARIOS, SD35, Simulation
+from bench.load import scaling
+from bench.load.scaling import H100, SCENARIOS, SD35, Simulation
 from tests.webapp.conftest import make_ready
 from trainer.plan import UTILISATION
 from webapp.accounts.models import User
@@ -20,7 +20,7 @@ from webapp.labelling import generation, views
 from webapp.lib import broker
 from workers import tasks
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_simulation_knows_the_products_numbers():

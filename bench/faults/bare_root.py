@@ -1,6 +1,6 @@
 """Build the image without Docker, by the Dockerfile's own steps in bare Debian roots, then run the loop inside it.
 
-    python -m bench.bare_root --folder /a/disk/with/8GB --write docs/results/bare-root.md
+    python -m bench.faults.bare_root --folder /a/disk/with/8GB --write docs/results/bare-root.md
 
 Needs root, debootstrap, and a Debian mirror and package index that answer. The Dockerfile is read, not copied: each stage
 is a root of its own, RUN runs in it by chroot, COPY, ENV, ARG, WORKDIR and USER mean what they mean to Docker. Then every
@@ -341,8 +341,9 @@ def report(build: Build, found: dict, arguments: argparse.Namespace, size: dict[
         given = f"\nSteps and services were also given {names}."
     return f"""# The image's steps in a bare Debian root
 
-`python -m bench.bare_root` at commit {commit}, DEVICE={arguments.device}. The Dockerfile's own steps, executed by chroot in
-roots made by debootstrap; steps of less than 0.1 s are left out, and the first FROM includes what is above it.{given}
+`python -m bench.faults.bare_root` at commit {commit}, DEVICE={arguments.device}. The Dockerfile's own steps,
+executed by chroot in roots made by debootstrap; steps of less than 0.1 s are left out,
+and the first FROM includes what is above it.{given}
 
 | step | seconds |
 |---|---|
@@ -364,7 +365,7 @@ are Debian's packages; memory limits are not set.
 
 def main() -> int:
     """Build, run, report."""
-    parser = argparse.ArgumentParser(prog="python -m bench.bare_root", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.faults.bare_root", description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="where the roots go; about 8 GB")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument(
@@ -398,7 +399,7 @@ def main() -> int:
             "/venv": megabytes(image.folder / "venv")
         }
         apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
-        again = [sys.executable, "-m", "bench.bare_root", "--folder", str(a.folder), "--inside", str(state)]
+        again = [sys.executable, "-m", "bench.faults.bare_root", "--folder", str(a.folder), "--inside", str(state)]
         run = subprocess.run([*apart, *again], cwd=ROOT)
         if run.returncode:
             return 1

@@ -1,6 +1,6 @@
 """How many labelled groups have something to teach when prompts are drawn evenly, and when they are chosen by it.
 
-    python bench/choice.py --versions demo-student demo-after --seeds 0 1 2
+    python -m bench.learning.choice --versions demo-student demo-after --seeds 0 1 2
 
 A group that everybody likes or dislikes teaches nothing. Simulated annotators label groups of eight images of training
 prompts, the scene oracle's strict verdict with each label flipped at the probability of `--noise`. Chosen: by the rule of
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,15 +24,12 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bench.gains import GROUP_SIZE  # noqa: E402 - the repository is not installed
-from trainer.cli import MODEL  # noqa: E402
-from trainer.demo.scenes.prompts import TAGS, ScenePrompt, prompts  # noqa: E402
-from trainer.oracles import get_oracle  # noqa: E402
-from trainer.sampler import Sampler  # noqa: E402
-from webapp.labelling.choice import POWER, chances, draw, spread  # noqa: E402
+from bench.learning.gains import GROUP_SIZE
+from trainer.cli import MODEL
+from trainer.demo.scenes.prompts import TAGS, ScenePrompt, prompts
+from trainer.oracles import get_oracle
+from trainer.sampler import Sampler
+from webapp.labelling.choice import POWER, chances, draw, spread
 
 FIRST_SEED, SEEDS_APART, MOST_SHOWN = 540_000_000, 1_000_000, 64  # of the images' noise; below those of blind tests
 
@@ -116,7 +112,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     asked: dict[tuple[str, float, float], list[Run]] = {}
     for version in a.versions:
-        lucks = [Luck(ROOT / "models" / version, some_prompts(a.per_tag, seed), seed) for seed in a.seeds]
+        lucks = [Luck(MODEL.with_name(version), some_prompts(a.per_tag, seed), seed) for seed in a.seeds]
         even = [label(luck, 0, 0, a.groups) for luck in lucks]
         ways = [(0.0, 0.0), *((noise, power) for noise in a.noise for power in a.powers)]
         for noise, power in ways:

@@ -1,7 +1,7 @@
 """What giving out work costs as a project grows: one person's next group, an answer, the queue's top-up, the counts.
 
-    python bench/assignment.py --sizes 1000 100000
-    python bench/assignment.py --sizes 1000 100000 --sqlite
+    python -m bench.load.assignment --sizes 1000 100000
+    python -m bench.load.assignment --sizes 1000 100000 --sqlite
 
 Nineteen of twenty groups are done, by two of fifty people each; the person who is measured has rated every tenth of them.
 The rest waits. It starts its own PostgreSQL (a wheel; requirements-dev.txt) in a temporary folder and leaves nothing.
@@ -12,14 +12,9 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.servers import start_postgres, start_redis, temporary_folder  # noqa: E402 - the repository is not installed
+from tests.servers import start_postgres, start_redis, temporary_folder
 
 IMAGES, PEOPLE, RUNS = 4, 50, 40
 

@@ -1,6 +1,6 @@
 """The headline for words: TDM-R1 from the OCR oracle, from a student that was hardly distilled and from the shipped one.
 
-    python bench/words.py --seeds 5 6 7 --updates 24
+    python -m bench.learning.words --seeds 5 6 7 --updates 24
 
 The shipped student writes nearly every word right, so the young one, distilled for few updates, shows what the reward adds;
 `guidance alone` is the same run with a surrogate that learns nothing, in which the distillation merely goes on. Training,
@@ -11,21 +11,17 @@ reward asked for. Finished parts are lines of WORK/runs.jsonl and are not made a
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bench.gains import oracle_spec, run_once, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
-from bench.rows import Parts, heading, mean_row  # noqa: E402
-from common.settings import DistillSettings, TDMR1Settings  # noqa: E402
-from trainer.cli import MODEL, STUDENT  # noqa: E402
-from trainer.demo.scenes.prompts import WORD, prompts, sample_training_prompt  # noqa: E402
-from trainer.methods.distill import distill  # noqa: E402
+from bench.harness import Parts, heading, mean_row
+from bench.learning.gains import oracle_spec, run_once, scores_and_looks, word_accuracy
+from common.settings import DistillSettings, TDMR1Settings
+from trainer.cli import MODEL, STUDENT
+from trainer.demo.scenes.prompts import WORD, prompts, sample_training_prompt
+from trainer.methods.distill import distill
 
 GUIDANCE = 4.0
 SETTINGS = TDMR1Settings(surrogate_updates=1)  # of every run, but for what a run changes
@@ -66,7 +62,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=192, help="test images of words")
     parser.add_argument("--per-tag", type=int, default=48, help="test images a tag of scenes")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "words")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "words")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     told = {"updates": a.updates, "young": a.young, "words": a.words, "per_tag": a.per_tag}

@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 
-import bench.gains
-import bench.label_economy
-from bench import economy
-from bench.economy import PEOPLE, Person, RatedGroup, StopsInTimeRound, labelled, shares, votes_of, weighed
-from bench.label_economy import CURVE, LOOKS, ORACLE, ROWS, collect, plot, settings_of, table, train
-from bench.rows import START, make_missing
+import bench.learning.gains
+import bench.learning.label_economy
+from bench.harness import START, make_missing
+from bench.learning import economy
+from bench.learning.economy import PEOPLE, Person, RatedGroup, StopsInTimeRound, labelled, shares, votes_of, weighed
+from bench.learning.label_economy import CURVE, LOOKS, ORACLE, ROWS, collect, plot, settings_of, table, train
 from tests.trainer.test_rounds import LINES, SMALL, groups_file, make_spec, parent  # noqa: F401 - fixtures
 from trainer.backends import load_backend
 from trainer.data import read_groups
@@ -121,9 +121,9 @@ def test_the_surrogate_stops_when_groups_kept_back_are_ranked_no_better(make_spe
 
 
 def test_a_row_of_two_rounds_goes_through(tmp_path, model_dir, parent, monkeypatch):  # noqa: F811
-    for module in (economy, bench.label_economy, bench.gains):
+    for module in (economy, bench.learning.label_economy, bench.learning.gains):
         monkeypatch.setattr(module, "MODEL", model_dir)
-    monkeypatch.setattr(bench.label_economy, "STUDENT", parent)
+    monkeypatch.setattr(bench.learning.label_economy, "STUDENT", parent)
     monkeypatch.setattr(economy, "PEOPLE", economy.PEOPLE | {"coin": (Person(0.5),)})
     row = economy.replace(ROWS["replay"], labels=64, people="coin")
     version, spent = train(row, "replay", 0, {**SMALL, "updates": 1}, tmp_path)

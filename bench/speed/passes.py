@@ -1,6 +1,6 @@
 """What a pass costs: the student's adapter beside the weights or merged into them, and the decoder's layout and precision.
 
-    python bench/passes.py --threads 1
+    python -m bench.speed.passes --threads 1
 
 Every figure is the median of `--rounds` turns in which all variants run once, so that the machine's drift hits them alike.
 """
@@ -10,22 +10,18 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from common.settings import TDMR1Settings  # noqa: E402
-from trainer.backends import load_backend  # noqa: E402 - the repository is not installed
-from trainer.backends.cpu import restore  # noqa: E402
-from trainer.cli import MODEL, STUDENT  # noqa: E402
-from trainer.methods.tdm_r1 import STUDENT as ROLE  # noqa: E402
-from trainer.methods.tdm_r1 import TDMR1  # noqa: E402
-from trainer.roles import TEACHER  # noqa: E402
+from common.settings import TDMR1Settings
+from trainer.backends import load_backend
+from trainer.backends.cpu import restore
+from trainer.cli import MODEL, STUDENT
+from trainer.methods.tdm_r1 import STUDENT as ROLE
+from trainer.methods.tdm_r1 import TDMR1
+from trainer.roles import TEACHER
 
 
 def variants(batch: int) -> dict:

@@ -1,6 +1,6 @@
 """One trained TDM-R1 step (rollout, rewards, fake, surrogate, student) against a naive order of the same work.
 
-    python bench/step_speed.py --threads 1
+    python -m bench.speed.step --threads 1
 
 The naive side makes 13 evaluations of the transformer a step, each by itself: the student's pass twice on the same input
 and weights, the surrogate's moving average copied into the live adapter and out again, every image's prompt encoded,
@@ -29,22 +29,19 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bench.gains import oracle_spec  # noqa: E402 - the repository is not installed
-from bench.rows import EVERY_STEP  # noqa: E402
-from common.settings import TDMR1Settings  # noqa: E402
-from trainer.advantages import group_advantages, has_signal  # noqa: E402
-from trainer.backends import Conditioning  # noqa: E402
-from trainer.backends.cpu import restore  # noqa: E402
-from trainer.flow import conditional_velocity, guided, like, renoise, rollout, sample_tau, x0_from_velocity  # noqa: E402
-from trainer.losses import StudentTargets, fake_loss, student_loss, surrogate_loss  # noqa: E402
-from trainer.methods.tdm_r1 import TAU_GAP  # noqa: E402
-from trainer.roles import FAKE, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER  # noqa: E402
-from trainer.roles import STUDENT as STUDENT_ROLE  # noqa: E402
-from trainer.rounds import RoundSpec, _Round  # noqa: E402
-from trainer.sampler import related_noise  # noqa: E402
+from bench.harness import EVERY_STEP
+from bench.learning.gains import oracle_spec
+from common.settings import TDMR1Settings
+from trainer.advantages import group_advantages, has_signal
+from trainer.backends import Conditioning
+from trainer.backends.cpu import restore
+from trainer.flow import conditional_velocity, guided, like, renoise, rollout, sample_tau, x0_from_velocity
+from trainer.losses import StudentTargets, fake_loss, student_loss, surrogate_loss
+from trainer.methods.tdm_r1 import TAU_GAP
+from trainer.roles import FAKE, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER
+from trainer.roles import STUDENT as STUDENT_ROLE
+from trainer.rounds import RoundSpec, _Round
+from trainer.sampler import related_noise
 
 LOSSES = ("fake", "surrogate", "student", "student_guidance", "student_kl", "student_reward")
 SIDES = {"ours": "this trainer, bf16", "ours-fp32": "this trainer, fp32", "naive": "naive order, fp32"}
@@ -323,7 +320,7 @@ def allocated(side: str, work: Path, a: argparse.Namespace) -> dict:
 
 def child(job: str, a: argparse.Namespace) -> dict:
     """What `job` prints in a process of its own."""
-    command = [sys.executable, __file__, "--job", job]
+    command = [sys.executable, "-m", "bench.speed.step", "--job", job]
     for name in ("threads", "prompts", "student-batch", "steps", "compared"):
         command += [f"--{name}", str(getattr(a, name.replace("-", "_")))]
     command += ["--settings", json.dumps(a.settings)]

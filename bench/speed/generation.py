@@ -1,6 +1,6 @@
 """Groups of images from the trainer's sampler against the stock diffusers pipeline, called once an image.
 
-    python bench/generation_speed.py --threads 1
+    python -m bench.speed.generation --threads 1
 
 Both have the same weights (the demo model and its student, loaded into the pipeline the stock way), prompts and noise, 4
 steps and no guidance, and end in PIL images. They take turns in one process, so that the machine's drift hits them alike.
@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,12 +19,9 @@ from diffusers import StableDiffusion3Pipeline
 from diffusers.utils import logging
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from trainer.cli import MODEL, STUDENT  # noqa: E402 - the repository is not installed
-from trainer.demo.scenes.prompts import TAGS, evaluation_prompts  # noqa: E402
-from trainer.sampler import Sampler, initial_noise  # noqa: E402
+from trainer.cli import MODEL, STUDENT
+from trainer.demo.scenes.prompts import TAGS, evaluation_prompts
+from trainer.sampler import Sampler, initial_noise
 
 
 def clocked(run: Callable[[], list[Image.Image]]) -> tuple[list[Image.Image], float, float]:

@@ -1,4 +1,4 @@
-"""Other ways to teach the few-step student from rewards, for `bench/ablation.py`: the variants of TDM-R1 that its paper
+"""Other ways to teach the few-step student from rewards, for `ablation.py`: the variants of TDM-R1 that its paper
 ablates and the peers that it is compared with.
 
 First what is particular to each as pure functions, then the trainers (who learns from what), then the rounds (which images,

@@ -1,4 +1,4 @@
-"""Label Studio for `bench.http_load`: installed by the bench into a virtual environment of its own, on a PostgreSQL of the
+"""Label Studio for `http_load.py`: installed by the bench into a virtual environment of its own, on a PostgreSQL of the
 same kind (`bench.postgres`), asked by its documented API. It never touches this project's environment or requirements."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import venv
 from pathlib import Path
 
-from bench.http_load import IMAGES, Annotator, Http, checked, postmaster
+from bench.load.http_load import IMAGES, Annotator, Http, checked, postmaster
 from bench.postgres import Postgres
 from tests.servers import free_port, wait_for
 

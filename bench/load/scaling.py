@@ -1,6 +1,6 @@
 """From a laptop to 1,000 annotators and 64 GPUs: what queues, storage, Redis and PostgreSQL have to bear.
 
-    python bench/scaling.py --seed 0
+    python -m bench.load.scaling --seed 0
 
 First the arithmetic of one group and one round, then a simulation of an hour (after a warm-up) of people who rate, workers
 who generate, housekeeping that fills queues, and rounds that fetch trajectories and keep checkpoints. Nothing but the
@@ -15,7 +15,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-# The product's own numbers; tests/bench/test_scaling.py holds them to the code.
+# The product's own numbers; tests/bench/load/test_scaling.py holds them to the code.
 GROUP_SIZE = 8
 STEPS = 4
 HOUSEKEEPING_SECONDS = 15
@@ -71,7 +71,7 @@ class Model:
         return updates * images * PASSES_AN_UPDATE * self.pass_flops / (UTILISATION * flops)
 
 
-# bench/passes.py: 0.42 s a pass and 2.76 s a decode of 64 images on one core; that core then "peaks" at 1e11 / UTILISATION.
+# bench.speed.passes: 0.42 s a pass and 2.76 s a decode of 64 images on one core; it then "peaks" at 1e11 / UTILISATION.
 DEMO = Model("demo, 128 px", (8, 16, 16), 6.6e8, 4.3e9, 4e3, 0, 3.5e6, 11 * 3.5e6)
 # 2.24e9 parameters × 4,429 tokens, 37 attentions of 1,536; LoRA of rank 32 on 192 matrices.
 SD35 = Model("SD3.5 Medium, 1024 px", (16, 128, 128), 24e12, 10e12, 300e3, 60e3, 76e6, 11 * 76e6)

@@ -1,6 +1,6 @@
 """TDM-R1 with one part changed at a time, and other methods, on one student, its prompts and as many scored images.
 
-    python bench/ablation.py --seeds 0 1 2 --threads 1
+    python -m bench.learning.ablation --seeds 0 1 2 --threads 1
 
 Every finished run of a row and seed is a line of WORK/runs.jsonl and is not made again; a run that was cut off goes on from
 its checkpoint. `--rows` picks rows, `--table` only prints the table of what is there and draws WORK/ablation.svg. Every row
@@ -11,22 +11,18 @@ the version that is tested is chosen by the same validation. Rates and options w
 from __future__ import annotations
 
 import statistics
-import sys
 from dataclasses import dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bench import peers  # noqa: E402 - the repository is not installed
-from bench.gains import oracle_spec, scores_and_looks  # noqa: E402
-from bench.peers import PeerRound, PeerSettings  # noqa: E402
-from bench.rows import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, with_starts  # noqa: E402
-from common.files import write_atomic  # noqa: E402
-from common.settings import TDMR1Settings  # noqa: E402
-from trainer.cli import STUDENT  # noqa: E402
-from trainer.demo.scenes.prompts import TAGS  # noqa: E402
+from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, with_starts
+from bench.learning import peers
+from bench.learning.gains import oracle_spec, scores_and_looks
+from bench.learning.peers import PeerRound, PeerSettings
+from common.files import write_atomic
+from common.settings import TDMR1Settings
+from trainer.cli import STUDENT
+from trainer.demo.scenes.prompts import TAGS
 
 COLUMNS = ("strict", "geneval", "reward", "sharpness", "diversity")
 
@@ -152,7 +148,7 @@ def plot(lines: list[dict]) -> str:
 
 def main() -> None:
     """Make what is missing, then print the table and draw the plot."""
-    parser = parser_of_rows(__doc__, ROWS, ROOT / "runs" / "ablation")
+    parser = parser_of_rows(__doc__, ROWS, Path("runs") / "ablation")
     parser.add_argument("--images", type=int, default=5120, help="scored images of a run")
     parser.add_argument(
         "--split", choices=("test", "validation"), default="test", help="of the scores; to choose: validation"

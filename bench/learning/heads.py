@@ -1,10 +1,10 @@
 """How well the images of a group can be ranked from a number of labels, by what the frozen base sees in them.
 
-    python bench/heads.py --seeds 0 1 2 --threads 1
+    python -m bench.learning.heads --seeds 0 1 2 --threads 1
 
 Share of right pairs (liked before disliked, by the strict oracle) within groups of the demo student that were not learned
 from: by the base's denoising error alone, lower first, which needs no label; by what the prompt explains of it; by the head
-of `bench/economy.py` from binary labels of which one in ten is wrong; and by the surrogate's likelihood gain after the
+of `economy.py` from binary labels of which one in ten is wrong; and by the surrogate's likelihood gain after the
 updates of a round by the app's default settings from such labels; beside what people's labels of these groups would say.
 One half is chance.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -21,21 +20,18 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bench import economy  # noqa: E402 - the repository is not installed
-from bench.gains import GROUP_SIZE, oracle_spec  # noqa: E402
-from common.settings import TDMR1Settings  # noqa: E402
-from common.signal import has_signal  # noqa: E402
-from trainer.backends import load_backend  # noqa: E402
-from trainer.cli import MODEL, STUDENT  # noqa: E402
-from trainer.data import LabelledGroup, load_groups  # noqa: E402
-from trainer.demo.scenes.prompts import TAGS  # noqa: E402
-from trainer.methods.tdm_r1 import TDMR1, rate_factor  # noqa: E402
-from trainer.rounds import _Round  # noqa: E402
-from trainer.watch.alarm import pairs_right  # noqa: E402
-from trainer.watch.looks import opinions  # noqa: E402
+from bench.learning import economy
+from bench.learning.gains import GROUP_SIZE, oracle_spec
+from common.settings import TDMR1Settings
+from common.signal import has_signal
+from trainer.backends import load_backend
+from trainer.cli import MODEL, STUDENT
+from trainer.data import LabelledGroup, load_groups
+from trainer.demo.scenes.prompts import TAGS
+from trainer.methods.tdm_r1 import TDMR1, rate_factor
+from trainer.rounds import _Round
+from trainer.watch.alarm import pairs_right
+from trainer.watch.looks import opinions
 
 LABELS = (  # what labels of the ranked groups themselves say: name, people, weighed
     ("one person's own labels, one in ten wrong", "one", False),
@@ -106,7 +102,7 @@ def main() -> None:
     )
     parser.add_argument("--tested", type=int, default=125, help="groups to rank")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "label-economy")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "label-economy")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     runs = [measure(seed, a.groups, a.taught, a.tested, a.work) for seed in a.seeds]

@@ -1,6 +1,6 @@
 """How few labels a round needs: gain against the number of labels, people of several kinds, and ways to need fewer.
 
-    python bench/label_economy.py --seeds 0 1 2 --threads 1 --work runs/label-economy
+    python -m bench.learning.label_economy --seeds 0 1 2 --threads 1 --work runs/label-economy
 
 Simulated people like or dislike groups of training prompts that the demo student made; a round of the app's default
 settings, but without its alarm, learns from that, and what it makes of test prompts is scored by the scene oracle. Every
@@ -13,24 +13,20 @@ from __future__ import annotations
 import math
 import shutil
 import statistics
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bench import economy  # noqa: E402 - the repository is not installed
-from bench.gains import GROUP_SIZE, oracle_spec, scores_and_looks  # noqa: E402
-from bench.headline import RATES  # noqa: E402
-from bench.rows import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, with_starts  # noqa: E402
-from common.files import write_atomic  # noqa: E402
-from common.settings import TDMR1Settings  # noqa: E402
-from common.signal import has_signal  # noqa: E402
-from trainer.backends import load_backend  # noqa: E402
-from trainer.cli import MODEL, STUDENT  # noqa: E402
-from trainer.rounds import _Round  # noqa: E402
+from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, with_starts
+from bench.learning import economy
+from bench.learning.gains import GROUP_SIZE, oracle_spec, scores_and_looks
+from bench.learning.headline import RATES
+from common.files import write_atomic
+from common.settings import TDMR1Settings
+from common.signal import has_signal
+from trainer.backends import load_backend
+from trainer.cli import MODEL, STUDENT
+from trainer.rounds import _Round
 
 COLUMNS = ("strict", "geneval", "reward")
 LOOKS = ("two_object", "sharpness", "diversity", "overlap", "purity")  # of test images: what nobody asked for
@@ -259,7 +255,7 @@ def plot(lines: list[dict]) -> str:
 
 def main() -> None:
     """Make what is missing, then print the table and draw the plot."""
-    parser = parser_of_rows(__doc__, ROWS, ROOT / "runs" / "label-economy")
+    parser = parser_of_rows(__doc__, ROWS, Path("runs") / "label-economy")
     a = parser.parse_args()
 
     def make(name: str, seed: int) -> dict:

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import bench.ablation
-from bench import peers
-from bench.ablation import ROWS, plot, settings_of, table, train
-from bench.gains import color_purity
-from bench.peers import PeerSettings
-from bench.rows import START, read
+import bench.learning.ablation
+from bench.harness import START, read
+from bench.learning import peers
+from bench.learning.ablation import ROWS, plot, settings_of, table, train
+from bench.learning.gains import color_purity
+from bench.learning.peers import PeerSettings
 from common.settings import SettingsError
 from tests.trainer.test_rounds import SMALL, make_spec, parent, reddish  # noqa: F401 - fixtures
 from trainer.demo.scenes.world import COLORS
@@ -197,7 +197,9 @@ def test_unknown_settings_are_named():
 
 
 def test_a_run_goes_through_and_says_what_it_spent(make_spec, reddish, monkeypatch, tmp_path, parent):  # noqa: F811
-    monkeypatch.setattr(bench.ablation, "oracle_spec", lambda work, settings: make_spec(settings=settings.to_json()))
+    monkeypatch.setattr(
+        bench.learning.ablation, "oracle_spec", lambda work, settings: make_spec(settings=settings.to_json())
+    )
     changes = SMALL | {"validation_images": 4}
     changes = {k: v for k, v in changes.items() if k not in ("updates", "validate_every")}
     version, spent = train(ROWS["best"], 0, 24, changes, tmp_path / "round" / "work")
@@ -208,7 +210,7 @@ def test_a_run_goes_through_and_says_what_it_spent(make_spec, reddish, monkeypat
 
 def lines():
     base = {"strict": 0.5, "geneval": 0.6, "reward": 0.7, "sharpness": 0.4, "diversity": 0.3}
-    base |= dict.fromkeys(bench.ablation.TAGS, 0.5)
+    base |= dict.fromkeys(bench.learning.ablation.TAGS, 0.5)
     rows = [{"row": START, "seed": 0, "scores": base}]
     for seed, gain in ((0, 0.1), (1, 0.2)):
         scores = {k: v + gain for k, v in base.items()}

@@ -1,6 +1,6 @@
 """Fifty annotators at once over HTTP: how long the next group and an answer take, and what Label Studio takes for the same.
 
-    python -m bench.http_load --label-studio
+    python -m bench.load.http_load --label-studio
 
 The web server runs by docker-compose.yml's own command, on a PostgreSQL and a Redis of its own, in a project of
 `--groups` groups of which one in twenty waits. Each annotator asks for the next group, thinks, answers, and so on: once
@@ -31,8 +31,8 @@ from pathlib import Path
 
 import psutil
 
-from bench.chaos import Product
-from bench.load import IMAGES, PROMPTS, fill
+from bench.faults.chaos import Product
+from bench.load.growth import IMAGES, PROMPTS, fill
 from bench.postgres import Postgres
 
 SLUG = "load"
@@ -281,7 +281,7 @@ def run(system, paces: Sequence[float], seconds: float) -> tuple[dict[float, Tim
 
 def main() -> int:
     """Run, print, and tell by the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bench.http_load", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.load.http_load", description=__doc__.splitlines()[0])
     parser.add_argument("--people", type=int, default=50)
     parser.add_argument("--groups", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=60)
@@ -301,7 +301,7 @@ def main() -> int:
         finally:
             ours.stop()
         if a.label_studio:
-            from bench.label_studio import LabelStudio
+            from bench.load.label_studio import LabelStudio
 
             (Path(folder) / "theirs").mkdir()
             processes = ours.product.web_processes()

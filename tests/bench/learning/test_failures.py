@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.failures import kind_of
+from bench.learning.failures import kind_of
 from trainer.demo.scenes.draw import Scene, SceneObject, draw_scene
 from trainer.oracles.scenes import SceneOracle
 

@@ -1,6 +1,6 @@
 """Kill parts of the running product over and over under a labelling load, then check that nothing was lost or doubled.
 
-    python -m bench.chaos --kills 200 --seed 0 --write docs/results/chaos.md
+    python -m bench.faults.chaos --kills 200 --seed 0 --write docs/results/chaos.md
 
 Every service of docker-compose.yml runs as a process of this machine, on a PostgreSQL and a Redis of its own. Labellers
 keep what was answered with 2xx; an admin starts rounds and publishes what they make. A random part gets SIGKILL and is
@@ -298,7 +298,9 @@ def violations(product: Product, labellers: list[Labeller]) -> tuple[list[str], 
 def report(arguments: argparse.Namespace, lines: list[str]) -> str:
     """The Markdown of a run."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    command = f"python -m bench.chaos --kills {arguments.kills} --seed {arguments.seed} --pause {arguments.pause:g}"
+    command = (
+        f"python -m bench.faults.chaos --kills {arguments.kills} --seed {arguments.seed} --pause {arguments.pause:g}"
+    )
     return "\n".join(
         [
             "# Killed over and over",
@@ -318,7 +320,7 @@ def report(arguments: argparse.Namespace, lines: list[str]) -> str:
 
 def main() -> int:
     """Run, print, and tell by the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.faults.chaos", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=6.0, help="longest time between a start and the next kill")

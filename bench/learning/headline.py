@@ -1,6 +1,6 @@
 """The headline: how far TDM-R1 from the scene oracle takes the 4-step demo student, beside its base at 40 and 80 steps.
 
-    python bench/headline.py --seeds 5 --updates 520
+    python -m bench.learning.headline --seeds 5 --updates 520
 
 Half the default rates, so that the student goes on learning where the default settles, a cool-down over the second half,
 and the reward at every step: with as many scored images a reward on the first step alone was behind by validation. A run
@@ -17,15 +17,12 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bench.gains import oracle_spec, run_once, scores_and_looks, word_accuracy  # noqa: E402 - the repository is not installed
-from bench.rows import EVERY_STEP, Parts, heading, mean_row  # noqa: E402
-from common.settings import TDMR1Settings  # noqa: E402
-from trainer.cli import STUDENT  # noqa: E402
-from trainer.demo.scenes.prompts import TAGS, WORD  # noqa: E402
-from trainer.rounds import Progress  # noqa: E402
+from bench.harness import EVERY_STEP, Parts, heading, mean_row
+from bench.learning.gains import oracle_spec, run_once, scores_and_looks, word_accuracy
+from common.settings import TDMR1Settings
+from trainer.cli import STUDENT
+from trainer.demo.scenes.prompts import TAGS, WORD
+from trainer.rounds import Progress
 
 RATES = {"student_lr": 1e-4, "surrogate_lr": 2.5e-4, "fake_lr": 4e-4, "ema": 0.97}
 GUIDANCE = 4.0  # of the base; the student is never guided
@@ -54,7 +51,7 @@ def main() -> None:
     parser.add_argument("--parent", type=Path, default=STUDENT)
     parser.add_argument("--per-tag", type=int, default=96)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "headline")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "headline")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     told = {"updates": a.updates, "parent": a.parent.name, "per_tag": a.per_tag, "settings": {**RATES, **EVERY_STEP}}

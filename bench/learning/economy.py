@@ -1,4 +1,4 @@
-"""Simulated people, and ways to make more of their labels, for `bench/label_economy.py`.
+"""Simulated people, and ways to make more of their labels, for `bench/learning/label_economy.py`.
 
 First the people and what their labels come to, then the images they rate, then the techniques. Rewards are shares of likes
 in 0..1 by position in a group, as in `trainer.data`.

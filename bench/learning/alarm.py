@@ -1,6 +1,6 @@
 """Whether the alarm ends a round from an oracle that can be hacked, and leaves one from an honest oracle alone.
 
-    python bench/alarm.py --seeds 0 1 2
+    python -m bench.learning.alarm --seeds 0 1 2
 
 The hackable oracle pays for dark pixels, which has nothing to do with the prompt. In both rounds the reward oracle is the
 validation oracle too, so the alarm has nothing but the surrogate and the second measures to go by; what the scene oracle
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,14 +22,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bench.gains import oracle_spec  # noqa: E402 - the repository is not installed
-from bench.rows import EVERY_STEP  # noqa: E402
-from common.settings import TDMR1Settings  # noqa: E402
-from trainer.oracles import Oracle, Verdict, get_oracle  # noqa: E402
-from trainer.rounds import run_round  # noqa: E402
+from bench.harness import EVERY_STEP
+from bench.learning.gains import oracle_spec
+from common.settings import TDMR1Settings
+from trainer.oracles import Oracle, Verdict, get_oracle
+from trainer.rounds import run_round
 
 SHORT = {
     "updates": 12,
@@ -119,7 +115,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", choices=tuple(RUNS), default=list(RUNS))
     parser.add_argument("--updates", type=int, default=SHORT["updates"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "alarm")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "alarm")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     table = []

@@ -1,6 +1,6 @@
 """Why images are not liked: what is wrong with those of the demo's students and of their base.
 
-    python bench/failures.py --seeds 0 1 2
+    python -m bench.learning.failures --seeds 0 1 2
 
 Each image of a test prompt is one of: `right` by the strict oracle; `too many` or `too few` things in it, whatever they
 are; `ill-formed`, as many things as asked for, but not all of them a shape of one colour; `mixed up`, well-formed but not
@@ -11,7 +11,6 @@ Finished parts are lines of WORK/runs.jsonl and are not made again.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,16 +20,13 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bench.rows import Parts, mean_row  # noqa: E402 - the repository is not installed
-from trainer.cli import AFTER, MODEL, STUDENT  # noqa: E402
-from trainer.demo.scenes.prompts import TAGS, evaluation_prompts  # noqa: E402
-from trainer.evaluate import FIRST_SEEDS, evaluate  # noqa: E402
-from trainer.oracles import get_oracle  # noqa: E402
-from trainer.oracles.scenes import FOREGROUND, SPECK, background_color, detect  # noqa: E402
-from trainer.sampler import Sampler  # noqa: E402
+from bench.harness import Parts, mean_row
+from trainer.cli import AFTER, MODEL, STUDENT
+from trainer.demo.scenes.prompts import TAGS, evaluation_prompts
+from trainer.evaluate import FIRST_SEEDS, evaluate
+from trainer.oracles import get_oracle
+from trainer.oracles.scenes import FOREGROUND, SPECK, background_color, detect
+from trainer.sampler import Sampler
 
 KINDS = ("right", "too many", "too few", "ill-formed", "mixed up")
 SEEDS_APART = 1_000_000
@@ -81,7 +77,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--per-tag", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "failures")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "failures")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     parts = Parts(a.work / "runs.jsonl", {"per_tag": a.per_tag})

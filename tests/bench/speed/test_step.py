@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.rows import EVERY_STEP
-from bench.step_speed import LOSSES, Naive, Ours
+from bench.harness import EVERY_STEP
+from bench.speed.step import LOSSES, Naive, Ours
 from tests.trainer.test_rounds import make_spec, parent, reddish  # noqa: F401 - fixtures
 
 ORACLE = {"prompts_per_update": 3, "group_size": 4, "student_batch": 6, "validation_images": 0}

@@ -1,6 +1,6 @@
 """What pages, lists and the queue cost in a project of many groups: how long each request takes, through Django's client.
 
-    python bench/load.py --sizes 1000 100000 1000000
+    python -m bench.load.growth --sizes 1000 100000 1000000
 
 It starts its own PostgreSQL and Redis (wheels; requirements-dev.txt), fills a project for each size with rows in bulk
 (no files), asks for each page several times as its admin or as an annotator, and prints medians and what the last size
@@ -16,15 +16,11 @@ import os
 import statistics
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from django.core.management import call_command
 
-from django.core.management import call_command  # noqa: E402
-
-from bench.assignment import prepare  # noqa: E402 - the repository is not installed
-from tests.servers import temporary_folder  # noqa: E402
+from bench.load.assignment import prepare
+from tests.servers import temporary_folder
 
 IMAGES, PEOPLE, PROMPTS = 4, 50, 500
 

@@ -1,6 +1,6 @@
 """What TDM-R1 from the scene oracle adds to the demo student on test prompts, seed by seed.
 
-    python bench/oracle_gain.py --seeds 0 1 2 --minutes 20
+    python -m bench.learning.oracle_gain --seeds 0 1 2 --minutes 20
 
 Training and validation prompts and their noise are disjoint from those of the test. A seed's run is stopped at `--minutes`,
 validation included; what is tested is its newest validated version unless that was clearly worse than an earlier one.
@@ -12,19 +12,15 @@ import argparse
 import contextlib
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bench.gains import oracle_spec, test_scores  # noqa: E402 - the repository is not installed
-from common.settings import TDMR1Settings  # noqa: E402
-from trainer.cli import STUDENT  # noqa: E402
-from trainer.rounds import RoundCancelled, run_round  # noqa: E402
+from bench.learning.gains import oracle_spec, test_scores
+from common.settings import TDMR1Settings
+from trainer.cli import STUDENT
+from trainer.rounds import RoundCancelled, run_round
 
 
 def train(seed: int, minutes: float, updates: int, changes: dict, work: Path) -> tuple[Path, dict]:
@@ -54,7 +50,7 @@ def main() -> None:
         "--settings", type=json.loads, default={}, help="JSON of settings that differ from the defaults"
     )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "oracle-gain")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "oracle-gain")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     before = test_scores(STUDENT, a.per_tag)
