@@ -111,17 +111,20 @@ def distill(a: argparse.Namespace) -> None:
 def train(a: argparse.Namespace) -> None:
     """One round of TDM-R1, from labelled groups (--groups) or from an oracle (--oracle)."""
     from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
+    from trainer.oracles import get_oracle
     from trainer.prompt_file import read_prompts
     from trainer.rounds import RoundSpec, run_round
 
     settings = _settings(a, TDMR1Settings, **_preset(a))
+    validation_oracle = a.validation_oracle or (a.oracle if a.prompts else "demo")
     if a.prompts:
-        train_prompts = read_prompts(a.prompts, split="train")
+        train_prompts = read_prompts(a.prompts, split="train", check=get_oracle(a.oracle).check if a.oracle else None)
+        judge = {"split": "validation", "check": get_oracle(validation_oracle).check if validation_oracle else None}
         if a.validation_prompts:
-            validation = read_prompts(a.validation_prompts, split="validation")
+            validation = read_prompts(a.validation_prompts, **judge)
         else:
             try:
-                validation = read_prompts(a.prompts, split="validation", only_marked=True)
+                validation = read_prompts(a.prompts, only_marked=True, **judge)
             except ValueError as error:
                 raise ValueError(f"{error}; give the round's judge a file with --validation-prompts") from error
     else:
@@ -136,7 +139,7 @@ def train(a: argparse.Namespace) -> None:
         output_dir=str(a.work / "version"),
         train_prompts=train_prompts,
         validation=validation,
-        validation_oracle=a.validation_oracle or (a.oracle if a.prompts else "demo"),
+        validation_oracle=validation_oracle,
         groups_file=str(a.groups) if a.groups else None,
         reward_oracle=a.oracle,
         settings=settings.to_json(),
@@ -223,7 +226,8 @@ def evaluate(a: argparse.Namespace) -> None:
 
     oracle = get_oracle(a.oracle)
     if a.prompts:
-        lines = [line for line in read_prompts(a.prompts, split=a.split) if not a.tags or line.get("tag") in a.tags]
+        found = read_prompts(a.prompts, split=a.split, check=oracle.check)
+        lines = [line for line in found if not a.tags or line.get("tag") in a.tags]
         rows = [ScenePrompt.of_line(m, a.split) for m in lines for _ in range(a.repeats)]
     else:
         rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
@@ -234,7 +238,7 @@ def evaluate(a: argparse.Namespace) -> None:
     sampling = {"steps": a.steps, "guidance": a.guidance, "bf16": a.bf16, "batch": a.batch}
     result = run(sampler.backend, rows, oracle, **sampling)
     if a.images:
-        write_geneval(a.images, rows, result)
+        write_geneval(a.images, rows, result, tags=a.tags or TAGS)
     if a.picture and a.prompts:
         image_grid(result.images[:64], min(8, len(result.images))).save(a.picture)
     elif a.picture:
@@ -380,7 +384,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--oracle", default="demo", help="any oracle, see docs/oracles.md (default: %(default)s)")
     sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
     sub.add_argument("--repeats", type=int, default=1, help="images a prompt of --prompts; GenEval has 4")
-    sub.add_argument("--images", type=Path, help="folder for the images and results.jsonl as GenEval lays them out")
+    sub.add_argument(
+        "--images",
+        type=Path,
+        help="folder for the images and results.jsonl as GenEval lays them out; that has GenEval's six tags, or --tags",
+    )
     sub.add_argument("--per-tag", type=int, default=48, help="the demo's prompts a tag")
     sub.add_argument("--tags", type=_tags, help="comma-separated; all by default")
     sub.add_argument("--batch", type=int, default=64, help="images sampled at once (default: %(default)s)")

@@ -120,9 +120,12 @@ def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
     return sheet
 
 
-def write_geneval(folder: Path, rows: Sequence[ScenePrompt], result: Evaluation) -> Path:
+def write_geneval(
+    folder: Path, rows: Sequence[ScenePrompt], result: Evaluation, *, tags: Sequence[str] = TAGS
+) -> Path | None:
     """Images as GenEval's scripts lay them out (`<number>/metadata.jsonl`, `<number>/samples/<number>.png`; images of one
-    prompt that follow each other share a folder), and results.jsonl, which its summary_scores.py reads; returns that."""
+    prompt that follow each other share a folder), and results.jsonl, which its summary_scores.py reads; returns that.
+    It has the images of `tags` alone, since that script takes the mean of whatever tags it meets; None without any."""
     lines, number, sample = [], -1, 0
     for i, (row, image, verdict) in enumerate(zip(rows, result.images, result.verdicts, strict=True)):
         if i == 0 or row.metadata != rows[i - 1].metadata:
@@ -131,6 +134,9 @@ def write_geneval(folder: Path, rows: Sequence[ScenePrompt], result: Evaluation)
         path = folder / f"{number:05}" / "samples" / f"{sample:05}.png"
         sample += 1
         write_image(path, image, "PNG")
-        lines.append(json.dumps(result_line(str(path), row.metadata, verdict)))
+        if row.tag in tags:
+            lines.append(json.dumps(result_line(str(path), row.metadata, verdict)))
+    if not lines:
+        return None
     write_atomic(folder / "results.jsonl", ("\n".join(lines) + "\n").encode())
     return folder / "results.jsonl"

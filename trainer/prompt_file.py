@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+from common.geneval_lines import checked_line
 
-def read_prompts(path: Path, *, split: str, only_marked: bool = False) -> list[dict]:
+
+def read_prompts(
+    path: Path, *, split: str, only_marked: bool = False, check: Callable[[str, dict], None] | None = None
+) -> list[dict]:
     """GenEval lines `{"prompt", "tag"?, …}` of a `.jsonl` file, or `{"prompt"}` a line of any other; a JSON line may have
     its metadata under `metadata`. Lines with a `split` count when it is this one; those without count unless `only_marked`.
+    Each that counts is shown to `check(prompt, line)`, which may raise ValueError on one that it cannot use.
 
     Raises ValueError that names the file's first line that cannot be read, or says that there is none.
     """
@@ -22,6 +28,12 @@ def read_prompts(path: Path, *, split: str, only_marked: bool = False) -> list[d
             continue
         line = _json_line(path, number, content) if path.suffix == ".jsonl" else {"prompt": " ".join(content.split())}
         if line.pop("split", None if only_marked else split) == split:
+            try:
+                line = checked_line(line)
+                if check:
+                    check(line["prompt"], line)
+            except ValueError as error:
+                raise ValueError(f"prompts: line {number} of {path}: {error}") from error
             found.append(line)
         else:
             other = True

@@ -91,7 +91,7 @@ def test_the_compiled_catalog_is_the_one_of_its_source(domain):
 
 @pytest.mark.skipif(shutil.which("xgettext") is None, reason="no gettext; only makemessages needs it")
 def test_no_text_is_missing_from_the_catalogs(tmp_path):
-    for name in ("locale", "static", "templates", "webapp", "trainer"):
+    for name in ("locale", "static", "templates", "webapp", "common", "trainer"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "manage.py", tmp_path)
     subprocess.run([sys.executable, "manage.py", "makemessages", "-v0"], cwd=tmp_path, check=True)

@@ -20,10 +20,18 @@ class Verdict:
     correct: bool
 
 
+class OracleError(RuntimeError):
+    """An oracle could not be asked, or what it answered is no verdict on each image."""
+
+
 class Oracle(Protocol):
     """Scores images of prompts; the three sequences have one length, `metadata` is each prompt's GenEval line."""
 
     name: str
+
+    def check(self, prompt: str, metadata: Mapping) -> None:
+        """Raise ValueError, naming the field, on a prompt that it cannot judge. An oracle need not have this."""
+        ...
 
     def score(
         self, images: Sequence[Image.Image], prompts: Sequence[str], metadata: Sequence[Mapping]

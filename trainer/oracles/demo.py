@@ -16,6 +16,10 @@ class DemoOracle:
 
     name = "demo"
 
+    def check(self, prompt: str, metadata: Mapping) -> None:
+        """See `Oracle.check`."""
+        (OCROracle() if "text" in metadata else SceneOracle()).check(prompt, metadata)
+
     def score(
         self, images: Sequence[Image.Image], prompts: Sequence[str], metadata: Sequence[Mapping]
     ) -> list[Verdict]:

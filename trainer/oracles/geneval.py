@@ -54,12 +54,12 @@ def relative_position(
 
 
 def by_class(detections: Sequence[Detection], *, threshold: float) -> dict[str, list[Detection]]:
-    """The detections above the threshold, most confident first, at most 16 a class."""
-    found: dict[str, list[Detection]] = {}
-    for d in sorted(detections, key=lambda d: -d.confidence):
-        group = found.setdefault(d.label, [])
-        if d.confidence > threshold and len(group) < MOST_PER_CLASS:
-            group.append(d)
+    """The detections above the threshold, most confident first, at most 16 a class. Of equally confident ones the last
+    found comes first, as in GenEval's `np.argsort(…)[::-1]`."""
+    found: dict[str, list[Detection]] = {d.label: [] for d in detections}
+    for d in sorted(detections, key=lambda d: d.confidence)[::-1]:
+        if d.confidence > threshold and len(found[d.label]) < MOST_PER_CLASS:
+            found[d.label].append(d)
     return found
 
 

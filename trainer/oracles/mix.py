@@ -24,6 +24,11 @@ class MixOracle:
                 raise ValueError(f"mix.{spec}: the weight is {weight:g}; it must be above 0")
         self.parts = [(get_oracle(spec), weight / sum(weights.values())) for spec, weight in weights.items()]
 
+    def check(self, prompt: str, metadata: Mapping) -> None:
+        """See `Oracle.check`; every part must be able to judge it."""
+        for oracle, _ in self.parts:
+            oracle.check(prompt, metadata)
+
     def score(
         self, images: Sequence[Image.Image], prompts: Sequence[str], metadata: Sequence[Mapping]
     ) -> list[Verdict]:

@@ -14,19 +14,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from common.geneval_lines import quoted_text
 from trainer.oracles.base import Verdict
 
 # Pixels of the shorter side; the detector was trained on text larger than the demo world's. RapidOCR itself would enlarge
 # everything to 736, which takes three times as long.
 UPSCALE_BELOW = 320
-
-
-def target_text(prompt: str) -> str:
-    """The text between the first pair of double quotes. Raises ValueError when the prompt has none."""
-    match = re.search(r'"([^"]*)"', prompt)
-    if match is None:
-        raise ValueError(f'prompt: {prompt!r} has no text in double quotes; write it as: the word "CAT"')
-    return match.group(1)
 
 
 def normalise(text: str) -> str:
@@ -109,13 +102,17 @@ class OCROracle:
                 raise ValueError(f"ocr.{name}: is {value}; it must be at least 1")
         self._engine = _engine(device, batch, threads)
 
+    def check(self, prompt: str, metadata: Mapping) -> None:
+        """See `Oracle.check`."""
+        quoted_text(prompt)
+
     def score(
         self, images: Sequence[Image.Image], prompts: Sequence[str], metadata: Sequence[Mapping]
     ) -> list[Verdict]:
         """See `Oracle.score`."""
         verdicts = []
         for image, prompt in zip(images, prompts, strict=True):
-            target, read = normalise(target_text(prompt)), read_text(self._engine, image)
+            target, read = normalise(quoted_text(prompt)), read_text(self._engine, image)
             reward = text_score(target, read)
             exact = read == target
             verdicts.append(Verdict(reward, exact, f'read "{read}"' if read else "read nothing", exact))

@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from common.files import write_atomic
+from common.geneval_lines import checked_line
 from trainer.oracles.base import Verdict
 from trainer.oracles.detector import ColorNamer, Detector
 from trainer.oracles.geneval import Detection, by_class, judge, result_line, threshold_for
@@ -33,6 +34,14 @@ class GenEvalOracle:
         self._detector = Detector(detector, device=place, field="geneval.detector")
         self._colors = ColorNamer(ClipScorer(clip, device=place, field="geneval.clip"))
 
+    def check(self, prompt: str, metadata: Mapping) -> None:
+        """See `Oracle.check`: GenEval's own lines, of classes that the detector knows."""
+        if not metadata.get("include"):
+            raise ValueError(f"include: prompt {prompt!r} has none; GenEval needs its own lines")
+        for term in (*metadata["include"], *metadata.get("exclude", ())):
+            if term["class"] not in self._detector.labels:
+                raise ValueError(f"class: the detector knows no {term['class']!r}, asked for by {prompt!r}")
+
     def score(
         self, images: Sequence[Image.Image], prompts: Sequence[str], metadata: Sequence[Mapping]
     ) -> list[Verdict]:
@@ -42,13 +51,7 @@ class GenEvalOracle:
     def detect(self, image: Image.Image, metadata: Mapping) -> dict[str, list[Detection]]:
         """The objects above the tag's threshold by class, most confident first, at most 16 a class. Colours are named
         where the prompt asks for one. Raises ValueError on a prompt that has no GenEval line or an unknown class."""
-        if not metadata.get("include"):
-            raise ValueError(f"include: prompt {metadata.get('prompt')!r} has none; GenEval needs its own lines")
-        for term in (*metadata["include"], *metadata.get("exclude", ())):
-            if term["class"] not in self._detector.labels:
-                raise ValueError(
-                    f"class: the detector knows no {term['class']!r}, asked for by {metadata.get('prompt')!r}"
-                )
+        self.check(metadata.get("prompt", ""), metadata)
         threshold = threshold_for(metadata)
         instances = self._detector.find(image, threshold=threshold)
         colored = {term["class"] for term in metadata["include"] if "color" in term}
@@ -66,7 +69,7 @@ def evaluate_folder(oracle: GenEvalOracle, folder: Path, output: Path) -> int:
     """
     lines = []
     for prompt in sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)):
-        metadata = json.loads((prompt / "metadata.jsonl").read_text())
+        metadata = _metadata(prompt / "metadata.jsonl")
         for path in sorted(p for p in (prompt / "samples").glob("*.png") if p.stem.isdigit()):
             with Image.open(path) as file:
                 image = ImageOps.exif_transpose(file)
@@ -76,6 +79,16 @@ def evaluate_folder(oracle: GenEvalOracle, folder: Path, output: Path) -> int:
         raise ValueError(f"images: {folder} has no <number>/samples/<number>.png")
     write_atomic(output, ("\n".join(lines) + "\n").encode())
     return len(lines)
+
+
+def _metadata(path: Path) -> dict:
+    try:
+        line = json.loads(path.read_text())
+        if not isinstance(line, dict) or not isinstance(line.get("prompt"), str):
+            raise ValueError('it has no "prompt" that is a text')
+        return checked_line(line)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"metadata: {path} cannot be used ({error})") from error
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from trainer.oracles.base import Oracle
+from trainer.oracles.checked import CheckedOracle
 
 GROUP = "likestep.oracles"
 
@@ -124,7 +125,8 @@ def checked_options(name: str, factory: Callable[..., Oracle], options: Mapping)
 
 @functools.lru_cache(maxsize=8)
 def get_oracle(spec: str) -> Oracle:
-    """An oracle by name and options, see `parse_spec`; the same spec gives the same oracle, so models load once.
+    """An oracle by name and options, see `parse_spec`, whose answers are checked; the same spec gives the same oracle, so
+    models load once.
 
     Raises ValueError that names the field when there is no such oracle or option.
     """
@@ -136,4 +138,4 @@ def get_oracle(spec: str) -> Oracle:
         factory = points[name].load()
     except (ImportError, AttributeError) as e:
         raise ValueError(f"oracle: {name!r} cannot be loaded from {points[name].value} ({e})") from e
-    return factory(**checked_options(name, factory, options))
+    return CheckedOracle(factory(**checked_options(name, factory, options)))

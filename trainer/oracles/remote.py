@@ -19,13 +19,13 @@ import urllib3
 from PIL import Image
 
 from common.addresses import is_public
-from trainer.oracles.base import Verdict
+from trainer.oracles.base import OracleError, Verdict
 
 LONGEST_REASON = 500  # characters
 _RETRIED = {408, 429, 500, 502, 503, 504}
 
 
-class RemoteOracleError(RuntimeError):
+class RemoteOracleError(OracleError):
     """The remote oracle could not be asked, or its answer is not one."""
 
 

@@ -96,15 +96,17 @@ class SceneOracle:
 
     name = "scenes"
 
+    def check(self, prompt: str, metadata: Mapping) -> None:
+        """See `Oracle.check`."""
+        if not metadata.get("include"):
+            raise ValueError(f"include: prompt {prompt!r} has none; the scene oracle needs GenEval lines")
+
     def score(
         self, images: Sequence[Image.Image], prompts: Sequence[str], metadata: Sequence[Mapping]
     ) -> list[Verdict]:
         """See `Oracle.score`."""
         verdicts = []
-        for image, line in zip(images, metadata, strict=True):
-            if not line.get("include"):
-                raise ValueError(
-                    f"include: prompt {line.get('prompt')!r} has none; the scene oracle needs GenEval lines"
-                )
+        for image, prompt, line in zip(images, prompts, metadata, strict=True):
+            self.check(prompt, line)
             verdicts.append(judge(line, by_class(detect(image), threshold=0.0)))
         return verdicts

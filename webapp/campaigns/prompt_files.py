@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from common.geneval_lines import LineError, checked_line
 from webapp.lib import filetypes
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("text", "csv", "jsonl", "parquet")
 FIELDS = ("prompt", "split", "metadata")  # what a column map may name
-RELATIONS = ("left of", "right of", "above", "below")
 MOST_ROWS = 20_000
 LONGEST = 1000  # characters of a prompt
 
@@ -189,9 +189,10 @@ def _row(line: int, found: dict, validation: float, test: float) -> Row | Proble
         metadata = {}
     if not isinstance(metadata, dict):
         return Problem(line, _("metadata: give a JSON object"))
-    if wrong := _geneval_problem(metadata):
-        return Problem(line, wrong)
-    return Row(line, prompt, split, metadata)
+    try:
+        return Row(line, prompt, split, checked_line(metadata))
+    except LineError as error:
+        return Problem(line, _(error.template) % error.about)
 
 
 def _cannot_be_kept(prompt: str, metadata: object) -> str | None:
@@ -206,32 +207,6 @@ def _cannot_be_kept(prompt: str, metadata: object) -> str | None:
     if "\0" in text or "\\u0000" in text:
         return _("prompt: it holds a NUL character; remove it")
     return None
-
-
-def _geneval_problem(metadata: dict) -> str | None:
-    """What an oracle could not read in GenEval's `include` and `exclude`."""
-    for name in ("include", "exclude"):
-        items = metadata.get(name, [])
-        if not isinstance(items, list):
-            return _("%(name)s: give a list") % {"name": name}
-        for place, item in enumerate(items):
-            if not isinstance(item, dict) or not isinstance(item.get("class"), str):
-                return _("%(name)s: every entry needs a `class`") % {"name": name}
-            about = {"name": name, "class": item["class"]}
-            if type(item.get("count")) is not int or item["count"] < 1:
-                return _("%(name)s: `count` of %(class)s is not a whole number above 0") % about
-            if not isinstance(item.get("color", ""), str):
-                return _("%(name)s: `color` of %(class)s is not a text") % about
-            if "position" in item and not _is_position(item["position"], place):
-                return _("%(name)s: `position` of %(class)s is not [relation, number of an earlier entry]") % about
-    return None
-
-
-def _is_position(value: object, place: int) -> bool:
-    if not isinstance(value, list) or len(value) != 2:
-        return False
-    relation, other = value
-    return relation in RELATIONS and type(other) is int and 0 <= other < place
 
 
 def _json(text: str):

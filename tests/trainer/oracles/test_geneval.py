@@ -1,5 +1,6 @@
 """GenEval's rules on constructed detections."""
 
+import numpy as np
 import pytest
 
 from trainer.oracles.geneval import (
@@ -74,12 +75,16 @@ def test_include_keeps_the_most_confident_of_too_many():
     assert is_correct(RED_STAR, objects)[0]
 
 
-def test_of_equally_confident_objects_the_first_found_is_kept():
+def test_of_equally_confident_objects_the_last_found_is_kept():
+    """As `np.argsort(confidences)[::-1]` of GenEval's evaluate_images.py has it."""
     red, blue = at("star", 0, 0, color="red"), at("star", 40, 0, color="blue")
-    assert is_correct(RED_STAR, found(red, blue))[0]
-    assert not is_correct(RED_STAR, found(blue, red))[0]
+    assert is_correct(RED_STAR, found(blue, red))[0]
+    assert not is_correct(RED_STAR, found(red, blue))[0]
+    confidences = [0.9, 0.5, 0.9, 0.7, 0.5, 0.9]
+    some = [at("star", i, 0, confidence=c) for i, c in enumerate(confidences)]
+    assert found(*some)["star"] == [some[i] for i in np.argsort(confidences, kind="stable")[::-1]]
     many = [at("star", i, 0) for i in range(20)]
-    assert found(*many)["star"] == many[:16]
+    assert found(*many)["star"] == many[:3:-1]
 
 
 def test_exclude_fails_at_its_count():

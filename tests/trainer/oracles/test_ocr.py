@@ -6,10 +6,11 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from common.geneval_lines import quoted_text
 from trainer.demo.scenes.draw import draw, sample_scene
 from trainer.demo.scenes.prompts import WORD, prompts
 from trainer.oracles import get_oracle
-from trainer.oracles.ocr import edit_distance, normalise, target_text, text_score
+from trainer.oracles.ocr import edit_distance, normalise, text_score
 
 
 def test_it_reads_drawn_words():
@@ -73,13 +74,19 @@ def test_text_score(target, read, score):
 
 
 def test_the_first_quoted_text_is_the_target():
-    assert target_text('a sign "NEW Yo" and "B"') == "NEW Yo"
+    assert quoted_text('a sign "NEW Yo" and "B"') == "NEW Yo"
     assert normalise("NEW  Yo\n") == "newyo"
 
 
-def test_a_prompt_without_quotes_is_refused():
-    with pytest.raises(ValueError, match="double quotes"):
-        target_text("a star")
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [("a star", "no text in double quotes"), ("the word “CAT”", "no text in double quotes"),
+     ('the word ""', "nothing to read"), ('the word " "', "nothing to read")],
+)  # fmt: skip
+@pytest.mark.parametrize("spec", ["ocr", "demo", "mix:ocr=1"])
+def test_a_prompt_without_text_is_refused_before_anything_is_drawn(prompt, sentence, spec):
+    with pytest.raises(ValueError, match=sentence):
+        get_oracle(spec).check(prompt, {"text": "CAT"})
 
 
 def test_the_demo_oracle_sends_each_prompt_to_its_judge():

@@ -12,10 +12,10 @@ import itertools
 import random
 from dataclasses import asdict, dataclass
 
+from common.geneval_lines import TAGS
 from trainer.demo.scenes.words import WORDS
 from trainer.demo.scenes.world import COLORS, INVERSE, NUMBERS, PLURALS, RELATIONS, SHAPES
 
-TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 WORD = "word"
 SPLITS = ("train", "validation", "test")
 
