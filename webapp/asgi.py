@@ -13,10 +13,11 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from django.urls import path  # noqa: E402
 
+from webapp.api.services import find_token  # noqa: E402
 from webapp.dashboard.consumers import ProjectConsumer  # noqa: E402
 from webapp.lib.handler import Handler  # noqa: E402
 
 sockets = URLRouter([path("ws/projects/<slug:slug>/", ProjectConsumer.as_asgi())])
 application = ProtocolTypeRouter(
-    {"http": Handler(), "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))}
+    {"http": Handler(find_token), "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))}
 )

@@ -228,12 +228,12 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "filters": {
-        "about": {"()": "webapp.operations.logs.About"},
-        "routes": {"()": "webapp.operations.logs.Routes"},
+        "about": {"()": "webapp.lib.logs.About"},
+        "routes": {"()": "webapp.lib.logs.Routes"},
     },
     "formatters": {
         "plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s%(about)s"},
-        "json": {"()": "webapp.operations.logs.json_formatter"},
+        "json": {"()": "webapp.lib.logs.json_formatter"},
     },
     "handlers": {
         "console": {
@@ -254,7 +254,7 @@ if SENTRY_DSN := env("SENTRY_DSN"):
     try:
         import sentry_sdk
 
-        from webapp.operations.logs import crumb_for_sentry, for_sentry
+        from webapp.lib.logs import crumb_for_sentry, for_sentry
     except ImportError as error:
         raise ImproperlyConfigured("SENTRY_DSN: install requirements-server.txt, or unset it") from error
     sentry_sdk.init(

@@ -4,9 +4,9 @@ from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import path, register_converter
 
-from webapp.accounts import views as accounts
 from webapp.api import views as api_pages
 from webapp.api.endpoints import api
+from webapp.campaigns import people
 from webapp.campaigns import views as campaigns
 from webapp.dashboard import views as dashboard
 from webapp.exports import views as exports
@@ -38,7 +38,7 @@ urlpatterns = [
     path("", dashboard.home, name="home"),
     path("login/", auth.LoginView.as_view(template_name="accounts/login.html"), name="login"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
-    path("join/<str:token>/", accounts.join, name="join"),
+    path("join/<str:token>/", people.join, name="join"),
     path("healthz", operations.healthz, name="healthz"),
     path("readyz", operations.readyz, name="readyz"),
     path("metrics", operations.metrics, name="metrics"),
@@ -65,7 +65,7 @@ urlpatterns = [
     path("p/<slug:slug>/", dashboard.dashboard, name="dashboard"),
     path("p/<slug:slug>/groups/<int:group_id>/retry/", dashboard.retry_group, name="retry-group"),
     path("p/<slug:slug>/series/", dashboard.series, name="dashboard-series"),
-    path("p/<slug:slug>/people/", accounts.people, name="people"),
+    path("p/<slug:slug>/people/", people.people, name="people"),
     path("p/<slug:slug>/settings/", campaigns.project_settings, name="project-settings"),
     path("p/<slug:slug>/prompts/", campaigns.prompts, name="prompts"),
     path("p/<slug:slug>/clone/", campaigns.clone, name="clone-project"),

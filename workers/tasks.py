@@ -21,18 +21,19 @@ from trainer.oracles import get_oracle
 from trainer.rounds import RoundCancelled, RoundLost
 from trainer.rounds import run_round as train_round
 from trainer.sampler import trajectory_bytes
-from webapp.api import outbox
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import oracle_spec
 from webapp.labelling import generation, leases, scoring
 from webapp.labelling.models import Group, GroupState
 from webapp.lib import broker, paths, storage
+from webapp.lib.logs import about
 from webapp.operations.faults import sentence
-from webapp.operations.logs import about
+from webapp.quality import counts
 from webapp.quality import services as quality
 from webapp.rounds import comparisons, forecasts
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, Pair, TrainingRound
+from webapp.webhooks import outbox
 from workers.app import app
 from workers.database import AWAY, patiently
 from workers.models import device, sampler
@@ -246,6 +247,6 @@ def housekeeping(project_id: int | None = None) -> None:
     outbox.announce_milestones()
     for delivery_id in outbox.due():
         broker.send("deliver_webhook", delivery_id)
-    quality.count_large()
+    counts.count_large()
     for due_id in quality.due():
         broker.send("measure_quality", due_id)

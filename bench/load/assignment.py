@@ -102,7 +102,8 @@ def measure(size: int) -> dict[str, float]:
 
     from webapp.accounts.models import User
     from webapp.campaigns.services import create_project
-    from webapp.labelling import decisions, generation, leases, queries
+    from webapp.labelling import decisions, generation, leases
+    from webapp.quality import counts
 
     name = f"bench-{size}"
     prompts = [{"prompt": f"{name} prompt {n}"} for n in range(500)]
@@ -128,7 +129,7 @@ def measure(size: int) -> dict[str, float]:
         "answer": statistics.median(submitted),
         "top-up": statistics.median(timed(lambda: generation.top_up(project.pk)) for _ in range(5)),
         "signal count": statistics.median(
-            timed(lambda: queries.groups_with_signal_since(project, None)) for _ in range(5)
+            timed(lambda: counts.groups_with_signal_since(project, None)) for _ in range(5)
         ),
     }
 

@@ -120,6 +120,7 @@ def measure(size: int, runs: int) -> dict[str, float]:
     from webapp.campaigns.services import create_project
     from webapp.labelling import generation
     from webapp.labelling.models import Group
+    from webapp.quality import counts
     from webapp.quality import services as quality
 
     slug = f"load-{size}"
@@ -132,7 +133,7 @@ def measure(size: int, runs: int) -> dict[str, float]:
     print(f"{size:,} groups filled in {fill(project, people, size):.0f} s", file=sys.stderr, flush=True)
     found = {
         "(a worker's counts, once)": timed(
-            lambda: (quality.count_quarters(project), quality.count_versions(project), quality.count_large())
+            lambda: (counts.count_quarters(project), counts.count_versions(project), counts.count_large())
         )
     }
 

@@ -176,7 +176,7 @@ class Likestep:
         from webapp.accounts.models import User
         from webapp.campaigns.models import Membership
         from webapp.campaigns.services import create_project
-        from webapp.quality import services as quality
+        from webapp.quality import counts
 
         prompts = [{"prompt": f"prompt {n}"} for n in range(PROMPTS)]
         project = create_project(
@@ -185,9 +185,9 @@ class Likestep:
         users = User.objects.bulk_create(User(username=f"{SLUG}-{n}", password="!") for n in range(people))
         Membership.objects.bulk_create(Membership(user=u, project=project, role="annotator") for u in users)
         took = fill(project, users, groups)
-        quality.count_quarters(project)
-        quality.count_versions(project)
-        quality.count_large()
+        counts.count_quarters(project)
+        counts.count_versions(project)
+        counts.count_large()
         print(f"{groups:,} groups filled in {took:.0f} s", file=sys.stderr, flush=True)
         cookies = []
         for user in users:

@@ -15,8 +15,7 @@ from webapp.accounts.models import User
 from webapp.campaigns.models import Membership, Role
 from webapp.campaigns.services import create_project
 from webapp.labelling import generation
-from webapp.lib import paths, storage
-from webapp.operations import logs
+from webapp.lib import logs, paths, storage
 from webapp.rounds import comparisons
 from webapp.rounds.models import ModelVersion, Pair, TrainingRound
 

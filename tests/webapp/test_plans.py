@@ -12,7 +12,7 @@ from tests.webapp.conftest import make_ready
 from webapp.api.services import create_token
 from webapp.exports.records import Filter, records
 from webapp.labelling import decisions, generation, leases
-from webapp.quality import services as quality
+from webapp.quality import counts
 from webapp.rounds import forecasts
 from webapp.rounds.models import ModelVersion, RoundForecast, TrainingRound
 
@@ -84,7 +84,7 @@ def test_answers_pages_and_lists(client, ann, boss, project, ready):
     whole = Filter(since=timezone.now() - timedelta(days=1), signal=True)
     some = (Filter(), whole, Filter(annotator="boss"), Filter(split="train", version=1))
     assert read_through(lambda: [list(records(project, chosen)) for chosen in some]) == []
-    assert read_through(lambda: quality.count_project(project)) == []
+    assert read_through(lambda: counts.count_project(project)) == []
 
 
 def test_what_came_of_rounds(project):

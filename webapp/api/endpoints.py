@@ -24,9 +24,10 @@ from webapp.campaigns import services as campaigns
 from webapp.exports import imports
 from webapp.exports.forms import ExportForm
 from webapp.exports.views import export_response
-from webapp.labelling import decisions, errors, leases, queries, views
+from webapp.labelling import decisions, errors, leases, views
 from webapp.labelling.models import Generation, Group, GroupState, Label
 from webapp.lib import texts
+from webapp.quality import counts
 from webapp.quality.signal import GROUP_HAS_SIGNAL
 from webapp.rounds import forecasts
 from webapp.rounds import services as rounds
@@ -105,9 +106,9 @@ def project(request, slug: Path[str]):
         **{name: getattr(found, name) for name in s.ProjectOut.model_fields if hasattr(found, name)},
         "active_version": found.active_version.number if found.active_version else None,
         "archived": found.archived_at is not None,
-        "groups": queries.queue_counts(found),
-        "labelled_groups": queries.labelled_count(found),
-        "groups_with_signal": queries.groups_with_signal_since(found, None),
+        "groups": counts.queue_counts(found),
+        "labelled_groups": counts.labelled_count(found),
+        "groups_with_signal": counts.groups_with_signal_since(found, None),
         "alpha": measured.alpha if measured else None,
         "labels_to_next_round": forecasts.next_round(found).more,
     }

@@ -10,12 +10,12 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from webapp.accounts.permissions import may
-from webapp.api import outbox
 from webapp.api.models import ApiToken, Event, Scope, Webhook
-from webapp.api.outgoing import Refused, check_url
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Role
 from webapp.campaigns.services import token_hash
+from webapp.webhooks import outbox
+from webapp.webhooks.outgoing import Refused, check_url
 
 PREFIX = "ls_"
 LAST_USED_EVERY = timedelta(minutes=1)

@@ -15,8 +15,8 @@ from webapp.accounts.permissions import may_create_projects, member
 from webapp.campaigns import services
 from webapp.campaigns.forms import NewProjectForm, ProjectForm, PromptsForm
 from webapp.campaigns.models import Project, Role, Split
-from webapp.labelling.generation import top_up
-from webapp.rounds.forms import TrainingForm
+from webapp.campaigns.training import TrainingForm
+from webapp.lib.dispatch import enqueue
 
 PAGE = 50
 
@@ -42,7 +42,7 @@ def new_project(request: HttpRequest) -> HttpResponse:
         except services.CampaignError as error:
             form.add_error(None, str(error))
         else:
-            top_up(project.pk)
+            enqueue("housekeeping", project.pk)  # queues the first groups
             messages.success(
                 request,
                 _("%(name)s is ready, with %(count)s prompts. Its first groups are coming.")

@@ -11,10 +11,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from webapp.campaigns.models import Project
-from webapp.labelling import queries as labelling
 from webapp.labelling.leases import LEASE
 from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Lease, Outcome, Scoring
 from webapp.lib import broker
+from webapp.quality import counts
 from webapp.quality.models import Consensus
 from webapp.quality.signal import HAS_SIGNAL
 from webapp.rounds.models import OPEN, RoundState
@@ -65,10 +65,10 @@ class Forecast:
 def forecast(project: Project, missing: int | None) -> list[Forecast]:
     """The groups that wait, those with signal `missing` to the next round (`forecasts.groups_missing`), and a round; empty
     before anything is known."""
-    since = timezone.localdate() - labelling.LATELY
+    since = timezone.localdate() - counts.LATELY
     spent = project.tallies.filter(day__gte=since).aggregate(groups=Sum("groups"), seconds=Sum("seconds"))
     hours = spent["seconds"] / spent["groups"] / 3600 if spent["groups"] else None  # of a person, a group
-    share = labelling.signal_share(project)
+    share = counts.signal_share(project)
     ended = project.rounds.filter(state=RoundState.DONE, finished_at__isnull=False)
     # From the first heartbeat's step on: a round may have waited for its machine all night.
     ended = ended.annotate(began=Min("metrics__created_at"))
@@ -206,8 +206,8 @@ def series(project: Project) -> list[dict]:
     days = {
         day: dict(zip(names, sums, strict=True)) for day, *sums in rows.annotate(**{f"{n}_": Sum(n) for n in names})
     }
-    for day, counts in _flagged(project, since):
-        for name, n in counts.items():
+    for day, found in _flagged(project, since):
+        for name, n in found.items():
             if day in days:
                 days[day][name] = max(0, days[day][name] - n)
     points = [

@@ -13,9 +13,9 @@ from webapp.accounts.permissions import managed_by, may_create_projects, member,
 from webapp.campaigns.models import Project, Role
 from webapp.dashboard import queries
 from webapp.labelling import errors, generation
-from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState
 from webapp.operations import faults
+from webapp.quality import counts
 from webapp.rounds import forecasts
 from webapp.rounds.models import OPEN, Comparison, ComparisonState, VersionStatus
 
@@ -50,15 +50,15 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
     """Queue, likes, rounds and versions; htmx asks for the changing part only."""
     last = project.rounds.first()
     rounds = project.rounds.select_related("base_version", "forecast")
-    signal = labelling.groups_with_signal_since(project, None)
+    signal = counts.groups_with_signal_since(project, None)
     missing = forecasts.groups_missing(project)
     context = {
         "project": project,
         "is_admin": role_in(request.user, project) == Role.ADMIN,
-        "counts": labelling.queue_counts(project),
-        "rates": labelling.like_rates(project),
+        "counts": counts.queue_counts(project),
+        "rates": counts.like_rates(project),
         "signal": signal,
-        "fresh_signal": labelling.groups_with_signal_since(project, last.created_at) if last else signal,
+        "fresh_signal": counts.groups_with_signal_since(project, last.created_at) if last else signal,
         "rounds": Paginator(rounds, ROUNDS).get_page(request.GET.get("rounds")),
         "open_round": project.rounds.filter(state__in=OPEN).first(),
         "drafts": project.versions.filter(status=VersionStatus.DRAFT).order_by("-number")[:DRAFTS],

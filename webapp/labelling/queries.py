@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from datetime import timedelta
 
-from django.db.models import Count, Prefetch, Q, Sum
+from django.db.models import Count, Prefetch, Q
 from django.utils import timezone
 
 from webapp.campaigns.models import Project
@@ -21,62 +21,7 @@ from webapp.labelling.models import (
     Preferences,
     Tally,
 )
-from webapp.quality import services as quality
-from webapp.quality.models import Consensus, ProjectCount
-
-LATELY = timedelta(days=14)  # work of this long ago is what forecasts are made from
-
-
-def queue_counts(project: Project) -> dict[str, int]:
-    """Groups by state, every state present. States that the last count of a large project found full are as it found
-    them, at most a minute or so ago; the others are counted now."""
-    known = _counted(project)
-    full = {state: n for state, n in known.states.items() if n > quality.LARGE} if known else {}
-    few = project.groups.filter(state__in=[s for s in GroupState.values if s not in full])
-    return (
-        dict.fromkeys(GroupState.values, 0) | full | dict(few.values_list("state").annotate(n=Count("id")).order_by())
-    )
-
-
-def labelled_count(project: Project) -> int:
-    """Groups with labels; in a large project as of its last count."""
-    known = _counted(project)
-    return (
-        known.labelled
-        if known and known.labelled > quality.LARGE
-        else Consensus.objects.filter(project=project).count()
-    )
-
-
-def _counted(project: Project) -> ProjectCount | None:
-    return ProjectCount.objects.filter(project=project).first()
-
-
-def like_rates(project: Project) -> list[dict]:
-    """By version: number, labels of people, and the share of likes; without flagged groups. A worker's count, and the
-    labels since it."""
-    counts = {c.version_id: [c.labels, c.likes, c.counted_to] for c in project.version_counts.all()}
-    counted_to = max((to for _, _, to in counts.values()), default=0)
-    rows = (
-        Label.objects.filter(pk__gt=counted_to, generation__group__project=project, annotator__isnull=False)
-        .values_list("generation__group__version")
-        .annotate(labels=Count("id"), likes=Count("id", filter=Q(liked=True)))
-        .order_by()
-    )
-    for version, labels, likes in rows:
-        known = counts.setdefault(version, [0, 0, 0])
-        known[0], known[1] = known[0] + labels, known[1] + likes
-    # Subtracted, not excluded: few groups are flagged, and a flag comes after the count.
-    flagged = Label.objects.filter(
-        generation__group__project=project, generation__group__state=GroupState.FLAGGED, annotator__isnull=False
-    )
-    by_version = flagged.values_list("generation__group__version").order_by()
-    for version, labels, likes in by_version.annotate(n=Count("id"), likes=Count("id", filter=Q(liked=True))):
-        known = counts.setdefault(version, [0, 0, 0])
-        known[0], known[1] = known[0] - labels, known[1] - likes
-    numbers = dict(project.versions.filter(pk__in=counts).values_list("pk", "number"))
-    found = [(numbers[pk], labels, likes) for pk, (labels, likes, _) in counts.items() if labels > 0]
-    return [{"version": n, "labels": labels, "rate": likes / labels} for n, labels, likes in sorted(found)]
+from webapp.quality.models import Consensus
 
 
 def today(user, project: Project) -> dict[str, int]:
@@ -176,19 +121,3 @@ def label_sources(groups) -> dict[str, int]:
     rows = Label.objects.filter(generation__group__in=groups.order_by().values("pk"))
     counts = rows.values_list("oracle").annotate(n=Count("id")).order_by()
     return {oracle or "people": n for oracle, n in counts}
-
-
-def groups_with_signal_since(project: Project, since) -> int:
-    """Groups labelled after `since` (all when None) whose rewards differ (`common.signal`); flagged ones
-    are left out. All of a large project's are as of its last count."""
-    known = _counted(project) if since is None else None
-    return known.signal if known and known.signal > quality.LARGE else quality.signal_count(project, since)
-
-
-def signal_share(project: Project) -> float | None:
-    """The share of groups with signal among those labelled lately; None before any was counted. One of each kind is added
-    to them, so that a few silent groups do not make it nought."""
-    counts = project.quarter_counts.filter(start__gte=timezone.now() - LATELY).aggregate(
-        groups=Sum("groups"), signal=Sum("signal")
-    )
-    return (counts["signal"] + 1) / (counts["groups"] + 2) if counts["groups"] else None

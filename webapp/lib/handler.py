@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
@@ -54,10 +54,11 @@ class _Read:
 
 
 class Handler(ASGIHandler):
-    """See the module."""
+    """See the module. `live_token` finds what a program's token is good for, None when it is good for nothing."""
 
-    def __init__(self):
+    def __init__(self, live_token: Callable[[str], object | None]):
         super().__init__()
+        self.live_token = live_token
         self.threads = Threads(settings.LIKESTEP_WEB_THREADS)
 
     async def handle(self, scope, receive, send):
@@ -65,7 +66,7 @@ class Handler(ASGIHandler):
 
         async def known() -> bool:
             async with self.threads.one():
-                return await sync_to_async(uploads.is_known)(scope)
+                return await sync_to_async(uploads.is_known)(scope, self.live_token)
 
         if events.post is None:
             events.post = events.Post(asyncio.get_running_loop())

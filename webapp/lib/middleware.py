@@ -12,8 +12,7 @@ from zoneinfo import available_timezones
 from django.http import HttpResponseBadRequest
 from django.utils import timezone
 
-from webapp.lib import storage, texts
-from webapp.operations import logs
+from webapp.lib import logs, storage, texts
 
 log = logging.getLogger(__name__)
 QUIET = ("healthz", "readyz", "metrics")  # asked every few seconds

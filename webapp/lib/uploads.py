@@ -21,8 +21,6 @@ from django.urls import Resolver404, resolve
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from webapp.api.services import find_token
-
 log = logging.getLogger(__name__)
 
 # View → the setting that limits its file; its form's other fields come on top.
@@ -90,14 +88,14 @@ def language(scope: dict) -> str:
     return translation.get_language_from_request(ASGIRequest(scope, io.BytesIO()))
 
 
-def is_known(scope: dict) -> bool:
-    """Whether the caller has a live session or a live token. Asks the database."""
+def is_known(scope: dict, live_token: Callable[[str], object | None]) -> bool:
+    """Whether the caller has a live session or a token that `live_token` finds. Asks the database."""
     request = ASGIRequest(scope, io.BytesIO())
     close_old_connections()  # as at the start of a request
     try:
         scheme, _space, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return find_token(token.strip()) is not None
+            return live_token(token.strip()) is not None
         request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
         return get_user(request).is_authenticated
     except DatabaseError as error:

@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from webapp.campaigns.models import Project
-from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState, LabelEvent, Lease
 from webapp.lib import storage
 from webapp.operations.models import Heartbeat
+from webapp.quality import counts
 from webapp.rounds.models import OPEN, RoundMetric, RoundState, TrainingRound
 
 RATE_WINDOW = timedelta(minutes=5)
@@ -96,7 +96,7 @@ def _queue(now: datetime) -> Iterator[GaugeMetricFamily]:
     large = list(Project.objects.filter(count__isnull=False))
     small = Group.objects.exclude(project__in=large).values_list("project__slug", "state")
     by_state = list(small.annotate(n=Count("id")).order_by())
-    by_state += [(p.slug, state, n) for p in large for state, n in labelling.queue_counts(p).items() if n]
+    by_state += [(p.slug, state, n) for p in large for state, n in counts.queue_counts(p).items() if n]
     yield _gauge("groups", "Groups by state.", ["project", "state"], by_state)
     waiting = Group.objects.filter(state=GroupState.QUEUED).order_by()
     oldest = waiting.values_list("project__slug").annotate(at=Min("created_at"))
@@ -105,20 +105,20 @@ def _queue(now: datetime) -> Iterator[GaugeMetricFamily]:
 
 
 def _people(now: datetime) -> Iterator[GaugeMetricFamily]:
-    counts = Lease.objects.values_list("group__project__slug").annotate(
+    by_project = Lease.objects.values_list("group__project__slug").annotate(
         live=Count("id", filter=Q(expires_at__gt=now)), expired=Count("id", filter=Q(expires_at__lte=now))
     )
-    leases = [row for slug, live, old in counts for row in ((slug, "live", live), (slug, "expired", old))]
+    leases = [row for slug, live, old in by_project for row in ((slug, "live", live), (slug, "expired", old))]
     text = "Groups on somebody's screen; expired ones go back to the queue with the next housekeeping."
     yield _gauge("leases", text, ["project", "state"], leases)
     newest = LabelEvent.objects.aggregate(n=Max("id"))["n"] or 0
     since = now - RATE_WINDOW
     recent = LabelEvent.objects.filter(id__gt=_edge(newest, since), created_at__gt=since, liked__isnull=False)
-    counts = recent.values_list("generation__group__project__slug").annotate(
+    lately = recent.values_list("generation__group__project__slug").annotate(
         people=Count("id", filter=Q(oracle="")), oracle=Count("id", filter=~Q(oracle=""))
     )
     minutes = RATE_WINDOW.total_seconds() / 60
-    rates = [row for slug, a, b in counts for row in ((slug, "people", a / minutes), (slug, "oracle", b / minutes))]
+    rates = [row for slug, a, b in lately for row in ((slug, "people", a / minutes), (slug, "oracle", b / minutes))]
     yield _gauge("labels_per_minute", "Labels a minute, over the last five.", ["project", "by"], rates)
 
 

@@ -152,7 +152,7 @@ class VersionCount(models.Model):
 
 
 class ProjectCount(models.Model):
-    """What a large project came to, counted by a worker about once a minute (`services.count_large`), so that no page
+    """What a large project came to, counted by a worker about once a minute (`counts.count_large`), so that no page
     counts millions of rows. A project without one is small and counted when it is asked for."""
 
     project = models.OneToOneField("campaigns.Project", on_delete=models.CASCADE, related_name="count")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import Count, Exists, F, Max, OuterRef, Q, Subquery
-from django.db.models.functions import ExtractMinute, Floor, TruncHour
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -17,7 +16,7 @@ from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
 from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Label, Lease
 from webapp.lib import events
-from webapp.quality import measure
+from webapp.quality import counts, measure
 from webapp.quality.consensus import Reliability, Vote, reward, tied
 from webapp.quality.models import (
     Consensus,
@@ -26,21 +25,14 @@ from webapp.quality.models import (
     GoldKind,
     Overrule,
     PersonQuality,
-    ProjectCount,
     ProjectQuality,
-    QuarterCount,
-    VersionCount,
 )
-from webapp.quality.signal import HAS_SIGNAL
 
 CHUNK = 500  # groups settled a transaction
 CERTAIN = 0.9  # an oracle's score beyond which (or below 1 - it) gold may be made of an image
 OBVIOUS = 0.98  # the same for an attention check
 GOLD_KEPT = 200  # active gold groups of oracles a project has at most
 MEASURED_EVERY = timedelta(minutes=5)
-LARGE = 20_000  # groups beyond which a project is counted by a worker instead of by each page
-COUNTED_EVERY = timedelta(minutes=1)
-RECOUNT = timedelta(minutes=10)  # a transaction that was open while the last count was made has ended since
 MEASURED_AFTER = 20  # shared labels before a person's reliability is used
 
 
@@ -285,8 +277,8 @@ def measure_project(project: Project) -> ProjectQuality | None:
     None when there is no label that the last measurement had not seen.
     """
     find_gold(project)
-    count_quarters(project)
-    count_versions(project)
+    counts.count_quarters(project)
+    counts.count_versions(project)
     people_labels = Label.objects.filter(generation__group__project=project, annotator__isnull=False)
     count = people_labels.count()
     last = project.qualities.first()
@@ -324,96 +316,6 @@ def measure_project(project: Project) -> ProjectQuality | None:
     moved = [user for user, rates in after.items() if user not in before or rates.moved(before[user])]
     settle_all(project, moved)
     return quality
-
-
-@transaction.atomic
-def count_quarters(project: Project) -> int:
-    """Count the quarters of an hour from a day before the last counted one on; returns how many have labels."""
-    last = project.quarter_counts.values_list("start", flat=True).first()
-    settled = Consensus.objects.filter(project=project)
-    if last is not None:
-        last -= timedelta(days=1)
-        settled = settled.filter(labelled_at__gte=last)
-    found: dict[datetime, QuarterCount] = {}
-    for start, groups, signal in _by_quarter(settled, "labelled_at", Count("pk"), Count("pk", filter=HAS_SIGNAL)):
-        found[start] = QuarterCount(project=project, start=start, groups=groups, signal=signal)
-    # A label's time may be before its group's: look at the labels of the groups that have one since.
-    labels = Label.objects.filter(annotator__isnull=False, generation__group__consensus__in=settled.values("pk"))
-    if last is not None:
-        labels = labels.filter(created_at__gte=last)
-    for start, count, likes in _by_quarter(labels, "created_at", Count("pk"), Count("pk", filter=Q(liked=True))):
-        row = found.setdefault(start, QuarterCount(project=project, start=start))
-        row.labels, row.likes = count, likes
-    if last is not None:  # what was taken back is counted no longer
-        project.quarter_counts.filter(start__gte=last).delete()
-    QuarterCount.objects.bulk_create(
-        found.values(),
-        update_conflicts=True,
-        unique_fields=["project", "start"],
-        update_fields=["groups", "signal", "labels", "likes"],
-    )
-    return len(found)
-
-
-def _by_quarter(rows, moment: str, first, second) -> Iterator[tuple[datetime, int, int]]:
-    """The two aggregates of the rows of each quarter of an hour, by its start."""
-    rows = rows.annotate(hour=TruncHour(moment, tzinfo=UTC), quarter=Floor(ExtractMinute(moment, tzinfo=UTC) / 15.0))
-    for hour, quarter, a, b in rows.order_by().values_list("hour", "quarter").annotate(a=first, b=second):
-        yield hour + timedelta(minutes=15 * int(quarter)), a, b
-
-
-def count_versions(project: Project) -> int:
-    """Count the labels of the versions that have new ones since the last count; returns how many versions."""
-    now, counts = timezone.now(), project.version_counts
-    last = counts.aggregate(at=Max("counted_at"))["at"]
-    newest = Label.objects.aggregate(n=Max("pk"))["n"] or 0
-    settled = Consensus.objects.filter(project=project)
-    if last is not None:
-        settled = settled.filter(labelled_at__gte=last - RECOUNT)
-    versions = list(settled.order_by().values_list("group__version", flat=True).distinct())
-    for version in versions:
-        row = Label.objects.filter(generation__group__version=version, annotator__isnull=False, pk__lte=newest)
-        found = row.aggregate(labels=Count("pk"), likes=Count("pk", filter=Q(liked=True)))
-        VersionCount.objects.update_or_create(
-            version_id=version, defaults={"project": project, "counted_at": now, "counted_to": newest, **found}
-        )
-    counts.update(counted_to=newest)
-    return len(versions)
-
-
-def count_large() -> int:
-    """Count the groups of projects that have more than `LARGE` and were not counted lately; returns how many. Smaller
-    ones are counted when somebody asks, also those that were large before."""
-    now, found = timezone.now(), 0
-    lately = ProjectCount.objects.filter(counted_at__gt=now - COUNTED_EVERY)
-    for project in Project.objects.exclude(pk__in=lately.values("project")):
-        if project.groups.order_by("pk")[LARGE : LARGE + 1].exists():
-            count_project(project)
-            found += 1
-        else:
-            ProjectCount.objects.filter(project=project).delete()
-    return found
-
-
-def count_project(project: Project) -> ProjectCount:
-    """Count the groups now and keep it."""
-    settled = Consensus.objects.filter(project=project)
-    values = {
-        "states": dict(project.groups.values_list("state").annotate(n=Count("pk")).order_by()),
-        "labelled": settled.count(),
-        "signal": signal_count(project),
-        "counted_at": timezone.now(),
-    }
-    return ProjectCount.objects.update_or_create(project=project, defaults=values)[0]
-
-
-def signal_count(project: Project, since: datetime | None = None) -> int:
-    """Groups labelled after `since` (all when None) whose rewards differ; flagged ones are left out."""
-    found = Consensus.objects.filter(HAS_SIGNAL, project=project)
-    if since is not None:
-        found = found.filter(labelled_at__gt=since)
-    # Two counts over indexes: an exclusion would read every group's state.
-    return found.count() - found.filter(group__project=project, group__state=GroupState.FLAGGED).count()
 
 
 def due() -> list[int]:

@@ -9,9 +9,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from webapp.campaigns.models import LabelSource, Project
-from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState
 from webapp.lib import events
+from webapp.quality import counts
 from webapp.quality.models import Consensus
 from webapp.rounds.models import (
     Basis,
@@ -49,10 +49,10 @@ def next_round(project: Project) -> NextRound:
     """The forecast of now."""
     ended = _ended(project)
     last = project.rounds.exclude(state__in=[RoundState.FAILED, RoundState.CANCELLED]).first()
-    fresh = labelling.groups_with_signal_since(project, last.created_at if last else None)
+    fresh = counts.groups_with_signal_since(project, last.created_at if last else None)
     needed, had = labels_needed(ended), fresh * project.group_size
     each = project.overlap if project.label_source != LabelSource.ORACLE else 1
-    share = labelling.signal_share(project) or 1.0
+    share = counts.signal_share(project) or 1.0
     more = rounded(max(0, needed - had) / share * each)
     hits = [e.hit for e in ended[-JUDGED:]]
     return NextRound(needed, had, more, sum(hits), len(hits))
@@ -80,7 +80,7 @@ def groups_missing(project: Project) -> int | None:
     if not wanted:
         return None
     last = project.rounds.first()
-    return max(0, min(wanted) - labelling.groups_with_signal_since(project, last.created_at if last else None))
+    return max(0, min(wanted) - counts.groups_with_signal_since(project, last.created_at if last else None))
 
 
 def settle() -> int:

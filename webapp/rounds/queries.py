@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from webapp.campaigns.models import Project
-from webapp.labelling.queries import like_rates
+from webapp.quality.counts import like_rates
 from webapp.rounds.lineage import Drawing, draw
 from webapp.rounds.sequential import wilson
 

@@ -17,7 +17,6 @@ from django.utils.translation import gettext as _
 
 from common.files import write_atomic, write_json
 from common.settings import SettingsError, TDMR1Settings
-from webapp.api import outbox
 from webapp.api.models import Event
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
@@ -38,6 +37,7 @@ from webapp.rounds.models import (
     VersionStatus,
     next_number,
 )
+from webapp.webhooks import outbox
 
 HEARTBEAT_STALE = timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)
 MOST_LOSSES = 10  # workers that were lost one after the other while the round got no further

@@ -13,9 +13,10 @@ from django.utils import timezone
 
 from client.likestep_client import check_signature
 from tests.webapp.quality.test_consensus import submit
-from webapp.api import outbox, outgoing, services
+from webapp.api import services
 from webapp.api.models import Delivery
 from webapp.rounds import services as rounds
+from webapp.webhooks import outbox, outgoing
 
 EVENTS = ["labels.milestone", "round.finished", "version.published"]
 

@@ -9,8 +9,9 @@ from tests.webapp.quality.test_consensus import submit
 from webapp.dashboard import queries
 from webapp.labelling import decisions, generation, leases
 from webapp.labelling.models import Group, GroupDecision, Label, Lease, Tally
-from webapp.labelling.queries import like_rates
+from webapp.quality import counts
 from webapp.quality import services as quality
+from webapp.quality.counts import like_rates
 from webapp.quality.models import Consensus, ProjectQuality, QuarterCount
 from webapp.rounds.forecasts import groups_missing
 from webapp.rounds.models import TrainingRound
@@ -42,16 +43,16 @@ def test_quarters_of_an_hour_are_counted_and_only_new_ones_again(project, rated,
     rated([1, 0, 0, 0], noon + timedelta(minutes=1))
     rated([1, 1, 1, 1], noon + timedelta(minutes=14))
     rated([0, 0, 1, 1], noon + timedelta(days=3))
-    assert quality.count_quarters(project) == 2
+    assert counts.count_quarters(project) == 2
     rows = QuarterCount.objects.order_by("start").values_list("start", "groups", "signal", "labels", "likes")
     assert list(rows) == [(noon, 2, 1, 8, 5), (noon + timedelta(days=3), 1, 1, 4, 2)]
     QuarterCount.objects.filter(start=noon).update(labels=99)  # an old one is not counted again
     rated([1, 1, 0, 0], noon + timedelta(days=3, minutes=10))
     last = rated([1, 1, 0, 0], noon + timedelta(days=4))
-    quality.count_quarters(project)
+    counts.count_quarters(project)
     assert list(QuarterCount.objects.order_by("start").values_list("labels", flat=True)) == [99, 8, 4]
     decisions.undo(ann, project, str(GroupDecision.objects.get(group=last).idempotency_key))
-    quality.count_quarters(project)
+    counts.count_quarters(project)
     assert list(QuarterCount.objects.order_by("start").values_list("labels", flat=True)) == [99, 8]
 
 
@@ -60,7 +61,7 @@ def test_a_day_is_the_readers_and_flagged_groups_are_not_in_it(client, boss, pro
     evening = today - timedelta(days=4, hours=4)  # 20:00 UTC, the next day in Kathmandu (UTC+5:45)
     rated([1, 0, 0, 0], evening)
     rated([1, 1, 1, 1], evening + timedelta(hours=6))
-    quality.count_quarters(project)
+    counts.count_quarters(project)
     client.force_login(boss)
 
     def days(zone):
@@ -174,22 +175,22 @@ def test_like_rates_are_the_workers_count_and_what_came_since(project, rated, an
     assert like_rates(project) == []
     rated([1, 1, 0, 0])
     assert like_rates(project) == [{"version": 1, "labels": 4, "rate": 0.5}]
-    quality.count_versions(project)
+    counts.count_versions(project)
     group = rated([1, 1, 1, 1])
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
-    quality.count_versions(project)
+    counts.count_versions(project)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
     decisions.undo(ann, project)
     disliked = dict.fromkeys(range(4), False)
     decisions.submit_group(ann, project, group.pk, disliked, seconds=4, idempotency_key="again")
-    quality.count_versions(project)
+    counts.count_versions(project)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.25}]
 
 
 def test_flagged_groups_are_not_in_the_like_rates(project, rated, ann, person):
     rated([1, 1, 1, 1])
     bad = rated([0, 0, 0, 0])
-    quality.count_versions(project)
+    counts.count_versions(project)
     decisions.flag_group(person("bob"), project, bad.pk, kind="broken", position=None, idempotency_key="f")
     assert like_rates(project) == [{"version": 1, "labels": 4, "rate": 1.0}]
     decisions.resolve_flags(person("rev", "reviewer"), project, bad.pk, restore=True)
@@ -203,7 +204,7 @@ def test_the_forecast_is_in_hours_and_in_money_once_prices_are_set(client, boss,
     for likes in ([1, 0, 0, 0], [1, 1, 1, 1]):
         rated(likes)
     Tally.objects.filter(user=ann).update(seconds=72)  # 36 s a group: a hundredth of an hour
-    quality.count_quarters(project)
+    counts.count_quarters(project)
     ready(5)
     waits, following = queries.forecast(project, groups_missing(project))
     assert (waits.work, waits.machine, waits.cost) == (pytest.approx(0.05), 0, None)

@@ -5,6 +5,7 @@ import pytest
 from webapp.campaigns.models import Role
 from webapp.labelling import decisions, generation, leases, queries
 from webapp.labelling.models import Flag, GroupDecision, Lease
+from webapp.quality import counts
 
 LIKES = {0: True, 1: False, 2: False, 3: False}
 
@@ -71,7 +72,7 @@ def test_work_that_was_done_counts_but_is_not_used_while_the_flag_is_open(post, 
     flag(post, group)
     decisions.submit_group(person("bob"), project, group.pk, LIKES, seconds=1, idempotency_key="b")
     assert not queries.labelled_groups(project).exists()
-    assert queries.groups_with_signal_since(project, None) == 0
+    assert counts.groups_with_signal_since(project, None) == 0
     client.force_login(person("rev", Role.REVIEWER))
     html = client.get("/p/stars/flags/").content.decode()
     assert f'data-group="{group.pk}"' in html

@@ -13,9 +13,9 @@ from webapp.api.models import ApiToken, Delivery, Webhook
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
 from webapp.exports import records
-from webapp.labelling import decisions, queries
+from webapp.labelling import decisions
 from webapp.labelling.models import Group
-from webapp.quality import services as quality
+from webapp.quality import counts
 from webapp.quality.models import GoldGroup, PersonQuality, ProjectCount
 from webapp.rounds.models import Comparison, ModelVersion, TrainingRound
 
@@ -23,7 +23,7 @@ from webapp.rounds.models import Comparison, ModelVersion, TrainingRound
 @pytest.fixture
 def large(project, ann, monkeypatch):
     """Six groups, of which ann has rated four, in a world where more than three are many."""
-    monkeypatch.setattr(quality, "LARGE", 3)
+    monkeypatch.setattr(counts, "LARGE", 3)
     groups = make_ready(project, 6)
     for n, group in enumerate(groups[:4]):
         submit(ann, project, group, [1, n % 2, 0, 0] if n else [1, 1, 1, 1])
@@ -32,42 +32,42 @@ def large(project, ann, monkeypatch):
 
 def test_a_small_project_is_counted_when_it_is_asked_for(project, ready):
     ready(2)
-    assert quality.count_large() == 0
+    assert counts.count_large() == 0
     assert not ProjectCount.objects.exists()
-    assert queries.queue_counts(project)["ready"] == 2
+    assert counts.queue_counts(project)["ready"] == 2
 
 
 def test_a_large_one_is_counted_by_a_worker_and_small_states_stay_exact(project, large, ann):
-    before = queries.queue_counts(project), queries.labelled_count(project), 3
-    assert queries.groups_with_signal_since(project, None) == 3
-    assert quality.count_large() == 1
-    assert (queries.queue_counts(project), queries.labelled_count(project), 3) == before
-    assert quality.count_large() == 0  # it was counted just now
+    before = counts.queue_counts(project), counts.labelled_count(project), 3
+    assert counts.groups_with_signal_since(project, None) == 3
+    assert counts.count_large() == 1
+    assert (counts.queue_counts(project), counts.labelled_count(project), 3) == before
+    assert counts.count_large() == 0  # it was counted just now
 
     submit(ann, project, large[4], [1, 0, 0, 0])
-    counts = queries.queue_counts(project)
-    assert counts["ready"] == 1  # there are few: counted
-    assert counts["done"] == 4 and queries.labelled_count(project) == 4  # there are many: as of the last count
+    found = counts.queue_counts(project)
+    assert found["ready"] == 1  # there are few: counted
+    assert found["done"] == 4 and counts.labelled_count(project) == 4  # there are many: as of the last count
     ProjectCount.objects.update(counted_at=timezone.now() - timedelta(minutes=2))
-    assert quality.count_large() == 1
-    assert queries.queue_counts(project)["done"] == queries.labelled_count(project) == 5
-    assert queries.groups_with_signal_since(project, None) == 4  # four are many
+    assert counts.count_large() == 1
+    assert counts.queue_counts(project)["done"] == counts.labelled_count(project) == 5
+    assert counts.groups_with_signal_since(project, None) == 4  # four are many
 
 
 def test_a_project_that_is_large_no_longer_is_counted_when_it_is_asked_for(project, large):
-    quality.count_large()
+    counts.count_large()
     Group.objects.filter(pk__in=[g.pk for g in large[1:5]]).delete()
     ProjectCount.objects.update(counted_at=timezone.now() - timedelta(minutes=2))
-    assert quality.count_large() == 0
-    counts = queries.queue_counts(project)
-    assert (counts["done"], counts["ready"], queries.labelled_count(project)) == (1, 1, 1)
-    assert queries.groups_with_signal_since(project, None) == 0
+    assert counts.count_large() == 0
+    found = counts.queue_counts(project)
+    assert (found["done"], found["ready"], counts.labelled_count(project)) == (1, 1, 1)
+    assert counts.groups_with_signal_since(project, None) == 0
 
 
 def test_the_counts_are_what_the_dashboard_the_api_and_the_metrics_say(client, project, large, boss, settings):
     from webapp.api.services import create_token
 
-    quality.count_large()
+    counts.count_large()
     ProjectCount.objects.update(states={"done": 70_000}, labelled=60_000, signal=50_000)
     client.force_login(boss)
     page = client.get("/p/stars/").content.decode()

@@ -19,7 +19,7 @@ from webapp.accounts.models import User
 from webapp.campaigns.models import Project
 from webapp.labelling import decisions, generation, leases
 from webapp.labelling.models import Group, Lease
-from webapp.operations import logs
+from webapp.lib import logs
 from webapp.operations.services import beat
 from webapp.rounds.models import RoundMetric, TrainingRound
 

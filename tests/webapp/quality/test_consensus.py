@@ -11,9 +11,9 @@ from common.signal import has_signal
 from webapp.campaigns.models import Role
 from webapp.labelling import decisions, leases, scoring
 from webapp.labelling.models import Group, Label, LabelEvent
-from webapp.labelling.queries import groups_with_signal_since
 from webapp.quality import services
 from webapp.quality.consensus import Reliability, Vote, posterior, reward
+from webapp.quality.counts import groups_with_signal_since
 from webapp.quality.models import Consensus, PersonQuality, ProjectQuality
 from webapp.quality.signal import GROUP_HAS_SIGNAL, HAS_SIGNAL
 

@@ -11,7 +11,7 @@ from webapp.campaigns.models import Project
 from webapp.campaigns.services import create_project, update_project
 from webapp.dashboard import queries
 from webapp.labelling.models import Group
-from webapp.quality import services as quality
+from webapp.quality import counts
 from webapp.quality.models import Consensus
 from webapp.rounds import forecasts, services
 from webapp.rounds.models import Comparison, RoundForecast, TrainingRound
@@ -218,7 +218,7 @@ def test_the_labels_to_give_count_silent_groups_and_everybody_who_is_asked(proje
     for rewards in ([1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]):
         (group,) = ready()
         submit(ann, project, group, rewards)
-    quality.count_quarters(project)
+    counts.count_quarters(project)
     found = forecasts.next_round(project)
     assert (found.had, found.more) == (8, 390)  # 192 are missing, and half of the groups teach: 384
     project.overlap = 3

@@ -12,10 +12,10 @@ from django.db import transaction
 from django.utils import timezone
 
 from webapp.api.models import Delivery, DeliveryState, Event, Webhook
-from webapp.api.outgoing import Refused, post
 from webapp.campaigns.models import Project
 from webapp.lib.dispatch import enqueue
 from webapp.quality.models import Consensus
+from webapp.webhooks.outgoing import Refused, post
 
 MOST_ATTEMPTS = 12
 FIRST_WAIT = timedelta(seconds=10)  # doubled with every try

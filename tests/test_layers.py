@@ -1,0 +1,23 @@
+"""Who may import whom, and that the picture in docs/architecture.md shows it."""
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_imports_point_down():
+    run = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:]
+
+
+def test_the_picture_shows_the_layers():
+    contracts = configparser.ConfigParser(allow_no_value=True)
+    contracts.read(ROOT / ".importlinter")
+    layers = contracts["importlinter:contract:apps"]["layers"].replace("webapp.", "").split("\n")[1:]
+    page = (ROOT / "docs/architecture.md").read_text()
+    picture = page.partition("└── webapp")[2].partition("```")[0]
+    shown = [line.strip(" ├└─").split("   ")[0].strip() for line in picture.splitlines()[1:]]
+    assert shown[: len(layers)] == [layer.replace(" | ", ", ") for layer in layers]
