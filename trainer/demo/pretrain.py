@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from common.files import append_line
 from common.settings import PretrainSettings
-from trainer.backends import autocast
+from trainer.backends import autocast, bf16_pays
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.demo.latents import SHARD_SIZE, ensure_shard, fingerprint
 from trainer.demo.model import DemoModelSettings, build_pipeline, encode_text, tokenize
@@ -77,6 +77,21 @@ class LatentPool:
         return x0, torch.where(dropped[:, None], self.empty, tokens)
 
 
+def orthogonal(
+    gradient: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> torch.Tensor:
+    """The matrix (m, n) with its singular values brought near 1 by `steps` Newton-Schulz iterations, as `torch.optim.Muon`
+    does it (Jordan et al. 2024), in the gradient's own precision: torch's is in bf16 always."""
+    a, b, c = coefficients
+    tall = gradient.shape[0] > gradient.shape[1]
+    x = gradient.T if tall else gradient
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
+
+
 def build_optimizers(pipeline, settings: PretrainSettings) -> dict[str, torch.optim.Optimizer]:
     """AdamW for everything but, with `muon`, the attention and feed-forward matrices of the transformer's blocks."""
     blocks, rest = [], []
@@ -87,6 +102,10 @@ def build_optimizers(pipeline, settings: PretrainSettings) -> dict[str, torch.op
     adamw = torch.optim.AdamW(rest, lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=True)
     optimizers: dict[str, torch.optim.Optimizer] = {"adamw": adamw}
     if blocks:
+        if not bf16_pays(
+            "cpu"
+        ):  # torch has no option for it, and its bf16 then takes twenty times as long as all the rest
+            torch.optim._muon._zeropower_via_newtonschulz = orthogonal
         optimizers["muon"] = torch.optim.Muon(
             blocks, lr=settings.muon_lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
         )

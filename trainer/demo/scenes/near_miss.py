@@ -74,9 +74,8 @@ def missing(metadata: dict, rng: random.Random) -> None:
 
 
 def extra(metadata: dict, rng: random.Random) -> None:
-    """All that was asked for, and an object of a shape that was not."""
-    others = [s for s in SHAPES if s not in {t["class"] for t in metadata["include"]}]
-    metadata["include"].append({"class": rng.choice(others), "count": 1})
+    """One more of the last object than was asked for, which GenEval's rule forgives and the strict one does not."""
+    metadata["include"][-1]["count"] += 1
 
 
 def letter(metadata: dict, rng: random.Random) -> None:
