@@ -86,9 +86,9 @@ def pretrain(a: argparse.Namespace) -> None:
 
 def distill(a: argparse.Namespace) -> None:
     """Distil a base model into a first few-step student (TDM)."""
+    from common.prompt_files import read_prompts
     from trainer.demo.scenes.prompts import sample_training_prompt
     from trainer.methods.distill import distill as run
-    from trainer.prompt_file import read_prompts
 
     own = [line["prompt"] for line in read_prompts(a.prompts, split="train")] if a.prompts else None
 
@@ -110,9 +110,9 @@ def distill(a: argparse.Namespace) -> None:
 
 def train(a: argparse.Namespace) -> None:
     """One round of TDM-R1, from labelled groups (--groups) or from an oracle (--oracle)."""
+    from common.prompt_files import read_prompts
     from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
     from trainer.oracles import get_oracle
-    from trainer.prompt_file import read_prompts
     from trainer.rounds import RoundSpec, run_round
 
     settings = _settings(a, TDMR1Settings, **_preset(a))
@@ -217,11 +217,11 @@ def generate(a: argparse.Namespace) -> None:
 
 def evaluate(a: argparse.Namespace) -> None:
     """Score the base or a student on held-out prompts by any oracle."""
+    from common.prompt_files import read_prompts
     from trainer.demo.scenes.prompts import TAGS, WORD, ScenePrompt, evaluation_prompts
     from trainer.evaluate import evaluate as run
     from trainer.evaluate import image_grid, write_geneval
     from trainer.oracles import get_oracle
-    from trainer.prompt_file import read_prompts
     from trainer.sampler import Sampler
 
     oracle = get_oracle(a.oracle)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common.geneval_lines import LineError, checked_line
-from trainer.prompt_file import read_prompts
+from common.prompt_files import read_prompts
 
 STAR = {"class": "star", "count": 1}
 
@@ -54,7 +54,7 @@ def test_the_command_line_names_the_line(tmp_path):
     good, bad = {"prompt": "a star", "include": [STAR]}, {"prompt": "two", "include": [{"class": "star", "count": "2"}]}
     file = tmp_path / "p.jsonl"
     file.write_text(json.dumps({**good, "exclude": None}) + "\n\n" + json.dumps(bad))
-    with pytest.raises(ValueError, match=r"line 3 of .*p\.jsonl: include: `count` of star"):
+    with pytest.raises(ValueError, match=r"p\.jsonl, line 3: include: `count` of star"):
         read_prompts(file, split="train")
     file.write_text(json.dumps({**good, "exclude": None}))
     assert read_prompts(file, split="train") == [good]
@@ -66,5 +66,5 @@ def test_a_prompt_that_the_oracle_cannot_judge_is_named_by_line(tmp_path):
             raise ValueError("prompt: no cats")
 
     (tmp_path / "p.txt").write_text("a dog\na cat\n")
-    with pytest.raises(ValueError, match=r"line 2 of .*p\.txt: prompt: no cats"):
+    with pytest.raises(ValueError, match=r"p\.txt, line 2: prompt: no cats"):
         read_prompts(tmp_path / "p.txt", split="train", check=check)

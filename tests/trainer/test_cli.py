@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from common.geneval_lines import TAGS
+from common.prompt_files import read_prompts
 from common.settings import TDMR1Settings
 from trainer.cli import main
-from trainer.prompt_file import read_prompts
 
 ONE = {"tag": "single_object", "prompt": "a photo of a star", "include": [{"class": "star", "count": 1}]}
 TWO = {"tag": "two_object", "prompt": "a star and a cross", "include": [{"class": "star", "count": 1}]}
@@ -19,7 +19,8 @@ TWO = {"tag": "two_object", "prompt": "a star and a cross", "include": [{"class"
 def trained(model_dir, tmp_path_factory):
     """(work folder, prompt file) of a round that the command line made, by an oracle with options, from its own prompts."""
     root = tmp_path_factory.mktemp("cli")
-    rows = [{**ONE, "split": "train"}, {**TWO, "split": "train"}, {**TWO, "split": "validation"}]
+    more = {**TWO, "prompt": f"{TWO['prompt']} again", "split": "train"}
+    rows = [{**ONE, "split": "train"}, more, {**TWO, "split": "validation"}]
     (root / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     first = f"distill --model {model_dir} --work {root / 'distill'} --updates 1 --batch 4 --rank 4 --alpha 8 "
     first += f"--prompts {root / 'prompts.jsonl'}"
@@ -78,7 +79,7 @@ def test_what_cannot_be_used_is_one_sentence(trained, tmp_path, capsys):
         f"train --oracle jpeg --prompts {tmp_path / 'none.jsonl'}": "none.jsonl cannot be read",
         "train --oracle jpeg --prompts README.md": "README.md has none with the split validation",
         "train --oracle ocr --trackers visdom": "trackers: 'visdom' is not one of",
-        f"train --oracle ocr --prompts {prompts}": "line 1 of .*prompts.jsonl: prompt: 'a photo of a star' has no text",
+        f"train --oracle ocr --prompts {prompts}": "prompts.jsonl, line 1: prompt: 'a photo of a star' has no text",
         "train --oracle ocr --updates 0": "updates: 0 is out of range",
     }
     for command, sentence in cases.items():
@@ -88,8 +89,8 @@ def test_what_cannot_be_used_is_one_sentence(trained, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("line", "sentence"),
-    [("{", "line 2 of .* is not JSON"), ("[]", 'line 2 of .* has no "prompt"'), ('{"prompt": " "}', 'has no "prompt"'),
-     ('{"prompt": "x", "metadata": 3}', '"metadata" in line 2')],
+    [("{", "p.jsonl, line 2: not JSON"), ("[]", "line 2: not a JSON object"), ('{"prompt": " "}', "prompt: give a text"),
+     ('{"prompt": "x", "metadata": 3}', "line 2: metadata: give a JSON object")],
 )  # fmt: skip
 def test_a_bad_line_of_a_prompt_file_is_named(tmp_path, line, sentence):
     file = tmp_path / "p.jsonl"

@@ -17,6 +17,7 @@ from ninja.errors import HttpError
 from ninja.files import UploadedFile
 from ninja.parser import Parser
 
+from common import prompt_files
 from webapp.api import schemas as s
 from webapp.api import services
 from webapp.api.auth import ADMIN, ANY, LABEL, READ, TokenThrottle
@@ -135,6 +136,42 @@ def add_prompts(request, slug: Path[str], body: s.PromptsIn):
     rows = [p.dict() for p in body.prompts]
     new = campaigns.add_prompts(request.auth.project, rows, by=request.auth.user)
     return {"new": new, "known": len(rows) - new}
+
+
+@router.post(
+    "/prompts/file",
+    auth=ADMIN,
+    response={200: s.PromptFileAdded, 400: s.Error},
+    url_name="add_prompt_file",
+    tags=["project"],
+)
+def add_prompt_file(
+    request,
+    slug: Path[str],
+    file: UploadedFile = File(...),  # noqa: B008 - ninja's way to declare it
+    validation_share: float = Query(0.1, ge=0, le=0.5, description="Of the prompts without a split, by their hash."),
+    column_prompt: str = "",
+    column_split: str = "",
+    column_metadata: str = "",
+):
+    """Add the prompts of a file (text, CSV, JSON, JSONL or Parquet), all or none, read as the prompts page reads it."""
+    columns = {"prompt": column_prompt, "split": column_split, "metadata": column_metadata}
+    most = settings.LIKESTEP_PROMPTS_LIMIT
+    try:
+        text = prompt_files.decode(file.read(most + 1), file.name, most=most)
+    except ValueError as error:
+        raise HttpError(400, str(error)) from error
+    check = campaigns.prompt_check(request.auth.project.oracle)
+    parsed = prompt_files.parse(text, name=file.name, validation=validation_share, columns=columns, check=check)
+    if parsed.errors or not parsed.rows:
+        raise HttpError(400, "; ".join(map(str, parsed.errors[:20])) or "prompts: the file has none")
+    new = campaigns.add_prompts(request.auth.project, [row.plain() for row in parsed.rows], by=request.auth.user)
+    return {
+        "new": new,
+        "known": len(parsed.rows) - new,
+        "read_as": parsed.read_as(),
+        "left_out": [str(problem) for problem in parsed.left_out],
+    }
 
 
 # ---------------------------------------------------------------- groups and labels

@@ -71,6 +71,11 @@ class PromptsAdded(Schema):
     known: int
 
 
+class PromptFileAdded(PromptsAdded):
+    read_as: str = Field(description="What the file was taken for.")
+    left_out: list[str] = Field(description="Lines that say nothing new, each with why.")
+
+
 class ImageOut(Schema):
     id: int
     position: int

@@ -7,10 +7,10 @@ from django.conf import settings
 from django.utils.text import slugify
 from django.utils.translation import gettext_lazy as _
 
-from webapp.campaigns import prompt_files
+from common import prompt_files
 from webapp.campaigns.models import Project
 from webapp.campaigns.queries import models_for
-from webapp.campaigns.services import EDITABLE, CampaignError, check_label_source
+from webapp.campaigns.services import EDITABLE, CampaignError, check_label_source, prompt_check
 
 MAIN = (
     "name",
@@ -75,7 +75,7 @@ class PromptsForm(forms.Form):
     prompts_file = forms.FileField(
         label=_("File"),
         required=False,
-        help_text=_("Text (a prompt a line), CSV with a column prompt, JSONL (GenEval's), or Parquet."),
+        help_text=_("Text (a prompt a line), CSV with a column prompt, JSON or JSONL (GenEval's), or Parquet."),
     )
     prompts = forms.CharField(
         label=_("Prompts"), required=False, strip=False, widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false"})
@@ -102,6 +102,10 @@ class PromptsForm(forms.Form):
     parsed: prompt_files.Parsed | None = None
     text = ""
 
+    def __init__(self, *args, oracle: str = "", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.oracle = oracle
+
     def clean(self):
         """Read the prompts; `parsed` holds rows and problems."""
         data = super().clean()
@@ -111,14 +115,18 @@ class PromptsForm(forms.Form):
         if upload is not None:
             name = upload.name
             try:
-                prompt_files.check_size(upload.size)
-                self.text = prompt_files.decode(upload.read(), name)
+                prompt_files.check_size(upload.size, settings.LIKESTEP_PROMPTS_LIMIT)
+                self.text = prompt_files.decode(upload.read(), name, most=settings.LIKESTEP_PROMPTS_LIMIT)
             except ValueError as error:
                 self.add_error("prompts_file", str(error).partition(": ")[2])
                 return data
         columns = {field: data.get(f"column_{field}") or "" for field in prompt_files.FIELDS}
         self.parsed = prompt_files.parse(
-            self.text, name=name, validation=data.get("validation_share") or 0, columns=columns
+            self.text,
+            name=name,
+            validation=data.get("validation_share") or 0,
+            columns=columns,
+            check=prompt_check(self.oracle),
         )
         if not self.parsed.rows and not self.parsed.errors:
             self.add_error("prompts", _("give at least one prompt"))

@@ -14,6 +14,9 @@ from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from common.geneval_lines import LineError, checked_line, quoted_text
+from common.prompt_files import Check
+from common.texts import LONGEST, canonical_prompt
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Invitation, LabelSource, Membership, Project, Prompt, Role, Split
 from webapp.labelling.models import Label
@@ -64,6 +67,18 @@ def oracle_spec(name: str) -> str:
     return known[name]
 
 
+def prompt_check(oracle: str) -> Check | None:
+    """What the project's oracle asks of each prompt, as `common.prompt_files.parse` takes it: one that reads words needs
+    a word."""
+    if not oracle or oracle_spec(oracle).partition(":")[0] != "ocr":
+        return None
+
+    def check(prompt: str, metadata: dict) -> None:
+        quoted_text(prompt)
+
+    return check
+
+
 @transaction.atomic
 def create_project(
     slug: str, name: str, *, model_dir: str, student_dir: str, prompts: list[dict], by=None, **fields
@@ -93,14 +108,20 @@ def create_project(
 
 @transaction.atomic
 def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
-    """Add prompts; ones with a text that is there already are left as they are. Returns how many are new.
+    """Add prompts in their canonical form; ones that are there already are left as they are. Returns how many are new.
 
     Raises CampaignError that names the row and field of the first bad one; then nothing is added.
     """
-    made = []
+    made, check = [], prompt_check(project.oracle)
     for number, row in enumerate(rows, start=1):
-        text, split = row.get("prompt"), row.get("split", Split.TRAIN)
-        if not isinstance(text, str) or not 1 <= len(text.strip()) <= 1000:
+        given, split = row.get("prompt"), row.get("split", Split.TRAIN)
+        try:
+            text = canonical_prompt(given) if isinstance(given, str) else ""
+        except ValueError as error:
+            raise CampaignError(
+                _("prompts, row %(number)s: prompt: %(error)s") % {"number": number, "error": error}
+            ) from error
+        if not 1 <= len(text) <= LONGEST:
             raise CampaignError(
                 _("prompts, row %(number)s: prompt: give a text of 1 to 1000 characters") % {"number": number}
             )
@@ -113,10 +134,15 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
         if not isinstance(metadata, dict):
             raise CampaignError(_("prompts, row %(number)s: metadata: give a JSON object") % {"number": number})
         try:
-            texts.check({"prompt": text, "metadata": metadata}, "prompt")
-        except texts.Unstorable as error:
-            raise CampaignError(_("prompts, row %(number)s: %(error)s") % {"number": number, "error": error}) from error
-        made.append(Prompt(project=project, text=text.strip(), split=split, metadata=metadata))
+            texts.check(metadata, "metadata")
+            metadata = checked_line(metadata)
+            if check is not None:
+                check(text, metadata)
+        except ValueError as error:
+            if isinstance(error, LineError):
+                error = _(error.template) % error.about
+            raise CampaignError(_("prompts, row %(number)s: %(error)s") % {"number": number, "error": error}) from None
+        made.append(Prompt(project=project, text=text, split=split, metadata=metadata))
     before = project.prompts.count()
     Prompt.objects.bulk_create(made, ignore_conflicts=True, batch_size=500)
     new = project.prompts.count() - before

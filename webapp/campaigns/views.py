@@ -31,8 +31,10 @@ def new_project(request: HttpRequest) -> HttpResponse:
         context = {"form": form, "prompts": PromptsForm(), "training": training, "page": "home"}
         return render(request, "campaigns/new.html", context)
     form = NewProjectForm(request.POST, user=request.user)
-    prompts, training = PromptsForm(request.POST, request.FILES), TrainingForm(request.POST, prefix="training")
-    valid = [form.is_valid(), training.is_valid(), prompts.ready()]
+    training = TrainingForm(request.POST, prefix="training")
+    valid = [form.is_valid(), training.is_valid()]
+    prompts = PromptsForm(request.POST, request.FILES, oracle=form.cleaned_data.get("oracle") or "")
+    valid.append(prompts.ready())
     if all(valid) and request.POST.get("action") == "create":
         rows = [row.plain() for row in prompts.parsed.rows]
         try:
@@ -114,7 +116,7 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
     """The prompts page by page, and more of them by upload with a preview (`action=preview|add`)."""
     form, checked, status = PromptsForm(), False, 200
     if request.method == "POST":
-        form = PromptsForm(request.POST, request.FILES)
+        form = PromptsForm(request.POST, request.FILES, oracle=project.oracle)
         checked = form.ready()
         if checked and request.POST.get("action") == "add":
             try:

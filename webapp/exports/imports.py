@@ -14,13 +14,14 @@ from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
+from common import filetypes
 from webapp.accounts.models import User
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
 from webapp.labelling import decisions, scoring
 from webapp.labelling.errors import LabellingError
 from webapp.labelling.models import Generation, GroupDecision, Label, Outcome, UndoneDecision
-from webapp.lib import filetypes, texts
+from webapp.lib import texts
 
 MOST_ROWS = 2_000_000
 MOST_ERRORS = 200

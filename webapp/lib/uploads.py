@@ -29,6 +29,7 @@ FILES = {
     "api:import_labels": "LIKESTEP_IMPORT_LIMIT",
     "prompts": "LIKESTEP_PROMPTS_LIMIT",
     "new-project": "LIKESTEP_PROMPTS_LIMIT",
+    "api:add_prompt_file": "LIKESTEP_PROMPTS_LIMIT",
 }
 
 

@@ -24,6 +24,7 @@ ADMINS = {
     ("post", "versions/{number}/publish"),
     ("post", "rounds"),
     ("post", "rounds/{number}/cancel"),
+    ("post", "prompts/file"),
     ("post", "import"),
     ("get", "webhooks"),
     ("post", "webhooks"),

@@ -6,10 +6,10 @@ from pathlib import Path
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
+from common import prompt_files
 from common.cards import LORA_NAME
-from webapp.campaigns import prompt_files
 from webapp.campaigns.models import LabelSource
-from webapp.campaigns.services import CampaignError, create_project
+from webapp.campaigns.services import CampaignError, create_project, prompt_check
 from webapp.labelling.generation import top_up
 from webapp.rounds.services import RoundError, check_settings
 
@@ -47,9 +47,13 @@ class Command(BaseCommand):
         if admin is None:
             raise CommandError(f"--admin: there is no account {o['admin']!r}; run manage.py setup first")
         try:
-            text = prompt_files.decode(prompts.read_bytes(), prompts.name)
+            text = prompt_files.decode(prompts.read_bytes(), prompts.name, most=None)
             parsed = prompt_files.parse(
-                text, name=prompts.name, validation=o["validation_share"], columns={"prompt": o["prompt_column"]}
+                text,
+                name=prompts.name,
+                validation=o["validation_share"],
+                columns={"prompt": o["prompt_column"]},
+                check=prompt_check(o["oracle"]),
             )
             if parsed.errors:
                 raise CampaignError("; ".join(str(problem) for problem in parsed.errors[:5]))
@@ -73,7 +77,7 @@ class Command(BaseCommand):
             )
         except (OSError, CampaignError, RoundError, ValueError) as error:
             raise CommandError(str(error)) from error
-        for problem in parsed.duplicates:
+        for problem in parsed.left_out:
             self.stdout.write(f"{prompts.name}, {problem}")
         queued = top_up(project.pk)
         counts = ", ".join(f"{n} {split}" for split, n in parsed.splits().items() if n)

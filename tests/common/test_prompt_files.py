@@ -8,13 +8,10 @@ import math
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from django.core.files.uploadedfile import SimpleUploadedFile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from webapp.campaigns import prompt_files
-from webapp.campaigns.prompt_files import decode, parse, split_of
+from common import prompt_files
+from common.prompt_files import decode, parse, split_of
 
 GENEVAL = [
     {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"},
@@ -39,7 +36,7 @@ def lines(*rows):
 def test_text_is_a_prompt_a_line():
     parsed = parse("a cat\n\n  a   dog \r\na cat\n")
     assert [(r.line, r.prompt) for r in parsed.rows] == [(1, "a cat"), (3, "a dog")]
-    assert [str(d) for d in parsed.duplicates] == ["line 4: the same prompt as line 1; left out"]
+    assert [str(d) for d in parsed.left_out] == ["line 4: the same prompt as line 1; left out"]
     assert parsed.errors == []
 
 
@@ -85,6 +82,49 @@ def test_a_malformed_line_is_named(line, message):
 
 def test_a_csv_without_a_prompt_column_is_refused():
     assert "no column is called prompt" in str(parse("text,split\na,train\n", name="x.csv").errors[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("x.JSON", '[{"prompt": "a"}]', "json"),
+        ("", '["a", "b"]', "json"),
+        ("x.txt", "[sketch] a cat\n[photo] a dog", "text"),
+        ("", '{"red"|"blue"} cube', "text"),
+        ("x.csv", '{"prompt": "a"}', "jsonl"),
+        ("x.json", '{\n "prompt": "a"\n}', "json"),
+        ("x.json", '{"prompt": "a"}\n{"prompt": "b"}', "jsonl"),
+        ("", "prompt\na cat", "csv"),
+        ("", "Prompt;split\na cat;train", "csv"),
+    ],
+)
+def test_content_is_told_before_the_name(name, text, kind):
+    assert prompt_files.guess_format(name, text) == kind
+    assert parse(text, name=name).errors == []
+
+
+def test_spreadsheets_own_csv_is_read():
+    told = parse("sep=;\nprompt;split;\na cat, sitting;train;\na dog;test;\n", name="x.csv", validation=0)
+    assert [(r.line, r.prompt, r.split) for r in told.rows] == [(3, "a cat, sitting", "train"), (4, "a dog", "test")]
+    assert told.read_as() == "CSV separated by semicolons"
+    other = parse("prompt\ttag\tinclude\na cat\tcounting\t\n", name="x.txt", validation=0)
+    assert [(r.prompt, r.metadata) for r in other.rows] == [("a cat", {"prompt": "a cat", "tag": "counting"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.csv", "Prompt,split,PROMPT\na,train,b\n", "line 1: columns 1 and 3 are both called prompt; rename or remove"),
+        ("x.csv", 'prompt,split\n"a cat,train\na dog,train\n', "line 2: a quote that opens here is not closed"),
+        ("x.csv", 'prompt,split\n"a cat,train\na dog,train\n"x",train\n', "line 2: a quote that opens here"),
+        ("x.jsonl", '{"prompt": "a", "prompt": "b"}', "line 1: not JSON: the key 'prompt' is there twice"),
+        ("x.json", '[{"prompt": "a"},\n{"prompt": 1}]', "line 2: prompt: give a text"),
+        ("x.json", '[{"prompt": "a"},\n{"prompt": ]', "line 2: not JSON"),
+        ("x.json", "[1]", "line 1: not a JSON object"),
+    ],
+)  # fmt: skip
+def test_what_could_be_misread_is_refused(name, text, message):
+    assert str(parse(text, name=name).errors[0]).startswith(message)
 
 
 def test_formats_are_told_by_name_or_by_content():
@@ -144,11 +184,11 @@ def test_damaged_parquet_is_refused_in_one_sentence(data):
         decode(data, "p.parquet")
 
 
-def test_parquet_with_too_much_in_it_is_refused(settings):
+def test_parquet_with_too_much_in_it_is_refused():
     with pytest.raises(ValueError, match="more than 20,000 prompts"):
         decode(parquet([{"prompt": f"p{i}"} for i in range(20_001)]))
     bomb = parquet([{"prompt": "x" * 500_000}] * 200)  # a dictionary stores the text once
-    assert len(bomb) < settings.LIKESTEP_PROMPTS_LIMIT
+    assert len(bomb) < prompt_files.MOST_BYTES
     with pytest.raises(ValueError, match="bytes of text"):
         decode(bomb)
 
@@ -206,60 +246,3 @@ def test_a_column_that_is_not_there_is_named():
 )
 def test_what_a_database_or_an_oracle_could_not_take_is_named(line, message):
     assert message in str(parse(line, name="x.jsonl").errors[0])
-
-
-def _valid_files():
-    table = io.StringIO()
-    writer = csv.DictWriter(table, ["prompt", "split", "metadata"])
-    writer.writeheader()
-    for row in GENEVAL:
-        writer.writerow({"prompt": row["prompt"], "split": "train", "metadata": json.dumps(row)})
-    return {
-        "p.txt": "\n".join(row["prompt"] for row in GENEVAL).encode(),
-        "p.csv": table.getvalue().encode(),
-        "p.jsonl": lines(*GENEVAL).encode(),
-        "p.parquet": parquet(GENEVAL[:2]),
-    }
-
-
-FILES = _valid_files()
-
-
-@st.composite
-def damaged(draw):
-    """(name, bytes): a good file with some bytes cut, changed or put in, or bytes of no file at all."""
-    name = draw(st.sampled_from(sorted(FILES)))
-    data = FILES[name]
-    first, last = sorted(draw(st.tuples(*[st.integers(0, len(data))] * 2)))
-    bad = st.sampled_from([b"\n{", b"\0", b"\xff", b'"', b"\\ud800", b"1e999", b"NaN", b"[" * 2000, b"\n\n"])
-    what = draw(st.sampled_from(["put in", "cut", "change", "all"]))
-    if what == "all":
-        return name, draw(st.binary(max_size=200))
-    middle = b"" if what == "cut" else draw(st.one_of(bad, st.binary(max_size=8)))
-    return name, data[:first] + middle + data[first if what == "put in" else last :]
-
-
-def test_a_damaged_file_leaves_the_database_as_it_was_and_a_good_one_is_there_whole(project, boss, client):
-    client.force_login(boss)
-
-    def rows():
-        return sorted(project.prompts.values_list("text", "split"))
-
-    @settings(max_examples=80, deadline=None, derandomize=True, database=None)
-    @given(damaged())
-    def check(case):
-        name, data = case
-        before = rows()
-        upload = SimpleUploadedFile(name, data)
-        answer = client.post("/p/stars/prompts/", {"prompts_file": upload, "validation_share": 0, "action": "add"})
-        if answer.status_code == 400:
-            assert rows() == before
-            return
-        assert answer.status_code == 302
-        parsed = parse(decode(data, name), name=name, validation=0)
-        assert parsed.errors == [] and parsed.rows
-        known = {text for text, _ in before}
-        new = [(r.prompt, r.split) for r in parsed.rows if r.prompt not in known]
-        assert rows() == sorted(before + new)
-
-    check()

@@ -1,0 +1,148 @@
+"""Files that people have: the web form, the API and the command line read each of them alike."""
+
+import html
+from pathlib import Path
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+
+from common.prompt_files import read_prompts
+from trainer.oracles.ocr import OCROracle
+from webapp.api.services import create_token
+from webapp.campaigns import services
+
+CASES = Path(__file__).resolve().parents[2] / "cases" / "prompts"
+
+# File: the prompts that are kept, and what is said of the lines that are not.
+READ = {
+    "one-column.csv": (["a red cube", "a cat, sitting"], []),
+    "semicolon-excel.csv": (["a red cube", "ein blauer Würfel"], []),
+    "braces.txt": (["{red|blue} cube on a table", "a cat"], []),
+    "zero-width.txt": (
+        ["a red cube", "an owl"],
+        [
+            "line 2: the same prompt as line 1",
+            "line 3: nobody can see",
+            "line 5: the same prompt as line 4",
+            "line 6: nobody",
+        ],
+    ),
+    "nfc-nfd.txt": (["a café at night"], ["line 2: the same prompt as line 1"]),
+    "quoted-newline.csv": (["a red cube", 'a "big" cat'], []),
+    "inch-quote.csv": (['a 5" screen', 'a 5 screen"'], []),  # as Excel, Python and pandas read it
+    "list.json": (["a red star", "a blue circle"], []),
+    "TRAIN.JSONL": (["a red star"], []),
+    "lines.ndjson": (["a red star", "a blue circle"], []),
+    "table.csv": (["a red star, big"], []),
+}
+# File: the sentence that refuses it.
+REFUSED = {
+    "duplicate-columns.csv": "columns 1 and 3 are both called prompt; rename or remove one of them",
+    "rtl.txt": "line 2: prompt: it holds U+202E, which turns the direction of what is shown; remove it",
+    "utf16-unicode-text.txt": "line 1 is not UTF-8; save the file as UTF-8",
+    "cp1252.csv": "line 3 is not UTF-8; save the file as UTF-8",
+    "surrogate.jsonl": "line 1: prompt: it holds half a character; write the whole one",
+}
+
+
+def stored(project, before):
+    return list(project.prompts.exclude(text__in=before).order_by("pk").values_list("text", flat=True))
+
+
+@pytest.fixture
+def before(project):
+    return list(project.prompts.values_list("text", flat=True))
+
+
+@pytest.fixture
+def ways(project, boss, client):
+    """name → function that gives a file that way and returns (whether it was taken, what was said)."""
+    client.force_login(boss)
+    _token, text = create_token(project, boss, "a script", ["admin"])
+
+    def form(path, action):
+        upload = SimpleUploadedFile(path.name, path.read_bytes())
+        sent = {"prompts_file": upload, "validation_share": 0, "action": action}
+        answer = client.post("/p/stars/prompts/", sent)
+        return answer.status_code in (200, 302), html.unescape(answer.content.decode())
+
+    def api(path):
+        url = "/api/v1/projects/stars/prompts/file?validation_share=0"
+        upload = {"file": SimpleUploadedFile(path.name, path.read_bytes())}
+        answer = client.post(url, upload, headers={"Authorization": f"Bearer {text}"})
+        return answer.status_code == 200, str(answer.json())
+
+    return {"form": form, "api": api}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_file_is_read_alike_everywhere(name, project, before, ways, caplog):
+    prompts, left_out = READ[name]
+    good, preview = ways["form"](CASES / name, "preview")
+    assert good and f"Add {len(prompts)} prompts" in preview
+    assert all(sentence in preview for sentence in left_out)
+    good, answer = ways["api"](CASES / name)
+    assert good and all(sentence in answer for sentence in left_out)
+    assert stored(project, before) == prompts
+    project.prompts.exclude(text__in=before).delete()
+    assert ways["form"](CASES / name, "add")[0]
+    assert stored(project, before) == prompts
+    lines = [read_prompts(CASES / name, split="train", only_marked=False)]
+    if name == "semicolon-excel.csv":
+        lines.append(read_prompts(CASES / name, split="validation", only_marked=True))
+    assert [line["prompt"] for part in lines for line in part] == prompts
+    assert all(sentence in caplog.text for sentence in left_out)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_is_refused_alike_everywhere(name, project, before, ways):
+    good, page = ways["form"](CASES / name, "add")
+    assert not good and REFUSED[name] in page
+    good, answer = ways["api"](CASES / name)
+    assert not good and REFUSED[name] in answer
+    assert stored(project, before) == []
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 - the sentence is the table's
+        read_prompts(CASES / name, split="train")
+    assert REFUSED[name] in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["ocr_curly.txt", "ocr_emptyquote.txt"])
+def test_an_oracle_that_reads_is_given_no_prompt_without_a_word(name, project, before, ways):
+    project.oracle = "ocr"
+    project.save()
+    good, page = ways["form"](CASES / name, "add")
+    assert not good and "line 1: prompt: " in page
+    good, answer = ways["api"](CASES / name)
+    assert not good and "line 1: prompt: " in answer
+    with pytest.raises(services.CampaignError, match="row 1: prompt: "):
+        services.add_prompts(project, [{"prompt": (CASES / name).read_text()}])
+    assert stored(project, before) == []
+    with pytest.raises(ValueError, match="line 1: prompt: "):
+        read_prompts(CASES / name, split="train", check=OCROracle.check.__get__(object()))
+
+
+def test_prompts_that_differ_in_nothing_seen_are_one_whoever_sends_them(project, boss, client, before):
+    _token, text = create_token(project, boss, "a script", ["admin"])
+    twins = ["a  cafe\u0301", "a café", "\ufeffa caf\u200bé "]
+    for n, twin in enumerate(twins):
+        answer = client.post(
+            "/api/v1/projects/stars/prompts",
+            {"prompts": [{"prompt": twin}]},
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {text}"},
+        )
+        assert answer.json() == {"new": int(n == 0), "known": int(n > 0)}
+    assert stored(project, before) == ["a café"]
+    answer = client.post(
+        "/api/v1/projects/stars/prompts",
+        {"prompts": [{"prompt": "fine"}, {"prompt": "user \u202egnp.exe"}]},
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {text}"},
+    )
+    assert answer.status_code == 400 and "row 2: prompt: it holds U+202E" in answer.json()["detail"]
+
+
+def test_prompts_are_shown_in_their_own_direction(project, boss, client):
+    client.force_login(boss)
+    client.post("/p/stars/prompts/", {"prompts": "مكعب أحمر", "validation_share": 0, "action": "add"})
+    assert '<td class="wrap" dir="auto">مكعب أحمر</td>' in client.get("/p/stars/prompts/?page=last").content.decode()
