@@ -27,6 +27,7 @@ COPY --from=build /venv /venv
 WORKDIR /app
 COPY manage.py ./
 COPY common common
+COPY launcher launcher
 COPY models models
 COPY trainer trainer
 COPY workers workers

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SCANNED = ["webapp", "trainer", "workers", "client", "likestep", "manage.py"]
+SCANNED = ["webapp", "trainer", "workers", "client", "likestep", "launcher", "manage.py"]
 
 
 def explained() -> list[tuple[str, str]]:

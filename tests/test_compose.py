@@ -73,6 +73,13 @@ def test_it_does_not_start_without_a_secret(name, values):
         parse("docker-compose.yml", values={**values, name: ""})
 
 
+def test_a_published_image_can_be_named(values):
+    named = {**values, "LIKESTEP_IMAGE": "registry.example.org/likestep", "LIKESTEP_TAG": "0.1.0"}
+    services = parse(*FILES, values=named)["services"]
+    assert services["web"]["image"] == "registry.example.org/likestep:0.1.0"
+    assert services["train"]["image"] == "registry.example.org/likestep:0.1.0-cuda"
+
+
 def test_no_secret_has_a_default():
     text = "".join((ROOT / file).read_text() for file in FILES)
     for name in re.findall(r"\$\{(\w*(?:KEY|PASSWORD|TOKEN)\w*)", text):

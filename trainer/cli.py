@@ -1,4 +1,4 @@
-"""The trainer's command line: python -m trainer COMMAND --help."""
+"""The trainer's commands: `likestep COMMAND --help`, or `python -m trainer COMMAND --help`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import random
 import sys
 from pathlib import Path
 
+from common import places
 from common.files import write_image
 from common.settings import (
     AutoencoderSettings,
@@ -21,7 +22,7 @@ from common.settings import (
     TDMR1Settings,
 )
 
-MODEL = Path(__file__).resolve().parent.parent / "models" / "demo"
+MODEL = places.models() / "demo"
 STUDENT = MODEL.with_name("demo-student")
 AFTER = MODEL.with_name("demo-after")
 RUNS = Path("runs")
@@ -283,9 +284,9 @@ def release(a: argparse.Namespace) -> None:
         release_round(MODEL, a.from_round, AFTER, parent=STUDENT.name)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Every command with its options."""
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
+    """Every command with its options, for the help of `program`."""
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(function) -> argparse.ArgumentParser:
@@ -420,11 +421,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, program: str = "python -m trainer") -> int:
     """Run one command; errors a user can mend are one sentence on stderr and status 2."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    a = build_parser().parse_args(argv)
+    a = build_parser(program).parse_args(argv)
     try:
         a.run(a)
     except ValueError as error:

@@ -14,9 +14,8 @@ from pathlib import Path
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
+from common import places
 from common.settings import MemorySettings
-
-BASE_DIR = Path(__file__).resolve().parent.parent
 
 
 def env(name: str, default: str = "") -> str:
@@ -39,14 +38,14 @@ if not DEBUG and (len(SECRET_KEY) < 32 or SECRET_KEY.startswith("insecure")):
 ALLOWED_HOSTS = env_list("ALLOWED_HOSTS") or (["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS")
 
-LIKESTEP_DATA = Path(env("LIKESTEP_DATA", str(BASE_DIR / "data")))
+LIKESTEP_DATA = Path(env("LIKESTEP_DATA", str(places.data())))
 # Without a bucket all machines share the data folder; with one each has its own.
 LIKESTEP_S3_BUCKET = env("LIKESTEP_S3_BUCKET")
 LIKESTEP_S3_SIGNED_SECONDS = int(env("LIKESTEP_S3_SIGNED_SECONDS", "300"))
 LIKESTEP_CHECKPOINT_SECONDS = float(env("LIKESTEP_CHECKPOINT_SECONDS", "60"))  # between a round's checkpoints
 LIKESTEP_CACHE_GB = float(env("LIKESTEP_CACHE_GB", "20"))  # copies of the bucket's files that a machine may keep
-LIKESTEP_MODEL_DIR = Path(env("LIKESTEP_MODEL_DIR", str(BASE_DIR / "models" / "demo")))
-LIKESTEP_STUDENT_DIR = Path(env("LIKESTEP_STUDENT_DIR", str(BASE_DIR / "models" / "demo-student")))
+LIKESTEP_MODEL_DIR = Path(env("LIKESTEP_MODEL_DIR", str(places.models() / "demo")))
+LIKESTEP_STUDENT_DIR = Path(env("LIKESTEP_STUDENT_DIR", str(places.models() / "demo-student")))
 
 
 def env_oracles() -> dict[str, str]:
@@ -138,7 +137,7 @@ ASGI_APPLICATION = "webapp.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [places.shipped("templates")],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -188,14 +187,14 @@ LOGOUT_REDIRECT_URL = "login"
 
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("de", "Deutsch")]
-LOCALE_PATHS = [BASE_DIR / "locale"]
+LOCALE_PATHS = [places.shipped("locale")]
 TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True
 
 STATIC_URL = "static/"
-STATIC_ROOT = Path(env("STATIC_ROOT", str(BASE_DIR / "staticfiles")))
-STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = Path(env("STATIC_ROOT", str(places.collected())))
+STATICFILES_DIRS = [places.shipped("static")]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {

@@ -38,10 +38,18 @@ class Demo:
             k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE")
         }
         environment |= {"LIKESTEP_ROUND_SETTINGS": SMALL, "OMP_NUM_THREADS": "2"}
-        command = [sys.executable, "-u", "likestep", "demo", "--port", str(free_port()), "--data", str(data)]
-        self.process = subprocess.Popen(
-            [*command, "--this-python"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-        )
+        command = [
+            sys.executable,
+            "-u",
+            "likestep",
+            "--this-python",
+            "demo",
+            "--port",
+            str(free_port()),
+            "--data",
+            str(data),
+        ]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         lines = []
         for line in self.process.stdout:
             lines.append(line)

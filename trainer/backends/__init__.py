@@ -1,10 +1,11 @@
-"""One small class per diffusers family; `load_backend` picks it by the pipeline's class."""
+"""One small class per diffusers family; `load_backend` picks it by the pipeline's class. Installed packages add families
+as entry points `likestep.backends`, named by the pipeline's class."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from contextlib import nullcontext
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from common.settings import MemorySettings
 from trainer.backends.base import Backend, Conditioning, autocast, bf16_pays
 from trainer.backends.memory import Managed, empty_pipeline, load_pipeline
 from trainer.backends.options import ModelOptions
+from trainer.plugins import offered
 
 __all__ = ["FAMILIES", "Backend", "Conditioning", "Managed", "autocast", "backend_class", "bf16_pays", "load_backend"]
 
@@ -26,6 +28,11 @@ FAMILIES = {
 }
 
 
+def families() -> dict[str, metadata.EntryPoint]:
+    """Every family by its pipeline's class. Raises ValueError when two packages, or a package and Likestep, offer one."""
+    return offered("likestep.backends", "model", FAMILIES)
+
+
 def backend_class(folder: Path | str) -> type:
     """The class for a pipeline folder. Raises ValueError when the folder is no pipeline or of an unknown family."""
     index = Path(folder) / "model_index.json"
@@ -35,10 +42,12 @@ def backend_class(folder: Path | str) -> type:
         family = json.loads(index.read_text())["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"model: {index} does not name a pipeline class; copy the model's folder again") from error
-    if family not in FAMILIES:
-        raise ValueError(f"model: {family} is not supported; supported are {', '.join(FAMILIES)}")
-    module, name = FAMILIES[family].split(":")
-    return getattr(importlib.import_module(module), name)
+    if family not in (known := families()):
+        raise ValueError(f"model: {family} is not supported; supported are {', '.join(known)}")
+    try:
+        return known[family].load()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"model: {family} cannot be loaded from {known[family].value} ({error})") from error
 
 
 def load_backend(

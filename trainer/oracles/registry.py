@@ -18,6 +18,7 @@ from pathlib import Path
 
 from trainer.oracles.base import Oracle
 from trainer.oracles.checked import CheckedOracle
+from trainer.plugins import offered
 
 GROUP = "likestep.oracles"
 
@@ -40,15 +41,7 @@ _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 
 def entry_points() -> dict[str, metadata.EntryPoint]:
     """Every oracle by name. Raises ValueError when two packages, or a package and Likestep, use one name."""
-    found = {name: metadata.EntryPoint(name, target, GROUP) for name, target in _BUILT_IN.items()}
-    for point in metadata.entry_points(group=GROUP):
-        if point.name in found and found[point.name].value != point.value:
-            raise ValueError(
-                f"oracle: {point.name!r} is offered by both {found[point.name].value} and {point.value}; "
-                "rename or uninstall one"
-            )
-        found[point.name] = point
-    return found
+    return offered(GROUP, "oracle", _BUILT_IN)
 
 
 def parse_spec(spec: str) -> tuple[str, dict]:

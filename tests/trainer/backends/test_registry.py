@@ -129,3 +129,19 @@ def test_dynamic_shifts_are_the_schedulers_own(tmp_path, kind, steps):
     backend = load_backend(with_scheduler(flux2_klein(tmp_path), scheduler))
     scheduler.set_timesteps(sigmas=backend.stock_call(steps)["sigmas"], mu=backend._mu(steps))
     assert torch.allclose(backend.grid(steps), scheduler.sigmas, atol=1e-6)
+
+
+def test_an_installed_package_adds_a_family(tmp_path, monkeypatch):
+    """By the entry point group; one that cannot be imported is named."""
+    info = tmp_path / "likestep_flux-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: likestep_flux\nVersion: 1.0\n")
+    lines = ("FluxPipeline = trainer.backends.sd3:SD3Backend", "LostPipeline = likestep_flux_of_nobody:Backend")
+    (info / "entry_points.txt").write_text("[likestep.backends]\n" + "\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    index = tmp_path / "model_index.json"
+    index.write_text('{"_class_name": "FluxPipeline"}')
+    assert backend_class(tmp_path).__name__ == "SD3Backend"
+    index.write_text('{"_class_name": "LostPipeline"}')
+    with pytest.raises(ValueError, match="LostPipeline cannot be loaded from likestep_flux_of_nobody"):
+        backend_class(tmp_path)

@@ -6,7 +6,7 @@ import re
 import pytest
 from django.core.management import call_command
 
-from webapp.settings import BASE_DIR
+from common import places
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def collected(tmp_path_factory):
 
 def test_modules_import_each_other_by_hashed_names(collected):
     names = json.loads((collected / "staticfiles.json").read_text())["paths"]
-    ours = [path.name for path in (BASE_DIR / "static" / "js").glob("*.js")]
+    ours = [path.name for path in (places.shipped("static") / "js").glob("*.js")]
     imported = {}
     for name in ours:
         text = (collected / names[f"js/{name}"]).read_text()
@@ -37,7 +37,7 @@ def test_a_changed_module_changes_the_name_of_those_that_import_it(collected, tm
     names = json.loads((collected / "staticfiles.json").read_text())["paths"]
     source = tmp_path / "source"
     (source / "js").mkdir(parents=True)
-    for file in (BASE_DIR / "static" / "js").glob("*.js"):
+    for file in (places.shipped("static") / "js").glob("*.js"):
         changed = file.read_text() + ("// changed\n" if file.name == "outbox.js" else "")
         (source / "js" / file.name).write_text(changed)
     settings.STATICFILES_DIRS = [source]

