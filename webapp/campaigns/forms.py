@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from django import forms
 from django.conf import settings
 from django.utils.text import slugify
 from django.utils.translation import gettext_lazy as _
 
 from common import prompt_files
-from webapp.campaigns.models import Project
+from webapp.campaigns.models import Project, PromptDraft
 from webapp.campaigns.queries import models_for
-from webapp.campaigns.services import EDITABLE, CampaignError, check_label_source, prompt_check
+from webapp.campaigns.services import (
+    EDITABLE,
+    CampaignError,
+    check_label_source,
+    find_draft,
+    keep_draft,
+    prompt_check,
+)
 
 MAIN = (
     "name",
@@ -90,6 +100,7 @@ class PromptsForm(forms.Form):
         ),
     )
 
+    draft = forms.UUIDField(required=False, widget=forms.HiddenInput)
     column_prompt = forms.CharField(label=_("Column of prompts"), required=False, max_length=100)
     column_split = forms.CharField(label=_("Column of splits"), required=False, max_length=100)
     column_metadata = forms.CharField(
@@ -100,20 +111,23 @@ class PromptsForm(forms.Form):
     )
 
     parsed: prompt_files.Parsed | None = None
-    text = ""
+    text = name = ""
+    known: PromptDraft | None = None  # what was previewed
 
-    def __init__(self, *args, oracle: str = "", **kwargs):
+    def __init__(self, *args, user, project: Project | None = None, oracle: str = "", **kwargs):
         super().__init__(*args, **kwargs)
-        self.oracle = oracle
+        self.user, self.project, self.oracle = user, project, oracle
 
     def clean(self):
-        """Read the prompts; `parsed` holds rows and problems."""
+        """Read the prompts; `parsed` holds rows and problems. What was previewed is read as the format it was then."""
         data = super().clean()
         upload = data.get("prompts_file")
         self.text = data.get("prompts") or ""
-        name = ""
+        if data.get("draft") and upload is None:
+            self.known = find_draft(self.user, self.project, data["draft"])
+        name = self.name = self.known.name if self.known else ""
         if upload is not None:
-            name = upload.name
+            name = self.name = upload.name
             try:
                 prompt_files.check_size(upload.size, settings.LIKESTEP_PROMPTS_LIMIT)
                 self.text = prompt_files.decode(upload.read(), name, most=settings.LIKESTEP_PROMPTS_LIMIT)
@@ -132,6 +146,20 @@ class PromptsForm(forms.Form):
             self.add_error("prompts", _("give at least one prompt"))
         return data
 
+    def digest(self) -> str:
+        """Of the text and how it is to be read; line ends are a browser's matter."""
+        text = self.text.replace("\r\n", "\n").replace("\r", "\n")
+        how = {k: v for k, v in self.cleaned_data.items() if k == "validation_share" or k.startswith("column_")}
+        return hashlib.sha256(json.dumps([text, how], sort_keys=True).encode()).hexdigest()
+
+    def changed(self) -> bool:
+        """Whether this is not what was previewed; a draft that is gone counts as changed."""
+        return bool(self.cleaned_data.get("draft")) and (self.known is None or self.known.digest != self.digest())
+
+    def rows(self) -> list[dict]:
+        """The rows to add: the previewed ones where there was a preview."""
+        return self.known.rows if self.known else [row.plain() for row in self.parsed.rows]
+
     def columns(self) -> list:
         """The fields of the column map."""
         return [self[f"column_{field}"] for field in prompt_files.FIELDS]
@@ -141,10 +169,15 @@ class PromptsForm(forms.Form):
         return any(field.value() for field in self.columns())
 
     def shown_again(self) -> PromptsForm:
-        """The form with the uploaded text in its text field."""
+        """The form with the uploaded text in its text field, and its rows kept as a draft if they can be imported."""
         data = self.data.copy()
         data["prompts"] = self.text
-        again = type(self)(data)
+        data["draft"] = ""
+        if self.ready():
+            rows = [row.plain() for row in self.parsed.rows]
+            kept = keep_draft(self.user, self.project, name=self.name, digest=self.digest(), rows=rows)
+            data["draft"] = str(kept.pk)
+        again = type(self)(data, user=self.user, project=self.project, oracle=self.oracle)
         again.full_clean()
         again.parsed = self.parsed
         again._errors = self.errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -133,6 +135,21 @@ class Prompt(models.Model):
 
     def __str__(self) -> str:
         return self.text
+
+
+class PromptDraft(models.Model):
+    """Prompts that a person has previewed: what is added later is this, not a second reading. One a person and project."""
+
+    token = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    project = models.ForeignKey(Project, null=True, on_delete=models.CASCADE, related_name="+", help_text="Empty: new.")
+    name = models.CharField(max_length=200, blank=True, help_text="Of the file, which told its format.")
+    digest = models.CharField(max_length=64, help_text="Of the text and how it was to be read.")
+    rows = models.JSONField(help_text="As `services.add_prompts` takes them.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["created_at"])]
 
 
 class AuditEntry(models.Model):

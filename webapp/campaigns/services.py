@@ -18,12 +18,13 @@ from common.geneval_lines import LineError, checked_line, quoted_text
 from common.prompt_files import Check
 from common.texts import LONGEST, canonical_prompt
 from webapp.campaigns.audit import audit
-from webapp.campaigns.models import Invitation, LabelSource, Membership, Project, Prompt, Role, Split
+from webapp.campaigns.models import Invitation, LabelSource, Membership, Project, Prompt, PromptDraft, Role, Split
 from webapp.labelling.models import Label
 from webapp.lib import texts
 from webapp.rounds.models import ModelVersion, VersionStatus
 
 INVITATION = timedelta(days=7)
+DRAFT = timedelta(days=1)
 
 
 class CampaignError(ValueError):
@@ -149,6 +150,20 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
     if by is not None:
         audit(project, by, "prompts added", new=new, rows=len(rows))
     return new
+
+
+@transaction.atomic
+def keep_draft(user, project: Project | None, *, name: str, digest: str, rows: list[dict]) -> PromptDraft:
+    """Keep previewed rows for a day, in place of the person's earlier ones for this project (None: a new one)."""
+    PromptDraft.objects.filter(created_at__lt=timezone.now() - DRAFT).delete()
+    PromptDraft.objects.filter(user=user, project=project).delete()
+    return PromptDraft.objects.create(user=user, project=project, name=name[-200:], digest=digest, rows=rows)
+
+
+def find_draft(user, project: Project | None, token) -> PromptDraft | None:
+    """The person's own draft of this project, unless it is a day old."""
+    fresh = timezone.now() - DRAFT
+    return PromptDraft.objects.filter(pk=token, user=user, project=project, created_at__gte=fresh).first()
 
 
 @transaction.atomic

@@ -28,15 +28,16 @@ def new_project(request: HttpRequest) -> HttpResponse:
         raise Http404
     if request.method != "POST":
         form, training = NewProjectForm(user=request.user), TrainingForm(prefix="training")
-        context = {"form": form, "prompts": PromptsForm(), "training": training, "page": "home"}
+        context = {"form": form, "prompts": PromptsForm(user=request.user), "training": training, "page": "home"}
         return render(request, "campaigns/new.html", context)
     form = NewProjectForm(request.POST, user=request.user)
     training = TrainingForm(request.POST, prefix="training")
     valid = [form.is_valid(), training.is_valid()]
-    prompts = PromptsForm(request.POST, request.FILES, oracle=form.cleaned_data.get("oracle") or "")
+    oracle = form.cleaned_data.get("oracle") or ""
+    prompts = PromptsForm(request.POST, request.FILES, user=request.user, oracle=oracle)
     valid.append(prompts.ready())
-    if all(valid) and request.POST.get("action") == "create":
-        rows = [row.plain() for row in prompts.parsed.rows]
+    if all(valid) and request.POST.get("action") == "create" and not _changed(request, prompts):
+        rows = prompts.rows()
         try:
             project = services.create_project(
                 prompts=rows, by=request.user, round_settings=training.differences(), **form.values()
@@ -59,6 +60,13 @@ def new_project(request: HttpRequest) -> HttpResponse:
         "checked": all(valid),
     }
     return render(request, "campaigns/new.html", context, status=200 if all(valid) and not form.errors else 400)
+
+
+def _changed(request: HttpRequest, prompts: PromptsForm) -> bool:
+    """Whether the prompts are not those that were previewed; says so, since they are previewed again then."""
+    if changed := prompts.changed():
+        messages.info(request, _("These are not the prompts of the preview; look at them once more."))
+    return changed
 
 
 @member(Role.ADMIN)
@@ -114,17 +122,18 @@ def archive(request: HttpRequest, project: Project) -> HttpResponse:
 @member(Role.ADMIN)
 def prompts(request: HttpRequest, project: Project) -> HttpResponse:
     """The prompts page by page, and more of them by upload with a preview (`action=preview|add`)."""
-    form, checked, status = PromptsForm(), False, 200
+    form, checked, status = PromptsForm(user=request.user), False, 200
     if request.method == "POST":
-        form = PromptsForm(request.POST, request.FILES, oracle=project.oracle)
+        form = PromptsForm(request.POST, request.FILES, user=request.user, project=project, oracle=project.oracle)
         checked = form.ready()
-        if checked and request.POST.get("action") == "add":
+        if checked and request.POST.get("action") == "add" and not _changed(request, form):
+            rows = form.rows()
             try:
-                new = services.add_prompts(project, [row.plain() for row in form.parsed.rows], by=request.user)
+                new = services.add_prompts(project, rows, by=request.user)
             except services.CampaignError as error:
                 messages.error(request, str(error))
                 return redirect("prompts", project.slug)
-            known = len(form.parsed.rows) - new
+            known = len(rows) - new
             messages.success(
                 request, _("%(new)s prompts added; %(known)s were there already.") % {"new": new, "known": known}
             )

@@ -1,15 +1,18 @@
 """Files that people have: the web form, the API and the command line read each of them alike."""
 
 import html
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.utils import timezone
 
 from common.prompt_files import read_prompts
 from trainer.oracles.ocr import OCROracle
 from webapp.api.services import create_token
 from webapp.campaigns import services
+from webapp.campaigns.models import PromptDraft, Role
 
 CASES = Path(__file__).resolve().parents[2] / "cases" / "prompts"
 
@@ -92,6 +95,51 @@ def test_a_file_is_read_alike_everywhere(name, project, before, ways, caplog):
         lines.append(read_prompts(CASES / name, split="validation", only_marked=True))
     assert [line["prompt"] for part in lines for line in part] == prompts
     assert all(sentence in caplog.text for sentence in left_out)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_was_previewed_is_what_is_stored(name, project, before, boss, client):
+    """The second request brings the text as a browser sends it, without the file's name."""
+    client.force_login(boss)
+    page = preview(client, CASES / name)
+    answer = client.post("/p/stars/prompts/", {**page, "action": "add"})
+    assert answer.status_code == 302
+    assert stored(project, before) == READ[name][0]
+
+
+def preview(client, path, url="/p/stars/prompts/", **values):
+    """The fields of the page that shows the file's preview."""
+    upload = SimpleUploadedFile(path.name, path.read_bytes())
+    answer = client.post(url, {**values, "prompts_file": upload, "validation_share": 0, "action": "preview"})
+    assert answer.status_code == 200
+    form = answer.context["prompts"]
+    text = form["prompts"].value().replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
+    return {**values, "prompts": text, "validation_share": 0, "draft": form["draft"].value()}
+
+
+def test_a_text_that_was_changed_after_the_preview_is_previewed_again(project, before, boss, client):
+    client.force_login(boss)
+    page = preview(client, CASES / "one-column.csv")
+    answer = client.post("/p/stars/prompts/", {**page, "prompts": page["prompts"] + "a dog\r\n", "action": "add"})
+    assert answer.status_code == 200 and "not the prompts of the preview" in answer.content.decode()
+    assert stored(project, before) == []
+    form = answer.context["prompts"]
+    page |= {"prompts": form["prompts"].value(), "draft": form["draft"].value(), "action": "add"}
+    assert client.post("/p/stars/prompts/", page).status_code == 302
+    assert stored(project, before) == ["a red cube", "a cat, sitting", "a dog"]
+
+
+def test_a_draft_is_its_owners_for_a_day_and_one_project(project, before, boss, person, client):
+    client.force_login(boss)
+    page = preview(client, CASES / "one-column.csv")
+    assert PromptDraft.objects.count() == 1
+    client.force_login(person("other", Role.ADMIN))
+    assert client.post("/p/stars/prompts/", {**page, "action": "add"}).status_code == 200  # previewed again
+    assert stored(project, before) == []
+    client.force_login(boss)
+    PromptDraft.objects.filter(user=boss).update(created_at=timezone.now() - timedelta(days=2))
+    assert client.post("/p/stars/prompts/", {**page, "action": "add"}).status_code == 200
+    assert stored(project, before) == [] and PromptDraft.objects.filter(user=boss).count() == 1
 
 
 @pytest.mark.parametrize("name", REFUSED)
