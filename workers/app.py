@@ -8,6 +8,8 @@ import django
 from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
+# Celery would run Django's checks, which load every page of the web app; `manage.py` and the tests have run them.
+os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 django.setup()
 
 from webapp.lib.broker import configure  # noqa: E402 - settings must be loaded first

@@ -8,6 +8,7 @@ that is killed, and holds between the containers of a machine, which share that 
 from __future__ import annotations
 
 import fcntl
+import importlib
 import logging
 import os
 import socket
@@ -61,6 +62,8 @@ def claim(number: str, queues: Collection[str], name: str) -> None:
 
 def _worker(sender, instance, **kwargs) -> None:
     _queues.update(instance.app.amqp.queues.consume_from)
+    if {GENERATE, TRAIN} & _queues:
+        importlib.import_module("workers.work")  # torch, before any fork: children then share it
     if not issubclass(instance.pool_cls, TaskPool):
         _process()  # tasks run in this process
 

@@ -1,4 +1,8 @@
-"""The tasks. Each claims a row, calls the trainer and saves; what may be done is decided by the services."""
+"""The tasks. Each claims a row, calls the trainer and saves; what may be done is decided by the services.
+
+What needs torch is imported by the task that calls it: beat and the oracle worker read this module too, and do without the
+half a gigabyte and the seconds that torch takes.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,6 @@ from PIL import Image
 
 from common.files import image_bytes
 from trainer.oracles import get_oracle
-from trainer.rounds import RoundCancelled, RoundLost
-from trainer.rounds import run_round as train_round
-from trainer.sampler import trajectory_bytes
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import oracle_spec
 from webapp.labelling import generation, leases, scoring
@@ -37,7 +38,6 @@ from webapp.webhooks import outbox
 from workers.app import app
 from workers.database import AWAY, patiently
 from workers.models import device, sampler
-from workers.work import Work
 
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = min(5.0, settings.LIKESTEP_STALE_SECONDS / 4)
@@ -65,6 +65,8 @@ def generate_group(group_id: int) -> None:
 
 
 def _sample(group: Group) -> list[tuple[int, int]]:
+    from trainer.sampler import trajectory_bytes
+
     model = sampler(group.project.model_dir, group.project.steps)
     store = storage.store()
     model.use_version(store.version(group.version.path, group.version.sha256))
@@ -134,6 +136,10 @@ def run_round(round_id: int) -> None:
     training = rounds.claim_round(round_id, worker_name())
     if training is None:
         return
+    from trainer.rounds import RoundCancelled, RoundLost
+    from trainer.rounds import run_round as train_round
+    from workers.work import Work
+
     work, waits = Work(training), False
     with about(round=round_id), _Heart(training) as heart:
         try:

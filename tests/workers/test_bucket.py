@@ -31,6 +31,7 @@ from webapp.labelling.models import Group, Label, Scoring
 from webapp.lib import paths, storage
 from webapp.rounds import services as rounds
 from workers import tasks
+from workers.work import Work
 
 SHORT = {"updates": 2, "validate_every": 2}
 
@@ -202,7 +203,7 @@ def test_an_owner_who_lost_the_round_changes_nothing(bucket, project, machine, m
     settings.LIKESTEP_CHECKPOINT_SECONDS = 0
     label(project)
     training = rounds.start_round(project, SHORT, idempotency_key="k")
-    keep, hung = tasks.Work.keep, []
+    keep, hung = Work.keep, []
 
     def hang(work, step, lost):
         if not hung and step == 1:
@@ -214,7 +215,7 @@ def test_an_owner_who_lost_the_round_changes_nothing(bucket, project, machine, m
             settings.LIKESTEP_DATA = here
         keep(work, step, lost)
 
-    monkeypatch.setattr(tasks.Work, "keep", hang)
+    monkeypatch.setattr(Work, "keep", hang)
     tasks.run_round(training.pk)
     training.refresh_from_db()
     assert hung and (training.state, training.token) == ("done", 2)
@@ -307,7 +308,7 @@ def test_a_bucket_that_fails_meanwhile_stops_no_round(bucket, project, machine, 
     settings.LIKESTEP_CHECKPOINT_SECONDS = 0
     label(project)
     training = rounds.start_round(project, {"updates": 3, "validate_every": 3}, idempotency_key="k")
-    keep = tasks.Work.keep
+    keep = Work.keep
 
     def fail_once(work, step, lost):
         if step == 1:
@@ -316,7 +317,7 @@ def test_a_bucket_that_fails_meanwhile_stops_no_round(bucket, project, machine, 
         if step == 1:
             s3.start()
 
-    monkeypatch.setattr(tasks.Work, "keep", fail_once)
+    monkeypatch.setattr(Work, "keep", fail_once)
     tasks.run_round(training.pk)
     training.refresh_from_db()
     assert (training.state, training.error, training.attempt) == ("done", "", 1)
@@ -328,7 +329,7 @@ def test_what_the_bucket_did_not_take_is_kept_here_and_used(bucket, project, mac
     settings.LIKESTEP_CHECKPOINT_SECONDS = 0
     label(project)
     training = rounds.start_round(project, {"updates": 4, "validate_every": 4}, idempotency_key="k")
-    keep, update, made = tasks.Work.keep, trainer.rounds._Round._update, []
+    keep, update, made = Work.keep, trainer.rounds._Round._update, []
 
     def keep_or_not(work, step, lost):
         if step == 2:
@@ -339,7 +340,7 @@ def test_what_the_bucket_did_not_take_is_kept_here_and_used(bucket, project, mac
         made.append(step)
         return update(self, step)
 
-    monkeypatch.setattr(tasks.Work, "keep", keep_or_not)
+    monkeypatch.setattr(Work, "keep", keep_or_not)
     monkeypatch.setattr(trainer.rounds._Round, "_update", count)
     try:
         tasks.run_round(training.pk)
@@ -364,17 +365,17 @@ def test_a_damaged_checkpoint_of_this_machine_is_not_preferred(bucket, project, 
     settings.LIKESTEP_CHECKPOINT_SECONDS = 0
     label(project)
     training = rounds.start_round(project, {"updates": 3, "validate_every": 3}, idempotency_key="k")
-    keep = tasks.Work.keep
+    keep = Work.keep
 
     def killed(work, step, lost):
         if step == 2:
             raise KeyboardInterrupt
         keep(work, step, lost)
 
-    monkeypatch.setattr(tasks.Work, "keep", killed)
+    monkeypatch.setattr(Work, "keep", killed)
     with pytest.raises(KeyboardInterrupt):
         tasks.run_round(training.pk)
-    monkeypatch.setattr(tasks.Work, "keep", keep)
+    monkeypatch.setattr(Work, "keep", keep)
     damage(here / "work" / f"{training.pk}-1" / "checkpoint" / "state.safetensors")
     is_silent(training)
     tasks.run_round(training.pk)

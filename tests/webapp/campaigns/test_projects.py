@@ -8,6 +8,7 @@ from common.settings import TDMR1Settings
 from webapp.campaigns.models import AuditEntry, Project, Role
 from webapp.campaigns.services import CampaignError, create_project, update_project
 from webapp.labelling import generation, leases
+from webapp.lib import broker
 from webapp.rounds.services import RoundError, start_round
 
 DEFAULTS = {f"training-{k}": v for k, v in TDMR1Settings().to_json().items() if v is not False}
@@ -39,15 +40,18 @@ def logged_in(client, boss):
     return client
 
 
-def test_it_works(logged_in, boss):
-    answer = send(logged_in, **{"training-updates": 7})
+def test_it_works(logged_in, boss, monkeypatch, django_capture_on_commit_callbacks):
+    sent = []
+    monkeypatch.setattr(broker, "send", lambda kind, row_id: sent.append((kind, row_id)))
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = send(logged_in, **{"training-updates": 7})
     assert answer.url == "/p/cats/"
     made = Project.objects.get(slug="cats")
     assert (made.overlap, made.gold_rate, made.work_hour_cost, made.guidelines) == (2, 0.1, 18.5, "Whiskers count.")
     assert made.round_settings == {"updates": 7}
     assert [p.text for p in made.prompts.order_by("pk")] == ["a cat", "a black cat"]
     assert made.memberships.get().user == boss
-    assert made.groups.count() == 3  # the first groups are on their way
+    assert sent == [("housekeeping", made.pk)]  # which queues the first groups
     assert made.audit_entries.get().action == "project created"
 
 
