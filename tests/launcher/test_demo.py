@@ -89,3 +89,25 @@ def test_the_command_narrows_the_mask(monkeypatch):
     with pytest.raises(SystemExit):
         launcher.demo.demo([])
     assert masks == [0o077]
+
+
+def test_a_second_start_sets_up_only_what_is_new(tmp_path, monkeypatch):
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    made = launcher.demo.Demo(tmp_path, 1)
+    done = []
+
+    def manage(self, *arguments):
+        done.append(arguments)
+        (tmp_path / "likestep.sqlite3").touch()
+
+    monkeypatch.setattr(launcher.demo.Demo, "manage", manage)
+    made.prepare()
+    made.prepare()
+    launcher.demo.Demo(tmp_path, 1).prepare()
+    assert done == [("setup",)]
+    made.environment["LIKESTEP_ROUND_SETTINGS"] = '{"updates": 7}'
+    made.prepare()
+    assert len(done) == 2
+    (tmp_path / "likestep.sqlite3").unlink()
+    made.prepare()
+    assert len(done) == 3
