@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
+import platform
 import statistics
+import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import matplotlib
 import torch
+from matplotlib.figure import Figure
 
 from common.files import append_line
 
@@ -26,6 +32,23 @@ def heading(column: str) -> str:
 def read(file: Path) -> list[dict]:
     """The lines of finished runs."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def made_here() -> dict[str, str]:
+    """What every line of a run says beside its settings and what came of it: the commit and the machine. Lines of before
+    this was noted lack it; their pages say both."""
+    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    return {"commit": run.stdout.strip(), "machine": machine}
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG; the same figure gives the same bytes."""
+    data = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "likestep", "svg.fonttype": "none"}):
+        figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
+    # matplotlib ends lines of paths with a space
+    return b"\n".join(line.rstrip() for line in data.getvalue().splitlines()) + b"\n"
 
 
 def spread(values: list[float], sign: str = "+") -> str:
@@ -60,9 +83,21 @@ class Parts:
     def once(self, name: str, make: Callable[[], dict]) -> None:
         """Make the part unless it is there, and tell on stderr what came of it."""
         if name not in self.lines:
-            self.lines[name] = {"name": name, "made_with": self.made_with, **make()}
+            self.lines[name] = {"name": name, "made_with": self.made_with, **made_here(), **make()}
             append_line(self.file, self.lines[name])
             print(json.dumps(self.lines[name]), file=sys.stderr, flush=True)
+
+
+def seeds_of(lines: Iterable[dict], row: str) -> list[dict]:
+    """The lines of a part that was made once for each seed, named `row, seed N`."""
+    return [line for line in lines if line["name"].startswith(f"{row}, seed ")]
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join(
+        [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(r)} |" for r in rows)]
+    )
 
 
 def mean_row(lines: list[dict], columns: Iterable[str]) -> list[str]:
@@ -108,7 +143,7 @@ def make_missing(
         if any((line["row"], line["seed"]) == (name, seed) for line in lines):
             continue
         a.work.mkdir(parents=True, exist_ok=True)
-        append_line(file, {"row": name, "seed": seed, "made_with": made_with(name), **make(name, seed)})
+        append_line(file, {"row": name, "seed": seed, "made_with": made_with(name), **made_here(), **make(name, seed)})
         print(file.read_text().splitlines()[-1], flush=True)
     lines = read(file)
     if not lines:

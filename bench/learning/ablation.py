@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, field, fields, replace
-from html import escape
 from pathlib import Path
 
-from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, with_starts
+from matplotlib.figure import Figure
+
+from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, svg, with_starts
 from bench.learning import peers
 from bench.learning.gains import oracle_spec, scores_and_looks
 from bench.learning.peers import PeerRound, PeerSettings
@@ -109,41 +110,27 @@ def table(lines: list[dict]) -> str:
     return "\n".join([*out, *tags])
 
 
-def plot(lines: list[dict]) -> str:
-    """An SVG with a panel each for the strict score, the benchmark's and the sharpness: a dot a seed, a bar for the mean,
-    relative to the untrained student."""
+def plot(lines: list[dict]) -> Figure:
+    """A panel each for the strict score, the benchmark's and the sharpness: a dot a seed, a bar for the mean, relative to
+    the untrained student."""
     shown = [(name, row.title) for name, row in ROWS.items() if any(line["row"] == name for line in lines)]
-    left, width, height, gap = 330, 220, 26, 30
-    bottom = 50 + height * len(shown)
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + 3 * (width + gap)} {bottom + 30}" '
-        'font-family="sans-serif" font-size="12">',
-        '<rect width="100%" height="100%" fill="white"/>',
-    ]
-    for i, (_, title) in enumerate(shown):
-        out.append(f'<text x="{left - 12}" y="{54 + height * i}" text-anchor="end">{escape(title)}</text>')
-    for panel, column in enumerate(("strict", "geneval", "sharpness")):
-        found = {n: gains(lines, n, column) for n, _ in shown}
-        every = [0.0, *(v for values in found.values() for v in values)]
-        low, high = min(every), max(every)
-        pad = 0.08 * (high - low or 1)
-        most = max(low, high, key=abs)
-        low, high, offset = low - pad, high + pad, left + panel * (width + gap)
+    figure = Figure(figsize=(12, 0.6 + 0.36 * len(shown)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True, squeeze=False)[0]
+    for panel, column in zip(panels, ("strict", "geneval", "sharpness"), strict=True):
+        for y, (name, _) in enumerate(shown):
+            found = gains(lines, name, column)
+            panel.barh(y, statistics.mean(found), height=0.5, color="#9bc1e6")
+            panel.scatter(found, [y] * len(found), s=22, color="#1f5a96", zorder=3)
+        panel.axvline(0, color="#999", linewidth=1)
+        panel.set_title(f"gain: {heading(column)}")
+    panels[0].set_yticks(range(len(shown)), [title for _, title in shown])
+    panels[0].invert_yaxis()
+    return figure
 
-        def x(value: float, low=low, high=high, offset=offset) -> float:
-            return round(offset + width * (value - low) / (high - low), 1)
 
-        out.append(f'<text x="{offset + width / 2}" y="20" text-anchor="middle">gain: {heading(column)}</text>')
-        out.append(f'<line x1="{x(0)}" x2="{x(0)}" y1="34" y2="{bottom}" stroke="#999"/>')
-        out.append(f'<text x="{x(0)}" y="{bottom + 18}" text-anchor="middle">0</text>')
-        out.append(f'<text x="{x(most)}" y="{bottom + 18}" text-anchor="middle">{most:+.3f}</text>')
-        for i, (name, _) in enumerate(shown):
-            y = 50 + height * i
-            mean = statistics.mean(found[name])
-            x1, x2 = sorted((x(0), x(mean)))
-            out.append(f'<rect x="{x1}" y="{y - 6}" width="{max(x2 - x1, 0.5):.1f}" height="12" fill="#9bc1e6"/>')
-            out += [f'<circle cx="{x(v)}" cy="{y}" r="3.5" fill="#1f5a96"/>' for v in found[name]]
-    return "\n".join([*out, "</svg>", ""])
+def sections(lines: list[dict]) -> dict[str, str]:
+    """The tables of the page by name."""
+    return dict(zip(("gains", "tags"), table(lines).split("\n\n"), strict=True))
 
 
 def main() -> None:
@@ -170,7 +157,7 @@ def main() -> None:
 
     lines = make_missing(parser, a, made_with, make)
     print(table(lines))
-    write_atomic(a.work / "ablation.svg", plot(lines).encode())
+    write_atomic(a.work / "ablation.svg", svg(plot(lines)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from bench.harness import Parts, mean_row
+from bench.harness import Parts, markdown, mean_row, seeds_of
 from trainer.cli import AFTER, MODEL, STUDENT
 from trainer.demo.scenes.prompts import TAGS, evaluation_prompts
 from trainer.evaluate import FIRST_SEEDS, evaluate
@@ -71,6 +71,16 @@ def shares(lora: Path | None, seed: int, per_tag: int, how: dict) -> dict[str, d
     return {name: {kind: count[kind] / count.total() for kind in KINDS} for name, count in found.items()}
 
 
+def sections(lines: list[dict]) -> dict[str, str]:
+    """A table for all images and for each tag's: the share of each kind, mean ± standard deviation over the sets."""
+    found = {}
+    for tag in ("all", *TAGS):
+        runs = {way: [{"scores": line["scores"][tag]} for line in seeds_of(lines, way)] for way in WAYS}
+        rows = [[way, str(len(made)), *mean_row(made, KINDS)] for way, made in runs.items() if made]
+        found[tag] = markdown([tag, "seeds", *KINDS], rows)
+    return found
+
+
 def main() -> None:
     """Make what is missing and print the tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,12 +94,8 @@ def main() -> None:
     for seed in a.seeds:
         for way, (lora, how) in WAYS.items():
             parts.once(f"{way}, seed {seed}", lambda v=lora, s=seed, h=how: {"scores": shares(v, s, a.per_tag, h)})
-    for tag in ("all", *TAGS):
-        print(f"| {tag} | seeds | {' | '.join(KINDS)} |\n|{'---|' * (len(KINDS) + 2)}")
-        for way in WAYS:
-            found = [line["scores"][tag] for name, line in parts.lines.items() if name.startswith(f"{way}, seed")]
-            print(f"| {way} | {len(found)} | {' | '.join(mean_row([{'scores': s} for s in found], KINDS))} |")
-        print()
+    for text in sections(list(parts.lines.values())).values():
+        print(f"{text}\n")
 
 
 if __name__ == "__main__":

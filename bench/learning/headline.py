@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from bench.harness import EVERY_STEP, Parts, heading, mean_row
+from bench.harness import EVERY_STEP, Parts, heading, markdown, mean_row
 from bench.learning.gains import oracle_spec, run_once, scores_and_looks, word_accuracy
 from common.settings import TDMR1Settings
 from trainer.cli import STUDENT
@@ -26,7 +26,11 @@ from trainer.rounds import Progress
 
 RATES = {"student_lr": 1e-4, "surrogate_lr": 2.5e-4, "fake_lr": 4e-4, "ema": 0.97}
 GUIDANCE = 4.0  # of the base; the student is never guided
-COLUMNS = ("strict", "geneval", "reward", *TAGS, WORD, "sharpness", "diversity", "overlap", "purity")
+SECTIONS = {
+    "scores": ("strict", "geneval", "reward", WORD),
+    "tags": TAGS,
+    "looks": ("sharpness", "diversity", "overlap", "purity"),
+}
 
 
 def train(seed: int, updates: int, parent: Path, work: Path) -> tuple[Path, dict]:
@@ -41,6 +45,19 @@ def train(seed: int, updates: int, parent: Path, work: Path) -> tuple[Path, dict
         print(f"update {progress.step} of {updates}: {shown}", file=sys.stderr, flush=True)
 
     return run_once(spec, on_progress=note)
+
+
+def sections(lines: list[dict]) -> dict[str, str]:
+    """The tables of the page by name: each part's scores, their mean over the trained seeds."""
+    after = [line for line in lines if "seconds" in line]
+    found = {}
+    for name, columns in SECTIONS.items():
+        rows = [[line["name"], *(f"{line['scores'][column]:.3f}" for column in columns)] for line in lines]
+        if after:
+            mean = [f"after, {len(after)} seeds: mean ± standard deviation", *mean_row(after, columns)]
+            rows.insert(1 + max(k for k, line in enumerate(lines) if line in after), mean)
+        found[name] = markdown(["", *map(heading, columns)], rows)
+    return found
 
 
 def main() -> None:
@@ -71,13 +88,9 @@ def main() -> None:
     for steps in (40, 80):
         how = {"steps": steps, "guidance": GUIDANCE}
         parts.once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
-    print(f"| | {' | '.join(map(heading, COLUMNS))} |\n|{'---|' * (len(COLUMNS) + 1)}")
-    for name, line in parts.lines.items():
-        cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
-        print(f"| {name} | {' | '.join(cells)} |")
+    for text in sections(list(parts.lines.values())).values():
+        print(f"{text}\n")
     after = [line for line in parts.lines.values() if "seconds" in line]
-    if after:
-        print(f"| student after, {len(after)} seeds | {' | '.join(mean_row(after, COLUMNS))} |")
     for line in after:
         print(f"\n{line['name']}: {line['images_scored']} scored images, {line['seconds'] / 60:.0f} minutes")
 

@@ -10,14 +10,15 @@ what is there and draws WORK/label-economy.svg. Choices between rows are made by
 
 from __future__ import annotations
 
-import math
 import shutil
 import statistics
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, with_starts
+from matplotlib.figure import Figure
+
+from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, svg, with_starts
 from bench.learning import economy
 from bench.learning.gains import GROUP_SIZE, oracle_spec, scores_and_looks
 from bench.learning.headline import RATES
@@ -203,54 +204,34 @@ def table(lines: list[dict]) -> str:
     return "\n".join(out)
 
 
-def plot(lines: list[dict]) -> str:
-    """An SVG of the gain in the strict and in the mean reward against the number of labels: a dot a seed, a line through
-    the means, and the oracle run's mean as a dashed line."""
+def plot(lines: list[dict]) -> Figure:
+    """The gain in the strict and in the mean reward against the number of labels: a dot a seed, a line through the means,
+    and the oracle run's mean as a dashed line."""
     made = {line["row"] for line in lines}
-    width, height, left, top = 300, 220, 60, 40
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * (width + left) + 20} {height + top + 50}" '
-        'font-family="sans-serif" font-size="12">',
-        '<rect width="100%" height="100%" fill="white"/>',
-    ]
-    for panel, column in enumerate(("strict", "reward")):
-        oracle = gains(lines, ORACLE, "test", column)
-        series = [
-            (legend, color, {n: gains(lines, row, "test", column) for n, row in rows.items() if row in made})
-            for legend, color, rows in SERIES
-        ]
-        every = [0.0, *oracle, *(v for _, _, dots in series for values in dots.values() for v in values)]
-        low, high = min(every) - 0.01, max(every) + 0.01
-        offset = left + panel * (width + left)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for panel, column in zip(figure.subplots(1, 2), ("strict", "reward"), strict=True):
+        panel.axhline(0, color="#999", linewidth=1)
+        if oracle := gains(lines, ORACLE, "test", column):
+            panel.axhline(statistics.mean(oracle), color="#c0504d", linestyle="--", label="the oracle's scores")
+        for legend, color, rows in SERIES:
+            dots = {n: gains(lines, row, "test", column) for n, row in rows.items() if row in made}
+            if not dots:
+                continue
+            panel.plot(list(dots), [statistics.mean(values) for values in dots.values()], color=color, label=legend)
+            every = [(n, value) for n, values in dots.items() for value in values]
+            panel.scatter(*zip(*every, strict=True), s=22, color=color, alpha=0.6)
+        panel.set_xscale("log")
+        panel.set_xticks(CURVE, [f"{n:,}" for n in CURVE])
+        panel.minorticks_off()
+        panel.set_xlabel("labels")
+        panel.set_title(f"gain: {column}")
+    figure.axes[0].legend(loc="lower right", frameon=False)
+    return figure
 
-        def x(n: float, offset=offset) -> float:
-            return round(offset + width * math.log(n / 80) / math.log(12_500 / 80), 1)
 
-        def y(value: float, low=low, high=high) -> float:
-            return round(top + height * (high - value) / (high - low), 1)
-
-        out.append(f'<text x="{offset + width / 2}" y="20" text-anchor="middle">gain: {column}</text>')
-        lines_at = [(0.0, "#999", "0", "")]
-        if oracle:
-            mean = statistics.mean(oracle)
-            lines_at.append((mean, "#c0504d", f"{mean:+.3f}", ' stroke-dasharray="5 4"'))
-        for value, color, text, dash in lines_at:
-            out.append(
-                f'<line x1="{offset}" x2="{offset + width}" y1="{y(value)}" y2="{y(value)}" stroke="{color}"{dash}/>'
-            )
-            out.append(f'<text x="{offset - 6}" y="{y(value) + 4}" text-anchor="end" fill="{color}">{text}</text>')
-        for number, (legend, color, dots) in enumerate(series):
-            points = " ".join(f"{x(n)},{y(statistics.mean(values))}" for n, values in dots.items())
-            out.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
-            for n, values in dots.items():
-                out += [f'<circle cx="{x(n)}" cy="{y(v)}" r="3.5" fill="{color}" fill-opacity=".6"/>' for v in values]
-            if dots:
-                down = top + height - 28 - 16 * (len(series) - 1 - number)
-                out.append(f'<text x="{offset + width}" y="{down}" text-anchor="end" fill="{color}">{legend}</text>')
-        for n in CURVE:
-            out.append(f'<text x="{x(n)}" y="{top + height + 20}" text-anchor="middle">{n:,}</text>')
-        out.append(f'<text x="{offset + width / 2}" y="{top + height + 40}" text-anchor="middle">labels</text>')
-    return "\n".join([*out, "</svg>", ""])
+def sections(lines: list[dict]) -> dict[str, str]:
+    """The tables of the page by name."""
+    return dict(zip(("gains", "looks"), table(lines).split("\n\n"), strict=True))
 
 
 def main() -> None:
@@ -270,7 +251,7 @@ def main() -> None:
 
     lines = make_missing(parser, a, made_with, make)
     print(table(lines))
-    write_atomic(a.work / "label-economy.svg", plot(lines).encode())
+    write_atomic(a.work / "label-economy.svg", svg(plot(lines)))
 
 
 if __name__ == "__main__":

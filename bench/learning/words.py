@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from bench.harness import Parts, heading, mean_row
+from bench.harness import Parts, heading, markdown, mean_row, seeds_of
 from bench.learning.gains import oracle_spec, run_once, scores_and_looks, word_accuracy
 from common.settings import DistillSettings, TDMR1Settings
 from trainer.cli import MODEL, STUDENT
@@ -53,6 +53,19 @@ def train(parent: Path, seed: int, updates: int, changes: dict, work: Path) -> t
     return run_once(spec)
 
 
+def sections(lines: list[dict]) -> dict[str, str]:
+    """The table of the page: every part, then the mean of each kind over its seeds."""
+    rows = []
+    for line in lines:
+        cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
+        spent = [f"{line['images_scored']:,}", f"{line['seconds'] / 60:.0f}"] if "seconds" in line else ["", ""]
+        rows.append([line["name"], *cells, *spent])
+    for kind in ("young", "guidance alone", "shipped"):
+        if runs := seeds_of(lines, kind):
+            rows.append([f"{kind}, {len(runs)} seeds", *mean_row(runs, COLUMNS), "", ""])
+    return {"scores": markdown(["", *map(heading, COLUMNS), "scored images", "minutes"], rows)}
+
+
 def main() -> None:
     """Run what is missing and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,14 +100,7 @@ def main() -> None:
     for steps in (40, 80):
         how = {"steps": steps, "guidance": GUIDANCE}
         parts.once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
-    print(f"| | {' | '.join(map(heading, COLUMNS))} | scored images | minutes |\n|{'---|' * (len(COLUMNS) + 3)}")
-    for name, line in parts.lines.items():
-        cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
-        spent = [f"{line['images_scored']:,}", f"{line['seconds'] / 60:.0f}"] if "seconds" in line else ["", ""]
-        print(f"| {name} | {' | '.join([*cells, *spent])} |")
-    for kind, _, _ in kinds:
-        if runs := [line for name, line in parts.lines.items() if name.startswith(f"{kind}, seed")]:
-            print(f"| {kind}, {len(runs)} seeds | {' | '.join(mean_row(runs, COLUMNS))} | | |")
+    print(sections(list(parts.lines.values()))["scores"])
 
 
 if __name__ == "__main__":

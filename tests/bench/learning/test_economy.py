@@ -8,10 +8,11 @@ import torch
 
 import bench.learning.gains
 import bench.learning.label_economy
-from bench.harness import START, make_missing
+from bench.harness import START, make_missing, svg
 from bench.learning import economy
 from bench.learning.economy import PEOPLE, Person, RatedGroup, StopsInTimeRound, labelled, shares, votes_of, weighed
 from bench.learning.label_economy import CURVE, LOOKS, ORACLE, ROWS, collect, plot, settings_of, table, train
+from tests.bench.conftest import dots
 from tests.trainer.test_rounds import LINES, SMALL, groups_file, make_spec, parent  # noqa: F401 - fixtures
 from trainer.backends import load_backend
 from trainer.data import read_groups
@@ -174,13 +175,12 @@ def test_the_table_has_each_row_s_share_of_the_oracle_s_gain():
 
 def test_the_plot_has_a_dot_a_run_of_the_curve():
     found = lines()
-    svg = plot(found)
-    assert svg.count("<circle") == 2 * 4
-    assert "+0.200" in svg
-    assert "three" not in svg
-    svg = plot([*found, {**found[-1], "row": "thrice"}])
-    assert svg.count("<circle") == 2 * 5
-    assert "three" in svg
+    figure = plot(found)
+    assert dots(figure) == 2 * 4
+    assert b">three<" not in svg(figure)
+    figure = plot([*found, {**found[-1], "row": "thrice"}])
+    assert dots(figure) == 2 * 5
+    assert b">three<" in svg(figure)
 
 
 def test_labels_are_what_the_trainer_reads(tmp_path):

@@ -9,12 +9,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import bench.learning.ablation
-from bench.harness import START, read
+from bench.harness import START, read, svg
 from bench.learning import peers
 from bench.learning.ablation import ROWS, plot, settings_of, table, train
 from bench.learning.gains import color_purity
 from bench.learning.peers import PeerSettings
 from common.settings import SettingsError
+from tests.bench.conftest import dots
 from tests.trainer.test_rounds import SMALL, make_spec, parent, reddish  # noqa: F401 - fixtures
 from trainer.demo.scenes.world import COLORS
 from trainer.flow import rollout, step_grid
@@ -243,9 +244,9 @@ def test_a_run_is_compared_with_the_start_that_was_measured_before_it():
 
 
 def test_the_plot_has_a_dot_a_seed():
-    svg = plot(lines())
-    assert svg.count("<circle") == 2 * 3
-    assert "Flow-GRPO" in svg
+    figure = plot(lines())
+    assert dots(figure) == 2 * 3
+    assert b">Flow-GRPO<" in svg(figure)
 
 
 def test_colour_purity_is_the_share_of_a_shape_that_has_a_colour_of_the_world():
