@@ -44,21 +44,21 @@ class LikestepError(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """An image of a group; `Likestep.image` gets its bytes."""
+    """An image of a group; `Likestep.image` gets its bytes. Those of tasks have no id and no seed."""
 
-    id: int
     position: int
-    seed: int
     url: str
     width: int
     height: int
+    id: int | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """A group that is leased to the token's owner."""
+    """A group that is leased to the token's owner, by a name of its own."""
 
-    id: int
+    id: str
     prompt: str
     images: list[Image]
 
@@ -193,7 +193,8 @@ class Likestep:
 
     def image(self, image: Image) -> bytes:
         """An image's WebP bytes."""
-        with self._open("GET", f"{self._project}/images/{image.id}") as answer:
+        path = urllib.parse.urlsplit(image.url).path.partition("/api/v1")[2]  # whatever the server calls itself
+        with self._open("GET", f"{self._root}{path}") as answer:
             return answer.read()
 
     # ------------------------------------------------ labelling
@@ -204,22 +205,22 @@ class Likestep:
         return [_make(Task, item) for item in answer["items"]]
 
     def decide(
-        self, task: Task | int, labels: Mapping[int, bool], *, seconds: float = 0, key: str | None = None
+        self, task: Task | str, labels: Mapping[int, bool], *, seconds: float = 0, key: str | None = None
     ) -> None:
         """Like (True) or dislike (False) every image by position. With the same key it may be sent again."""
-        number = task if isinstance(task, int) else task.id
+        name = task if isinstance(task, str) else task.id
         body = {
             "labels": {str(k): bool(v) for k, v in labels.items()},
             "seconds": seconds,
             "key": key or uuid.uuid4().hex,
         }
-        self._json("POST", f"{self._project}/groups/{number}/decision", body, again=True)
+        self._json("POST", f"{self._project}/tasks/{name}/decision", body, again=True)
 
-    def skip(self, task: Task | int, *, reason: str = "", key: str | None = None) -> None:
+    def skip(self, task: Task | str, *, reason: str = "", key: str | None = None) -> None:
         """Leave a group to somebody else."""
-        number = task if isinstance(task, int) else task.id
+        name = task if isinstance(task, str) else task.id
         body = {"reason": reason, "key": key or uuid.uuid4().hex}
-        self._json("POST", f"{self._project}/groups/{number}/skip", body, again=True)
+        self._json("POST", f"{self._project}/tasks/{name}/skip", body, again=True)
 
     # ------------------------------------------------ administration
 

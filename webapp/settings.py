@@ -64,6 +64,9 @@ def env_oracles() -> dict[str, str]:
 LIKESTEP_ORACLES = env_oracles()
 # Whether generating and training may use one GPU at the same time.
 LIKESTEP_SHARE_GPU = env("LIKESTEP_SHARE_GPU", "0").lower() in ("1", "true", "yes")
+# How long an answer can be taken back. What people are told of their own work counts older answers only.
+LIKESTEP_UNDO_MINUTES = float(env("LIKESTEP_UNDO_MINUTES", "60"))
+LIKESTEP_FLAGS_PER_HOUR = int(env("LIKESTEP_FLAGS_PER_HOUR", "10"))  # of a person in a project, while they are open
 # A job whose owner has not been heard of for this long may be taken over by another worker.
 LIKESTEP_STALE_SECONDS = float(env("LIKESTEP_STALE_SECONDS", "60"))
 
@@ -181,6 +184,15 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
+PASSWORD_RESET_TIMEOUT = 86_400  # seconds that a link for a new password works
+# Mail is sent where a server for it is named.
+EMAIL_HOST = env("EMAIL_HOST")
+EMAIL_PORT = int(env("EMAIL_PORT", "587"))
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = env("EMAIL_HOST_USER"), env("EMAIL_HOST_PASSWORD")
+EMAIL_USE_SSL = env("EMAIL_USE_SSL", "0") == "1"
+EMAIL_USE_TLS = not EMAIL_USE_SSL and env("EMAIL_USE_TLS", "1") == "1"
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", "likestep@localhost")
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"

@@ -24,7 +24,7 @@ from common.files import image_bytes
 from trainer.oracles import get_oracle
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import oracle_spec
-from webapp.labelling import generation, leases, scoring
+from webapp.labelling import generation, pictures, scoring
 from webapp.labelling.models import Group, GroupState
 from webapp.lib import broker, paths, storage
 from webapp.lib.logs import about
@@ -74,7 +74,7 @@ def _sample(group: Group) -> list[tuple[int, int]]:
     trajectory = trajectory_bytes(made, prompt=group.prompt.text, version=str(group.version_id))
     store.write(paths.trajectory(group.project_id, group.pk), trajectory)
     for i, image in enumerate(made.images):
-        store.write(paths.image(group.project_id, group.pk, i), image_bytes(image, "WEBP", quality=95))
+        pictures.write(paths.image(group.project_id, group.pk, i), image)
     return [image.size for image in made.images]
 
 
@@ -231,18 +231,18 @@ class _Heart:
 
 @app.task(name=broker.TASKS["housekeeping"][0])
 def housekeeping(project_id: int | None = None) -> None:
-    """Find again what waits: stale or unsent jobs, expired leases, queues to fill, rounds that are due."""
-    leases.expire_leases()
+    """Find again what waits: stale or unsent jobs, queues to fill, rounds that are due."""
     for project in Project.objects.filter(pk=project_id) if project_id else Project.objects.all():
         generation.top_up(project.pk)
     now = timezone.now()
-    waiting = Group.objects.filter(state=GroupState.QUEUED, created_at__lt=now - REQUEUE_AFTER)
-    stale = Group.objects.filter(state=GroupState.GENERATING, heartbeat_at__lt=now - generation.GENERATION_STALE)
+    mine = Group.objects.filter(project__archived_at=None)
+    waiting = mine.filter(state=GroupState.QUEUED, created_at__lt=now - REQUEUE_AFTER)
+    stale = mine.filter(state=GroupState.GENERATING, heartbeat_at__lt=now - generation.GENERATION_STALE)
     for group_id in (waiting | stale).values_list("pk", flat=True)[:200]:
         broker.send("generate_group", group_id)
     for group_id in scoring.scorings_due():
         broker.send("score_group", group_id)
-    for training in TrainingRound.objects.filter(state__in=OPEN):
+    for training in TrainingRound.objects.filter(state__in=OPEN, project__archived_at=None):
         beat = training.heartbeat_at or training.created_at
         if beat < now - rounds.HEARTBEAT_STALE:
             broker.send("run_round", training.pk)
@@ -254,5 +254,6 @@ def housekeeping(project_id: int | None = None) -> None:
     for delivery_id in outbox.due():
         broker.send("deliver_webhook", delivery_id)
     counts.count_large()
+    quality.compare_with_gold()
     for due_id in quality.due():
         broker.send("measure_quality", due_id)

@@ -25,7 +25,6 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -180,8 +179,8 @@ class Labeller(Person):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.acknowledged: dict[str, tuple[int, dict]] = {}
-        self.waiting: tuple[str, int, dict] | None = None
+        self.acknowledged: dict[str, tuple[str, dict]] = {}
+        self.waiting: tuple[str, str, dict] | None = None
 
     def once(self) -> None:
         if self.waiting is None:
@@ -248,23 +247,20 @@ def violations(product: Product, labellers: list[Labeller]) -> tuple[list[str], 
     if not wait_for(lambda: not moving.exists() and not TrainingRound.objects.filter(state__in=OPEN).exists(), SETTLE):
         found.append(f"stuck: {list(moving.values_list('pk', 'state'))} or a round after {SETTLE} s")
     for labeller in labellers:
-        for key, (group, labels) in labeller.acknowledged.items():
+        for key, (task, labels) in labeller.acknowledged.items():
+            group = Lease.objects.get(user__username=labeller.name, task=task).group_id
             decisions = list(GroupDecision.objects.filter(idempotency_key=key, user__username=labeller.name))
             kept = Label.objects.filter(generation__group=group, annotator__username=labeller.name)
             if [d.group_id for d in decisions] != [group]:
                 found.append(f"group {group}: acknowledged answer of {labeller.name} is there {len(decisions)} times")
             if {str(p): liked for p, liked in kept.values_list("generation__position", "liked")} != labels:
                 found.append(f"group {group}: labels of {labeller.name} differ from what was acknowledged")
-    decided = GroupDecision.objects.values_list("group", "user")
-    found += [
-        f"lease of decided group {lease}"
-        for lease in Lease.objects.values_list("group", "user")
-        if lease in set(decided)
-    ]
-    for group, state in Lease.objects.exclude(group__state="ready").values_list("group", "group__state"):
+    decided, given = (set(rows.values_list("group", "user")) for rows in (GroupDecision.objects, Lease.objects))
+    found += [f"decision {pair} without a lease" for pair in decided - given]
+    live = Lease.objects.filter(expires_at__gt=timezone.now())
+    found += [f"lease of decided group {pair}" for pair in decided & set(live.values_list("group", "user"))]
+    for group, state in live.exclude(group__state="ready").values_list("group", "group__state"):
         found.append(f"lease of group {group}, which is {state}")
-    late = Lease.objects.filter(expires_at__lt=timezone.now() - timedelta(seconds=60))
-    found += [f"lease of group {group} is long over" for group in late.values_list("group", flat=True)]
     found += [f"file {name} is missing" for name in missing_files()]
     kept = Group.objects.filter(state__in=["ready", "done"])
     for name in Generation.objects.filter(group__in=kept).values_list("image", flat=True):

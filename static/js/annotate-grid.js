@@ -72,7 +72,6 @@ export class Grid {
     const { columns, tile } = this.layout(group);
     this.size(columns, tile);
     this.grid.dataset.group = group.group;
-    this.grid.dataset.version = group.version;
     this.grid.replaceChildren(...group.images.map((image, i) => this.tile(image, i, tile, label(i))));
   }
 

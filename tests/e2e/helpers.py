@@ -55,11 +55,25 @@ def log_in(page, address: str, name: str, password: str) -> None:
     page.get_by_role("heading", name="Your projects").wait_for()
 
 
-def rate_by_keyboard(page, likes) -> int:
-    """Rate the group on screen: `likes(position)` says which images; returns the group's number."""
+def number_of(task: str) -> int:
+    """The number of the group that somebody knows by that name."""
+    from webapp.labelling.models import Lease
+
+    return Lease.objects.get(task=task).group_id
+
+
+def task_of(group: int) -> str:
+    """The name of the group of that number for the one person who was given it."""
+    from webapp.labelling.models import Lease
+
+    return Lease.objects.get(group=group).task
+
+
+def rate_by_keyboard(page, likes) -> str:
+    """Rate the group on screen: `likes(position)` says which images; returns the name that the person knows it by."""
     grid = page.locator("#grid")
     grid.locator(".tile-image").first.wait_for(timeout=90_000)
-    group = int(grid.get_attribute("data-group"))
+    group = grid.get_attribute("data-group")
     page.keyboard.press("d")
     for position in range(grid.locator(".tile-image").count()):
         if likes(position):
@@ -67,7 +81,7 @@ def rate_by_keyboard(page, likes) -> int:
     page.keyboard.press("Enter")
     page.wait_for_function(
         "n => document.querySelector('#grid').dataset.group != n || !document.querySelector('#grid').children.length",
-        arg=str(group),
+        arg=group,
     )
     return group
 

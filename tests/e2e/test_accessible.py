@@ -7,8 +7,9 @@ from axe_playwright_python.sync_playwright import Axe
 
 from tests.e2e.conftest import PHONE
 from tests.e2e.helpers import CHROMIUM, picture
+from tests.webapp import acting
 from webapp.campaigns.models import Role
-from webapp.labelling import decisions, guidelines
+from webapp.labelling import guidelines
 from webapp.lib import paths
 from webapp.rounds.models import ModelVersion, RoundForecast, RoundMetric, TrainingRound
 
@@ -35,8 +36,8 @@ def full(site):
     project.save()
     rated, flagged, *_ = site.ready(5, size=8)
     answer = {i: i < 3 for i in range(8)}
-    decisions.submit_group(boss, project, rated.pk, answer, seconds=9, idempotency_key="a")
-    decisions.flag_group(boss, project, flagged.pk, kind="broken", position=1, note="noise", idempotency_key="f")
+    acting.submit_group(boss, project, rated.pk, answer, seconds=9, idempotency_key="a")
+    acting.flag_group(boss, project, flagged.pk, kind="broken", position=1, note="noise", idempotency_key="f")
     guidelines.add_example(project, rated.generations.first().pk, good=True, note="clean")
     base = project.active_version
     version = ModelVersion.objects.create(project=project, number=2, path="x", parent=base)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, rate_by_keyboard, wait_loaded, wait_saved
+from tests.e2e.helpers import CHROMIUM, rate_by_keyboard, task_of, wait_loaded, wait_saved
 from tests.servers import wait_for
 from webapp.labelling.models import GroupDecision, Label, UndoneDecision
 
@@ -22,7 +22,7 @@ def stuck(page):
 
 
 def decided():
-    return list(GroupDecision.objects.order_by("pk").values_list("group", flat=True))
+    return [task_of(group) for group in GroupDecision.objects.order_by("pk").values_list("group", flat=True)]
 
 
 def test_answers_given_offline_are_kept_through_a_reload_and_sent_in_order(site, ann):
@@ -110,7 +110,7 @@ def test_two_tabs_lose_nothing_of_each_other(site, ann):
     second.wait_for_load_state("networkidle")
     rated.append(rate_by_keyboard(second, lambda position: False))
     # The other tab had the same group on screen and lets go of it.
-    first.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=str(rated[-1]))
+    first.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=rated[-1])
     wait_saved(second)
     rate_by_keyboard(second, lambda position: False)  # so that the tabs show different groups
     wait_saved(second)

@@ -4,9 +4,10 @@ import os
 import time
 
 import pytest
+from django.utils import timezone
 
 from tests.e2e.conftest import DESKTOP, PHONE
-from tests.e2e.helpers import CHROMIUM, picture, rate_by_keyboard, wait_saved
+from tests.e2e.helpers import CHROMIUM, number_of, picture, rate_by_keyboard, task_of, wait_saved
 from tests.servers import wait_for
 from webapp.campaigns.models import Role
 from webapp.labelling import leases, preferences
@@ -22,7 +23,7 @@ SEEN = """() => [...document.querySelectorAll('#grid .tile-image, .actions butto
 
 
 def group_on(page) -> int:
-    return int(page.locator("#grid").get_attribute("data-group"))
+    return number_of(page.locator("#grid").get_attribute("data-group"))
 
 
 def marks(page) -> str:
@@ -85,7 +86,7 @@ def test_a_group_can_be_rated_with_the_keyboard_alone(site):
     page.keyboard.press("Escape")
     first = group_on(page)
     page.keyboard.press("Enter")
-    page.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=str(first))
+    page.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=task_of(first))
     page.keyboard.press("l")
     page.keyboard.press("1")
     page.keyboard.press("Tab")  # to the next image, not out of the group
@@ -133,7 +134,7 @@ def test_an_undecided_image_is_pointed_at(site):
 def test_several_groups_are_undone_and_answered_anew(site):
     site.ready(5)
     page = site.rate(site.context(site.person("ann")))
-    rated = [rate_by_keyboard(page, lambda position, n=n: position == n) for n in range(3)]
+    rated = [number_of(rate_by_keyboard(page, lambda position, n=n: position == n)) for n in range(3)]
     page.locator("#grid .tile-image").first.wait_for()
     here = group_on(page)
     page.keyboard.press("l")  # an unfinished one, which must come back as it was
@@ -154,7 +155,7 @@ def test_several_groups_are_undone_and_answered_anew(site):
     page.locator("#grid .tile-image").first.wait_for()
     for n in (2, 1, 0):
         page.keyboard.press("u")
-        page.wait_for_function("n => document.querySelector('#grid').dataset.group == n", arg=str(rated[n]))
+        page.wait_for_function("n => document.querySelector('#grid').dataset.group == n", arg=task_of(rated[n]))
     assert marks(page) == "LDDD"
     assert not Label.objects.exists()
 
@@ -165,14 +166,14 @@ def test_skip_with_a_reason_flag_an_image_and_undo_both(site):
     page.keyboard.press("s")
     page.keyboard.press("2")
     page.keyboard.press("Enter")
-    page.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=str(groups[0].pk))
+    page.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=task_of(groups[0].pk))
     flagged = group_on(page)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("f")
     assert page.locator("#flag-position").input_value() == "1"
     page.locator("#flag-note").fill("nothing but noise")
     page.keyboard.press("Enter")
-    page.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=str(flagged))
+    page.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=task_of(flagged))
     wait_saved(page)
     assert wait_for(lambda: Flag.objects.count() == 1, 20)
     flag = Flag.objects.get()
@@ -208,14 +209,17 @@ def test_a_pause_stops_the_clock(site):
 
 def test_a_group_that_went_to_somebody_else_meanwhile_is_let_go(site):
     groups = site.ready(5)
-    page = site.rate(site.context(site.person("ann")))
+    ann = site.person("ann")
+    page = site.rate(site.context(ann))
     page.wait_for_load_state("networkidle")
     assert group_on(page) == groups[0].pk
-    Lease.objects.all().delete()  # as after ten minutes
+    Lease.objects.update(expires_at=timezone.now())  # as after ten minutes
     lent = leases.lease_groups(site.person("bob"), site.project, 3)
     page.keyboard.press("p")
     page.keyboard.press("Enter")
-    page.wait_for_function("n => document.querySelector('#grid').dataset.group === n", arg=str(groups[3].pk))
+    page.wait_for_function(
+        "n => document.querySelector('#grid').dataset.group === n", arg=leases.task_name(ann.pk, groups[3].pk)
+    )
     assert groups[0] in lent and groups[3] not in lent
 
 
@@ -276,7 +280,7 @@ def test_two_people_racing_never_see_the_same_group(site):
         for page in pages:
             page.locator("#grid .tile-image, #empty:visible").first.wait_for()
             if not page.locator("#empty").is_visible():
-                rated.append(rate_by_keyboard(page, lambda position: position == 0))
+                rated.append(number_of(rate_by_keyboard(page, lambda position: position == 0)))
                 wait_saved(page)
     for page in pages:
         page.get_by_text("No group is waiting right now").wait_for()
@@ -315,14 +319,14 @@ def test_fingers_on_a_phone_rate_a_group(site):
     page.locator("#zoom-like").tap()
     page.locator("#zoom-dialog [data-close]").tap()
     page.locator("#submit").tap()
-    page.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=str(first))
+    page.wait_for_function("n => document.querySelector('#grid').dataset.group != n", arg=task_of(first))
     wait_saved(page)
     assert wait_for(lambda: Label.objects.filter(liked=True).count() == 2, 20)
 
 
 def test_the_machine_takes_less_than_ten_seconds_of_a_newcomers_first_group_of_8(site):
     """From the invitation to a saved group, a person who thinks no time at all: what is left is the machine's."""
-    from webapp.campaigns.services import invite
+    from webapp.campaigns.membership import invite
 
     site.ready(3, size=8)
     link = f"{site.address}/join/{invite(site.project, Role.ANNOTATOR, site.person('boss', Role.ADMIN))}/"

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from django.urls import get_resolver, reverse
 from PIL import Image
 from safetensors.numpy import save_file
 
+from tests.webapp import acting
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership, Role
 from webapp.campaigns.services import create_project
-from webapp.labelling import generation
+from webapp.labelling import generation, leases
+from webapp.labelling.models import Example
 from webapp.lib import logs, paths, storage
 from webapp.rounds import comparisons
 from webapp.rounds.models import ModelVersion, Pair, TrainingRound
@@ -83,10 +86,13 @@ def ready(project):
 
 @pytest.fixture
 def post(client, ann):
-    """post(path, body) as the annotator, in the project `stars`."""
+    """post(path, body) as the annotator, in the project `stars`; `groups/<id>/…` of a group that was given to her."""
     client.force_login(ann)
 
     def send(path, body):
+        if found := re.match(r"groups/(\d+)/", path):
+            acting.give_once(ann, int(found[1]))
+            path = path.replace(found[1], leases.task_name(ann.pk, int(found[1])), 1)
         return client.post(f"/p/stars/{path}", json.dumps(body), content_type="application/json")
 
     return send
@@ -122,7 +128,12 @@ def address(project, ready, ann):
     file.write_bytes(b"x")
     values = {
         "token": "unknown",
+        "user_id": 1,
+        "by_id": 1,
         "group_id": group.pk,
+        "task": leases.give(ann, group.pk, lasts=True),
+        "position": 0,
+        "example_id": Example.objects.create(generation=group.generations.first(), good=True).pk,
         "generation_id": group.generations.first().pk,
         "pair_id": pair.pk,
         "side": "left",

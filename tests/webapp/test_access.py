@@ -16,16 +16,19 @@ from django.urls import reverse
 from tests.webapp.conftest import routes
 from webapp import asgi
 from webapp.accounts.models import User
-from webapp.campaigns.models import Role
-from webapp.campaigns.services import accept_invitation, create_project, invite
+from webapp.accounts.permissions import NEEDED, RANK, Action
+from webapp.campaigns.services import create_project
 
-EVERYBODY, LOGGED_IN, MEMBERS, REVIEWERS, ADMINS, SUPERUSERS = range(6)
+EVERYBODY, LOGGED_IN, MEMBERS, REVIEWERS, ADMINS, SUPERUSERS, ITS_OWNER = range(7)
 # address → (method, who may)
 TABLE = {
     "home": ("get", LOGGED_IN),
     "login": ("get", EVERYBODY),
     "logout": ("post", EVERYBODY),
     "join": ("get", EVERYBODY),
+    "account": ("get", LOGGED_IN),
+    "forgot": ("get", EVERYBODY),
+    "reset-password": ("get", EVERYBODY),  # and then who holds a link that works
     "healthz": ("get", EVERYBODY),
     "readyz": ("get", EVERYBODY),
     "metrics": ("get", EVERYBODY),  # from this machine; tests/webapp/operations/test_operations.py has the others
@@ -40,7 +43,9 @@ TABLE = {
     "me": ("get", MEMBERS),
     "language": ("post", MEMBERS),
     "flags": ("get", REVIEWERS),
-    "image": ("get", MEMBERS),
+    "image": ("get", REVIEWERS),
+    "task-image": ("get", ITS_OWNER),  # whoever was given the group
+    "example-image": ("get", MEMBERS),
     "compare": ("get", MEMBERS),
     "next-pairs": ("get", MEMBERS),
     "vote": ("post", MEMBERS),
@@ -77,7 +82,7 @@ TABLE = {
     "round-grid": ("get", REVIEWERS),
     "decide-version": ("post", ADMINS),
 }
-SOCKETS = {"ws/projects/<slug:slug>/": MEMBERS}
+SOCKETS = {"ws/projects/<slug:slug>/": REVIEWERS}
 # What each may do, the superuser aside, who may do everything.
 PEOPLE = {
     "nobody": EVERYBODY,
@@ -123,6 +128,24 @@ def test_every_address_has_a_row():
     # The API has its own table: tests/webapp/api/test_api.py.
     assert {name for name, _ in routes() if not name.startswith(("admin:", "api:"))} == set(TABLE)
     assert {str(route.pattern) for route in asgi.sockets.routes} == set(SOCKETS)
+
+
+def level(action) -> int:
+    """What the one table (`accounts.permissions`) says of an action, as this file counts it."""
+    return MEMBERS + RANK[NEEDED[action]]
+
+
+def test_pages_and_the_socket_ask_the_one_table():
+    """And the API: tests/webapp/api/test_api.py. A view of a project without an action is found here."""
+    assert set(NEEDED) == set(Action)
+    views = {name: route.callback for name, route in routes() if "slug" in route.pattern.converters}
+    views = {name: view for name, view in views.items() if not name.startswith(("admin:", "api:"))}
+    own = {"pair-image": MEMBERS, "task-image": MEMBERS}  # and there only the person who has it on screen
+    assert {name: level(view.action) for name, view in views.items()} == {
+        name: own.get(name, TABLE[name][1]) for name in views
+    }
+    for route in asgi.sockets.routes:
+        assert level(route.callback.consumer_class.action) == SOCKETS[str(route.pattern)]
 
 
 @pytest.fixture
@@ -207,7 +230,7 @@ def test_the_admin_pages_are_for_superusers(address, browsers):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_socket_lets_in_members_of_the_project(browsers):
+def test_the_socket_lets_in_whom_its_row_names(browsers):
     async def knock(who, origin):
         cookie = browsers[who].cookies.get(settings.SESSION_COOKIE_NAME)
         headers = [(b"origin", origin), (b"host", b"testserver")]
@@ -234,25 +257,9 @@ def test_the_socket_lets_in_members_of_the_project(browsers):
 
 def test_images_are_bytes_from_the_data_folder(address, client, ann):
     client.force_login(ann)
-    answer = client.get(address("image"))
+    answer = client.get(address("task-image"))
     assert answer["Content-Type"] == "image/webp"
     assert answer.content[:4] == b"RIFF"
-
-
-def test_an_invitation_works_once(project, boss, client):
-    token = invite(project, Role.ANNOTATOR, boss)
-    form = {"username": "new", "password1": "long enough pass", "password2": "long enough pass"}
-    assert client.get(f"/join/{token}/").status_code == 200
-    assert client.post(f"/join/{token}/", form).url == "/p/stars/annotate/"
-    assert client.get("/p/stars/annotate/").status_code == 200
-    assert client.get(f"/join/{token}/").status_code == 410
-
-
-def test_a_used_invitation_is_refused(project, boss, person):
-    token = invite(project, Role.ANNOTATOR, boss)
-    accept_invitation(token, person("x", None))
-    with pytest.raises(ValueError, match="invitation"):
-        accept_invitation(token, person("y", None))
 
 
 def test_pages_allow_nothing_inline(client, boss, address):

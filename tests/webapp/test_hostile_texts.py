@@ -17,13 +17,14 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from tests.webapp import acting
 from tests.webapp.conftest import routes
 from tests.webapp.test_access import TABLE
 from webapp.accounts.models import User
 from webapp.api.models import ApiToken, Delivery, Webhook
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Role
-from webapp.labelling import decisions, generation
+from webapp.labelling import generation
 from webapp.labelling.models import Example, Flag, Group, GroupDecision, Label
 from webapp.lib.broker import project_channel
 from webapp.operations.services import beat
@@ -32,7 +33,17 @@ from webapp.quality.services import settle
 from webapp.rounds import services as rounds
 from webapp.rounds.models import Pair, TrainingRound
 
-NOT_PAGES = {"image", "pair-image", "round-grid", "download-lora", "download-package", "export-download", "metrics"}
+NOT_PAGES = {
+    "image",
+    "task-image",
+    "example-image",
+    "pair-image",
+    "round-grid",
+    "download-lora",
+    "download-package",
+    "export-download",
+    "metrics",
+}
 FIELDS = "user project guidelines prompt metadata group round flag skip label oracle word example token webhook".split()
 FIELDS += "delivery audit pair".split()
 
@@ -77,7 +88,7 @@ def written(project, address, ready, person, boss):
     prompt.text, prompt.metadata = hostile("prompt"), {"tag": hostile("metadata")}
     prompt.save()
     images = list(seen.generations.all())
-    decisions.submit_group(mallory, project, seen.pk, {i: i % 2 == 0 for i in range(4)}, seconds=1, idempotency_key="k")
+    acting.submit_group(mallory, project, seen.pk, {i: i % 2 == 0 for i in range(4)}, seconds=1, idempotency_key="k")
     Label.objects.create(generation=images[0], oracle=hostile("oracle")[:40], liked=True, reason=hostile("label"))
     Overrule.objects.create(generation=images[0], reviewer=mallory, liked=False, reason=hostile("word"))
     GroupDecision.objects.create(

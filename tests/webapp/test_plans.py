@@ -8,6 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from tests.webapp import acting
 from tests.webapp.conftest import make_ready
 from webapp.api.services import create_token
 from webapp.exports.records import Filter, records
@@ -46,12 +47,12 @@ def test_answers_pages_and_lists(client, ann, boss, project, ready):
     project.overlap, project.tie_break, project.gold_rate = 2, True, 0.2
     project.save()
     first, second = make_ready(project, 2)
-    decisions.submit_group(boss, project, first.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
+    acting.submit_group(boss, project, first.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
     token = create_token(project, boss, "plans", ["read", "admin"])[1]
 
     def answer():
         leases.lease_groups(ann, project, 3)
-        decisions.submit_group(ann, project, second.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="b")
+        acting.submit_group(ann, project, second.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="b")
         decisions.undo(ann, project)
 
     def pages():

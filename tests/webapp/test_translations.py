@@ -12,8 +12,9 @@ import pytest
 from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po
 
+from tests.webapp import acting
 from webapp.campaigns.models import Role
-from webapp.labelling import decisions, guidelines
+from webapp.labelling import guidelines
 from webapp.labelling.models import Group
 from webapp.rounds.forms import RoundForm
 from webapp.rounds.models import ModelVersion, TrainingRound
@@ -126,8 +127,8 @@ class Texts(HTMLParser):
 def boss_with_work(project, ready, person):
     boss = person("boss", Role.ADMIN)
     rated, flagged = ready(2)
-    decisions.submit_group(boss, project, rated.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
-    decisions.flag_group(boss, project, flagged.pk, kind="broken", position=1, note="noise", idempotency_key="f")
+    acting.submit_group(boss, project, rated.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
+    acting.flag_group(boss, project, flagged.pk, kind="broken", position=1, note="noise", idempotency_key="f")
     guidelines.add_example(project, rated.generations.first().pk, good=True, note="noise")
     version = ModelVersion.objects.create(project=project, number=2, path="x", parent=project.active_version)
     TrainingRound.objects.create(
@@ -161,9 +162,10 @@ def test_no_page_speaks_english_to_a_german(boss_with_work, client, page):
 
 def test_refusals_of_the_rating_page_are_german_too(client, ann, ready):
     (group,) = ready()
+    acting.give(ann, group.pk)
     client.force_login(ann)
     answer = client.post(
-        f"/p/stars/groups/{group.pk}/submit/",
+        f"/p/stars/groups/{acting.task(ann, group)}/submit/",
         {"labels": {}, "key": "k"},
         content_type="application/json",
         headers={"accept-language": "de-CH,de;q=0.9,en;q=0.5"},

@@ -22,11 +22,12 @@ from safetensors.torch import load_file
 import trainer.rounds
 from common.files import sha256_of
 from tests.servers import S3_KEYS, database_url, wait_for
+from tests.webapp import acting
 from tests.workers.conftest import make_project
 from trainer.sampler import load_trajectory
 from webapp.accounts.models import User
 from webapp.campaigns.models import LabelSource, Membership
-from webapp.labelling import decisions, generation, scoring
+from webapp.labelling import generation, scoring
 from webapp.labelling.models import Group, Label, Scoring
 from webapp.lib import paths, storage
 from webapp.rounds import services as rounds
@@ -84,7 +85,7 @@ def label(project):
     for group in generation.top_up(project.pk):
         tasks.generate_group(group.pk)
         answer = {0: True, 1: False, 2: False}
-        decisions.submit_group(person, project, group.pk, answer, seconds=1, idempotency_key=f"k{group.pk}")
+        acting.submit_group(person, project, group.pk, answer, seconds=1, idempotency_key=f"k{group.pk}")
 
 
 def is_silent(training):

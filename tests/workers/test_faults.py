@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
+from tests.webapp import acting
 from webapp.accounts.models import User
-from webapp.labelling import decisions, generation
+from webapp.labelling import generation
 from webapp.labelling.models import Group
 from webapp.lib import paths
 from webapp.rounds import services as rounds
@@ -82,7 +83,7 @@ def labelled(project, ann):
     for group in generation.top_up(project.pk):
         tasks.generate_group(group.pk)
         answer = {0: True, 1: False, 2: False}
-        decisions.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=str(group.pk))
+        acting.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=str(group.pk))
 
 
 def test_a_round_on_a_full_disk(small_disk, project, labelled, dashboard, client):

@@ -8,10 +8,11 @@ import sys
 import pytest
 
 from tests.servers import database_url, wait_for
+from tests.webapp import acting
 from tests.workers.conftest import make_project
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
-from webapp.labelling import decisions, generation
+from webapp.labelling import generation
 from webapp.labelling.models import Label
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion
@@ -64,7 +65,7 @@ def test_the_round_ends_all_the_same(tiny, worker, monkeypatch):
     Membership.objects.create(user=ann, project=project, role="annotator")
     for group in generation.top_up(project.pk):
         tasks.generate_group(group.pk)
-        decisions.submit_group(
+        acting.submit_group(
             ann, project, group.pk, {0: True, 1: False, 2: False}, seconds=1, idempotency_key=str(group.pk)
         )
     labels = Label.objects.count()

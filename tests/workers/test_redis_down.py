@@ -54,7 +54,7 @@ def test_nothing_is_lost_while_redis_is_away(tiny, port, tmp_path, client):
     started = time.monotonic()
     leased = client.get("/p/tiny/groups/next/").json()["groups"]
     for group in leased:
-        body = {"labels": {"0": True, "1": False, "2": False}, "seconds": 1, "key": str(group["group"])}
+        body = {"labels": {"0": True, "1": False, "2": False}, "seconds": 1, "key": group["group"]}
         answer = client.post(f"/p/tiny/groups/{group['group']}/submit/", json.dumps(body), "application/json")
         assert answer.status_code == 200
     form = {"key": "k", **{k: v for k, v in check_settings(project.round_settings).items() if v is not False}}

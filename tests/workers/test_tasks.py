@@ -6,10 +6,11 @@ import pytest
 from django.utils import timezone
 from PIL import Image
 
+from tests.webapp import acting
 from trainer.sampler import load_trajectory
 from webapp.accounts.models import User
 from webapp.campaigns.models import LabelSource
-from webapp.labelling import decisions, generation, scoring
+from webapp.labelling import generation, scoring
 from webapp.labelling.models import Group, Label, LabelEvent, Scoring
 from webapp.lib import paths
 from webapp.rounds import services as rounds
@@ -27,7 +28,7 @@ def generate(project):
 def label(project, user, groups):
     for group in groups:
         answer = {0: True, 1: False, 2: group.pk % 2 == 0}
-        decisions.submit_group(user, project, group.pk, answer, seconds=1, idempotency_key=str(group.pk))
+        acting.submit_group(user, project, group.pk, answer, seconds=1, idempotency_key=str(group.pk))
 
 
 def test_a_generated_group_has_images_and_the_trajectory_that_made_them(project):

@@ -1,7 +1,8 @@
-"""Who may do what in a project: the one place that decides."""
+"""Who may do what in a project: the one table, which pages, API and socket ask."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from functools import wraps
 
 from django.contrib.auth.views import redirect_to_login
@@ -14,6 +15,43 @@ from webapp.campaigns.models import Membership, Project, Role
 RANK = {Role.ANNOTATOR: 0, Role.REVIEWER: 1, Role.ADMIN: 2}
 
 
+class Action(StrEnum):
+    """What somebody may do in a project."""
+
+    LABEL = "label"  # be given groups, see their images, decide, skip, flag, undo
+    LEARN = "learn"  # the guidelines and one's own numbers, keys and language
+    VOTE = "vote"  # in blind tests
+    TOKENS = "tokens"  # make and revoke one's own API tokens
+    SEE = "see"  # the dashboard, groups and their rewards, rounds, versions, blind tests; live news of them
+    REVIEW = "review"  # single labels of a group and how people label; overrule, settle flags, make gold and examples
+    PROMPTS = "prompts"
+    ROUNDS = "rounds"  # start and cancel, try failed groups again
+    VERSIONS = "versions"  # publish, download, compare in blind tests
+    EXPORT = "export"  # all labels with who gave them, by export or list
+    IMPORT = "import"
+    HOOKS = "hooks"  # webhooks, and everybody's tokens
+    PEOPLE = "people"  # invite, list, remove
+    SETTINGS = "settings"  # of the project: change, clone, archive, and who changed what
+
+
+NEEDED = {
+    Action.LABEL: Role.ANNOTATOR,
+    Action.LEARN: Role.ANNOTATOR,
+    Action.VOTE: Role.ANNOTATOR,
+    Action.TOKENS: Role.ANNOTATOR,
+    Action.SEE: Role.REVIEWER,
+    Action.REVIEW: Role.REVIEWER,
+    Action.PROMPTS: Role.ADMIN,
+    Action.ROUNDS: Role.ADMIN,
+    Action.VERSIONS: Role.ADMIN,
+    Action.EXPORT: Role.ADMIN,
+    Action.IMPORT: Role.ADMIN,
+    Action.HOOKS: Role.ADMIN,
+    Action.PEOPLE: Role.ADMIN,
+    Action.SETTINGS: Role.ADMIN,
+}
+
+
 def role_in(user, project: Project) -> str | None:
     """The person's role, None for an outsider; superusers are admins everywhere."""
     if not user.is_authenticated:
@@ -23,10 +61,14 @@ def role_in(user, project: Project) -> str | None:
     return Membership.objects.filter(user=user, project=project).values_list("role", flat=True).first()
 
 
-def may(user, project: Project, needed: Role) -> bool:
-    """Whether the person has at least the role `needed`."""
-    role = role_in(user, project)
-    return role is not None and RANK[role] >= RANK[needed]
+def allows(role: str | None, action: Action) -> bool:
+    """Whether somebody of that role (None: an outsider) may do it."""
+    return role is not None and RANK[role] >= RANK[NEEDED[action]]
+
+
+def may(user, project: Project, action: Action) -> bool:
+    """Whether the person may do it there."""
+    return allows(role_in(user, project), action)
 
 
 def projects_of(user):
@@ -41,7 +83,7 @@ def managed_by(user, projects) -> set[int]:
     if user.is_superuser:
         return {p.pk for p in projects}
     roles = Membership.objects.filter(user=user, project__in=projects).values_list("project", "role")
-    return {pk for pk, role in roles if RANK[role] >= RANK[Role.REVIEWER]}
+    return {pk for pk, role in roles if allows(role, Action.SEE)}
 
 
 def reviewed_by(user):
@@ -78,9 +120,9 @@ def _part_in(user, slug: str) -> tuple[Project, str]:
     return found.project, found.role
 
 
-def member(needed: Role):
-    """Decorator of a view with a `slug`: passes the Project on. Who has no part in it gets 404, so that a project's
-    existence is not told either."""
+def member(action: Action):
+    """Decorator of a view with a `slug` for whom the table lets do `action`: passes the Project on. Everybody else gets
+    404, so that a project's existence is not told either."""
 
     def decorate(view):
         @wraps(view)
@@ -88,12 +130,12 @@ def member(needed: Role):
             if not request.user.is_authenticated:
                 return _log_in_first(request)
             project, role = _part_in(request.user, slug)
-            if RANK[role] < RANK[needed]:
+            if not allows(role, action):
                 raise Http404
             request.role = role  # templates show what the person may do
             return view(request, project, *args, **kwargs)
 
-        wrapper.needed_role = needed
+        wrapper.action = action
         return wrapper
 
     return decorate

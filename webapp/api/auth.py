@@ -12,6 +12,7 @@ from ninja.errors import HttpError
 from ninja.security import HttpBearer
 from ninja.throttling import BaseThrottle
 
+from webapp.accounts.permissions import Action
 from webapp.api.models import ApiToken, Scope
 from webapp.api.services import allows, find_token
 
@@ -22,9 +23,9 @@ MINUTE = 60
 class TokenAuth(HttpBearer):
     """`Authorization: Bearer <token>`; another project than the token's is not there (404)."""
 
-    def __init__(self, scope: str | None):
+    def __init__(self, scope: str | None = None, action: Action | None = None):
         super().__init__()
-        self.scope = scope
+        self.scope, self.action = scope, action
 
     def authenticate(self, request: HttpRequest, token: str) -> ApiToken | None:
         """The token's row; None is 401."""
@@ -34,12 +35,27 @@ class TokenAuth(HttpBearer):
         slug = request.resolver_match.kwargs.get("slug")
         if slug is not None and slug != found.project.slug:
             raise Http404
-        if self.scope is not None and not allows(found, self.scope):
-            raise HttpError(403, f"scope: the token or its owner's role does not allow {self.scope}")
+        if self.scope is not None and not allows(found, self.scope, self.action):
+            raise HttpError(403, f"scope: the token does not have {self.scope}, or its owner may not {self.action}")
         return found
 
 
-ANY, READ, LABEL, ADMIN = TokenAuth(None), TokenAuth(Scope.READ), TokenAuth(Scope.LABEL), TokenAuth(Scope.ADMIN)
+ANY = TokenAuth()
+
+
+def may_read(action: Action) -> TokenAuth:
+    """A token with the scope `read` whose owner may do it."""
+    return TokenAuth(Scope.READ, action)
+
+
+def may_label(action: Action) -> TokenAuth:
+    """The same with `label`."""
+    return TokenAuth(Scope.LABEL, action)
+
+
+def may_administer(action: Action) -> TokenAuth:
+    """The same with `admin`."""
+    return TokenAuth(Scope.ADMIN, action)
 
 
 class TokenThrottle(BaseThrottle):

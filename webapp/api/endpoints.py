@@ -18,14 +18,15 @@ from ninja.files import UploadedFile
 from ninja.parser import Parser
 
 from common import prompt_files
+from webapp.accounts.permissions import Action
 from webapp.api import schemas as s
 from webapp.api import services
-from webapp.api.auth import ADMIN, ANY, LABEL, READ, TokenThrottle
+from webapp.api.auth import ANY, TokenThrottle, may_administer, may_label, may_read
 from webapp.campaigns import services as campaigns
 from webapp.exports import imports
 from webapp.exports.forms import ExportForm
 from webapp.exports.views import export_response
-from webapp.labelling import decisions, errors, leases, views
+from webapp.labelling import decisions, errors, leases, queries, views
 from webapp.labelling.models import Generation, Group, GroupState, Label
 from webapp.lib import texts
 from webapp.quality import counts
@@ -98,7 +99,7 @@ def me(request):
     }
 
 
-@router.get("/", auth=READ, response=s.ProjectOut, tags=["project"])
+@router.get("/", auth=may_read(Action.SEE), response=s.ProjectOut, tags=["project"])
 def project(request, slug: Path[str]):
     """The project's settings and where its queue stands."""
     found = request.auth.project
@@ -115,7 +116,7 @@ def project(request, slug: Path[str]):
     }
 
 
-@router.get("/prompts", auth=READ, response=s.Page[s.PromptOut], tags=["project"])
+@router.get("/prompts", auth=may_read(Action.PROMPTS), response=s.Page[s.PromptOut], tags=["project"])
 def prompts(
     request,
     slug: Path[str],
@@ -130,7 +131,9 @@ def prompts(
     return _page(rows, after, limit, lambda p: {"id": p.pk, "prompt": p.text, "split": p.split, "metadata": p.metadata})
 
 
-@router.post("/prompts", auth=ADMIN, response={200: s.PromptsAdded, 400: s.Error}, tags=["project"])
+@router.post(
+    "/prompts", auth=may_administer(Action.PROMPTS), response={200: s.PromptsAdded, 400: s.Error}, tags=["project"]
+)
 def add_prompts(request, slug: Path[str], body: s.PromptsIn):
     """Add prompts, all or none; those that are there already are left as they are."""
     rows = [p.dict() for p in body.prompts]
@@ -140,7 +143,7 @@ def add_prompts(request, slug: Path[str], body: s.PromptsIn):
 
 @router.post(
     "/prompts/file",
-    auth=ADMIN,
+    auth=may_administer(Action.PROMPTS),
     response={200: s.PromptFileAdded, 400: s.Error},
     url_name="add_prompt_file",
     tags=["project"],
@@ -188,6 +191,20 @@ def _image(request: HttpRequest, slug: str, image: Generation) -> dict:
     }
 
 
+def _task(request: HttpRequest, slug: str, group: Group) -> dict:
+    """As `views.group_json`: what a group is to somebody who is to decide on it."""
+
+    def address(image: Generation) -> str:
+        return request.build_absolute_uri(reverse("api:task-image", args=[slug, group.task, image.position]))
+
+    images = group.generations.all()
+    return {
+        "id": group.task,
+        "prompt": group.prompt.text,
+        "images": [{"position": g.position, "width": g.width, "height": g.height, "url": address(g)} for g in images],
+    }
+
+
 def _group(request: HttpRequest, slug: str, group: Group) -> dict:
     settled = getattr(group, "consensus", None)
     return {
@@ -206,7 +223,7 @@ def _groups(request):
     return rows.select_related("prompt", "version", "consensus").prefetch_related("generations")
 
 
-@router.get("/groups", auth=READ, response=s.Page[s.GroupOut], tags=["groups"])
+@router.get("/groups", auth=may_read(Action.SEE), response=s.Page[s.GroupOut], tags=["groups"])
 def groups(
     request,
     slug: Path[str],
@@ -227,21 +244,19 @@ def groups(
     return _page(rows, after, limit, lambda g: _group(request, slug, g))
 
 
-@router.get("/groups/{int:group_id}", auth=READ, response=s.GroupOut, tags=["groups"])
+@router.get("/groups/{int:group_id}", auth=may_read(Action.SEE), response=s.GroupOut, tags=["groups"])
 def group(request, slug: Path[str], group_id: int):
     """One group."""
     return _group(request, slug, get_object_or_404(_groups(request), pk=group_id))
 
 
-@router.get("/images/{int:image_id}", auth=ANY, url_name="image", tags=["groups"])
+@router.get("/images/{int:image_id}", auth=may_read(Action.SEE), url_name="image", tags=["groups"])
 def image(request, slug: Path[str], image_id: int):
     """An image's bytes (WebP)."""
-    if not (services.allows(request.auth, "read") or services.allows(request.auth, "label")):
-        raise HttpError(403, "scope: images need read or label")
-    return views.image_response(request.auth.project, image_id, may_redirect=False)
+    return views.image_response(get_object_or_404(Generation, pk=image_id, group__project=request.auth.project))
 
 
-@router.get("/labels", auth=READ, response=s.Page[s.LabelOut], tags=["groups"])
+@router.get("/labels", auth=may_read(Action.EXPORT), response=s.Page[s.LabelOut], tags=["groups"])
 def labels(request, slug: Path[str], annotator: str | None = None, after: int = After, limit: int = Limit):
     """The labels, oldest first: `after` the last one that was read, there are only new ones. Exports are faster."""
     # Labels are read in order of id: those of before the project, of other projects, are not even looked at.
@@ -269,50 +284,49 @@ def labels(request, slug: Path[str], annotator: str | None = None, after: int = 
 # ---------------------------------------------------------------- labelling
 
 
-@router.post("/tasks", auth=LABEL, response=s.Page[s.TaskOut], tags=["labelling"])
+@router.post("/tasks", auth=may_label(Action.LABEL), response=s.Page[s.TaskOut], tags=["labelling"])
 def tasks(request, slug: Path[str], limit: int = Query(1, ge=1, le=4)):
     """Groups leased to the token's owner, for ten minutes since they last asked."""
     given = leases.lease_groups(request.auth.user, request.auth.project, limit)
-    return {
-        "items": [
-            {
-                "id": g.pk,
-                "prompt": g.prompt.text,
-                "images": [_image(request, slug, image) for image in g.generations.all()],
-            }
-            for g in given
-        ]
-    }
+    return {"items": [_task(request, slug, group) for group in given]}
+
+
+@router.get(
+    "/tasks/{slug:task}/images/{int:position}", auth=may_label(Action.LABEL), url_name="task-image", tags=["labelling"]
+)
+def task_image(request, slug: Path[str], task: Path[str], position: int):
+    """The bytes (WebP) of an image of a group that the token's owner was given."""
+    return views.image_response(queries.task_image(request.auth.user, request.auth.project, task, position))
 
 
 @router.post(
-    "/groups/{int:group_id}/decision",
-    auth=LABEL,
+    "/tasks/{slug:task}/decision",
+    auth=may_label(Action.LABEL),
     response={200: s.Saved, 400: s.Error, 409: s.Error, 503: s.Error},
     tags=["labelling"],
 )
-def decide(request, slug: Path[str], group_id: int, body: s.DecisionIn):
+def decide(request, slug: Path[str], task: Path[str], body: s.DecisionIn):
     """Like or dislike every image of a group. The same key with the same labels may be sent any number of times."""
+    user, project = request.auth.user, request.auth.project
+    group_id = leases.group_of(user, project, task)
     decision = decisions.submit_group(
-        request.auth.user,
-        request.auth.project,
-        group_id,
-        body.labels,
-        seconds=body.seconds,
-        idempotency_key=body.key,
+        user, project, group_id, body.labels, seconds=body.seconds, idempotency_key=body.key
     )
-    return {"group": group_id, "outcome": decision.outcome}
+    return {"task": task, "outcome": decision.outcome}
 
 
 @router.post(
-    "/groups/{int:group_id}/skip", auth=LABEL, response={200: s.Saved, 400: s.Error, 409: s.Error}, tags=["labelling"]
+    "/tasks/{slug:task}/skip",
+    auth=may_label(Action.LABEL),
+    response={200: s.Saved, 400: s.Error, 409: s.Error},
+    tags=["labelling"],
 )
-def skip(request, slug: Path[str], group_id: int, body: s.SkipIn):
+def skip(request, slug: Path[str], task: Path[str], body: s.SkipIn):
     """Leave a group to somebody else."""
-    decision = decisions.skip_group(
-        request.auth.user, request.auth.project, group_id, reason=body.reason, idempotency_key=body.key
-    )
-    return {"group": group_id, "outcome": decision.outcome}
+    user, project = request.auth.user, request.auth.project
+    group_id = leases.group_of(user, project, task)
+    decision = decisions.skip_group(user, project, group_id, reason=body.reason, idempotency_key=body.key)
+    return {"task": task, "outcome": decision.outcome}
 
 
 # ---------------------------------------------------------------- versions and rounds
@@ -344,14 +358,17 @@ def _round(r: TrainingRound) -> dict:
     }
 
 
-@router.get("/versions", auth=READ, response=s.Page[s.VersionOut], tags=["versions"])
+@router.get("/versions", auth=may_read(Action.SEE), response=s.Page[s.VersionOut], tags=["versions"])
 def versions(request, slug: Path[str], after: int = After, limit: int = Limit):
     """The versions by number."""
     return _page(request.auth.project.versions.select_related("parent"), after, limit, _version, key="number")
 
 
 @router.post(
-    "/versions/{int:number}/publish", auth=ADMIN, response={200: s.VersionOut, 400: s.Error}, tags=["versions"]
+    "/versions/{int:number}/publish",
+    auth=may_administer(Action.VERSIONS),
+    response={200: s.VersionOut, 400: s.Error},
+    tags=["versions"],
 )
 def publish(request, slug: Path[str], number: int):
     """Make a version the one that generates; an older one too (roll back)."""
@@ -359,14 +376,14 @@ def publish(request, slug: Path[str], number: int):
     return _version(rounds.publish_version(request.auth.project, found.pk, by=request.auth.user))
 
 
-@router.get("/rounds", auth=READ, response=s.Page[s.RoundOut], tags=["rounds"])
+@router.get("/rounds", auth=may_read(Action.SEE), response=s.Page[s.RoundOut], tags=["rounds"])
 def list_rounds(request, slug: Path[str], after: int = After, limit: int = Limit):
     """The rounds by number."""
     rows = request.auth.project.rounds.select_related("base_version", "result_version", "forecast")
     return _page(rows, after, limit, _round, key="number")
 
 
-@router.post("/rounds", auth=ADMIN, response={200: s.RoundOut, 400: s.Error}, tags=["rounds"])
+@router.post("/rounds", auth=may_administer(Action.ROUNDS), response={200: s.RoundOut, 400: s.Error}, tags=["rounds"])
 def start_round(request, slug: Path[str], body: s.RoundIn):
     """Start a round; the same key returns the round it started."""
     return _round(
@@ -374,13 +391,13 @@ def start_round(request, slug: Path[str], body: s.RoundIn):
     )
 
 
-@router.get("/rounds/{int:number}", auth=READ, response=s.RoundOut, tags=["rounds"])
+@router.get("/rounds/{int:number}", auth=may_read(Action.SEE), response=s.RoundOut, tags=["rounds"])
 def get_round(request, slug: Path[str], number: int):
     """One round and how far it is."""
     return _round(get_object_or_404(request.auth.project.rounds, number=number))
 
 
-@router.post("/rounds/{int:number}/cancel", auth=ADMIN, response=s.RoundOut, tags=["rounds"])
+@router.post("/rounds/{int:number}/cancel", auth=may_administer(Action.ROUNDS), response=s.RoundOut, tags=["rounds"])
 def cancel_round(request, slug: Path[str], number: int):
     """Ask a round to stop."""
     return _round(rounds.cancel_round(get_object_or_404(request.auth.project.rounds, number=number).pk))
@@ -389,7 +406,7 @@ def cancel_round(request, slug: Path[str], number: int):
 # ---------------------------------------------------------------- out and in
 
 
-@router.get("/export", auth=READ, tags=["exports"])
+@router.get("/export", auth=may_read(Action.EXPORT), tags=["exports"])
 def export(
     request,
     slug: Path[str],
@@ -420,7 +437,9 @@ def export(
     return export_response(request, request.auth.project, form, image="api:image")
 
 
-@router.post("/import", auth=ADMIN, response={200: s.ImportedOut, 400: s.ImportedOut}, tags=["exports"])
+@router.post(
+    "/import", auth=may_administer(Action.IMPORT), response={200: s.ImportedOut, 400: s.ImportedOut}, tags=["exports"]
+)
 def import_labels(request, slug: Path[str], file: UploadedFile = File(...)):  # noqa: B008 - ninja's way to declare it
     """Labels of a `labels` export back in: every line or none."""
     rows, errors = imports.read_rows(file.read(settings.LIKESTEP_IMPORT_LIMIT + 1), file.name)
@@ -439,13 +458,15 @@ def _webhook(w) -> dict:
     return {"id": w.pk, "url": w.url, "events": w.events, "every": w.every, "active": w.active}
 
 
-@router.get("/webhooks", auth=ADMIN, response=s.Page[s.WebhookOut], tags=["webhooks"])
+@router.get("/webhooks", auth=may_administer(Action.HOOKS), response=s.Page[s.WebhookOut], tags=["webhooks"])
 def webhooks(request, slug: Path[str], after: int = After, limit: int = Limit):
     """The webhooks."""
     return _page(request.auth.project.webhooks.all(), after, limit, _webhook)
 
 
-@router.post("/webhooks", auth=ADMIN, response={200: s.WebhookMade, 400: s.Error}, tags=["webhooks"])
+@router.post(
+    "/webhooks", auth=may_administer(Action.HOOKS), response={200: s.WebhookMade, 400: s.Error}, tags=["webhooks"]
+)
 def create_webhook(request, slug: Path[str], body: s.WebhookIn):
     """Make a webhook; its secret is in the answer and nowhere else."""
     made = services.create_webhook(
@@ -454,7 +475,12 @@ def create_webhook(request, slug: Path[str], body: s.WebhookIn):
     return {**_webhook(made), "secret": made.secret}
 
 
-@router.delete("/webhooks/{int:webhook_id}", auth=ADMIN, response={204: None, 404: s.Error}, tags=["webhooks"])
+@router.delete(
+    "/webhooks/{int:webhook_id}",
+    auth=may_administer(Action.HOOKS),
+    response={204: None, 404: s.Error},
+    tags=["webhooks"],
+)
 def delete_webhook(request, slug: Path[str], webhook_id: int):
     """Remove a webhook."""
     if not services.delete_webhook(request.auth.project, webhook_id, request.auth.user):
@@ -462,7 +488,12 @@ def delete_webhook(request, slug: Path[str], webhook_id: int):
     return Status(204, None)
 
 
-@router.get("/webhooks/{int:webhook_id}/deliveries", auth=ADMIN, response=s.Page[s.DeliveryOut], tags=["webhooks"])
+@router.get(
+    "/webhooks/{int:webhook_id}/deliveries",
+    auth=may_administer(Action.HOOKS),
+    response=s.Page[s.DeliveryOut],
+    tags=["webhooks"],
+)
 def deliveries(request, slug: Path[str], webhook_id: int, after: int = After, limit: int = Limit):
     """What was sent and how it went, oldest first."""
     found = get_object_or_404(request.auth.project.webhooks, pk=webhook_id)

@@ -95,12 +95,19 @@ class GroupOut(Schema):
     images: list[ImageOut]
 
 
-class TaskOut(Schema):
-    """A group to decide on; nothing tells what others said of it."""
+class TaskImageOut(Schema):
+    position: int
+    url: str
+    width: int
+    height: int
 
-    id: int
+
+class TaskOut(Schema):
+    """A group to decide on; nothing tells which one it is or what others said of it."""
+
+    id: str
     prompt: str
-    images: list[ImageOut]
+    images: list[TaskImageOut]
 
 
 class DecisionIn(Schema):
@@ -115,7 +122,7 @@ class SkipIn(Schema):
 
 
 class Saved(Schema):
-    group: int
+    task: str
     outcome: str
 
 

@@ -9,18 +9,19 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from webapp.accounts.permissions import may
+from webapp.accounts.permissions import NEEDED, Action, may
 from webapp.api.models import ApiToken, Event, Scope, Webhook
+from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
-from webapp.campaigns.models import Project, Role
+from webapp.campaigns.models import Project
 from webapp.campaigns.services import token_hash
 from webapp.webhooks import outbox
 from webapp.webhooks.outgoing import Refused, check_url
 
 PREFIX = "ls_"
 LAST_USED_EVERY = timedelta(minutes=1)
-# The role an owner needs for a token's scope to count; asked with every request, so that a lost role is lost at once.
-ROLES = {Scope.READ: Role.REVIEWER, Scope.LABEL: Role.ANNOTATOR, Scope.ADMIN: Role.ADMIN}
+# What an owner must be allowed to make a token of a scope. What it then does is asked with every request.
+FIRST = {Scope.READ: Action.SEE, Scope.LABEL: Action.LABEL, Scope.ADMIN: Action.SETTINGS}
 
 
 class ApiError(ValueError):
@@ -41,8 +42,9 @@ def create_token(
             + (_(", not %(value)s") % {"value": repr(wrong[0])} if scopes else "")
         )
     for scope in scopes:
-        if not may(user, project, ROLES[scope]):
-            raise ApiError(_("scopes: %(scope)s needs the role %(value)s") % {"scope": scope, "value": ROLES[scope]})
+        if not may(user, project, FIRST[scope]):
+            role = NEEDED[FIRST[scope]]
+            raise ApiError(_("scopes: %(scope)s needs the role %(value)s") % {"scope": scope, "value": role})
     text = PREFIX + secrets.token_urlsafe(32)
     token = ApiToken.objects.create(
         project=project,
@@ -61,7 +63,7 @@ def create_token(
 def revoke_token(project: Project, token_id: int, by) -> None:
     """End a token: one's own, or anybody's for an admin of the project."""
     tokens = ApiToken.objects.filter(pk=token_id, project=project, revoked_at=None)
-    if not may(by, project, Role.ADMIN):
+    if not may(by, project, Action.HOOKS):
         tokens = tokens.filter(user=by)
     if tokens.update(revoked_at=timezone.now()):
         audit(project, by, "API token revoked", token=token_id)
@@ -82,15 +84,16 @@ def find_token(text: str) -> ApiToken | None:
     return token
 
 
-def allows(token: ApiToken, scope: str) -> bool:
-    """Whether the token has the scope and its owner still has the role for it."""
+def allows(token: ApiToken, scope: str, action: Action) -> bool:
+    """Whether the token has the scope and its owner may do it today: a lost role is lost at once."""
     has = scope in token.scopes or Scope.ADMIN in token.scopes
-    return has and may(token.user, token.project, ROLES[scope])
+    return has and may(token.user, token.project, action)
 
 
 @transaction.atomic
 def create_webhook(project: Project, url: str, events: list[str], by, *, every: int = 100) -> Webhook:
     """A webhook with a secret of its own. Raises ApiError for an address that will never be asked."""
+    check_open(project, ApiError)
     try:
         check_url(url)
     except Refused as error:

@@ -8,19 +8,19 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
-from webapp.accounts.permissions import may, member
+from webapp.accounts.permissions import Action, may, member
 from webapp.api import services
 from webapp.api.models import Delivery, Event, Scope
-from webapp.campaigns.models import Project, Role
+from webapp.campaigns.models import Project
 
 PAGE = 50
 
 
 @never_cache
-@member(Role.ANNOTATOR)
+@member(Action.TOKENS)
 def access(request: HttpRequest, project: Project) -> HttpResponse:
     """One's own tokens; an admin also sees everybody's, and the webhooks. A new token or secret is shown this once."""
-    is_admin = may(request.user, project, Role.ADMIN)
+    is_admin = may(request.user, project, Action.HOOKS)
     context: dict = {"project": project, "page": "api"}
     status = 200
     if request.method == "POST":
@@ -38,7 +38,7 @@ def access(request: HttpRequest, project: Project) -> HttpResponse:
     deliveries = Delivery.objects.filter(webhook__in=webhooks)
     context |= {
         "tokens": Paginator(tokens, PAGE).get_page(request.GET.get("page")),
-        "scopes": [(v, label) for v, label in Scope.choices if may(request.user, project, services.ROLES[v])],
+        "scopes": [(v, label) for v, label in Scope.choices if may(request.user, project, services.FIRST[v])],
         "is_admin": is_admin,
         "webhooks": Paginator(webhooks, PAGE).get_page(request.GET.get("webhooks")),
         "deliveries": Paginator(deliveries, PAGE).get_page(request.GET.get("messages")),

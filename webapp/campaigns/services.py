@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 from datetime import timedelta
 
 from django.conf import settings
@@ -17,13 +16,13 @@ from django.utils.translation import gettext as _
 from common.geneval_lines import LineError, checked_line, quoted_text
 from common.prompt_files import Check
 from common.texts import LONGEST, canonical_prompt
+from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
-from webapp.campaigns.models import Invitation, LabelSource, Membership, Project, Prompt, PromptDraft, Role, Split
+from webapp.campaigns.models import LabelSource, Membership, Project, Prompt, PromptDraft, Role, Split
 from webapp.labelling.models import Label
 from webapp.lib import texts
 from webapp.rounds.models import ModelVersion, VersionStatus
 
-INVITATION = timedelta(days=7)
 DRAFT = timedelta(days=1)
 
 
@@ -113,6 +112,7 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
 
     Raises CampaignError that names the row and field of the first bad one; then nothing is added.
     """
+    check_open(project, CampaignError)
     made, check = [], prompt_check(project.oracle)
     for number, row in enumerate(rows, start=1):
         given, split = row.get("prompt"), row.get("split", Split.TRAIN)
@@ -214,41 +214,6 @@ def set_archived(project: Project, archived: bool, by) -> None:
 def token_hash(token: str) -> str:
     """What is kept of an invitation's token."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-@transaction.atomic
-def invite(project: Project, role: str, by) -> str:
-    """Make an invitation; returns its token, which is not kept and cannot be shown again."""
-    if role not in Role.values:
-        raise CampaignError(
-            _("role: %(role)s is not one of %(values)s") % {"role": repr(role), "values": ", ".join(Role.values)}
-        )
-    token = secrets.token_urlsafe(24)
-    audit(project, by, "invitation made", role=role)
-    Invitation.objects.create(
-        project=project, role=role, token_hash=token_hash(token), created_by=by, expires_at=timezone.now() + INVITATION
-    )
-    return token
-
-
-def find_invitation(token: str) -> Invitation | None:
-    """The invitation of a token that is unused and in time."""
-    return Invitation.objects.filter(
-        token_hash=token_hash(token), used_by__isnull=True, expires_at__gt=timezone.now()
-    ).first()
-
-
-@transaction.atomic
-def accept_invitation(token: str, user) -> Membership:
-    """Make the user a member, once. Raises CampaignError when the link was used or is too old."""
-    invitation = find_invitation(token)
-    if invitation is None or not Invitation.objects.filter(pk=invitation.pk, used_by__isnull=True).update(used_by=user):
-        raise CampaignError(_("invitation: the link was used already or is too old; ask an admin for a new one"))
-    membership, _new = Membership.objects.get_or_create(
-        user=user, project=invitation.project, defaults={"role": invitation.role}
-    )
-    audit(invitation.project, user, "joined", role=membership.role)
-    return membership
 
 
 def ensure_user(username: str, password: str) -> bool:

@@ -11,10 +11,10 @@ from django.utils.text import slugify
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.permissions import may_create_projects, member
+from webapp.accounts.permissions import Action, may_create_projects, member
 from webapp.campaigns import services
 from webapp.campaigns.forms import NewProjectForm, ProjectForm, PromptsForm
-from webapp.campaigns.models import Project, Role, Split
+from webapp.campaigns.models import Project, Split
 from webapp.campaigns.training import TrainingForm
 from webapp.lib.dispatch import enqueue
 
@@ -69,7 +69,7 @@ def _changed(request: HttpRequest, prompts: PromptsForm) -> bool:
     return changed
 
 
-@member(Role.ADMIN)
+@member(Action.SETTINGS)
 def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
     """Change what may be changed while the project runs."""
     sent = request.POST if request.method == "POST" else None
@@ -89,7 +89,7 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @require_POST
-@member(Role.ADMIN)
+@member(Action.SETTINGS)
 def clone(request: HttpRequest, project: Project) -> HttpResponse:
     """A copy under the name in `name`."""
     name = request.POST.get("name", "").strip()[:120] or _("%(name)s copy") % {"name": project.name}
@@ -108,7 +108,7 @@ def clone(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @require_POST
-@member(Role.ADMIN)
+@member(Action.SETTINGS)
 def archive(request: HttpRequest, project: Project) -> HttpResponse:
     """Archive, or reopen with `reopen=1`."""
     archived = request.POST.get("reopen") != "1"
@@ -119,7 +119,7 @@ def archive(request: HttpRequest, project: Project) -> HttpResponse:
     return redirect("home" if archived else "dashboard", *([] if archived else [project.slug]))
 
 
-@member(Role.ADMIN)
+@member(Action.PROMPTS)
 def prompts(request: HttpRequest, project: Project) -> HttpResponse:
     """The prompts page by page, and more of them by upload with a preview (`action=preview|add`)."""
     form, checked, status = PromptsForm(user=request.user), False, 200
@@ -154,7 +154,7 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @require_GET
-@member(Role.ADMIN)
+@member(Action.SETTINGS)
 def audit_log(request: HttpRequest, project: Project) -> HttpResponse:
     """Who changed what, newest first."""
     entries = Paginator(project.audit_entries.select_related("user"), PAGE).get_page(request.GET.get("page"))

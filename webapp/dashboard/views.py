@@ -9,8 +9,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.permissions import managed_by, may_create_projects, member, projects_of, reviewed_by, role_in
-from webapp.campaigns.models import Project, Role
+from webapp.accounts.permissions import Action, managed_by, may, may_create_projects, member, projects_of, reviewed_by
+from webapp.campaigns.models import Project
 from webapp.dashboard import queries
 from webapp.labelling import errors, generation
 from webapp.labelling.models import Group, GroupState
@@ -45,7 +45,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-@member(Role.REVIEWER)
+@member(Action.SEE)
 def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
     """Queue, likes, rounds and versions; htmx asks for the changing part only."""
     last = project.rounds.first()
@@ -54,7 +54,7 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
     missing = forecasts.groups_missing(project)
     context = {
         "project": project,
-        "is_admin": role_in(request.user, project) == Role.ADMIN,
+        "is_admin": may(request.user, project, Action.ROUNDS),
         "counts": counts.queue_counts(project),
         "rates": counts.like_rates(project),
         "signal": signal,
@@ -79,7 +79,7 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @require_POST
-@member(Role.ADMIN)
+@member(Action.ROUNDS)
 def retry_group(request: HttpRequest, project: Project, group_id: int) -> HttpResponse:
     """Try a failed group again, or look again at one with a damaged image."""
     try:
@@ -90,7 +90,7 @@ def retry_group(request: HttpRequest, project: Project, group_id: int) -> HttpRe
 
 
 @require_GET
-@member(Role.REVIEWER)
+@member(Action.SEE)
 def series(request: HttpRequest, project: Project) -> JsonResponse:
     """Lines over time, for the charts."""
     return JsonResponse({"points": queries.series(project)})

@@ -16,10 +16,12 @@ from django.utils.translation import gettext as _
 
 from common import filetypes
 from webapp.accounts.models import User
+from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
 from webapp.labelling import decisions, scoring
 from webapp.labelling.errors import LabellingError
+from webapp.labelling.leases import give
 from webapp.labelling.models import Generation, GroupDecision, Label, Outcome, UndoneDecision
 from webapp.lib import texts
 
@@ -103,6 +105,10 @@ def import_labels(project: Project, rows: Iterable[tuple[int, dict]], by=None) -
     same file may come any number of times. Other values than the ones that are there are conflicts: they are reported
     and left. Groups are found by `group` and `position`; a `seed` that is given must be the image's.
     """
+    try:
+        check_open(project, LabellingError)
+    except LabellingError as error:
+        return Imported(errors=[str(error)])
     answers, scores, result = _checked(project, list(rows))
     if result.errors:
         return result
@@ -219,6 +225,7 @@ def _give(project: Project, group: int, user: User, answer: dict[int, bool], res
             % {"group": group, "username": user.username}
         )
         return
+    give(user, group, lasts=False)  # wherever that was
     decisions.submit_group(user, project, group, answer, seconds=0, idempotency_key=key)
     result.new += 1
 

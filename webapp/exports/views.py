@@ -10,8 +10,8 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.permissions import member
-from webapp.campaigns.models import Project, Role
+from webapp.accounts.permissions import Action, member
+from webapp.campaigns.models import Project
 from webapp.exports import imports, writers
 from webapp.exports.formats import FORMATS, GroupRecord, ImageRecord
 from webapp.exports.forms import ExportForm
@@ -22,7 +22,7 @@ TYPES = {"jsonl": "application/jsonl", "json": "application/json", "parquet": "a
 
 
 @require_GET
-@member(Role.ADMIN)
+@member(Action.EXPORT)
 def export_page(request: HttpRequest, project: Project) -> HttpResponse:
     """The form; with a query, how many groups it lets through."""
     form = ExportForm(request.GET or None, project=project)
@@ -39,7 +39,7 @@ def export_page(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @require_GET
-@member(Role.ADMIN)
+@member(Action.EXPORT)
 def download(request: HttpRequest, project: Project) -> HttpResponse:
     """The file of the form's query."""
     form = ExportForm(request.GET, project=project)
@@ -67,7 +67,7 @@ def export_response(request: HttpRequest, project: Project, form: ExportForm, *,
 
 
 @require_POST
-@member(Role.ADMIN)
+@member(Action.IMPORT)
 def import_labels(request: HttpRequest, project: Project) -> HttpResponse:
     """Labels of a `labels` export (JSONL or Parquet) back in: every line or none."""
     file = request.FILES.get("file")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
+from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from webapp.campaigns.archive import check_open
 from webapp.campaigns.models import Project
-from webapp.labelling.errors import Busy, Conflict, LabellingError
-from webapp.labelling.leases import LEASE
+from webapp.labelling.errors import Busy, Conflict, LabellingError, NotGiven
+from webapp.labelling.leases import end_leases, give
 from webapp.labelling.models import (
+    UNDO,
     Flag,
     FlagKind,
     Generation,
@@ -40,7 +44,8 @@ def submit_group(
     """Keep a person's likes (True) and dislikes (False) of every image, by position.
 
     The same key with the same answer returns the first decision; with another answer it raises Conflict. Raises
-    LabellingError when an image is undecided. A lease is not needed: work that was done counts.
+    LabellingError when an image is undecided or the person was never given the group. The lease may have run out: work
+    that was done counts.
     """
 
     def keep(group: Group, known: dict) -> None:
@@ -53,8 +58,6 @@ def submit_group(
         labels = _set_labels(user, images, {generations[position]: liked for position, liked in answer.items()})
         group.decisions += 1  # the row is locked
         tie = quality.settle(group, images, labels, known).tie
-        if known["is_gold"]:
-            quality.record_gold(decision)
         if group.state == GroupState.READY and group.decisions >= quality.wanted(project, tie):
             states.move(states.GROUP_MOVES, group, GroupState.DONE)
         group.save(update_fields=["decisions", "state"])
@@ -82,8 +85,9 @@ def skip_group(
 def flag_group(
     user, project: Project, group_id: int, *, kind: str, position: int | None, note: str = "", idempotency_key: str
 ) -> GroupDecision:
-    """Report a group (or its image at `position`) as broken or unsafe. It leaves the queue, everybody's, at once, and
-    its labels are not used until a reviewer has looked at it."""
+    """Report a group (or its image at `position`) as broken or unsafe. It leaves the queue, everybody's, at once; one that
+    is done keeps its labels until a reviewer has looked at it. Raises LabellingError for more open flags an hour than
+    `LIKESTEP_FLAGS_PER_HOUR`."""
     if kind not in FlagKind.values:
         raise LabellingError(_("kind: send one of %(values)s") % {"values": ", ".join(FlagKind.values)})
 
@@ -93,16 +97,30 @@ def flag_group(
             generation = group.generations.filter(position=position).first()
             if generation is None:
                 raise LabellingError(_("position: the group has no image %(n)s") % {"n": position + 1})
-        values = {"generation": generation, "kind": kind, "note": note.strip()[:300]}
+        _check_flags(user, project)
+        values = {"generation": generation, "kind": kind, "note": note.strip()[:300], "created_at": timezone.now()}
         fresh = {"resolved_at": None, "resolved_by": None, "restored": None}
         Flag.objects.update_or_create(group=group, user=user, defaults={**values, **fresh})
-        if group.state in (GroupState.READY, GroupState.DONE):
+        if group.state == GroupState.READY:
             states.move(states.GROUP_MOVES, group, GroupState.FLAGGED)
-            group.save(update_fields=["state"])
-        group.leases.all().delete()
+        group.save(update_fields=["state"])  # also a gold group's, which is done: it takes no less time
+        end_leases(group)
 
     decision = GroupDecision(outcome=Outcome.FLAGGED, reason=kind)
     return _decide(user, project, group_id, idempotency_key, decision, keep)
+
+
+def _check_flags(user, project: Project) -> None:
+    """Each flag takes a group from everybody, so one person opens a few an hour and no more."""
+    most, since = settings.LIKESTEP_FLAGS_PER_HOUR, timezone.now() - timedelta(hours=1)
+    mine = Flag.objects.filter(user=user, group__project=project, resolved_at=None, created_at__gt=since)
+    if mine.count() >= most:
+        raise LabellingError(
+            _(
+                "flag: you flagged %(n)s groups within an hour; skip this one, or wait until a reviewer has looked at them"
+            )
+            % {"n": most}
+        )
 
 
 def _decide(
@@ -112,6 +130,7 @@ def _decide(
     replays and lost races are told apart here for every outcome."""
     if not key or len(key) > 64:
         raise LabellingError(_("idempotency_key: send 1 to 64 characters, the same ones when you try again"))
+    check_open(project, LabellingError)
     decision.user, decision.group_id, decision.idempotency_key = user, group_id, key
     try:
         with transaction.atomic():
@@ -120,15 +139,15 @@ def _decide(
             asked_before = known is None or known["asked_before"]
             if asked_before and (replay := _replayed(decision)) is not None:
                 return replay
-            if group is None or group.state not in RATEABLE:
-                raise LabellingError(
-                    _("group: %(id)s is not there to be rated; ask for the next group") % {"id": group_id}
-                )
+            if group is None or not known["given"]:
+                raise NotGiven(_("group: it is not there to be rated; ask for the next group"))
+            if group.state not in RATEABLE:
+                raise LabellingError(_("group: it is not there to be rated; ask for the next group"))
             group.project = project
             decision.day = timezone.localdate()
             decision.save(force_insert=True)
             keep(group, known)
-            Lease.objects.filter(group=group, user=user).delete()
+            Lease.objects.filter(group=group, user=user).update(decided=True, expires_at=timezone.now())
             _count(decision, project, +1)
             events.publish(project.pk, "labels")
             return decision
@@ -142,15 +161,15 @@ KNOWN = """SELECT
     (SELECT prior FROM quality_projectquality WHERE project_id = %(project)s ORDER BY id DESC LIMIT 1),
     EXISTS(SELECT 1 FROM quality_overrule o JOIN labelling_generation g ON g.id = o.generation_id
         WHERE g.group_id = %(group)s),
-    EXISTS(SELECT 1 FROM quality_goldgroup WHERE group_id = %(group)s),
+    EXISTS(SELECT 1 FROM labelling_lease WHERE group_id = %(group)s AND user_id = %(user)s),
     EXISTS(SELECT 1 FROM labelling_groupdecision WHERE group_id = %(group)s AND user_id = %(user)s)
         OR EXISTS(SELECT 1 FROM labelling_groupdecision WHERE idempotency_key = %(key)s AND user_id = %(user)s)
         OR EXISTS(SELECT 1 FROM labelling_undonedecision WHERE idempotency_key = %(key)s AND user_id = %(user)s)"""
 
 
 def _known(asked: GroupDecision, project: Project) -> dict:
-    """What `quality.settle` would ask for (`prior`, `overruled`), whether the group `is_gold`, and `asked_before`: this
-    key, or this person's word on this group, has been here already."""
+    """What `quality.settle` would ask for (`prior`, `overruled`), whether the person was ever `given` the group, and
+    `asked_before`: this key, or this person's word on this group, has been here already."""
     values = {
         "project": project.pk,
         "group": asked.group_id,
@@ -159,7 +178,7 @@ def _known(asked: GroupDecision, project: Project) -> dict:
     }
     with connection.cursor() as cursor:
         cursor.execute(KNOWN, values)
-        return dict(zip(("prior", "overruled", "is_gold", "asked_before"), cursor.fetchone(), strict=True))
+        return dict(zip(("prior", "overruled", "given", "asked_before"), cursor.fetchone(), strict=True))
 
 
 def _replayed(asked: GroupDecision) -> GroupDecision | None:
@@ -209,10 +228,12 @@ def _count(decision: GroupDecision, project: Project, sign: int) -> None:
 @transaction.atomic
 def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
     """Take back the person's decision of that idempotency key, the latest one without a key, and lease the group to
-    them again: (group, their answer), or None when there is none.
+    them again: (group, their answer), or None when there is none. The group's `task` is its name for this person.
 
     The labels go, their history stays. A key that is not known yet is kept as taken back: its request may be late.
+    Raises LabellingError when the decision is older than `UNDO`.
     """
+    check_open(project, LabellingError)
     mine = GroupDecision.objects.filter(user=user, group__project=project)
     if key:
         mine = mine.filter(idempotency_key=key)
@@ -220,6 +241,10 @@ def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
     group = Group.objects.select_for_update().get(pk=found.group_id) if found else None
     # Read again under the lock: the same request may have come twice.
     decision = GroupDecision.objects.filter(pk=found.pk).first() if found else None
+    if decision is not None and decision.created_at < timezone.now() - UNDO:
+        raise LabellingError(
+            _("undo: the answer is older than %(n)s minutes and stays") % {"n": round(UNDO.total_seconds() / 60)}
+        )
     if key or decision is not None:
         UndoneDecision.objects.get_or_create(
             user=user,
@@ -236,7 +261,6 @@ def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
         labels.delete()
         group.decisions = max(0, group.decisions - 1)
         left = quality.settle(group)
-        quality.forget_gold(group.pk, user.pk)
         needed = quality.wanted(project, left is not None and left.tie)
         if group.state == GroupState.DONE and group.decisions < needed:
             states.move(states.GROUP_MOVES, group, GroupState.READY)
@@ -247,29 +271,35 @@ def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
     answer = decision.answer
     _count(decision, project, -1)
     decision.delete()
-    Lease.objects.update_or_create(group=group, user=user, defaults={"expires_at": timezone.now() + LEASE})
+    group.task = give(user, group.pk, lasts=True)
     events.publish(project.pk, "labels")
     return group, answer
 
 
 @transaction.atomic
 def resolve_flags(user, project: Project, group_id: int, *, restore: bool) -> Group:
-    """A reviewer has looked at a flagged group: back to the queue, or out of it for good with its labels unused."""
+    """A reviewer has looked at a flagged group: it stays or goes back where it was, or is out for good with its labels
+    unused."""
     group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
     if group is None:
         raise LabellingError(_("group: %(id)s is not there; reload the list of flags") % {"id": group_id})
     group.flags.filter(resolved_at=None).update(resolved_at=timezone.now(), resolved_by=user, restored=restore)
     if restore:
         _back_from_flags(group)
+    elif group.state in (GroupState.READY, GroupState.DONE):
+        states.move(states.GROUP_MOVES, group, GroupState.FLAGGED)
+        group.save(update_fields=["state"])
+        end_leases(group)
     events.publish(project.pk, "labels")
     return group
 
 
 def _back_from_flags(group: Group) -> None:
-    """Back to where the group was, unless a flag is still open or a reviewer kept it out."""
-    if group.state != GroupState.FLAGGED or group.flags.filter(Q(resolved_at=None) | Q(restored=False)).exists():
-        return
+    """Back to where the group was, unless a flag is still open or a reviewer kept it out. One that never left, as a gold
+    group, takes as long."""
+    out = group.flags.filter(Q(resolved_at=None) | Q(restored=False)).exists()
     tie = Consensus.objects.filter(group=group, tie=True).exists()
     done = group.decisions >= quality.wanted(group.project, tie)
-    states.move(states.GROUP_MOVES, group, GroupState.DONE if done else GroupState.READY)
+    if group.state == GroupState.FLAGGED and not out:
+        states.move(states.GROUP_MOVES, group, GroupState.DONE if done else GroupState.READY)
     group.save(update_fields=["state"])

@@ -7,6 +7,10 @@ class LabellingError(ValueError):
     """A request that cannot be carried out; the message names the field and the fix."""
 
 
+class NotGiven(LabellingError):
+    """The person was never given that group."""
+
+
 class Conflict(LabellingError):
     """The same request was answered before with other content."""
 

@@ -14,9 +14,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from common.files import check_webp
+from webapp.campaigns.archive import check_open
 from webapp.campaigns.models import LabelSource, Project, Prompt, Split
 from webapp.labelling import choice
 from webapp.labelling.errors import LabellingError
+from webapp.labelling.leases import end_leases
 from webapp.labelling.models import (
     Generation,
     Group,
@@ -96,7 +98,8 @@ def create_group(project: Project, prompt_id: int, rng: random.Random, *, chance
 def claim_group_for_generation(group_id: int, worker: str) -> Group | None:
     """Make `worker` the group's owner: queued, or generating with a stale heartbeat. None when there is nothing to do. A
     group over which worker after worker was lost fails."""
-    group = Group.objects.select_for_update().filter(pk=group_id).first()
+    here = Group.objects.filter(project__archived_at=None)
+    group = here.select_for_update(of=("self",)).filter(pk=group_id).first()
     if group is None:
         return None
     now = timezone.now()
@@ -170,7 +173,7 @@ def report_damaged(generation: Generation, error: str) -> None:
     if group.state == GroupState.READY and group.decisions == 0:
         states.move(states.GROUP_MOVES, group, GroupState.FAILED)
         group.heartbeat_at = timezone.now()
-        group.leases.all().delete()
+        end_leases(group)
     group.save()
     events.publish(group.project_id, "queue")
 
@@ -205,6 +208,7 @@ def retry_group(project: Project, group_id: int) -> Group:
             )
         group.save(update_fields=["error"])
         return group
+    check_open(project, LabellingError)
     if group is None or group.state != GroupState.FAILED:
         raise LabellingError(_("group: %(id)s has not failed; there is nothing to try again") % {"id": group_id})
     states.move(states.GROUP_MOVES, group, GroupState.QUEUED)

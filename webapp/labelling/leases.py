@@ -10,14 +10,12 @@ from django.db import connection, transaction
 from django.db.models import Count, Exists, F, OuterRef, Q, Subquery, prefetch_related_objects
 from django.db.models.functions import Coalesce
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext as _
 
 from webapp.campaigns.models import Project
-from webapp.labelling.models import (
-    Group,
-    GroupDecision,
-    GroupState,
-    Lease,
-)
+from webapp.labelling.errors import NotGiven
+from webapp.labelling.models import Group, GroupDecision, GroupState, Lease
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, GoldGroup
 
@@ -27,7 +25,8 @@ RACES = 5  # tries before a person who lost every race is told that nothing wait
 
 
 def lease_groups(user, project: Project, count: int = 1, *, rng: random.Random | None = None) -> list[Group]:
-    """Up to `count` groups for a person to rate: those already leased to them first, then new leases.
+    """Up to `count` groups for a person to rate: those already leased to them first, then new leases. Each has `task`, the
+    name that this person knows it by.
 
     A group is never given to someone who decided on it, nor to more people than the overlap asks for. The database
     decides races: candidate rows are locked on PostgreSQL (others skip over them), and SQLite has one writer at a time.
@@ -37,27 +36,24 @@ def lease_groups(user, project: Project, count: int = 1, *, rng: random.Random |
 
 def hold_groups(
     user, project: Project, count: int, *, rng: random.Random | None = None
-) -> tuple[list[Group], list[int]]:
-    """`lease_groups`, and the numbers of all groups that the person holds now."""
+) -> tuple[list[Group], list[str]]:
+    """`lease_groups`, and the tasks of all groups that the person holds now."""
     if project.archived_at is not None:
         return [], []
     count = min(count, MOST_LEASES)
     for _attempt in range(RACES):
         with transaction.atomic():
             now = timezone.now()
-            leases = _leases(user, project, now)
-            held = [lease.group_id for lease in leases]
-            Lease.objects.filter(pk__in=[lease.pk for lease in leases]).update(expires_at=now + LEASE)
-            # A gold group is done already, and is shown all the same.
-            mine = [
-                lease.group
-                for lease in leases
-                if not lease.decided
-                and (lease.group.state == GroupState.READY or (lease.group.state == GroupState.DONE and lease.gold))
-            ][:count]
+            undecided = _undecided(user, project)
+            live = [lease for lease in undecided if lease.expires_at > now]
+            held = [lease.task for lease in live]
+            Lease.objects.filter(pk__in=[lease.pk for lease in live]).update(expires_at=now + LEASE)
+            mine = [_group(lease) for lease in live if _is_shown(lease)][:count]
             if len(mine) < count:
-                new = _take(user, project, count - len(mine), now, rng or random.Random())
-                mine, held = mine + new, held + [group.pk for group in new]
+                lapsed = [lease for lease in undecided if lease.expires_at <= now and _is_shown(lease)]
+                new = _take_back(lapsed, user, project, count - len(mine), now)
+                new += _take(user, project, count - len(mine) - len(new), now, rng or random.Random())
+                mine, held = mine + new, held + [group.task for group in new]
         if mine:
             break
     for group in mine:
@@ -66,12 +62,60 @@ def hold_groups(
     return mine, held
 
 
-def _leases(user, project: Project, now) -> list[Lease]:
-    """What the person holds, oldest first, each with its group and whether it is `decided` by them and `gold`."""
-    decided = GroupDecision.objects.filter(group=OuterRef("group"), user=user)
-    live = Lease.objects.filter(user=user, group__project=project, expires_at__gt=now)
-    live = live.annotate(decided=Exists(decided), gold=Exists(GoldGroup.objects.filter(group=OuterRef("group"))))
-    return list(live.select_related("group__prompt", "group__version").order_by("pk"))
+def task_name(user_id: int, group_id: int) -> str:
+    """The name by which a person knows a group: the same one each time, and nobody else can tell which group it is."""
+    return salted_hmac("webapp.labelling.leases", f"{user_id} {group_id}", algorithm="sha256").hexdigest()[:32]
+
+
+def group_of(user, project: Project, task: str) -> int:
+    """The number of the group that this person knows by that name. Raises LabellingError when they never had it."""
+    number = Lease.objects.filter(user=user, task=task, group__project=project).values_list("group", flat=True).first()
+    if number is None:
+        raise NotGiven(_("group: it is not there to be rated; ask for the next group"))
+    return number
+
+
+def give(user, group_id: int, *, lasts: bool) -> str:
+    """Note that the person has the group, for `LEASE` (`lasts`) or from before; returns its task."""
+    until = timezone.now() + (LEASE if lasts else timedelta())
+    values = {"expires_at": until, "decided": False}
+    new = {**values, "task": task_name(user.pk, group_id)}
+    lease, _new = Lease.objects.update_or_create(group_id=group_id, user=user, defaults=values, create_defaults=new)
+    return lease.task
+
+
+def end_leases(group: Group) -> None:
+    """Nobody has the group on screen any more."""
+    now = timezone.now()
+    group.leases.filter(expires_at__gt=now).update(expires_at=now)
+
+
+def _undecided(user, project: Project) -> list[Lease]:
+    """What the person was given and has not decided on, oldest first, each with its group and whether it is `gold`."""
+    rows = Lease.objects.filter(user=user, decided=False, group__project=project)
+    rows = rows.annotate(gold=Exists(GoldGroup.objects.filter(group=OuterRef("group"), active=True)))
+    return list(rows.select_related("group__prompt").order_by("pk"))
+
+
+def _is_shown(lease: Lease) -> bool:
+    """A gold group is done already, and is shown all the same."""
+    return lease.group.state == GroupState.READY or (lease.group.state == GroupState.DONE and lease.gold)
+
+
+def _group(lease: Lease) -> Group:
+    lease.group.task = lease.task
+    return lease.group
+
+
+def _take_back(lapsed: list[Lease], user, project: Project, count: int, now) -> list[Group]:
+    """Groups that the person had before the lease ran out, if they still need one more; gold ones as any other."""
+    if not lapsed:
+        return []
+    ordinary = _locked(_candidates(user, project, now).filter(pk__in=[v.group_id for v in lapsed if not v.gold]))
+    free = {group.pk for group in _need_one_more(list(ordinary), user, project, now)}
+    again = [lease for lease in lapsed if lease.gold or lease.group_id in free][:count]
+    Lease.objects.filter(pk__in=[lease.pk for lease in again]).update(expires_at=now + LEASE)
+    return [_group(lease) for lease in again]
 
 
 def _counted(rows) -> Coalesce:
@@ -80,42 +124,50 @@ def _counted(rows) -> Coalesce:
     return Coalesce(Subquery(counts), 0)
 
 
-def _take(user, project: Project, count: int, now, rng: random.Random) -> list[Group]:
-    """New leases on groups that need one more person: decisions + live leases of others < what the group needs.
-
-    At the project's gold rate a group whose answer is known stands in for one of them, which stays in the queue.
-    """
+def _candidates(user, project: Project, now):
+    """Groups that need one more person, who is not this one yet: decisions + live leases < what the group needs."""
     candidates = (
         Group.objects.filter(project=project, state=GroupState.READY)
         .filter(~Exists(Lease.objects.filter(group=OuterRef("pk"), user=user, expires_at__gt=now)))
         .filter(~Exists(GroupDecision.objects.filter(group=OuterRef("pk"), user=user)))
         .annotate(taken=F("decisions") + _counted(Lease.objects.filter(expires_at__gt=now)))
-        .select_related("prompt", "version")
+        .select_related("prompt")
         .order_by("id")
     )
-    if project.tie_break:
-        tie = Exists(Consensus.objects.filter(group=OuterRef("pk"), tie=True))
-        candidates = candidates.filter(Q(taken__lt=project.overlap) | Q(tie, taken__lt=project.overlap + 1))
-    else:
-        candidates = candidates.filter(taken__lt=project.overlap)
-    locked = candidates
+    if not project.tie_break:
+        return candidates.filter(taken__lt=project.overlap)
+    tie = Exists(Consensus.objects.filter(group=OuterRef("pk"), tie=True))
+    return candidates.filter(Q(taken__lt=project.overlap) | Q(tie, taken__lt=project.overlap + 1))
+
+
+def _locked(candidates):
+    """The rows are locked where the database can skip over those that others have locked."""
     if connection.features.has_select_for_update_skip_locked:
-        # Just the rows that will be taken: a row locked in vain would be skipped by somebody who could have had it.
-        locked = candidates.select_for_update(skip_locked=True, of=("self",))
-    groups = _need_one_more(list(locked[:count]), user, project, now)
-    leases = []
-    for i, group in enumerate(groups):
-        gold = None
-        if project.gold_rate and rng.random() < project.gold_rate:
-            gold = quality.pick_gold(user, project, rng=rng)
-        if gold is None:
-            leases.append(Lease(group=group, user=user, expires_at=now + LEASE))
-        else:  # leased at once, so that the next pick is another one
-            groups[i] = gold
-            Lease.objects.update_or_create(group=gold, user=user, defaults={"expires_at": now + LEASE})
+        return candidates.select_for_update(skip_locked=True, of=("self",))
+    return candidates
+
+
+def _take(user, project: Project, count: int, now, rng: random.Random) -> list[Group]:
+    """New leases on groups that need one more person.
+
+    At the project's gold rate a group whose answer is known stands in for one of them, which stays in the queue. Whether
+    one does changes neither the queries nor the order of the rows: a person could tell it by the time or the order.
+    """
+    if count <= 0:
+        return []
+    # Just the rows that will be taken are locked: one locked in vain would be skipped by somebody who could have had it.
+    groups = _need_one_more(list(_locked(_candidates(user, project, now))[:count]), user, project, now)
+    if project.gold_rate:
+        gold = quality.pick_gold(user, project, count, rng=rng)
+        groups = [gold.pop() if gold and rng.random() < project.gold_rate else group for group in groups]
+    for group in groups:
+        group.task = task_name(user.pk, group.pk)
     # There may be one that ran out.
     Lease.objects.bulk_create(
-        leases, update_conflicts=True, unique_fields=["group", "user"], update_fields=["expires_at"]
+        [Lease(group=group, user=user, task=group.task, expires_at=now + LEASE) for group in groups],
+        update_conflicts=True,
+        unique_fields=["group", "user"],
+        update_fields=["expires_at", "task"],
     )
     return groups
 
@@ -131,8 +183,3 @@ def _need_one_more(groups: list[Group], user, project: Project, now) -> list[Gro
     if full and project.tie_break:
         ties = set(Consensus.objects.filter(group__in=full, tie=True).values_list("group", flat=True))
     return [g for g in groups if taken[g.pk] < quality.wanted(project, g.pk in ties)]
-
-
-def expire_leases() -> int:
-    """Delete leases that ran out; returns how many."""
-    return Lease.objects.filter(expires_at__lte=timezone.now()).delete()[0]

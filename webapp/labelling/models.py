@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+
+UNDO = timedelta(minutes=settings.LIKESTEP_UNDO_MINUTES)  # how long a decision can be taken back
 
 
 class GroupState(models.TextChoices):
@@ -79,14 +83,21 @@ class Scoring(models.Model):
 
 
 class Lease(models.Model):
-    """A person is looking at a group; it comes back to the queue when the lease runs out."""
+    """A person was given a group. While the lease lasts nobody else gets it in their place; when it runs out the group is
+    back in the queue and the row stays: only who was given a group may decide on it, also late."""
 
     group = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="leases")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="leases")
+    task = models.CharField(max_length=32, help_text="The name the person knows the group by; it tells nothing of it.")
     expires_at = models.DateTimeField(db_index=True)
+    decided = models.BooleanField(default=False, db_default=False, help_text="The person is through with it.")
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["group", "user"], name="one_lease")]
+        constraints = [
+            models.UniqueConstraint(fields=["group", "user"], name="one_lease"),
+            models.UniqueConstraint(fields=["user", "task"], name="one_task"),
+        ]
+        indexes = [models.Index(fields=["user", "id"], condition=Q(decided=False), name="undecided_leases")]
 
 
 class Label(models.Model):

@@ -15,8 +15,19 @@ from webapp.lib import paths, storage
 WIDTHS = (256, 512, 1024)  # the only ones that are made
 
 
+def write(name: str, image: Image.Image) -> None:
+    """Keep a new image, and at each of WIDTHS that is smaller: were those made when somebody first looks, one could tell
+    by the time which images others have seen."""
+    data = image_bytes(image, "WEBP", quality=95)
+    storage.store().write(name, data)
+    for width in WIDTHS:
+        if width < image.width:
+            _shrink(data, paths.small_image(name, width), width)
+
+
 def read_at(generation: Generation, wanted: str = "") -> bytes:
-    """The image's file, the full one unless `wanted` is one of WIDTHS and smaller; a smaller one is made once and kept.
+    """The image's file, the full one unless `wanted` is one of WIDTHS and smaller; one of those that is not there is made
+    and kept.
 
     Raises OSError when the image is gone and ValueError when it is damaged. A full disk costs only size.
     """

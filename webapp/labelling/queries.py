@@ -5,23 +5,29 @@ from __future__ import annotations
 import statistics
 from datetime import timedelta
 
-from django.db.models import Count, Prefetch, Q
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q
 from django.utils import timezone
 
 from webapp.campaigns.models import Project
 from webapp.labelling.models import (
+    UNDO,
     Example,
     Flag,
+    FlagKind,
     Generation,
     Group,
     GroupDecision,
     GroupState,
     Label,
+    Lease,
     Outcome,
     Preferences,
     Tally,
 )
 from webapp.quality.models import Consensus
+
+BLOCK, BLOCKS = 20, 10  # groups that a person's agreement is counted over, and how many times as many it looks at
+STEP = 0.05  # of that agreement
 
 
 def today(user, project: Project) -> dict[str, int]:
@@ -53,23 +59,34 @@ def pace(user, project: Project, *, groups: int = 50) -> float | None:
     return statistics.median(each) if each else None
 
 
-def agreement(user, project: Project, *, images: int = 500) -> dict | None:
-    """How often the person's last labels equal the majority of other people's on the same image:
-    `{"images": compared, "share": 0..1}`, ties left out; None when nobody else rated any of them."""
-    mine = dict(
-        Label.objects.filter(annotator=user, generation__group__project=project)
-        .order_by("-pk")
-        .values_list("generation_id", "liked")[:images]
-    )
+def agreement(user, project: Project) -> dict | None:
+    """How often the person's labels equal the majority of other people's on the same image: `{"groups": compared,
+    "share": 0..1}`, ties left out; None before there are `BLOCK` groups to compare.
+
+    Nobody may find out what somebody else said of a group: only answers that cannot be taken back any more are compared,
+    over whole blocks of `BLOCK` groups, and the share is told in steps of `STEP`.
+    """
+    final = timezone.now() - UNDO
+    decisions = GroupDecision.objects.filter(user=user, group__project=project, outcome=Outcome.SUBMITTED)
+    decisions = decisions.filter(created_at__lt=final).order_by("pk")
+    last = decisions.count() // BLOCK * BLOCK
+    groups = list(decisions.values_list("group", flat=True)[max(0, last - BLOCK * BLOCKS) : last])
+    known = Label.objects.filter(generation__group__in=groups, annotator__isnull=False, created_at__lt=final)
+    mine = dict(known.filter(annotator=user).values_list("generation", "liked"))
     others = (
-        Label.objects.filter(generation__in=list(mine), annotator__isnull=False)
-        .exclude(annotator=user)
-        .values_list("generation_id")
+        known.exclude(annotator=user)
+        .values_list("generation__group", "generation")
         .annotate(likes=Count("id", filter=Q(liked=True)), dislikes=Count("id", filter=Q(liked=False)))
         .order_by()
     )
-    same = [mine[generation] == (likes > dislikes) for generation, likes, dislikes in others if likes != dislikes]
-    return {"images": len(same), "share": sum(same) / len(same)} if same else None
+    same: dict[int, list[bool]] = {}
+    for group, generation, likes, dislikes in others:
+        if likes != dislikes and generation in mine:
+            same.setdefault(group, []).append(mine[generation] == (likes > dislikes))
+    compared = [group for group in groups if group in same]
+    compared = compared[: len(compared) // BLOCK * BLOCK]
+    words = [word for group in compared for word in same[group]]
+    return {"groups": len(compared), "share": round(sum(words) / len(words) / STEP) * STEP} if words else None
 
 
 def flagged_groups(project: Project):
@@ -84,12 +101,24 @@ def flagged_groups(project: Project):
     )
 
 
-def examples(project: Project) -> list[Example]:
+def examples(project: Project):
     """The images that the guidelines show, good ones first."""
-    rows = Example.objects.filter(generation__group__project=project).exclude(
-        generation__group__state=GroupState.FLAGGED
-    )
-    return list(rows.select_related("generation__group__prompt"))
+    rows = Example.objects.filter(generation__group__project=project)
+    rows = rows.exclude(generation__group__state=GroupState.FLAGGED).exclude(Exists(unsafe("generation__group")))
+    return rows.select_related("generation__group__prompt")
+
+
+def unsafe(group: str):
+    """Flags of the outer query's `group` that call it unsafe, which no reviewer has found wrong."""
+    flags = Flag.objects.filter(group=OuterRef(group), kind=FlagKind.UNSAFE)
+    return flags.filter(Q(restored=None) | Q(restored=False))
+
+
+def task_image(user, project: Project, task: str, position: int) -> Generation | None:
+    """An image of the group that this person knows by that name, unless it is flagged as unsafe."""
+    mine = Lease.objects.filter(group=OuterRef("group"), user=user, task=task)
+    rows = Generation.objects.filter(Exists(mine), group__project=project, position=position)
+    return rows.exclude(Exists(unsafe("group"))).first()
 
 
 def example_candidates(project: Project, *, images: int = 24) -> list[Generation]:

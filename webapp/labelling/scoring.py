@@ -32,18 +32,21 @@ def queue_scoring(group: Group) -> None:
     enqueue("score_group", group.pk)
 
 
+def _open():
+    """Those of projects that are not archived."""
+    return Scoring.objects.filter(group__project__archived_at=None)
+
+
 def scorings_due() -> list[int]:
     """Ids of groups that an oracle should label, the longest waiting first."""
-    return list(
-        Scoring.objects.filter(next_at__lte=timezone.now()).order_by("next_at").values_list("group", flat=True)[:200]
-    )
+    return list(_open().filter(next_at__lte=timezone.now()).order_by("next_at").values_list("group", flat=True)[:200])
 
 
 @transaction.atomic
 def claim_scoring(group_id: int) -> Scoring | None:
     """The worker that is given the row asks the oracle. None when there is nothing to do, or another worker is at it."""
     now = timezone.now()
-    row = Scoring.objects.select_for_update(of=("self",)).filter(group=group_id, next_at__lte=now).first()
+    row = _open().select_for_update(of=("self",)).filter(group=group_id, next_at__lte=now).first()
     if row is None:
         return None
     if row.attempts >= MOST_SCORINGS:

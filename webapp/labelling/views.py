@@ -13,8 +13,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.permissions import may, member
-from webapp.campaigns.models import Project, Role
+from webapp.accounts.permissions import Action, may, member
+from webapp.campaigns.models import Project
 from webapp.labelling import decisions, errors, keys, leases, pictures, queries
 from webapp.labelling.generation import report_damaged
 from webapp.labelling.guidelines import add_example, remove_example
@@ -27,15 +27,15 @@ PREFETCH = 3  # the group on screen and the next two
 
 
 def group_json(group: Group) -> dict:
-    """A group as the page needs it."""
+    """A group as the page needs it. An annotator learns nothing of it that another group would not tell as well: no
+    number, version, or address that grows with time."""
     return {
-        "group": group.pk,
+        "group": group.task,
         "prompt": group.prompt.text,
-        "version": group.version.number,
         "images": [
             {
                 "position": g.position,
-                "url": reverse("image", args=[group.project.slug, g.pk]),
+                "url": reverse("task-image", args=[group.project.slug, group.task, g.position]),
                 "width": g.width,
                 "height": g.height,
             }
@@ -45,17 +45,17 @@ def group_json(group: Group) -> dict:
 
 
 @require_GET
-@member(Role.ANNOTATOR)
+@member(Action.LABEL)
 def annotate(request: HttpRequest, project: Project) -> HttpResponse:
     """The page; its script asks for groups."""
-    preferences = queries.preferences(request.user)
-    mine = keys.merged(preferences.keys)
-    page = {"keys": mine if preferences.keys_on else {}, "widths": pictures.WIDTHS}
+    chosen = queries.preferences(request.user)
+    mine = keys.merged(chosen.keys)
+    page = {"keys": mine if chosen.keys_on else {}, "widths": pictures.WIDTHS}
     context = {
         "project": project,
         "page": "annotate",
-        "manages": may(request.user, project, Role.REVIEWER),
-        "keys_on": preferences.keys_on,
+        "manages": may(request.user, project, Action.SEE),
+        "keys_on": chosen.keys_on,
         "command_keys": [(name, mine[command]) for command, name in keys.COMMANDS.items()],
         "image_keys": [mine[f"image_{n}"] for n in range(1, keys.MOST_IMAGES + 1)],
         "page_data": page,
@@ -68,9 +68,9 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
 
 @require_GET
 @never_cache
-@member(Role.ANNOTATOR)
+@member(Action.LABEL)
 def next_groups(request: HttpRequest, project: Project) -> JsonResponse:
-    """The groups leased to this person, topped up for prefetching, the numbers of all they hold, and today's counts."""
+    """The groups leased to this person, topped up for prefetching, the names of all they hold, and today's counts."""
     groups, held = leases.hold_groups(request.user, project, PREFETCH)
     return JsonResponse(
         {
@@ -82,8 +82,8 @@ def next_groups(request: HttpRequest, project: Project) -> JsonResponse:
 
 
 @require_POST
-@member(Role.ANNOTATOR)
-def submit(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
+@member(Action.LABEL)
+def submit(request: HttpRequest, project: Project, task: str) -> JsonResponse:
     """Body `{labels: {position: bool}, seconds, key}`; 409 when the key was used for another answer."""
     try:
         body = _body(request)
@@ -92,6 +92,7 @@ def submit(request: HttpRequest, project: Project, group_id: int) -> JsonRespons
             raise errors.LabellingError(_("labels: send an object of position to true (like) or false (dislike)"))
         if not all(k.isdecimal() for k in labels):
             raise errors.LabellingError(_("labels: positions are whole numbers from 0"))
+        group_id = leases.group_of(request.user, project, task)
         answer = {int(k): v for k, v in labels.items()}
         seconds = body.get("seconds", 0)
         if not isinstance(seconds, int | float):
@@ -101,31 +102,31 @@ def submit(request: HttpRequest, project: Project, group_id: int) -> JsonRespons
         )
     except errors.LabellingError as error:
         return _refused(error)
-    return JsonResponse({"saved": group_id, "today": queries.today(request.user, project)})
+    return JsonResponse({"saved": task, "today": queries.today(request.user, project)})
 
 
 @require_POST
-@member(Role.ANNOTATOR)
-def skip(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
+@member(Action.LABEL)
+def skip(request: HttpRequest, project: Project, task: str) -> JsonResponse:
     """Body `{reason, note, key}`; `reason` is empty or one of SkipReason."""
     try:
         body = _body(request)
         decisions.skip_group(
             request.user,
             project,
-            group_id,
+            leases.group_of(request.user, project, task),
             reason=_text(body, "reason"),
             note=_text(body, "note"),
             idempotency_key=_text(body, "key"),
         )
     except errors.LabellingError as error:
         return _refused(error)
-    return JsonResponse({"saved": group_id})
+    return JsonResponse({"saved": task})
 
 
 @require_POST
-@member(Role.ANNOTATOR)
-def flag(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
+@member(Action.LABEL)
+def flag(request: HttpRequest, project: Project, task: str) -> JsonResponse:
     """Body `{kind, position, note, key}`; `position` is null for the whole group."""
     try:
         body = _body(request)
@@ -135,7 +136,7 @@ def flag(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
         decisions.flag_group(
             request.user,
             project,
-            group_id,
+            leases.group_of(request.user, project, task),
             kind=_text(body, "kind"),
             position=position,
             note=_text(body, "note"),
@@ -143,11 +144,11 @@ def flag(request: HttpRequest, project: Project, group_id: int) -> JsonResponse:
         )
     except errors.LabellingError as error:
         return _refused(error)
-    return JsonResponse({"saved": group_id})
+    return JsonResponse({"saved": task})
 
 
 @require_POST
-@member(Role.ANNOTATOR)
+@member(Action.LABEL)
 def undo(request: HttpRequest, project: Project) -> JsonResponse:
     """Takes a decision back, the one of `{key}` or the latest: the group with the answer that was given, or null."""
     try:
@@ -162,36 +163,53 @@ def undo(request: HttpRequest, project: Project) -> JsonResponse:
 
 
 @require_GET
-@member(Role.ANNOTATOR)
+@member(Action.SEE)
 def image(request: HttpRequest, project: Project, generation_id: int) -> HttpResponse:
-    """One image for members only, no wider than `?w=` asks for; the bytes of an address never change."""
-    return image_response(project, generation_id, request.GET.get("w", ""))
+    """One image by its number, no wider than `?w=` asks for; the bytes of an address never change."""
+    found = get_object_or_404(Generation, pk=generation_id, group__project=project)
+    return image_response(found, request.GET.get("w", ""), may_redirect=True)
 
 
-def image_response(project: Project, generation_id: int, width: str = "", *, may_redirect: bool = True) -> HttpResponse:
-    """The file of an image of this project, no wider than `width` pixels asks for ("": as it is), or 404. With a bucket a
-    redirect to it, unless `may_redirect` is false: programs would send their token along."""
-    generation = get_object_or_404(Generation, pk=generation_id, group__project=project)
+@require_GET
+@member(Action.LABEL)
+def task_image(request: HttpRequest, project: Project, task: str, position: int) -> HttpResponse:
+    """An image of a group that this person was given."""
+    return image_response(queries.task_image(request.user, project, task, position), request.GET.get("w", ""))
+
+
+@require_GET
+@member(Action.LEARN)
+def example_image(request: HttpRequest, project: Project, example_id: int) -> HttpResponse:
+    """An image of the guidelines."""
+    example = get_object_or_404(queries.examples(project), pk=example_id)
+    return image_response(example.generation, request.GET.get("w", ""))
+
+
+def image_response(image: Generation | None, width: str = "", *, may_redirect: bool = False) -> HttpResponse:
+    """The file of an image, no wider than `width` pixels asks for ("": as it is), or 404. With a bucket a redirect to it
+    where that may be: an address in the bucket tells annotators the group, and programs would send their token along."""
+    if image is None:
+        raise Http404
     try:
         if may_redirect and storage.store().shared:
-            return media.away(pictures.name_at(generation, width))
-        data = pictures.read_at(generation, width)
+            return media.away(pictures.name_at(image, width))
+        data = pictures.read_at(image, width)
     except storage.Unreachable as error:
         return media.unreachable(error)
     except (OSError, ValueError) as error:
-        report_damaged(generation, f"{generation.image} cannot be shown: {error}")
+        report_damaged(image, f"{image.image} cannot be shown: {error}")
         raise Http404 from error
     response = HttpResponse(data, content_type="image/webp")
     response["Cache-Control"] = "private, max-age=604800, immutable"
     return response
 
 
-@member(Role.ANNOTATOR)
+@member(Action.LEARN)
 def me(request: HttpRequest, project: Project) -> HttpResponse:
     """A person's own page: how they work, which keys they use, which language they read."""
-    preferences = queries.preferences(request.user)
-    chosen, wrong, error = keys.merged(preferences.keys), "", ""
-    on = preferences.keys_on
+    mine = queries.preferences(request.user)
+    chosen, wrong, error = keys.merged(mine.keys), "", ""
+    on = mine.keys_on
     status = 200
     if request.method == "POST":
         on = request.POST.get("keys_on") == "on"
@@ -211,7 +229,7 @@ def me(request: HttpRequest, project: Project) -> HttpResponse:
     context = {
         "project": project,
         "page": "me",
-        "manages": may(request.user, project, Role.REVIEWER),
+        "manages": may(request.user, project, Action.SEE),
         "today": queries.today(request.user, project),
         "days": queries.recent_days(request.user, project),
         "pace": queries.pace(request.user, project),
@@ -225,7 +243,7 @@ def me(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @require_POST
-@member(Role.ANNOTATOR)
+@member(Action.LEARN)
 def language(request: HttpRequest, project: Project) -> HttpResponse:
     """Keep the language of this browser."""
     code = request.POST.get("language", "")
@@ -243,7 +261,7 @@ def language(request: HttpRequest, project: Project) -> HttpResponse:
     return response
 
 
-@member(Role.REVIEWER)
+@member(Action.REVIEW)
 def flags(request: HttpRequest, project: Project) -> HttpResponse:
     """Flagged groups for reviewers; POST `{group, decision=restore|remove}`."""
     if request.method == "POST":
@@ -260,10 +278,10 @@ def flags(request: HttpRequest, project: Project) -> HttpResponse:
     return render(request, "labelling/flags.html", context)
 
 
-@member(Role.ANNOTATOR)
+@member(Action.LEARN)
 def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
     """The guidelines with their examples; reviewers add and remove examples."""
-    reviews = may(request.user, project, Role.REVIEWER)
+    reviews = may(request.user, project, Action.REVIEW)
     if request.method == "POST":
         if not reviews:
             raise Http404

@@ -29,6 +29,11 @@ def project_channel(project_id: int) -> str:
     return f"project-{project_id}"
 
 
+def person_channel(user_id: int) -> str:
+    """The Channels group of a person's open sockets."""
+    return f"person-{user_id}"
+
+
 def configure(app: Celery) -> Celery:
     """The settings that the web app and the workers share."""
     app.conf.update(

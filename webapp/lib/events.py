@@ -9,7 +9,7 @@ from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.db import transaction
 
-from webapp.lib.broker import project_channel
+from webapp.lib.broker import person_channel, project_channel
 
 log = logging.getLogger(__name__)
 GATHER = 0.1  # seconds in which equal notices of a web process become one
@@ -21,11 +21,11 @@ class Post:
     def __init__(self, loop: asyncio.AbstractEventLoop):
         self._loop, self._waiting, self._tasks = loop, [], set()
 
-    def put(self, project_id: int, message: dict) -> None:
+    def put(self, channel: str, message: dict) -> None:
         """Send it soon; from any thread."""
-        self._loop.call_soon_threadsafe(self._take, (project_id, message))
+        self._loop.call_soon_threadsafe(self._take, (channel, message))
 
-    def _take(self, notice: tuple[int, dict]) -> None:
+    def _take(self, notice: tuple[str, dict]) -> None:
         if notice in self._waiting:
             return
         self._waiting.append(notice)
@@ -33,7 +33,7 @@ class Post:
         self._tasks.add(task)  # the loop itself keeps no hold of it
         task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, notice: tuple[int, dict]) -> None:
+    async def _send(self, notice: tuple[str, dict]) -> None:
         await asyncio.sleep(GATHER)
         self._waiting.remove(notice)  # what changes from now on is another notice
         await _group_send(*notice)
@@ -45,25 +45,31 @@ post: Post | None = None
 
 def publish(project_id: int, event: str, **data) -> None:
     """Tell the project's open pages after commit; without Redis nobody is told and nothing else changes."""
-    transaction.on_commit(lambda: _tell(project_id, {"type": "notice", "event": event, **data}))
+    message = {"type": "notice", "event": event, **data}
+    transaction.on_commit(lambda: _tell(project_channel(project_id), message))
 
 
-def _tell(project_id: int, message: dict) -> None:
+def check_again(user_id: int) -> None:
+    """Let the person's open sockets ask, after commit, whether they may stay. Without Redis they do so by themselves."""
+    transaction.on_commit(lambda: _tell(person_channel(user_id), {"type": "check"}))
+
+
+def _tell(channel: str, message: dict) -> None:
     if post is not None:
-        post.put(project_id, message)
+        post.put(channel, message)
     else:
         try:
-            async_to_sync(_group_send)(project_id, message)
+            async_to_sync(_group_send)(channel, message)
         except RuntimeError as error:  # this thread runs an event loop, which cannot be waited for
-            _not_sent(project_id, message, error)
+            _not_sent(channel, message, error)
 
 
-async def _group_send(project_id: int, message: dict) -> None:
+async def _group_send(channel: str, message: dict) -> None:
     try:
-        await get_channel_layer().group_send(project_channel(project_id), message)
+        await get_channel_layer().group_send(channel, message)
     except Exception as error:  # any failure of the broker's client: live updates are a convenience
-        _not_sent(project_id, message, error)
+        _not_sent(channel, message, error)
 
 
-def _not_sent(project_id: int, message: dict, error: Exception) -> None:
-    log.warning("no live update %s for project %s: %s", message["event"], project_id, error)
+def _not_sent(channel: str, message: dict, error: Exception) -> None:
+    log.warning("no live update %s for %s: %s", message.get("event", message["type"]), channel, error)

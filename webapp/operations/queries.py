@@ -105,11 +105,13 @@ def _queue(now: datetime) -> Iterator[GaugeMetricFamily]:
 
 
 def _people(now: datetime) -> Iterator[GaugeMetricFamily]:
-    by_project = Lease.objects.values_list("group__project__slug").annotate(
-        live=Count("id", filter=Q(expires_at__gt=now)), expired=Count("id", filter=Q(expires_at__lte=now))
+    by_project = (
+        Lease.objects.filter(decided=False)
+        .values_list("group__project__slug")
+        .annotate(live=Count("id", filter=Q(expires_at__gt=now)), expired=Count("id", filter=Q(expires_at__lte=now)))
     )
     leases = [row for slug, live, old in by_project for row in ((slug, "live", live), (slug, "expired", old))]
-    text = "Groups on somebody's screen; expired ones go back to the queue with the next housekeeping."
+    text = "Groups on somebody's screen; expired ones were left undecided and are back in the queue."
     yield _gauge("leases", text, ["project", "state"], leases)
     newest = LabelEvent.objects.aggregate(n=Max("id"))["n"] or 0
     since = now - RATE_WINDOW

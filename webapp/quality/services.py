@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from common.signal import has_signal
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
-from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Label, Lease
+from webapp.labelling.models import UNDO, Flag, Generation, Group, GroupDecision, GroupState, Label, Lease, Outcome
 from webapp.lib import events
 from webapp.quality import counts, measure
 from webapp.quality.consensus import Reliability, Vote, reward, tied
@@ -33,6 +33,7 @@ CERTAIN = 0.9  # an oracle's score beyond which (or below 1 - it) gold may be ma
 OBVIOUS = 0.98  # the same for an attention check
 GOLD_KEPT = 200  # active gold groups of oracles a project has at most
 MEASURED_EVERY = timedelta(minutes=5)
+COMPARED = timedelta(days=30)  # of answers to gold groups: a worker that was away for longer leaves them
 MEASURED_AFTER = 20  # shared labels before a person's reliability is used
 
 
@@ -197,42 +198,39 @@ def retire_gold(project: Project, gold_id: int, by) -> None:
         audit(project, by, "gold group retired", gold=gold_id)
 
 
-def pick_gold(user, project: Project, *, rng: random.Random | None = None) -> Group | None:
-    """A gold group that this person never had, the least answered of a few at random; None when there is none."""
+def pick_gold(user, project: Project, count: int, *, rng: random.Random | None = None) -> list[Group]:
+    """Up to `count` gold groups that this person never had, the least answered of a few at random."""
+    flagged = Flag.objects.filter(group=OuterRef("group"), resolved_at=None)
     unseen = (
-        GoldGroup.objects.filter(project=project, active=True, group__state=GroupState.DONE)  # not a flagged one
+        GoldGroup.objects.filter(project=project, active=True, group__state=GroupState.DONE)
         .filter(~Exists(GroupDecision.objects.filter(group=OuterRef("group"), user=user)))
         .filter(~Exists(GoldAnswer.objects.filter(gold=OuterRef("pk"), user=user)))
         .filter(~Exists(Lease.objects.filter(group=OuterRef("group"), user=user)))
+        .filter(~Exists(flagged))
     )
     ids = list(unseen.order_by("id").values_list("pk", flat=True)[:GOLD_KEPT])
-    if not ids:
-        return None
-    some = (rng or random).sample(ids, min(5, len(ids)))
-    return (
-        GoldGroup.objects.filter(pk__in=some)
-        .select_related("group__project", "group__prompt", "group__version")
-        .annotate(n=Count("answers"))
-        .order_by("n", "?")[0]
-        .group
+    some = (rng or random).sample(ids, min(5 * count, len(ids)))
+    found = GoldGroup.objects.filter(pk__in=some).select_related("group__project", "group__prompt")
+    return [gold.group for gold in found.annotate(n=Count("answers")).order_by("n", "?")[:count]]
+
+
+def compare_with_gold() -> int:
+    """Compare what people answered to gold groups with the known answers, once nothing of it can be undone any more;
+    returns how many. A worker does it, so that an answer takes as long as one to any other group."""
+    final = timezone.now() - UNDO
+    decisions = GroupDecision.objects.filter(
+        ~Exists(GoldAnswer.objects.filter(gold__group=OuterRef("group"), user=OuterRef("user"))),
+        outcome=Outcome.SUBMITTED,
+        group__gold__isnull=False,
+        created_at__gt=F("group__gold__created_at"),  # who answered before made it gold
+        created_at__range=(final - COMPARED, final),
     )
-
-
-def record_gold(decision: GroupDecision) -> GoldAnswer | None:
-    """Compare a submitted decision with the group's known answer, if it has one."""
-    gold = GoldGroup.objects.filter(group_id=decision.group_id).first()
-    if gold is None:
-        return None
-    right = sum(decision.answer.get(position) == liked for position, liked in gold.answer.items())
-    made, _new = GoldAnswer.objects.update_or_create(
-        gold=gold, user_id=decision.user_id, defaults={"right": right, "total": len(gold.answer)}
-    )
-    return made
-
-
-def forget_gold(group_id: int, user_id: int) -> None:
-    """The person took the decision back."""
-    GoldAnswer.objects.filter(gold__group=group_id, user=user_id).delete()
+    made = []
+    for decision in decisions.select_related("group__gold"):
+        gold = decision.group.gold
+        right = sum(decision.answer.get(position) == liked for position, liked in gold.answer.items())
+        made.append(GoldAnswer(gold=gold, user_id=decision.user_id, right=right, total=len(gold.answer)))
+    return len(GoldAnswer.objects.bulk_create(made, ignore_conflicts=True))
 
 
 def find_gold(project: Project) -> int:

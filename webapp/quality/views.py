@@ -9,8 +9,8 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.permissions import member
-from webapp.campaigns.models import Project, Role
+from webapp.accounts.permissions import Action, member
+from webapp.campaigns.models import Project
 from webapp.labelling.models import Group
 from webapp.lib.dispatch import enqueue
 from webapp.quality import queries, services
@@ -20,7 +20,7 @@ PAGE = 100
 WORDS = {"like": True, "dislike": False, "back": None}
 
 
-@member(Role.REVIEWER)
+@member(Action.REVIEW)
 def quality(request: HttpRequest, project: Project) -> HttpResponse:
     """People, agreement and gold groups; POST asks a worker to measure now."""
     if request.method == "POST":
@@ -39,14 +39,14 @@ def quality(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @require_GET
-@member(Role.REVIEWER)
+@member(Action.REVIEW)
 def agreement(request: HttpRequest, project: Project) -> JsonResponse:
     """Alpha over time, for the chart."""
     return JsonResponse({"points": queries.alpha_over_time(project)})
 
 
 @require_GET
-@member(Role.REVIEWER)
+@member(Action.REVIEW)
 def review_list(request: HttpRequest, project: Project) -> HttpResponse:
     """Labelled groups, a page at a time."""
     which = request.GET.get("show", "all")
@@ -65,7 +65,7 @@ def review_list(request: HttpRequest, project: Project) -> HttpResponse:
     return render(request, "quality/review_list.html", context)
 
 
-@member(Role.REVIEWER)
+@member(Action.REVIEW)
 def review(request: HttpRequest, project: Project, group_id: int) -> HttpResponse:
     """A group with every label and its history. POST: `word-<image id>` (like, dislike, back) and `reason`."""
     group = get_object_or_404(
@@ -94,7 +94,7 @@ def _words(request: HttpRequest) -> dict[int, bool | None]:
 
 
 @require_POST
-@member(Role.REVIEWER)
+@member(Action.REVIEW)
 def gold(request: HttpRequest, project: Project, group_id: int) -> HttpResponse:
     """Make the group gold with its rewards as they are (`action=make`), or retire it."""
     group = get_object_or_404(Group.objects.select_related("project"), pk=group_id, project=project)

@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
 from webapp.lib import events, states
@@ -36,6 +37,7 @@ class ComparisonError(ValueError):
 def start(project: Project, a: int, b: int, by, *, most_votes: int = 400, alpha: float = 0.05) -> Comparison:
     """Open a test of two of the project's versions (by number). Raises ComparisonError for any other pair."""
     project = Project.objects.select_for_update().get(pk=project.pk)
+    check_open(project, ComparisonError)
     if a == b:
         raise ComparisonError(_("versions: choose two different ones"))
     found = {v.number: v for v in ModelVersion.objects.filter(project=project, number__in=[a, b])}
@@ -94,7 +96,8 @@ def _fill(comparison: Comparison, rng: random.Random) -> None:
 def claim_pairs(comparison_id: int) -> list[Pair]:
     """Up to `BATCH` queued pairs for a worker, fenced by their tokens; empty when there is nothing to do. A pair that was
     with a worker before, who was lost or failed, comes alone: one of its neighbours may be what did it."""
-    comparison = Comparison.objects.select_for_update().filter(pk=comparison_id, state=ComparisonState.OPEN).first()
+    here = Comparison.objects.filter(state=ComparisonState.OPEN, project__archived_at=None)
+    comparison = here.select_for_update(of=("self",)).filter(pk=comparison_id).first()
     if comparison is None:
         return []
     now = timezone.now()
@@ -199,6 +202,7 @@ def vote(user, comparison: Comparison, pair_id: int, choice: str, *, seconds: fl
             _("choice: %(choice)s is not one of %(values)s") % {"choice": repr(choice), "values": ", ".join(CHOICES)}
         )
     comparison = Comparison.objects.select_for_update(of=("self",)).select_related("project").get(pk=comparison.pk)
+    check_open(comparison.project, ComparisonError)
     pair = comparison.pairs.filter(pk=pair_id).first()
     if pair is None:
         raise ComparisonError(_("pair: it is not in this comparison; ask for the next one"))

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from common.files import write_atomic, write_json
 from common.settings import SettingsError, TDMR1Settings
 from webapp.api.models import Event
+from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
 from webapp.campaigns.services import oracle_spec
@@ -65,8 +66,7 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
         return done
     chosen = check_settings({**project.round_settings, **values})
     base = project.active_version
-    if project.archived_at is not None:
-        raise RoundError(_("project: it is archived; reopen it first"))
+    check_open(project, RoundError)
     if base is None:
         raise RoundError(_("base version: the project has none; publish a version first"))
     if not labelling.labelled_groups(project).filter(GROUP_HAS_SIGNAL).exists():
@@ -111,7 +111,8 @@ def cancel_round(round_id: int) -> TrainingRound:
 def claim_round(round_id: int, owner: str) -> TrainingRound | None:
     """Make `owner` the one who runs the round: it is queued, or its owner's heartbeat is stale. None otherwise, so a
     task that is delivered twice does not run twice. A round that loses worker after worker at the same place fails."""
-    training = TrainingRound.objects.select_for_update().filter(pk=round_id).first()
+    here = TrainingRound.objects.filter(project__archived_at=None)
+    training = here.select_for_update(of=("self",)).filter(pk=round_id).first()
     if training is None or training.state not in OPEN:
         return None
     if training.state == RoundState.RUNNING and training.heartbeat_at > timezone.now() - HEARTBEAT_STALE:
@@ -296,6 +297,7 @@ def _close(training: TrainingRound, state: str) -> None:
 def publish_version(project: Project, version_id: int, *, by=None) -> ModelVersion:
     """Make a version the one that generates; unrated groups of the old one are dropped from the queue."""
     project = Project.objects.select_for_update().get(pk=project.pk)
+    check_open(project, RoundError)
     version = project.versions.get(pk=version_id)
     version.status = VersionStatus.PUBLISHED
     version.save(update_fields=["status"])

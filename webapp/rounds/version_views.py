@@ -10,8 +10,8 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.permissions import may, member
-from webapp.campaigns.models import Project, Role
+from webapp.accounts.permissions import Action, may, member
+from webapp.campaigns.models import Project
 from webapp.lib import media, paths, storage, texts
 from webapp.lib.streaming import streamed
 from webapp.rounds import comparisons, packages, queries
@@ -23,7 +23,7 @@ PREFETCH = 3
 
 
 @require_GET
-@member(Role.REVIEWER)
+@member(Action.SEE)
 def versions(request: HttpRequest, project: Project) -> HttpResponse:
     """Lineage, scores, and what an admin may do with each version."""
     versions = project.versions.select_related("parent").order_by("-number")
@@ -43,21 +43,21 @@ def versions(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @require_GET
-@member(Role.REVIEWER)
+@member(Action.SEE)
 def version_scores(request: HttpRequest, project: Project) -> JsonResponse:
     """Scores with intervals, for the chart."""
     return JsonResponse({"versions": queries.scores(project)})
 
 
 @require_GET
-@member(Role.ADMIN)
+@member(Action.VERSIONS)
 def download_lora(request: HttpRequest, project: Project, number: int) -> HttpResponse:
     """The version's LoRA as diffusers and ComfyUI read it."""
     return _download(request, project, number, "safetensors")
 
 
 @require_GET
-@member(Role.ADMIN)
+@member(Action.VERSIONS)
 def download_package(request: HttpRequest, project: Project, number: int) -> HttpResponse:
     """A zip of the LoRA, its model card and the pictures of its round."""
     return _download(request, project, number, "zip")
@@ -76,7 +76,7 @@ def _download(request: HttpRequest, project: Project, number: int, ending: str) 
 
 
 @require_POST
-@member(Role.ADMIN)
+@member(Action.VERSIONS)
 def start_comparison(request: HttpRequest, project: Project) -> HttpResponse:
     """Open a blind test of the versions `a` and `b`."""
     numbers = [request.POST.get(name, "") for name in ("a", "b", "most_votes")]
@@ -92,7 +92,7 @@ def start_comparison(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @require_GET
-@member(Role.REVIEWER)
+@member(Action.SEE)
 def comparison(request: HttpRequest, project: Project, number: int) -> HttpResponse:
     """Where a test stands; htmx asks for the changing part only."""
     found = get_object_or_404(project.comparisons.select_related("version_a", "version_b"), number=number)
@@ -115,7 +115,7 @@ def comparison(request: HttpRequest, project: Project, number: int) -> HttpRespo
 
 
 @require_POST
-@member(Role.ADMIN)
+@member(Action.VERSIONS)
 def stop_comparison(request: HttpRequest, project: Project, number: int) -> HttpResponse:
     """End a test without a verdict."""
     comparisons.stop(get_object_or_404(project.comparisons, number=number), request.user)
@@ -126,7 +126,7 @@ def stop_comparison(request: HttpRequest, project: Project, number: int) -> Http
 
 
 @require_GET
-@member(Role.ANNOTATOR)
+@member(Action.VOTE)
 def compare(request: HttpRequest, project: Project) -> HttpResponse:
     """The page of the oldest open test; its script asks for pairs. Nothing on it tells the versions."""
     found = project.comparisons.filter(state=ComparisonState.OPEN).order_by("number").first()
@@ -141,7 +141,7 @@ def _pair(project: Project, pair: Pair) -> dict:
 
 
 @require_GET
-@member(Role.ANNOTATOR)
+@member(Action.VOTE)
 def next_pairs(request: HttpRequest, project: Project, number: int) -> JsonResponse:
     """The pairs on this person's screen, topped up; `open` false when the test has ended."""
     found = get_object_or_404(project.comparisons.select_related("project"), number=number)
@@ -150,7 +150,7 @@ def next_pairs(request: HttpRequest, project: Project, number: int) -> JsonRespo
 
 
 @require_POST
-@member(Role.ANNOTATOR)
+@member(Action.VOTE)
 def vote(request: HttpRequest, project: Project, number: int) -> JsonResponse:
     """Body `{pair, choice: left|right|tie, seconds}`. The answer says nothing about the standing."""
     found = get_object_or_404(project.comparisons, number=number)
@@ -170,11 +170,11 @@ def vote(request: HttpRequest, project: Project, number: int) -> JsonResponse:
 
 
 @require_GET
-@member(Role.ANNOTATOR)
+@member(Action.VOTE)
 def pair_image(request: HttpRequest, project: Project, pair_id: int, side: str) -> HttpResponse:
     """One side of a pair, for the person who has it on screen and for reviewers."""
     pair = get_object_or_404(Pair.objects.select_related("comparison"), pk=pair_id, comparison__project=project)
-    if pair.leased_to_id != request.user.pk and not may(request.user, project, Role.REVIEWER):
+    if pair.leased_to_id != request.user.pk and not may(request.user, project, Action.SEE):
         raise Http404
     name = "a" if (side == "left") == pair.a_is_left else "b"
     # Never a redirect and no file name: either would tell the version.

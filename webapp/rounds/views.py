@@ -8,15 +8,15 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.permissions import member
-from webapp.campaigns.models import Project, Role
+from webapp.accounts.permissions import Action, member
+from webapp.campaigns.models import Project
 from webapp.lib import media, paths
 from webapp.rounds import services
 from webapp.rounds.forms import RoundForm
 from webapp.rounds.models import OPEN, TrainingRound
 
 
-@member(Role.ADMIN)
+@member(Action.ROUNDS)
 def start(request: HttpRequest, project: Project) -> HttpResponse:
     """The form, and on POST the start of a round."""
     defaults = services.check_settings(project.round_settings)
@@ -54,7 +54,7 @@ def _context(project: Project, number: int) -> dict:
 
 
 @require_GET
-@member(Role.REVIEWER)
+@member(Action.SEE)
 def detail(request: HttpRequest, project: Project, number: int) -> HttpResponse:
     """A round: progress while it runs, the comparison when it is done. htmx asks for the changing part only."""
     template = "rounds/_round.html" if request.htmx else "rounds/detail.html"
@@ -62,7 +62,7 @@ def detail(request: HttpRequest, project: Project, number: int) -> HttpResponse:
 
 
 @require_GET
-@member(Role.REVIEWER)
+@member(Action.SEE)
 def metrics(request: HttpRequest, project: Project, number: int) -> JsonResponse:
     """Every metric by step, for the charts."""
     training = get_object_or_404(TrainingRound, project=project, number=number)
@@ -70,7 +70,7 @@ def metrics(request: HttpRequest, project: Project, number: int) -> JsonResponse
 
 
 @require_POST
-@member(Role.ADMIN)
+@member(Action.ROUNDS)
 def cancel(request: HttpRequest, project: Project, number: int) -> HttpResponse:
     """Ask the round to stop."""
     services.cancel_round(get_object_or_404(TrainingRound, project=project, number=number).pk)
@@ -78,7 +78,7 @@ def cancel(request: HttpRequest, project: Project, number: int) -> HttpResponse:
 
 
 @require_POST
-@member(Role.ADMIN)
+@member(Action.VERSIONS)
 def decide(request: HttpRequest, project: Project, version_id: int) -> HttpResponse:
     """Publish a version or keep the old one (`decision=publish|keep`)."""
     get_object_or_404(project.versions, pk=version_id)
@@ -95,7 +95,7 @@ def decide(request: HttpRequest, project: Project, version_id: int) -> HttpRespo
 
 
 @require_GET
-@member(Role.REVIEWER)
+@member(Action.SEE)
 def grid(request: HttpRequest, project: Project, number: int, which: str) -> HttpResponse:
     """The picture of the old or the new version from the same noise."""
     training = get_object_or_404(TrainingRound, project=project, number=number)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
+from tests.webapp import acting
 from tests.webapp.quality.test_consensus import submit
 from webapp.dashboard import queries
 from webapp.labelling import decisions, generation, leases
@@ -77,7 +78,7 @@ def test_a_day_is_the_readers_and_flagged_groups_are_not_in_it(client, boss, pro
     there = (noon + timedelta(days=1) - timedelta(hours=5, minutes=45)).isoformat()
     assert days("Asia/Kathmandu") == [(there, 2, 8, 0.625, 0.5)]
     flagged = Group.objects.get(consensus__signal=False)
-    decisions.flag_group(boss, project, flagged.pk, kind="broken", position=None, idempotency_key="f")
+    acting.flag_group(boss, project, flagged.pk, kind="broken", position=None, idempotency_key="f")
     assert days("Asia/Kathmandu") == [(there, 1, 4, 0.25, 1.0)]
 
 
@@ -182,7 +183,7 @@ def test_like_rates_are_the_workers_count_and_what_came_since(project, rated, an
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.75}]
     decisions.undo(ann, project)
     disliked = dict.fromkeys(range(4), False)
-    decisions.submit_group(ann, project, group.pk, disliked, seconds=4, idempotency_key="again")
+    acting.submit_group(ann, project, group.pk, disliked, seconds=4, idempotency_key="again")
     counts.count_versions(project)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.25}]
 
@@ -191,7 +192,7 @@ def test_flagged_groups_are_not_in_the_like_rates(project, rated, ann, person):
     rated([1, 1, 1, 1])
     bad = rated([0, 0, 0, 0])
     counts.count_versions(project)
-    decisions.flag_group(person("bob"), project, bad.pk, kind="broken", position=None, idempotency_key="f")
+    acting.flag_group(person("bob"), project, bad.pk, kind="broken", position=None, idempotency_key="f")
     assert like_rates(project) == [{"version": 1, "labels": 4, "rate": 1.0}]
     decisions.resolve_flags(person("rev", "reviewer"), project, bad.pk, restore=True)
     assert like_rates(project) == [{"version": 1, "labels": 8, "rate": 0.5}]

@@ -13,6 +13,7 @@ from asgiref.sync import async_to_sync
 from django.test import AsyncClient
 from django.utils import timezone
 
+from tests.webapp import acting
 from tests.webapp.quality.test_consensus import submit
 from webapp.exports import formats, records, writers
 from webapp.labelling import decisions, scoring
@@ -190,7 +191,7 @@ def test_filters_leave_out_what_they_say(fetch, project, labelled):
 
 def test_a_flagged_group_is_left_out_until_it_is_put_back(project, labelled, person, boss):
     group = labelled[1]
-    decisions.flag_group(person("eve"), project, group.pk, kind="broken", position=None, idempotency_key="f")
+    acting.flag_group(person("eve"), project, group.pk, kind="broken", position=None, idempotency_key="f")
     assert {r.id for r in records.records(project, records.Filter())} == {labelled[0].pk, labelled[2].pk}
     assert records.count(project, records.Filter()) == 2
     decisions.resolve_flags(boss, project, group.pk, restore=True)

@@ -1,8 +1,10 @@
 """A damaged or missing image takes its group out of the queue, is named on the dashboard, and can be made again."""
 
 import pytest
+from django.utils import timezone
 
 from common.files import sha256_of
+from tests.webapp import acting
 from webapp.labelling.models import Generation, Group
 from webapp.lib import paths, storage
 
@@ -12,7 +14,7 @@ def group(ready, client, ann):
     """A group on ann's screen, and another one waiting."""
     first, _ = ready(2)
     client.force_login(ann)
-    assert client.get("/p/stars/groups/next/").json()["groups"][0]["group"] == first.pk
+    assert client.get("/p/stars/groups/next/").json()["groups"][0]["group"] == acting.task(ann, first)
     return first
 
 
@@ -31,10 +33,10 @@ def cut(file):
 def test_a_damaged_image(group, client, boss, ann, project, harm, said):
     image = group.generations.all()[2]
     harm(paths.data(image.image))
-    assert client.get(f"/p/stars/images/{image.pk}.webp").status_code == 404
+    assert client.get(f"/p/stars/groups/{acting.task(ann, group)}/{image.position}.webp").status_code == 404
     group.refresh_from_db()
-    assert (group.state, group.leases.count()) == ("failed", 0)
-    assert group.pk not in [g["group"] for g in client.get("/p/stars/groups/next/").json()["groups"]]
+    assert (group.state, group.leases.filter(expires_at__gt=timezone.now()).count()) == ("failed", 0)
+    assert acting.task(ann, group) not in [g["group"] for g in client.get("/p/stars/groups/next/").json()["groups"]]
 
     client.force_login(boss)
     page = client.get("/p/stars/").content.decode()
@@ -45,14 +47,14 @@ def test_a_damaged_image(group, client, boss, ann, project, harm, said):
     assert not Generation.objects.filter(group=group).exists()
 
 
-def test_a_labelled_group_keeps_its_labels_and_is_named_until_it_is_mended(group, client, boss):
+def test_a_labelled_group_keeps_its_labels_and_is_named_until_it_is_mended(group, client, boss, ann):
     labels = {str(i): True for i in range(4)}
     body = {"labels": labels, "seconds": 1, "key": "k"}
-    client.post(f"/p/stars/groups/{group.pk}/submit/", body, content_type="application/json")
+    client.post(f"/p/stars/groups/{acting.task(ann, group)}/submit/", body, content_type="application/json")
     image = group.generations.first()
     whole = paths.data(image.image).read_bytes()
     cut(paths.data(image.image))
-    assert client.get(f"/p/stars/images/{image.pk}.webp").status_code == 404
+    assert client.get(f"/p/stars/groups/{acting.task(ann, group)}/{image.position}.webp").status_code == 404
     group.refresh_from_db()
     assert group.state == "done" and "image 1" in group.error
     assert sum(g.labels.count() for g in group.generations.all()) == 4

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from tests.webapp import acting
 from tests.webapp.conftest import make_ready
 from tests.webapp.quality.test_consensus import submit
 from webapp.accounts.models import User
@@ -13,7 +14,6 @@ from webapp.api.models import ApiToken, Delivery, Webhook
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
 from webapp.exports import records
-from webapp.labelling import decisions
 from webapp.labelling.models import Group
 from webapp.quality import counts
 from webapp.quality.models import GoldGroup, PersonQuality, ProjectCount
@@ -102,7 +102,7 @@ def crowd(project, boss):
         ModelVersion(project=project, number=n, path=f"v{n}", parent=project.active_version) for n in range(2, 132)
     )
     for group in make_ready(project, 30):
-        decisions.flag_group(boss, project, group.pk, kind="broken", position=None, idempotency_key=f"f{group.pk}")
+        acting.flag_group(boss, project, group.pk, kind="broken", position=None, idempotency_key=f"f{group.pk}")
     for n in range(60):
         create_project(f"p{n}", f"P{n}", model_dir="x", student_dir="x", prompts=[{"prompt": "a star"}])
     Membership.objects.bulk_create(

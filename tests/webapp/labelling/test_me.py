@@ -8,29 +8,35 @@ import pytest
 from django.utils import timezone
 from PIL import Image
 
+from tests.webapp import acting
 from tests.webapp.conftest import make_ready
 from webapp.campaigns.models import Role
-from webapp.labelling import decisions, errors, guidelines, queries
+from webapp.labelling import errors, guidelines, queries
 from webapp.labelling.models import Tally
 
 
 def submit(user, project, group, likes, seconds=8.0):
     answer = {i: i in likes for i in range(group.size)}
-    decisions.submit_group(user, project, group.pk, answer, seconds=seconds, idempotency_key=f"{user.pk}-{group.pk}")
+    acting.submit_group(user, project, group.pk, answer, seconds=seconds, idempotency_key=f"{user.pk}-{group.pk}")
 
 
-def test_it_shows_today_pace_and_agreement(client, ann, person, project, ready):
+def test_it_shows_today_pace_and_agreement(client, ann, person, project, ready, monkeypatch):
+    monkeypatch.setattr(queries, "BLOCK", 1)
     project.overlap = 3
     project.save()
     first, second = ready(2)
     bob, cat = person("bob"), person("cat")
     submit(ann, project, first, {0, 1}, seconds=8)
     submit(ann, project, second, {0}, seconds=4)
+    acting.an_hour_passes()
     assert queries.agreement(ann, project) is None
     submit(bob, project, first, {0})
-    assert queries.agreement(ann, project) == {"images": 4, "share": 0.75}
+    assert queries.agreement(ann, project) is None
+    acting.an_hour_passes()
+    assert queries.agreement(ann, project) == {"groups": 1, "share": 0.75}
     submit(cat, project, first, {1})  # now two images are a tie between the others
-    assert queries.agreement(ann, project) == {"images": 2, "share": 1.0}
+    acting.an_hour_passes()
+    assert queries.agreement(ann, project) == {"groups": 1, "share": 1.0}
     assert queries.pace(ann, project) == 1.5
     client.force_login(ann)
     html = client.get("/p/stars/me/").content.decode()
@@ -56,9 +62,10 @@ def test_the_language_is_kept_in_the_browser(client, ann, project):
 @pytest.mark.parametrize(("asked", "width"), [("256", 256), ("512", 300), ("9", 300), ("x", 300), ("", 300)])
 def test_images_come_at_the_asked_size_and_are_kept_by_the_browser_alone(client, ann, project, asked, width):
     (group,) = make_ready(project, 1, pixels=300)
+    acting.give(ann, group.pk)
     client.force_login(ann)
     for _ in range(2):
-        answer = client.get(f"/p/stars/images/{group.generations.first().pk}.webp", {"w": asked})
+        answer = client.get(f"/p/stars/groups/{acting.task(ann, group)}/0.webp", {"w": asked})
         image = Image.open(io.BytesIO(answer.content))
         assert (image.format, image.size) == ("WEBP", (width, width))
         assert answer["Cache-Control"] == "private, max-age=604800, immutable"
@@ -83,10 +90,10 @@ def test_examples_are_chosen_by_reviewers_and_seen_beside_the_work(client, ann, 
     client.post("/p/stars/guidelines/", {"image": 10**9, "good": "yes"})
     client.force_login(ann)
     html = client.get("/p/stars/annotate/").content.decode()
-    assert f"images/{image.pk}.webp?w=256" in html and "&lt;b&gt;clean" in html
+    assert f"guidelines/{image.example.pk}.webp?w=256" in html and "&lt;b&gt;clean" in html
     client.force_login(person("rev2", Role.REVIEWER))
     client.post("/p/stars/guidelines/", {"remove": image.example.pk})
-    assert queries.examples(project) == []
+    assert not queries.examples(project)
 
 
 def test_a_small_image_asked_for_by_many_at_once_is_made_once_and_whole(project):
@@ -110,8 +117,11 @@ def test_a_day_begins_at_midnight_where_the_browser_is(client, ann, project, rea
 
     def send(group, zone):
         client.cookies["time_zone"] = zone
+        acting.give(ann, group.pk)
         body = json.dumps({"labels": dict.fromkeys("0123", True), "key": f"{group.pk}"})
-        return client.post(f"/p/stars/groups/{group.pk}/submit/", body, content_type="application/json").json()["today"]
+        return client.post(
+            f"/p/stars/groups/{acting.task(ann, group)}/submit/", body, content_type="application/json"
+        ).json()["today"]
 
     assert send(first, "America/New_York") == {"groups": 1, "images": 4}
     assert send(second, "Europe%2FBerlin") == {"groups": 1, "images": 4}  # half past midnight there

@@ -8,11 +8,12 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from tests.webapp import acting
 from tests.webapp.conftest import make_ready
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
-from webapp.labelling import decisions, generation, leases
+from webapp.labelling import generation, leases
 from webapp.labelling.models import Group, Lease
 
 
@@ -38,7 +39,6 @@ def test_an_abandoned_lease_comes_back(project, ready, ann, person):
     leases.lease_groups(ann, project)
     Lease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert leases.lease_groups(person("bob"), project) == [group]
-    assert leases.expire_leases() == 1
 
 
 def test_overlap_asks_as_many_people_and_no_more(project, ready, ann, person):
@@ -48,7 +48,7 @@ def test_overlap_asks_as_many_people_and_no_more(project, ready, ann, person):
     answer = dict.fromkeys(range(4), True)
     for user in (ann, person("bob")):
         assert leases.lease_groups(user, project) == [group]
-        decisions.submit_group(user, project, group.pk, answer, seconds=1, idempotency_key="k")
+        acting.submit_group(user, project, group.pk, answer, seconds=1, idempotency_key="k")
         assert leases.lease_groups(user, project) == []
     assert leases.lease_groups(person("cat"), project) == []
     group.refresh_from_db()
@@ -74,7 +74,7 @@ def test_many_people_at_once_are_never_given_the_same_group(tmp_path):
                 if not groups:
                     return
                 given.append(groups[0].pk)
-                decisions.submit_group(
+                acting.submit_group(
                     user, project, groups[0].pk, {0: True, 1: False}, seconds=0, idempotency_key=f"{user.pk}-{n}"
                 )
         except Exception as error:

@@ -6,11 +6,12 @@ from collections import Counter
 import pytest
 from django.db import connection
 
+from tests.webapp import acting
 from tests.webapp.conftest import make_ready
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
-from webapp.labelling import decisions, leases
+from webapp.labelling import leases
 from webapp.labelling.models import Group, GroupDecision, Label
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, GoldAnswer
@@ -29,7 +30,7 @@ def test_fifty_people_at_once(tmp_path):
     makers = [User.objects.create_user(f"maker{i}") for i in range(2)]
     for group in gold:
         for maker in makers:
-            decisions.submit_group(maker, project, group.pk, {0: True, 1: False}, seconds=0, idempotency_key=f"{group}")
+            acting.submit_group(maker, project, group.pk, {0: True, 1: False}, seconds=0, idempotency_key=f"{group}")
         quality.make_gold(Group.objects.get(pk=group.pk), "review", {0: True, 1: False})
     make_ready(project, GROUPS)
     project.tie_break, project.gold_rate = True, 0.2
@@ -44,7 +45,7 @@ def test_fifty_people_at_once(tmp_path):
                     given.append((user.pk, group.pk))
                     # Half say like and dislike the other way round, so there are ties.
                     answer = {0: number % 2 == 0, 1: number % 2 == 1}
-                    decisions.submit_group(user, project, group.pk, answer, seconds=0, idempotency_key=f"k{group.pk}")
+                    acting.submit_group(user, project, group.pk, answer, seconds=0, idempotency_key=f"k{group.pk}")
         except Exception as error:
             errors.append(error)
         finally:
@@ -66,6 +67,8 @@ def test_fifty_people_at_once(tmp_path):
         assert group.state == ("ready" if group.pk in ties else "done")
     assert Counter(rated.values())[3] > 0
     assert Label.objects.filter(annotator__in=people).count() == 2 * len(given)
+    acting.an_hour_passes()
+    quality.compare_with_gold()
     golden = [(user, group) for user, group in given if group in known]
     assert GoldAnswer.objects.count() == len(golden) > 0
     assert GroupDecision.objects.filter(group__in=known).count() == len(golden) + 2 * len(known)

@@ -7,10 +7,11 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from tests.webapp import acting
 from tests.webapp.conftest import make_ready
 from webapp.accounts.models import User
 from webapp.campaigns.services import create_project
-from webapp.labelling import decisions, generation, leases
+from webapp.labelling import generation, leases
 from webapp.labelling.models import Group, Lease
 from webapp.rounds.models import ModelVersion
 from webapp.rounds.services import publish_version
@@ -19,12 +20,12 @@ ANSWER = {0: True, 1: False, 2: False, 3: False}
 
 
 def submit(user, project, group):
-    return decisions.submit_group(user, project, group.pk, ANSWER, seconds=1, idempotency_key=str(group.pk))
+    return acting.submit_group(user, project, group.pk, ANSWER, seconds=1, idempotency_key=str(group.pk))
 
 
 def test_groups_that_someone_skipped_are_made_up_for(project, ready, ann):
     for group in ready(project.ready_target):
-        decisions.skip_group(ann, project, group.pk, reason="unclear", idempotency_key=f"s{group.pk}")
+        acting.skip_group(ann, project, group.pk, reason="unclear", idempotency_key=f"s{group.pk}")
     assert leases.lease_groups(ann, project) == []
     assert len(generation.top_up(project.pk)) == project.ready_target
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from common.files import sha256_of, write_json
 from tests.conftest import use_bucket
+from tests.webapp import acting
 from tests.webapp.conftest import make_ready
 from webapp.api.services import create_token
-from webapp.labelling import decisions
 from webapp.labelling.models import Group
 from webapp.lib import paths, storage
 from webapp.operations.backup import missing_files
@@ -44,9 +44,9 @@ def age(bucket, name):
     file.write_text(json.dumps({**json.loads(file.read_text()), "last_modified": "2020-01-01T00:00:00+00:00"}))
 
 
-def test_a_member_is_sent_to_the_bucket_for_a_short_time(group, bucket, client, ann, data_folder, settings):
+def test_a_reviewer_is_sent_to_the_bucket_for_a_short_time(group, bucket, client, boss, data_folder, settings):
     image = group.generations.first()
-    client.force_login(ann)
+    client.force_login(boss)
     answer = client.get(f"/p/stars/images/{image.pk}.webp")
     assert answer.status_code == 302
     assert answer["Cache-Control"] == "private, max-age=240"
@@ -66,6 +66,13 @@ def test_a_member_is_sent_to_the_bucket_for_a_short_time(group, bucket, client, 
     assert not (data_folder / "media").exists()
 
 
+def test_an_annotator_gets_bytes_since_an_address_in_the_bucket_tells_the_group(group, bucket, client, ann):
+    acting.give(ann, group.pk)
+    client.force_login(ann)
+    answer = client.get(f"/p/stars/groups/{acting.task(ann, group)}/0.webp")
+    assert (answer.status_code, answer.content) == (200, (bucket / group.generations.first().image).read_bytes())
+
+
 def test_nobody_else_gets_an_address(group, client, person):
     image = group.generations.first()
     address = f"/p/stars/images/{image.pk}.webp"
@@ -74,9 +81,9 @@ def test_nobody_else_gets_an_address(group, client, person):
     assert client.get(address).status_code == 404
 
 
-def test_a_smaller_image_is_made_once(group, bucket, client, ann):
+def test_a_smaller_image_is_made_once(group, bucket, client, boss):
     image = group.generations.first()
-    client.force_login(ann)
+    client.force_login(boss)
     answers = [client.get(f"/p/stars/images/{image.pk}.webp?w=256") for _ in range(2)]
     small = paths.small_image(image.image, 256)
     for answer in answers:
@@ -85,12 +92,12 @@ def test_a_smaller_image_is_made_once(group, bucket, client, ann):
     assert small in names(bucket)
 
 
-def test_browsers_may_reach_it_at_another_address(group, client, ann, settings, s3):
+def test_browsers_may_reach_it_at_another_address(group, client, boss, settings, s3):
     other = s3.endpoint.replace("127.0.0.1", "localhost")
     use_bucket(settings, s3, settings.LIKESTEP_S3_BUCKET)
     public = {**settings.STORAGES["default"]["OPTIONS"], "endpoint_url": other}
     settings.STORAGES = {**settings.STORAGES, "public": {**settings.STORAGES["default"], "OPTIONS": public}}
-    client.force_login(ann)
+    client.force_login(boss)
     address = client.get(f"/p/stars/images/{group.generations.first().pk}.webp")["Location"]
     assert address.startswith(f"{other}/")
     assert requests.get(address, timeout=10).status_code == 200
@@ -118,7 +125,7 @@ def test_programs_get_bytes_so_that_their_token_stays_here(group, client, boss, 
 
 def test_an_export_has_the_images(group, bucket, client, boss, ann, project):
     answer = {0: True, 1: False, 2: False, 3: True}
-    decisions.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key="k")
+    acting.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key="k")
     (bucket / group.generations.last().image).unlink()
     client.force_login(boss)
     answer = client.get("/p/stars/export/download/?format=labels&container=zip-jsonl")
@@ -135,29 +142,28 @@ def test_an_export_has_the_images(group, bucket, client, boss, ann, project):
         (lambda file: file.unlink(), "No such file"),
     ],
 )
-def test_a_damaged_image_is_refused(group, bucket, client, ann, harm, said):
+def test_a_damaged_image_is_refused(group, bucket, client, boss, harm, said):
     image = group.generations.first()
     harm(bucket / image.image)
-    client.force_login(ann)
+    client.force_login(boss)
     assert client.get(f"/p/stars/images/{image.pk}.webp?w=256").status_code == 404
     group.refresh_from_db()
     assert group.state == "failed"
     assert said in group.error
 
 
-def test_a_bucket_that_does_not_answer_harms_no_group(group, s3, client, ann, boss, settings):
+def test_a_bucket_that_does_not_answer_harms_no_group(group, s3, client, boss, settings):
     image = group.generations.first()
-    client.force_login(ann)
+    client.force_login(boss)
     s3.stop()
     try:
         answer = client.get(f"/p/stars/images/{image.pk}.webp")
         assert (answer.status_code, answer["Retry-After"]) == (503, "10")
         assert client.get("/readyz").json()["storage"] == "failed"
         assert any("cannot be used" in problem and "check LIKESTEP_S3_BUCKET" in problem for problem in problems())
-        client.force_login(boss)
         body = {"labels": {str(i): True for i in range(4)}, "seconds": 1, "key": "k"}
         client.get("/p/stars/groups/next/")
-        saved = client.post(f"/p/stars/groups/{group.pk}/submit/", json.dumps(body), "application/json")
+        saved = client.post(f"/p/stars/groups/{acting.task(boss, group)}/submit/", json.dumps(body), "application/json")
         assert saved.status_code == 200  # labels need no bucket
     finally:
         s3.start()

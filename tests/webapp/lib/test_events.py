@@ -30,9 +30,9 @@ def test_equal_notices_become_one_and_later_ones_are_told_again():
 
         def change():
             for _ in range(50):
-                post.put(7, LABELS)
-            post.put(7, QUEUE)
-            post.put(8, LABELS)  # another project's
+                post.put(project_channel(7), LABELS)
+            post.put(project_channel(7), QUEUE)
+            post.put(project_channel(8), LABELS)  # another project's
 
         async def heard(seconds=2.0):
             return await asyncio.wait_for(layer.receive(name), seconds)
@@ -44,7 +44,7 @@ def test_equal_notices_become_one_and_later_ones_are_told_again():
         assert QUEUE in both
         with pytest.raises(TimeoutError):
             await heard(4 * GATHER)
-        post.put(7, LABELS)
+        post.put(project_channel(7), LABELS)
         assert await heard() == LABELS
         thread.join()
 
@@ -62,7 +62,7 @@ def test_nobody_waits_for_a_redis_that_is_gone(monkeypatch, caplog):
 
         monkeypatch.setattr(get_channel_layer(), "group_send", lost)
         started = time.monotonic()
-        post.put(7, LABELS)
+        post.put(project_channel(7), LABELS)
         assert time.monotonic() - started < 0.05
         await asyncio.wait_for(tried.wait(), 2)
         await asyncio.sleep(0)

@@ -16,6 +16,7 @@ from django.db import connection
 from django.test import Client
 
 from tests.servers import database_url, free_port, wait_for
+from tests.webapp import acting
 from tests.webapp.conftest import make_ready
 from webapp.api.services import create_token
 from webapp.lib.handler import Threads
@@ -121,9 +122,10 @@ def test_limits_threads_and_connections(port, boss, ann, project):
 
     # What is within the limits is read as before.
     (group,) = make_ready(project, 1)
+    acting.give(ann, group.pk)
     body = json.dumps({"labels": {str(i): True for i in range(4)}, "key": "k", "note": "x" * (BODY - 1000)}).encode()
-    status, text, _took = announce(port, f"/p/stars/groups/{group.pk}/submit/", len(body), mine, body)
-    assert (status, json.loads(text)["saved"]) == (200, group.pk)
+    status, text, _took = announce(port, f"/p/stars/groups/{acting.task(ann, group)}/submit/", len(body), mine, body)
+    assert (status, json.loads(text)["saved"]) == (200, acting.task(ann, group))
 
     # Slow senders hold no thread: the server answers others meanwhile.
     slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(THREADS + 2)]

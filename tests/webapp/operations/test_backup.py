@@ -12,7 +12,7 @@ from django.db import connection
 
 from common.files import sha256_of, write_atomic, write_json
 from tests.servers import with_database_name
-from webapp.labelling import decisions
+from tests.webapp import acting
 from webapp.lib import paths
 from webapp.rounds.models import ModelVersion, TrainingRound
 
@@ -32,7 +32,7 @@ def programs(monkeypatch):
 def lived_in(project, ready, ann):
     """A project with labels, a version and a round under way."""
     for group in ready(2):
-        decisions.submit_group(
+        acting.submit_group(
             ann, project, group.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key=str(group.pk)
         )
         write_atomic(paths.data(group.trajectory_file), b"trajectory")

@@ -9,7 +9,7 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from common.files import write_atomic
-from webapp.labelling import decisions
+from tests.webapp import acting
 from webapp.labelling.models import Group
 from webapp.lib import paths
 from webapp.operations.garbage import collect
@@ -26,7 +26,7 @@ def old(project, ready, ann):
     """A project of last month: a labelled group, a superseded one, a waiting one, an ended and an open round."""
     labelled, superseded, waiting = ready(3)
     answer = dict.fromkeys(range(4), True)
-    decisions.submit_group(ann, project, labelled.pk, answer, seconds=1, idempotency_key="k")
+    acting.submit_group(ann, project, labelled.pk, answer, seconds=1, idempotency_key="k")
     for group in (labelled, superseded, waiting):
         write_atomic(paths.data(group.trajectory_file), b"12345")
     Group.objects.filter(pk=superseded.pk).update(state="superseded")

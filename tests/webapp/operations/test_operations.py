@@ -15,9 +15,10 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from tests.webapp import acting
 from webapp.accounts.models import User
 from webapp.campaigns.models import Project
-from webapp.labelling import decisions, generation, leases
+from webapp.labelling import generation, leases
 from webapp.labelling.models import Group, Lease
 from webapp.lib import logs
 from webapp.operations.services import beat
@@ -57,7 +58,7 @@ def test_metrics_count_what_happens(client, project, ready, ann):
     leases.lease_groups(ann, project, 2)
     Lease.objects.filter(group=group).update(expires_at=timezone.now() - timedelta(seconds=1))
     answer = {i: i % 2 == 0 for i in range(4)}
-    decisions.submit_group(ann, project, ready()[0].pk, answer, seconds=1, idempotency_key="k")
+    acting.submit_group(ann, project, ready()[0].pk, answer, seconds=1, idempotency_key="k")
     waiting = generation.create_group(project, project.prompts.first().pk, random.Random(0))
     Group.objects.filter(pk=waiting.pk).update(created_at=timezone.now() - timedelta(seconds=90))
     training = TrainingRound.objects.create(
@@ -202,7 +203,7 @@ def test_the_label_rate_looks_back_just_far_enough(project, ready, ann, monkeypa
     monkeypatch.setattr(queries, "RATE_ROWS", (4, 8, 12))
     for n, group in enumerate(ready(5)):
         answer = dict.fromkeys(range(4), True)
-        decisions.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=f"r{n}")
+        acting.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=f"r{n}")
     ids = list(LabelEvent.objects.order_by("id").values_list("id", flat=True))
     now = timezone.now()
     since = now - timedelta(minutes=5)

@@ -8,8 +8,8 @@ from django.test import Client
 from webapp.api.models import Webhook
 from webapp.api.services import create_token, create_webhook
 from webapp.campaigns import people
+from webapp.campaigns.membership import invite
 from webapp.campaigns.models import Role
-from webapp.campaigns.services import invite
 from webapp.lib import broker
 from webapp.rounds import services as rounds
 from webapp.webhooks import outbox
@@ -31,7 +31,7 @@ def test_invitations_and_passwords(project, boss, text, monkeypatch):
         raise RuntimeError("the invitation cannot be accepted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(people.services, "accept_invitation", broken)
+        patch.setattr(people.campaign, "accept_invitation", broken)
         assert client.post(f"/join/{token}/", form).status_code == 500
     assert Client(enforce_csrf_checks=True).post(f"/join/{token}/", form).status_code == 403
     assert client.get(f"/join/{token}").status_code == 301

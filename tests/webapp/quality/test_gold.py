@@ -4,9 +4,9 @@ import random
 
 import pytest
 
+from tests.webapp import acting
 from tests.webapp.quality.test_consensus import submit
-from webapp.labelling import decisions, leases, scoring
-from webapp.labelling.models import Lease
+from webapp.labelling import decisions, errors, leases, scoring
 from webapp.quality import services
 from webapp.quality.models import GoldAnswer, GoldGroup
 
@@ -41,6 +41,8 @@ def test_they_come_at_the_set_rate_and_look_like_any_other(project, gold, ready,
         submit(ann, project, group, [1, 0, 1, 1])
         given.append(group.pk)
     assert len(set(given)) == 40
+    acting.an_hour_passes()
+    assert services.compare_with_gold() == GoldAnswer.objects.count()
     golden = GoldAnswer.objects.filter(user=ann)
     assert 6 <= golden.count() <= 18
     assert {(a.right, a.total) for a in golden} == {(3, 4)}
@@ -54,7 +56,7 @@ def test_no_person_gets_one_again(project, gold, ready, ann, person):
     always = random.Random(1)
     always.random = lambda: 0.0
     assert leases.lease_groups(ann, project, rng=always) == [group]
-    decisions.skip_group(ann, project, group.pk, reason="", idempotency_key="s")
+    acting.skip_group(ann, project, group.pk, reason="", idempotency_key="s")
     for _ in range(3):
         (other,) = leases.lease_groups(ann, project, rng=always)
         assert other != group
@@ -70,14 +72,19 @@ def test_with_nothing_else_to_do_nobody_is_fed_gold(project, gold, ann):
         assert leases.lease_groups(ann, project) == []
 
 
-def test_an_undone_gold_answer_is_forgotten_and_the_group_stays_done(project, gold, ann):
+def test_an_answer_is_compared_once_it_can_no_longer_be_undone(project, gold, ann):
     (group,) = gold()
-    Lease.objects.create(group=group, user=ann, expires_at=group.created_at)
-    submit(ann, project, group, [1, 0, 0, 1])
-    assert GoldAnswer.objects.get().right == 4
+    submit(ann, project, group, [1, 0, 1, 1])
+    assert services.compare_with_gold() == 0
     decisions.undo(ann, project)
     group.refresh_from_db()
-    assert (group.state, GoldAnswer.objects.count()) == ("done", 0)
+    assert group.state == "done"
+    acting.submit_group(ann, project, group.pk, ANSWER, seconds=1, idempotency_key="again")
+    acting.an_hour_passes()
+    with pytest.raises(errors.LabellingError, match="undo: the answer is older than 60 minutes"):
+        decisions.undo(ann, project)
+    assert [services.compare_with_gold() for _ in range(2)] == [1, 0]  # not of those who made it gold
+    assert GoldAnswer.objects.get().right == 4
 
 
 def test_oracle_certain_groups_become_gold_and_obvious_ones_attention_checks(project, ready, ann):

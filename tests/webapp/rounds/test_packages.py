@@ -11,8 +11,9 @@ import yaml
 from safetensors.numpy import load, save_file
 
 from common.files import sha256_of
+from tests.webapp import acting
 from webapp.accounts.models import User
-from webapp.labelling import decisions, scoring
+from webapp.labelling import scoring
 from webapp.lib import paths
 from webapp.rounds import services
 from webapp.rounds.models import ModelVersion
@@ -33,7 +34,7 @@ def version(project, boss, ann, ready):
     one, two = ready(2)
     for group in (one, two):
         answer = {0: True, 1: False, 2: False, 3: True}
-        decisions.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=f"key-{group.pk}")
+        acting.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=f"key-{group.pk}")
     verdict = {"score": 0.5, "liked": False, "reason": "-", "correct": False}
     scoring.record_oracle_labels(two.pk, "demo", [verdict] * 4)
     training = services.start_round(project, {"beta_dpo": 3.0}, idempotency_key="k", user=boss)

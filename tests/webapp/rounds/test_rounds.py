@@ -8,7 +8,8 @@ import pytest
 from django.utils import timezone
 from django.utils.html import escape
 
-from webapp.labelling import decisions, generation
+from tests.webapp import acting
+from webapp.labelling import generation
 from webapp.labelling.models import Group
 from webapp.rounds import services
 from webapp.rounds.models import ModelVersion, TrainingRound
@@ -21,7 +22,7 @@ def labelled(ready, ann, project):
     groups = ready(3)
     for group, likes in zip(groups, ([1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 1, 0]), strict=True):
         answer = {i: bool(v) for i, v in enumerate(likes)}
-        decisions.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=f"k{group.pk}")
+        acting.submit_group(ann, project, group.pk, answer, seconds=1, idempotency_key=f"k{group.pk}")
     project.refresh_from_db()
     return groups
 

@@ -1,0 +1,42 @@
+"""What people do, as their pages do it: each group they decide on was given to them first."""
+
+from datetime import timedelta
+
+from django.db.models import F
+
+from webapp.labelling import decisions, leases
+from webapp.labelling.models import UNDO, GroupDecision, Label, Lease
+from webapp.quality.models import GoldGroup
+
+
+def task(user, group) -> str:
+    """The name by which the person knows the group."""
+    return leases.task_name(user.pk, group.pk)
+
+
+def give(user, group_id):
+    """The group is on the person's screen."""
+    leases.give(user, group_id, lasts=True)
+
+
+def give_once(user, group_id):
+    """The same, unless it was before."""
+    if not Lease.objects.filter(user=user, group=group_id).exists():
+        give(user, group_id)
+
+
+def an_hour_passes():
+    """And a minute: what was decided until now can no longer be undone."""
+    for model in (GroupDecision, Label, GoldGroup):
+        model.objects.update(created_at=F("created_at") - UNDO - timedelta(minutes=1))
+
+
+def _given(decide):
+    def work(user, project, group_id, *arguments, **values):
+        give_once(user, group_id)
+        return decide(user, project, group_id, *arguments, **values)
+
+    return work
+
+
+submit_group, skip_group, flag_group = map(_given, (decisions.submit_group, decisions.skip_group, decisions.flag_group))

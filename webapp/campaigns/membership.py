@@ -1,0 +1,100 @@
+"""Writes of who takes part in a project: invitations, joining, leaving."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from webapp.accounts.permissions import RANK, Action, may
+from webapp.campaigns.audit import audit
+from webapp.campaigns.models import Invitation, Membership, Project, Role
+from webapp.campaigns.services import CampaignError, token_hash
+
+INVITATION = timedelta(days=7)
+
+
+@transaction.atomic
+def invite(project: Project, role: str, by) -> str:
+    """Make an invitation; returns its token, which is not kept and cannot be shown again."""
+    if role not in Role.values:
+        raise CampaignError(
+            _("role: %(role)s is not one of %(values)s") % {"role": repr(role), "values": ", ".join(Role.values)}
+        )
+    token = secrets.token_urlsafe(24)
+    audit(project, by, "invitation made", role=role)
+    Invitation.objects.create(
+        project=project, role=role, token_hash=token_hash(token), created_by=by, expires_at=timezone.now() + INVITATION
+    )
+    return token
+
+
+def open_invitations(project: Project) -> list[Invitation]:
+    """Those that still work, newest first."""
+    rows = project.invitations.filter(used_by=None, expires_at__gt=timezone.now()).order_by("-pk")
+    return [row for row in rows.select_related("created_by", "project") if _stands(row)]
+
+
+@transaction.atomic
+def revoke_invitation(project: Project, invitation_id: int, by) -> None:
+    """End an unused invitation; one that is gone already is fine."""
+    unused = Invitation.objects.filter(pk=invitation_id, project=project, used_by=None)
+    if unused.delete()[0]:
+        audit(project, by, "invitation revoked", invitation=invitation_id)
+
+
+def find_invitation(token: str) -> Invitation | None:
+    """The invitation of a token that is unused, in time, and whose maker may still invite."""
+    found = _unused(token).select_related("created_by", "project").first()
+    return found if found is not None and _stands(found) else None
+
+
+def role_gained(invitation: Invitation, user) -> str | None:
+    """The role that the invitation would give this person; None when they have as much already."""
+    role = Membership.objects.filter(user=user, project=invitation.project).values_list("role", flat=True).first()
+    return invitation.role if role is None or RANK[invitation.role] > RANK[role] else None
+
+
+@transaction.atomic
+def accept_invitation(token: str, person: Callable | object) -> Membership:
+    """Make a person a member, or raise a member's role, once. `person` is a user, or a function that makes one: joins at
+    the same moment leave one account. Raises CampaignError when the link does not work or would change nothing; then
+    it is not used."""
+    invitation = _unused(token).select_for_update(of=("self",)).select_related("created_by", "project").first()
+    if invitation is None or not _stands(invitation):
+        raise CampaignError(_("invitation: the link was used already or is too old; ask an admin for a new one"))
+    user = person() if callable(person) else person
+    if role_gained(invitation, user) is None:
+        raise CampaignError(_("invitation: you are a member with this role already; the link was not used"))
+    values = {"role": invitation.role}
+    membership, new = Membership.objects.update_or_create(user=user, project=invitation.project, defaults=values)
+    invitation.used_by = user
+    invitation.save(update_fields=["used_by"])
+    audit(invitation.project, user, "joined" if new else "role raised by invitation", role=membership.role)
+    return membership
+
+
+@transaction.atomic
+def remove_member(project: Project, user_id: int, by) -> None:
+    """A person leaves the project at once; what they did stays. Raises CampaignError for the last admin."""
+    members = list(project.memberships.select_for_update().select_related("user"))
+    leaving = next((m for m in members if m.user_id == user_id), None)
+    if leaving is None:
+        return
+    if leaving.role == Role.ADMIN and sum(m.role == Role.ADMIN for m in members) == 1:
+        raise CampaignError(_("people: %(name)s is the only admin; make another one first") % {"name": leaving.user})
+    leaving.delete()
+    audit(project, by, "member removed", username=leaving.user.username, role=leaving.role)
+
+
+def _unused(token: str):
+    return Invitation.objects.filter(token_hash=token_hash(token), used_by__isnull=True, expires_at__gt=timezone.now())
+
+
+def _stands(invitation: Invitation) -> bool:
+    """A link is worth no more than its maker: it ends when they may not invite any more."""
+    return invitation.created_by.is_active and may(invitation.created_by, invitation.project, Action.PEOPLE)
