@@ -119,6 +119,15 @@ class Backend(Protocol):
         most (54 dB on the demo model)."""
         ...
 
+    def blocks(self) -> list[torch.nn.Module]:
+        """The network's blocks in order, for what reads the image tokens between them. Raises ValueError where a family has
+        none that can be read."""
+        ...
+
+    def image_tokens(self, output) -> torch.Tensor:
+        """The image's tokens (B, N, D) of what one of `blocks` gave."""
+        ...
+
     def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """RGB images of the model's size → the latents that `decode` takes, (B, C, h, w) float32."""
         ...

@@ -72,6 +72,14 @@ class PipelineBackend:
             pixels = vae.decode(scaled).sample.float()
         return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
 
+    def blocks(self) -> list[torch.nn.Module]:
+        """See `Backend.blocks`."""
+        raise ValueError(f"surrogate: {type(self).__name__} does not say which of its blocks a reward head can read")
+
+    def image_tokens(self, output) -> torch.Tensor:
+        """See `Backend.image_tokens`."""
+        raise NotImplementedError
+
     def outline(self, count: int) -> Conditioning:
         """See `Backend.outline`."""
         return self.encode(["a prompt"] * count)

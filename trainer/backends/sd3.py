@@ -62,6 +62,14 @@ class SD3Backend(FlowBackend):
             return_dict=False,
         )[0].float()
 
+    def blocks(self) -> list[torch.nn.Module]:
+        """See `Backend.blocks`."""
+        return list(self.transformer.transformer_blocks)
+
+    def image_tokens(self, output: tuple[torch.Tensor | None, torch.Tensor]) -> torch.Tensor:
+        """See `Backend.image_tokens`; a joint block gives text tokens first."""
+        return output[1]
+
     def stock_call(self, steps: int, guidance: float = 1.0) -> dict:
         """See `Backend.stock_call`."""
         return super().stock_call(steps, guidance) | {"max_sequence_length": self._t5_tokens()}
