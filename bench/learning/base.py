@@ -1,0 +1,133 @@
+"""Whether labels can matter on a base: how clean it draws, how often it is right, and what it knows of right and wrong.
+
+    python -m bench.learning.base --model models/demo --student models/demo-student --threads 2
+
+A base is fit for learning from labels if it draws cleanly, is often wrong, and finds its wrong images about as likely as
+its right ones, while an explicit head on its features can tell them apart. All is measured on validation prompts:
+
+- `guided`, `unguided`: the base in 40 steps, with guidance 4 and without; six-tag benchmark, strict score, words, and the
+  share of images with something ill-formed in them
+- `student`: the same of the 4-step student
+- `ranked`: of the student's groups of eight, the share of pairs (right before wrong) that the base's own denoising error
+  orders, and that an explicit head orders after it learned from other groups of training prompts
+
+Finished parts are lines of WORK/runs.jsonl and are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+import torch
+
+from bench.harness import Parts
+from bench.learning.failures import things
+from trainer.backends import load_backend
+from trainer.cli import MODEL, STUDENT
+from trainer.controls import own_errors, pairs_ranked
+from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
+from trainer.evaluate import evaluate
+from trainer.oracles import get_oracle
+from trainer.oracles.scenes import detect
+from trainer.reward_head import RewardHead, fit, opinions
+from trainer.roles import STUDENT as STUDENT_ROLE
+from trainer.roles import SURROGATE, Roles
+from trainer.sampler import Sampler, related_noise, sample_latents
+
+GROUP = 8
+WAYS = {"guided": {"steps": 40, "guidance": 4.0}, "unguided": {"steps": 40}, "student": {"steps": 4}}
+
+
+def drawn(model: Path, lora: Path | None, per_tag: int, how: dict) -> dict[str, float]:
+    """Scores of validation prompts, `per_tag` a tag, and the share of images with something ill-formed in them."""
+    sampler = Sampler(model)
+    sampler.use_version(lora)
+    rows = evaluation_prompts("validation", per_tag, tags=(*TAGS, WORD))
+    result = evaluate(sampler.backend, rows, get_oracle("demo"), bf16=True, **how)
+    scenes = [image for image, row in zip(result.images, rows, strict=True) if row.tag != WORD]
+    bad = sum(things(image) > len(detect(image)) for image in scenes)
+    return {**result.scores, "ill_formed": bad / len(scenes)}
+
+
+@torch.no_grad()
+def student_groups(
+    model: Path, lora: Path, split: str, count: int, seed: int
+) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+    """(final latents (P, G, C, h, w), P prompts, likes (P, G)) of groups in which some image is right and some wrong, out
+    of `count` that the student makes of a split's prompts, tags in turn, with independent noise. Raises SystemExit when
+    there is no such group."""
+    sampler, oracle = Sampler(model), get_oracle("scenes")
+    sampler.use_version(lora)
+    backend = sampler.backend
+    pools = [prompts(split, tags=(tag,)) for tag in TAGS]
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    kept, names, likes = [], [], []
+    for number in range(count):
+        row = rng.choice(pools[number % len(pools)])
+        noise = related_noise(1, GROUP, backend.latent_shape, 1.0, generator)
+        conditioning = backend.encode([row.prompt]).repeat(GROUP)
+        final = sample_latents(backend, conditioning, noise, backend.grid(4), bf16=True)[:, -1]
+        verdicts = oracle.score(backend.decode(final, bf16=True), [row.prompt] * GROUP, [row.metadata] * GROUP)
+        liked = torch.tensor([float(v.liked) for v in verdicts])
+        if 0 < liked.sum() < GROUP:
+            kept.append(final.half().cpu())
+            names.append(row.prompt)
+            likes.append(liked)
+    if not kept:
+        raise SystemExit(f"no group of {count} has both right and wrong images; nothing can be ranked")
+    return torch.stack(kept), names, torch.stack(likes)
+
+
+def ranked(model: Path, lora: Path, taught: int, tested: int, seed: int) -> dict[str, float]:
+    """What share of held-out pairs the base's own error and a head put in order, and of how many groups."""
+    held = student_groups(model, lora, "validation", tested, seed + 1)
+    known = torch.ones_like(held[2], dtype=torch.bool)
+    backend = load_backend(model)
+    found = {"own_error": pairs_ranked(-own_errors(backend, held[0], held[1]), held[2], known)}
+    images, names, likes = student_groups(model, lora, "train", taught, seed)
+    roles = Roles(backend.transformer, backend.lora_targets, rank=32, alpha=64, roles=(STUDENT_ROLE, SURROGATE))
+    torch.manual_seed(seed)
+    head = RewardHead(backend, roles, SURROGATE)
+    fit(head, images, names, likes, torch.ones_like(likes, dtype=torch.bool), seed=seed)
+    found["head"] = pairs_ranked(opinions(head, held[0], held[1]), held[2], known)
+    return {**found, "groups_taught": len(images), "groups_held_out": len(held[0])}
+
+
+def main() -> None:
+    """Measure what is missing and print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--student", type=Path, default=STUDENT)
+    parser.add_argument("--per-tag", type=int, default=32, help="images a tag (default: %(default)s)")
+    parser.add_argument("--taught", type=int, default=1200, help="groups that the head may learn from")
+    parser.add_argument("--tested", type=int, default=192, help="groups that are ranked")
+    parser.add_argument("--parts", nargs="+", choices=(*WAYS, "ranked"), default=[*WAYS, "ranked"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("runs") / "base")
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    made_with = {name: getattr(a, name) for name in ("per_tag", "taught", "tested", "seed")}
+    parts = Parts(a.work / "runs.jsonl", made_with | {"model": a.model.name, "student": a.student.name})
+    for way in a.parts:
+        if way == "ranked":
+            parts.once(way, lambda: ranked(a.model, a.student, a.taught, a.tested, a.seed))
+        else:
+            lora = a.student if way == "student" else None
+            parts.once(way, lambda v=lora, w=way: drawn(a.model, v, a.per_tag, WAYS[w]))
+    print("| | benchmark | strict | words | ill-formed |\n|---|---|---|---|---|")
+    for way in WAYS:
+        if line := parts.lines.get(way):
+            cells = (f"{line[name]:.3f}" for name in ("geneval", "strict", "word", "ill_formed"))
+            print(f"| {way} | {' | '.join(cells)} |")
+    if line := parts.lines.get("ranked"):
+        print(
+            f"\nOf pairs in {line['groups_held_out']} held-out groups the base's own error ranks {line['own_error']:.3f},"
+        )
+        print(f"a head that learned from {line['groups_taught']} groups {line['head']:.3f}.")
+
+
+if __name__ == "__main__":
+    main()
