@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from django.core.management import get_commands, load_command_class
 
+from common import __version__
+from launcher import main as launcher
 from trainer.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,3 +118,19 @@ def test_documented_benches_exist():
             assert (ROOT / name).exists(), f"{path.relative_to(ROOT)}: {name}"
         assert not re.search(r"python bench/\w", text), f"{path.relative_to(ROOT)}: benches are modules, run with -m"
     assert seen > 40
+
+
+def test_documented_commands_of_likestep_exist():
+    known = {*launcher.COMMANDS, *launcher.MANAGED, *launcher.trainer_commands(), "test", "help"}
+    seen = 0
+    for path in DOCUMENTS:
+        for name in re.findall(r"(?:^|`|\./|uvx )likestep ([a-z][a-z-]*)", path.read_text(), re.M):
+            assert name in known, f"{path.relative_to(ROOT)}: likestep {name}"
+            seen += 1
+    assert seen > 5
+
+
+def test_the_changelog_has_this_version():
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] == "Unreleased"
+    assert headings[1] == __version__
