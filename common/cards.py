@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from common.round_folder import VERSION
 from common.settings import TDMR1Settings
 
 LORA_NAME = "pytorch_lora_weights.safetensors"
@@ -65,7 +66,7 @@ def _json(path: Path) -> dict:
 
 def made_by(version_dir: Path) -> Made:
     """How the version in a folder was made, by its `version.json`."""
-    return made_as(version_dir.name, _json(version_dir / "version.json"))
+    return made_as(version_dir.name, _json(version_dir / VERSION))
 
 
 def made_as(name: str, about: dict) -> Made:
@@ -88,7 +89,7 @@ def lineage(version_dir: Path) -> list[Made]:
     while folder is not None and folder.resolve() not in seen:
         seen.add(folder.resolve())
         found.append(made_by(folder))
-        parent = _json(folder / "version.json").get("parent")
+        parent = _json(folder / VERSION).get("parent")
         folder = Path(parent) if parent and Path(parent).is_dir() else None
     return found
 

@@ -161,6 +161,13 @@ class DistillSettings(Settings):
 class TDMR1Settings(Settings):
     """One round of TDM-R1 (ALGORITHM.md names; the paper's values for SD3.5-M are in `paper()`)."""
 
+    method: str = option(
+        "tdm_r1",
+        "How the student learns. tdm_r1: it follows a surrogate that learns from the groups. The others train the student "
+        "alone: dgpo by the group preference itself, best_of_group by each group's best image, flow_grpo by policy "
+        "gradients, which needs a reward oracle.",
+        choices=("tdm_r1", "dgpo", "best_of_group", "flow_grpo"),
+    )
     updates: int = option(60, "Updates in the round.", low=1, high=100_000)
     surrogate_updates: int = option(
         0,
@@ -238,6 +245,14 @@ class TDMR1Settings(Settings):
     reference: str = option("frozen", "Reference of the surrogate's likelihood gain.", choices=("ema", "frozen"))
     t_min: float = option(0.25, "Lowest time the surrogate and the reward term look at.", low=0, high=0.95)
     fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0)
+    gradient_steps: int = option(
+        2, "Gradient steps from one batch of groups, with dgpo, best_of_group and flow_grpo.", low=1, high=100
+    )
+    noise_level: float = option(0.7, "Noise of the sampler's steps, with flow_grpo.", low=0.01, high=10)
+    ratio_clip: float = option(1e-3, "Clip range of the ratio of probabilities, with flow_grpo.", low=0, high=10)
+    initial_kl: float = option(
+        0.04, "Weight of the divergence from the first student, with flow_grpo.", low=0, high=100
+    )
     ema: float = option(
         0.95, "Decay of the student's moving average, which is what is evaluated and published.", low=0, high=1
     )
@@ -256,6 +271,21 @@ class TDMR1Settings(Settings):
     def updates_alone(self) -> int:
         """How many updates at the start are the surrogate's alone."""
         return round(self.surrogate_first * self.updates)
+
+    def learns_reward(self, step: int) -> bool:
+        """Whether update `step` (from 0) looks at rewards."""
+        return step < self.updates_alone or not self.updates_alone
+
+    def follows(self, step: int) -> bool:
+        """Whether the student moves in update `step` (from 0)."""
+        return step >= self.updates_alone
+
+    def check_source(self, *, labels: bool) -> None:
+        """Raise SettingsError, naming the field, when the method cannot learn from stored labels (else: from an oracle)."""
+        if labels and self.method == "flow_grpo":
+            raise SettingsError(
+                "method: flow_grpo learns only from images that it samples itself; use a reward oracle, or another method"
+            )
 
     def surrogate_updates_for(self, groups: int) -> int:
         """Surrogate updates before each student update when `groups` labelled groups with signal are stored; 0 groups where

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from common.files import sha256_of, sync_folder
+from common.round_folder import STATE_FILE, WEIGHTS_FILE
 
 
 class Stateful(Protocol):
@@ -53,9 +54,9 @@ def save_checkpoint(
     fresh = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         fresh.mkdir(parents=True)
-        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, fresh / "state.safetensors")
-        values = {"step": step, "sha256": sha256_of(fresh / "state.safetensors"), **(extra or {})}
-        (fresh / "state.json").write_text(json.dumps(values))
+        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, fresh / WEIGHTS_FILE)
+        values = {"step": step, "sha256": sha256_of(fresh / WEIGHTS_FILE), **(extra or {})}
+        (fresh / STATE_FILE).write_text(json.dumps(values))
         for file in fresh.iterdir():
             with file.open("rb") as f:
                 os.fsync(f.fileno())
@@ -80,8 +81,8 @@ def whole_step(folder: Path) -> int | None:
 
 
 def _values(folder: Path) -> dict:
-    values = json.loads((folder / "state.json").read_text())
-    if "sha256" in values and sha256_of(folder / "state.safetensors") != values["sha256"]:
+    values = json.loads((folder / STATE_FILE).read_text())
+    if "sha256" in values and sha256_of(folder / WEIGHTS_FILE) != values["sha256"]:
         raise ValueError("its checksum is wrong")
     return values
 
@@ -91,8 +92,10 @@ def load_checkpoint(
     *,
     modules: Mapping[str, Stateful],
     optimizers: Mapping[str, torch.optim.Optimizer],
+    check: Callable[[dict], None] = lambda values: None,
 ) -> dict | None:
     """Restore what `save_checkpoint` wrote, in place; returns its JSON values, or None when there is nothing to resume.
+    `check` is given the values before anything is restored, and may raise.
 
     Raises ValueError, naming the folder, when the checkpoint is damaged.
     """
@@ -107,7 +110,8 @@ def load_checkpoint(
         values = _values(folder)
     except (OSError, ValueError) as error:
         raise ValueError(f"checkpoint: {folder} is damaged ({error}); delete it to start over") from error
-    tensors = load_file(folder / "state.safetensors")
+    check(values)
+    tensors = load_file(folder / WEIGHTS_FILE)
     for name, module in modules.items():
         prefix = f"module/{name}/"
         module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})

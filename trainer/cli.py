@@ -219,17 +219,18 @@ def generate(a: argparse.Namespace) -> None:
 def evaluate(a: argparse.Namespace) -> None:
     """Score the base or a student on held-out prompts by any oracle."""
     from common.prompt_files import read_prompts
-    from trainer.demo.scenes.prompts import TAGS, WORD, ScenePrompt, evaluation_prompts
+    from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts
     from trainer.evaluate import evaluate as run
     from trainer.evaluate import image_grid, write_geneval
     from trainer.oracles import get_oracle
+    from trainer.prompts import Prompt
     from trainer.sampler import Sampler
 
     oracle = get_oracle(a.oracle)
     if a.prompts:
         found = read_prompts(a.prompts, split=a.split, check=oracle.check)
         lines = [line for line in found if not a.tags or line.get("tag") in a.tags]
-        rows = [ScenePrompt.of_line(m, a.split) for m in lines for _ in range(a.repeats)]
+        rows = [Prompt.of_line(m, a.split) for m in lines for _ in range(a.repeats)]
     else:
         rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
     if not rows:

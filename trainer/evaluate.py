@@ -13,9 +13,10 @@ from PIL import Image
 
 from common.files import write_atomic, write_image
 from trainer.backends import Backend
-from trainer.demo.scenes.prompts import TAGS, WORD, ScenePrompt
+from trainer.demo.scenes.prompts import TAGS, WORD
 from trainer.oracles import Oracle, Verdict
 from trainer.oracles.geneval import result_line
+from trainer.prompts import Prompt
 from trainer.sampler import initial_noise, sample_latents
 
 # First noise seed by split, far from each other and from the seeds of training and labelling.
@@ -33,7 +34,7 @@ class Evaluation:
     latents: torch.Tensor | None = None
 
 
-def tag_scores(rows: Sequence[ScenePrompt], verdicts: Sequence[Verdict]) -> dict[str, float]:
+def tag_scores(rows: Sequence[Prompt], verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Share of images that are correct by tag, `geneval` (mean of the six tags that are there), `strict` (the same with
     the strict verdict), `reward` (mean training reward), `word` where there are words, and `correct` over all images where
     there are prompts of no such kind."""
@@ -99,7 +100,7 @@ def _sample(
 
 
 @torch.no_grad()
-def evaluate(backend: Backend, rows: Sequence[ScenePrompt], oracle: Oracle | None, **sampling) -> Evaluation:
+def evaluate(backend: Backend, rows: Sequence[Prompt], oracle: Oracle | None, **sampling) -> Evaluation:
     """Sample (see `sample_images`; the seeds are those of the first row's split) and judge, if there is an oracle; the
     active role is what is evaluated."""
     prompts = [r.prompt for r in rows]
@@ -121,7 +122,7 @@ def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 def write_geneval(
-    folder: Path, rows: Sequence[ScenePrompt], result: Evaluation, *, tags: Sequence[str] = TAGS
+    folder: Path, rows: Sequence[Prompt], result: Evaluation, *, tags: Sequence[str] = TAGS
 ) -> Path | None:
     """Images as GenEval's scripts lay them out (`<number>/metadata.jsonl`, `<number>/samples/<number>.png`; images of one
     prompt that follow each other share a folder), and results.jsonl, which its summary_scores.py reads; returns that.

@@ -26,15 +26,19 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from common.settings import MemorySettings, SampleSettings, TDMR1Settings
 from trainer.backends import Conditioning, Managed, autocast, load_backend
 from trainer.backends.memory import ENCODE_BATCH, text_encoders
-from trainer.methods.tdm_r1 import TDMR1, Groups
-from trainer.roles import STUDENT, TEACHER
+from trainer.methods import method_class
+from trainer.methods.base import Groups, Rollouts
+from trainer.roles import STUDENT, SURROGATE, TEACHER
+from trainer.rounds.judge import GRID_IMAGES
+from trainer.rounds.sources import Scored
+from trainer.rounds.update import Update
 from trainer.sampler import sample_latents
 from trainer.shares import Part
 from trainer.watch import looks as watched
 
 GB = 1e9
 VALIDATION_BATCH = 64  # images; `evaluate.sample_images`
-GRID_IMAGES = 16  # of `rounds`
+PROMPT = "a prompt"
 CONTEXT_BYTES = 0.7 * GB  # CUDA's context and its libraries' workspaces, which no tensor accounts for
 FRAGMENTS = 0.05  # of the rest: what the caching allocator holds and cannot use
 UTILISATION = 0.35  # of the GPU's peak, as is usual for transformers in bf16
@@ -245,10 +249,11 @@ class _Planner:
         self._encode()
         steps = SampleSettings().steps
         levels = self.backend.grid(steps)  # schedulers and the sampler read values
-        most = dataclasses.replace(settings, trunc_steps=steps)  # every image may have a reward term
+        # Every image may have a reward term, and every update may do all that one does.
+        self.most = dataclasses.replace(settings, trunc_steps=steps, surrogate_first=0.0)
         self.backend.inner.grid = lambda steps: levels
         with _unmoved(), self.mode, self.counter:
-            self.trainer = TDMR1(self.backend, most, accelerator=accelerator)
+            self.trainer = method_class(settings.method)(self.backend, self.most, accelerator=accelerator)
         processor = self.backend.pipeline.image_processor
         made = processor.postprocess
         processor.postprocess = lambda pixels, **_: made(pixels, output_type="pt")  # Pillow wants values
@@ -302,8 +307,8 @@ class _Planner:
 
     def _conditioning(self, count: int) -> Conditioning:
         """What `Managed.encode` gives for `count` prompts."""
-        self.backend._rows = dict.fromkeys(("", "a prompt"), self.row)
-        made = self.backend.encode(["a prompt"] * count)
+        self.backend._rows = dict.fromkeys(("", PROMPT), self.row)
+        made = self.backend.encode([PROMPT] * count)
         if made.lengths is None:
             return made
         with unset_fake_temporarily():  # a pass reads them
@@ -391,7 +396,7 @@ class _Planner:
         self.backend.inner.velocity, self.backend.inner.decode = self._stand_in, self._decode
         with self.mode, self.counter:
             for role in self.trainer.optimizers:
-                self.trainer._step(role, (), Part.whole(1))  # an update without gradient makes the states
+                self.trainer.step(role, (), Part.whole(1))  # an update without gradient makes the states
             self._update()
             plan.update_flops = self.flops
             self.flops = 0.0
@@ -424,24 +429,33 @@ class _Planner:
         return trajectory
 
     def _update(self) -> None:
-        """What `rounds._Round._update` does with an oracle, with a reward term for every image."""
-        s, trainer = self.settings, self.trainer
-        generator = torch.Generator()
+        """A round's own update from an oracle, on groups of which all have signal."""
+        s, method = self.most, self.trainer
         p, g = s.prompts_per_update, s.group_size
-        trajectory = self._sample_and_decode("sample", p, g)
-        with self._phase("surrogate"):
-            kept = trajectory.unflatten(0, (p, g)).clone()
-            groups = Groups(kept, self._conditioning(p), torch.empty(p, g))
+        self._conditioning(1)  # from here on every prompt that is encoded is the one of `_encode`
+        sampled = [self._sample_and_decode("sample", p, g)]
+
+        def batches() -> Iterator[Groups]:
+            kept = sampled[0].unflatten(0, (p, g)).clone()
+            groups = Groups(kept, method.backend.encode([PROMPT] * p), torch.empty(p, g))
             for _ in range(s.surrogate_updates_for(0)):
-                trainer.surrogate_update(groups, generator)
-        with self._phase("student"):
+                yield groups
+
+        def rollouts() -> Rollouts:
             rows = min(s.student_batch, p * g)
-            chosen = trajectory[torch.zeros(rows, dtype=torch.long)]
-            del groups, kept, trajectory
-            conditioning = self._conditioning(rows)
-            for _ in range(min(s.steps_trained, trainer.steps)):
-                j = torch.zeros(rows, dtype=torch.long)
-                trainer.student_update(chosen, conditioning, j, generator)
+            chosen = sampled.pop()[torch.zeros(rows, dtype=torch.long)]
+            return Rollouts(chosen, [PROMPT] * rows, Part.whole(rows))
+
+        method.learn = self._in_phase("surrogate" if SURROGATE in method.roles.names else "student", method.learn)
+        method.follow = self._in_phase("student", method.follow)
+        Update(method, s).step(Scored(0, torch.Generator(), batches(), rollouts))
+
+    def _in_phase(self, name: str, run: Callable) -> Callable:
+        def counted(*arguments):
+            with self._phase(name):
+                return run(*arguments)
+
+        return counted
 
 
 def _size(module: torch.nn.Module) -> int:

@@ -25,6 +25,11 @@ class Part:
         """This process' rows of a tensor (total, …)."""
         return everything[self.index.to(everything.device)]
 
+    def each(self, times: int) -> Part:
+        """The same rows `times` times, neighbours together."""
+        index = (self.index[:, None] * times + torch.arange(times)).flatten()
+        return Part(index, self.total * times)
+
     def weight(self, processes: int) -> float:
         """What this part's mean counts for in a mean over processes, so that the result is the mean over all rows."""
         return len(self.index) * processes / self.total

@@ -19,10 +19,10 @@ from accelerate.utils import is_mlflow_available, is_tensorboard_available, is_w
 from PIL import Image
 
 from common.files import write_atomic
+from common.round_folder import CURVES
 
 log = logging.getLogger(__name__)
 PROJECT = "likestep"
-FOLDER = "tensorboard"  # in the work folder
 _THERE = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available, "mlflow": is_mlflow_available}
 
 
@@ -69,7 +69,7 @@ class Trackers:
         if name == "tensorboard":
             # What an interrupted run logged after its checkpoint is hidden, so that curves do not double back.
             options = {"purge_step": step + 1} if step else {}
-            tracker = TensorBoardTracker("", str(work / FOLDER), **options)
+            tracker = TensorBoardTracker("", str(work / CURVES), **options)
         elif name == "wandb":
             if not known.exists():
                 write_atomic(known, uuid.uuid4().hex.encode())

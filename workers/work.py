@@ -1,8 +1,8 @@
 """A round's files on this machine. With a bucket they are brought here before the round starts or goes on, and every
 checkpoint is kept there, so that any machine can take the round up; without one the data folder is all there is.
 
-In the bucket a round's folder holds what it has in the data folder, but for checkpoints: each is a folder of its own
-(`paths.checkpoint`, with `checkpoint/`, `best/` and the log so far), and the round's row names the one that is whole.
+In the bucket a round's folder holds what `common.round_folder` says, but for checkpoints: each is a folder of its own
+(`bucket_checkpoint`, with all of `STATE` in it), and the round's row names the one that is whole.
 """
 
 from __future__ import annotations
@@ -17,6 +17,17 @@ from pathlib import Path
 from django.conf import settings
 
 from common.files import write_atomic
+from common.round_folder import (
+    CHECKPOINTS,
+    ORDERS,
+    SHOWN,
+    STATE,
+    RoundFolder,
+    bucket_checkpoint,
+    makes_whole,
+    step_of,
+    whole_checkpoints,
+)
 from common.signal import has_signal
 from trainer.checkpoint import whole_step
 from trainer.rounds import RoundResult, RoundSpec
@@ -26,9 +37,6 @@ from webapp.rounds.models import OPEN, TrainingRound
 from workers.database import patiently
 
 log = logging.getLogger(__name__)
-ORDERS = ("spec.json", "groups.jsonl")  # written once
-STATE = ("best", "log.jsonl", "checkpoint")  # what a checkpoint holds
-SHOWN = ("grid", "log.jsonl", "tensorboard")  # what people look at meanwhile
 
 
 class Work:
@@ -62,7 +70,7 @@ class Work:
             return
         mine = [name.removeprefix(f"{self.remote}/") for name in entries]
         checkpoint = self._checkpoint(mine)
-        further = self._further(int(checkpoint.rpartition("-")[2]) if checkpoint else -1)
+        further = self._further(step_of(checkpoint))
         if further is not None:
             further.rename(self.folder)
             log.info("round %s goes on from what this machine could not keep in the bucket", self.training.pk)
@@ -70,12 +78,12 @@ class Work:
         if further is not None:
             self._download([name for name in mine if name in ORDERS])
             return
-        self._download([name for name in mine if not name.startswith("checkpoints/")])
+        self._download([name for name in mine if not name.startswith(f"{CHECKPOINTS}/")])
         if checkpoint:
             for part in STATE:
                 shutil.rmtree(self.folder / part, ignore_errors=True)
             inside = [name for name in mine if name.startswith(f"{checkpoint}/")]
-            last = [name for name in inside if name.endswith("/state.json")]  # with it a checkpoint is whole
+            last = [name for name in inside if makes_whole(name)]
             for names in ([name for name in inside if name not in last], last):
                 self._download(names, lambda name: name.removeprefix(f"{checkpoint}/"))
             log.info("round %s goes on from %s", self.training.pk, checkpoint)
@@ -84,7 +92,7 @@ class Work:
         """The folder of a former owner on this machine whose checkpoint is of more updates than `step`: the bucket did
         not answer, or the owner was killed before it was there."""
         folders = self.folder.parent.glob(f"{self.training.pk}-*")
-        found = [(whole_step(folder / "checkpoint"), folder) for folder in folders]
+        found = [(whole_step(RoundFolder(folder).checkpoint), folder) for folder in folders]
         return max(((n, folder) for n, folder in found if n is not None and n > step), default=(0, None))[1]
 
     def _sweep(self) -> None:
@@ -97,8 +105,7 @@ class Work:
 
     def _checkpoint(self, names: list[str]) -> str:
         """The row's checkpoint. After a back-up was restored it may be gone, for a newer one: then the newest whole one."""
-        whole = sorted(name.removesuffix("/checkpoint/state.json") for name in names if name.endswith("state.json"))
-        whole = [name for name in whole if name.startswith("checkpoints/")]
+        whole = whole_checkpoints(names)
         return self.training.checkpoint if self.training.checkpoint in whole else (whole or [""])[-1]
 
     def _download(self, names: list[str], place: Callable[[str], str] = lambda name: name) -> None:
@@ -111,12 +118,12 @@ class Work:
         """Those of the groups that teach something, which is what the trainer reads. They are linked into the round's
         folder, so that another worker of this machine may trim the copies meanwhile. A damaged one is left out, as the
         trainer does."""
-        file = self.folder / "groups.jsonl"
+        file = RoundFolder(self.folder).groups
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         wanted = [line for line in lines if has_signal(line["rewards"])]
         root = paths.data("")
         names = [str((self.folder / line["trajectory_file"]).resolve().relative_to(root)) for line in wanted]
-        links = self.store.link_all(names, lambda name: self.folder / "trajectories" / Path(name).name)
+        links = self.store.link_all(names, lambda name: RoundFolder(self.folder).trajectories / Path(name).name)
         for line, link in zip(wanted, links, strict=True):
             if isinstance(link, Path):
                 line["trajectory_file"] = str(link.relative_to(self.folder))
@@ -129,7 +136,7 @@ class Work:
         bucket that does not answer stops no round, the next checkpoint may be kept again. `lost()` is called when another
         owner has the round."""
         shared = self.store.shared
-        name = paths.checkpoint(self.training.token, step) if shared else ""
+        name = bucket_checkpoint(self.training.token, step) if shared else ""
         try:
             if shared:
                 self._keep(name, [file for part in STATE for file in self._files(part)])
@@ -142,10 +149,10 @@ class Work:
             log.warning("round %s is not kept at step %s: %s", self.training.pk, step, error)
 
     def _files(self, part: str) -> list[Path]:
-        """`state.json` last: with it a checkpoint is whole."""
+        """That with which a checkpoint is whole comes last."""
         path = self.folder / part
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        return sorted(files, key=lambda file: (file.name == "state.json", file))
+        return sorted(files, key=lambda file: (makes_whole(file.name), file))
 
     def _keep(self, folder: str, files: list[Path]) -> None:
         for file in files:
@@ -158,12 +165,12 @@ class Work:
     def _forget(self, name: str) -> None:
         """Checkpoints before the last two: a back-up that runs copies one that its rows name."""
         folders: dict[str, list[str]] = {}
-        for entry in self.store.walk(f"{self.remote}/checkpoints"):
+        for entry in self.store.walk(f"{self.remote}/{CHECKPOINTS}"):
             inside = entry.name.removeprefix(f"{self.remote}/")
             folders.setdefault("/".join(inside.split("/")[:2]), []).append(entry.name)
         for old in sorted(folder for folder in folders if folder < name)[:-1]:
             # The file that makes it whole goes first.
-            self.store.delete(sorted(folders[old], key=lambda n: not n.endswith("state.json")))
+            self.store.delete(sorted(folders[old], key=lambda n: not makes_whole(n)))
 
     def deliver(self, result: RoundResult) -> dict:
         """The finished version is where every machine finds it; returns the result as values. Raises OSError."""

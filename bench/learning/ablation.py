@@ -19,22 +19,25 @@ from matplotlib.figure import Figure
 from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, svg, with_starts
 from bench.learning import peers
 from bench.learning.gains import oracle_spec, scores_and_looks
-from bench.learning.peers import PeerRound, PeerSettings
+from bench.learning.peers import PeerSettings
 from common.files import write_atomic
+from common.round_folder import RoundFolder
 from common.settings import TDMR1Settings
 from trainer.cli import STUDENT
 from trainer.demo.scenes.prompts import TAGS
+from trainer.methods.base import Method
+from trainer.rounds import RoundSpec, Stages, prepare, run
 
 COLUMNS = ("strict", "geneval", "reward", "sharpness", "diversity")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A way to train: its name in the table, its round, and what differs from the defaults of both settings classes.
-    `phases` passes through as many updates, of which only the first has its images scored."""
+    """A way to train: its name in the table, its method if no round offers it, and what differs from the defaults of both
+    settings classes. `phases` passes through as many updates, of which only the first has its images scored."""
 
     title: str
-    round: type[PeerRound] = PeerRound
+    method: type[Method] | None = None
     changes: dict = field(default_factory=dict)
     phases: int = 1
 
@@ -43,15 +46,15 @@ ROWS = {
     "tdm_r1": Row("TDM-R1, reward at every step, frozen reference", changes=EVERY_STEP),
     "shipped": Row("as shipped: reward at the first two steps, in half of the images"),
     "ema": Row("dynamic reference", changes={**EVERY_STEP, "reference": "ema"}),
-    "refresh": Row("hard refresh of the reference", peers.HardRefreshRound, {**EVERY_STEP, "reference": "ema"}),
+    "refresh": Row("hard refresh of the reference", peers.HardRefresh, {**EVERY_STEP, "reference": "ema"}),
     "pretrained": Row("frozen reward, trained before", changes={**EVERY_STEP, "surrogate_first": 0.5}, phases=2),
-    "stochastic": Row("stochastic sampling", peers.StochasticRound, EVERY_STEP),
-    "student": Row("group preference on the student (DGPO), no surrogate", peers.GroupPreferenceRound),
-    "distilled_student": Row("DGPO while the distillation goes on", peers.DistilledPreferenceRound),
+    "stochastic": Row("stochastic sampling", peers.Stochastic, EVERY_STEP),
+    "student": Row("group preference on the student (DGPO), no surrogate", changes={"method": "dgpo"}),
+    "distilled_student": Row("DGPO while the distillation goes on", peers.DistilledPreference),
     # The authors' rate of 3e-4 is for nine times as many images an update; with 128 the student only gets worse.
-    "flow_grpo": Row("Flow-GRPO", peers.FlowGRPORound, {"noise_spread": 1.0, "student_lr": 1e-4}),
-    "best": Row("best of group, flow matching", peers.FlowMatchingRound),
-    "sibling": Row("best of group as the reward's target", peers.SiblingRound, EVERY_STEP),
+    "flow_grpo": Row("Flow-GRPO", changes={"method": "flow_grpo", "noise_spread": 1.0, "student_lr": 1e-4}),
+    "best": Row("best of group, flow matching", changes={"method": "best_of_group"}),
+    "sibling": Row("best of group as the reward's target", peers.Siblings, EVERY_STEP),
 }
 
 
@@ -76,14 +79,21 @@ def settings_of_row(row: Row, images: int, changes: dict) -> tuple[TDMR1Settings
     )
 
 
+def prepare_row(row: Row, spec: RoundSpec, peer: PeerSettings) -> Stages:
+    """A row's round, ready to run."""
+    made = prepare(spec, make_method=row.method)
+    made.method.peer = peer
+    return made
+
+
 def train(row: Row, seed: int, images: int, changes: dict, work: Path) -> tuple[Path, dict]:
     """Run or resume a row; returns the folder of the version it kept, and what was spent."""
     settings, peer = settings_of_row(row, images, changes)
-    made = row.round(oracle_spec(work, replace(settings, seed=seed)), peer)
-    made.run()
+    made = prepare_row(row, oracle_spec(work, replace(settings, seed=seed)), peer)
+    run(made)
     state = made.state
     spent = {"minutes": round(state.seconds / 60, 1), "scored_images": state.images_scored, "updates": settings.updates}
-    return work / "best", spent | {"best_step": state.best_step}
+    return RoundFolder(work).best, spent | {"best_step": state.best_step}
 
 
 def gains(lines: list[dict], name: str, column: str) -> list[float]:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -24,9 +23,11 @@ from PIL import Image
 
 from bench.harness import EVERY_STEP
 from bench.learning.gains import oracle_spec
+from common.round_folder import RoundFolder
 from common.settings import TDMR1Settings
 from trainer.oracles import Oracle, Verdict, get_oracle
-from trainer.rounds import run_round
+from trainer.rounds import prepare
+from trainer.rounds import run as run_stages
 
 SHORT = {
     "updates": 12,
@@ -89,9 +90,8 @@ def run(seed: int, oracle: Oracle, changes: dict, work: Path) -> dict:
     settings = TDMR1Settings(**{**SHORT, **changes, "seed": seed})
     witness, started = Witness(oracle), time.monotonic()
     spec = replace(oracle_spec(work, settings), validation_oracle="witness", reward_oracle="reward")
-    with mock.patch("trainer.rounds.get_oracle", {"reward": oracle, "witness": witness}.__getitem__):
-        result = run_round(spec, trackers="none")
-    log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
+    result = run_stages(prepare(spec, oracles={"reward": oracle, "witness": witness}.__getitem__))
+    log = [json.loads(line) for line in RoundFolder(work).log.read_text().splitlines()]
     looks = [line for line in log if "opinion" in line]
     scenes = dict(zip([0, *(line["step"] for line in looks)], witness.noted, strict=True))
     return {

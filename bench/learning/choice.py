@@ -26,8 +26,9 @@ import torch
 
 from bench.learning.gains import GROUP_SIZE
 from trainer.cli import MODEL
-from trainer.demo.scenes.prompts import TAGS, ScenePrompt, prompts
+from trainer.demo.scenes.prompts import TAGS, prompts
 from trainer.oracles import get_oracle
+from trainer.prompts import Prompt
 from trainer.sampler import Sampler
 from webapp.labelling.choice import POWER, chances, draw, spread
 
@@ -37,7 +38,7 @@ FIRST_SEED, SEEDS_APART, MOST_SHOWN = 540_000_000, 1_000_000, 64  # of the image
 class Luck:
     """What a seed decides, whoever asks: the images of a prompt's nth group, their verdicts, and flips."""
 
-    def __init__(self, version: Path, rows: Sequence[ScenePrompt], seed: int):
+    def __init__(self, version: Path, rows: Sequence[Prompt], seed: int):
         self.rows, self.seed, self.oracle = rows, seed, get_oracle("scenes")
         self.sampler = Sampler(MODEL)
         self.sampler.use_version(version)
@@ -59,7 +60,7 @@ class Luck:
         return [liked != (rng.random() < noise) for liked in self.verdicts(index, nth)]
 
 
-def some_prompts(per_tag: int, seed: int) -> list[ScenePrompt]:
+def some_prompts(per_tag: int, seed: int) -> list[Prompt]:
     """The project's prompts: `per_tag` training prompts of each tag, or all when it is 0."""
     pools = [prompts("train", tags=(tag,)) for tag in TAGS]
     rng = random.Random(f"prompts-{seed}")

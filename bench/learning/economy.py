@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,10 +22,12 @@ from trainer.data import LabelledGroup, load_groups, read_groups
 from trainer.demo.scenes.prompts import TAGS, prompts
 from trainer.flow import renoise
 from trainer.losses import mean_square
+from trainer.methods.base import Groups
 from trainer.oracles import get_oracle
 from trainer.oracles.scenes import detect
 from trainer.roles import SURROGATE, TEACHER
-from trainer.rounds import _Round
+from trainer.rounds import RoundSpec, Stages, prepare
+from trainer.rounds.sources import LabelSource, OracleSource
 from trainer.sampler import Sampler, load_trajectory, related_noise, save_trajectory
 from trainer.watch.looks import MOST_HELD_OUT, ranked_right
 from webapp.quality.consensus import UNMEASURED, Reliability, Vote, posterior
@@ -148,33 +150,43 @@ def labelled(groups: Sequence[RatedGroup], rewards: Sequence[Sequence[float]]) -
 # --- techniques -------------------------------------------------------------------------------------------------------
 
 
-class StopsInTimeRound(_Round):
-    """Keeps a fifth of the labelled groups back, sixteen at most, and stops training the surrogate when it has ranked them
-    no better for `PATIENCE` looks; the surrogate is then as it was at its best. Cannot go on from a checkpoint."""
+class StopsInTime(LabelSource):
+    """Keeps a fifth of the labelled groups back, sixteen at most, and gives none to learn from any more when the surrogate
+    has ranked them no better for `PATIENCE` looks; it is then as it was at its best. Cannot go on from a checkpoint."""
 
     EVERY, PATIENCE = 4, 3
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        order = torch.randperm(len(self.taught), generator=torch.Generator().manual_seed(self.settings.seed))
+    def __init__(self, method, settings, prompts, store):
+        order = torch.randperm(len(store), generator=torch.Generator().manual_seed(settings.seed))
         held = min(MOST_HELD_OUT, max(1, len(order) // 5))
-        self.kept_back, self.taught = order[:held], order[held:].sort().values
+        super().__init__(method, settings, prompts, store, order[held:].sort().values)
+        self.kept_back = order[:held]
         self.best, self.best_accuracy, self.since, self.calls = None, -1.0, 0, 0
 
-    def _from_labels(self, generator) -> dict[str, float]:
+    def batches(self, generator: torch.Generator) -> Iterator[Groups]:
+        """See `LabelSource.batches`; looks once the surrogate has learned from them."""
         if self.since >= self.PATIENCE:
-            return {}
-        metrics = super()._from_labels(generator)
+            return
+        yield from super().batches(generator)
         self.calls += 1
         if self.calls % self.EVERY == 0:
-            accuracy = statistics.mean(ranked_right(self.trainer, self.store, self.kept_back))
-            self.since += 1
-            if accuracy > self.best_accuracy:
-                self.best, self.best_accuracy, self.since = self.trainer.roles.state_dict(SURROGATE), accuracy, 0
-            if self.since >= self.PATIENCE:
-                self.trainer.roles.load_state_dict(SURROGATE, self.best)
-            metrics["held_out"] = accuracy
-        return metrics
+            self._look()
+
+    def _look(self) -> None:
+        accuracy = statistics.mean(ranked_right(self.method, self.store, self.kept_back))
+        self.since += 1
+        if accuracy > self.best_accuracy:
+            self.best, self.best_accuracy, self.since = self.method.roles.state_dict(SURROGATE), accuracy, 0
+        if self.since >= self.PATIENCE:
+            self.method.roles.load_state_dict(SURROGATE, self.best)
+
+
+def stops_in_time(spec: RoundSpec) -> Stages:
+    """A round from labels with `StopsInTime` as its source."""
+    made = prepare(spec)
+    source = made.source
+    made.source = StopsInTime(made.method, made.settings, source.prompts, source.store)
+    return made
 
 
 HEAD_TIMES = (0.1, 0.3, 0.5, 0.7)  # levels that images are re-noised to before the frozen base looks at them
@@ -287,21 +299,23 @@ def extended(backend: Backend, rated: Sequence[LabelledGroup], more: Sequence[La
     return [*rated, *(replace(g, group=f"more-{g.group}", rewards=p) for g, p in zip(more, opinions, strict=True))]
 
 
-class JudgedRound(_Round):
-    """The head judges fresh groups of the student in every update, as an oracle would; the labels teach nothing else."""
+def judged_by_head(spec: RoundSpec) -> Stages:
+    """A round in which the head judges fresh groups of the student in every update, as an oracle would; the labels teach
+    nothing else."""
+    made = prepare(spec)
+    backend = made.method.backend
+    head = head_of(backend, read_groups(Path(spec.groups_file)))
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.head = head_of(self.trainer.backend, read_groups(Path(self.spec.groups_file)))
-        self.store = self.taught = None
-
-    def _score(self, latents: torch.Tensor, prompts: list[str], lines: list[dict]) -> list[float]:
-        backend, found = self.trainer.backend, []
-        with self.trainer.roles.merged(TEACHER):
+    def score(latents: torch.Tensor, prompts: list[str], lines: list[dict]) -> list[float]:
+        found = []
+        with made.method.roles.merged(TEACHER):
             for i in range(0, len(latents), JUDGED_AT_ONCE):
                 some = slice(i, i + JUDGED_AT_ONCE)
-                found += self.head(features(backend, latents[some], backend.encode(prompts[some]))).tolist()
+                found += head(features(backend, latents[some], backend.encode(prompts[some]))).tolist()
         return found
+
+    made.source = OracleSource(made.method, made.settings, made.source.prompts, score, made.state)
+    return made
 
 
 def write_groups(groups: Sequence[LabelledGroup], file: Path) -> int:

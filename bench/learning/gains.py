@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from common.round_folder import VERSION
 from common.settings import TDMR1Settings
 from trainer.backends import Backend
 from trainer.cli import MODEL, STUDENT
@@ -47,9 +48,9 @@ def oracle_spec(
 def run_once(spec: RoundSpec, **how) -> tuple[Path, dict]:
     """Run or resume the round, unless it is done, `how` being `run_round`'s; its version's folder and what was spent."""
     version = Path(spec.output_dir)
-    if not (version / "version.json").exists():
+    if not (version / VERSION).exists():
         run_round(spec, **how)
-    state = json.loads((version / "version.json").read_text())["rounds_state"]
+    state = json.loads((version / VERSION).read_text())["rounds_state"]
     return version, {name: state[name] for name in ("images_scored", "seconds")}
 
 

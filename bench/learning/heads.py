@@ -28,8 +28,10 @@ from trainer.backends import load_backend
 from trainer.cli import MODEL, STUDENT
 from trainer.data import LabelledGroup, load_groups
 from trainer.demo.scenes.prompts import TAGS
-from trainer.methods.tdm_r1 import TDMR1, rate_factor
-from trainer.rounds import _Round
+from trainer.methods.base import rate_factor
+from trainer.methods.tdm_r1 import TDMR1
+from trainer.rounds import prepare
+from trainer.rounds.sources import generator_of
 from trainer.watch.alarm import pairs_right
 from trainer.watch.looks import opinions
 
@@ -55,11 +57,13 @@ def surrogate_of(groups: list[LabelledGroup], seed: int, work: Path) -> TDMR1:
     settings = TDMR1Settings(seed=seed, validation_images=0, alarm=False)
     economy.write_groups(groups, work / "groups.jsonl")
     spec = replace(oracle_spec(work, settings), reward_oracle=None, groups_file=str(work / "groups.jsonl"))
-    made = _Round(spec, lambda progress: None, lambda: False, "cpu", 1e9)
+    made = prepare(spec)
     for step in range(settings.updates):
-        made.trainer.set_rate_factor(rate_factor(step, settings.updates, settings.cool_down))
-        made._from_labels(torch.Generator().manual_seed(seed * 1_000_003 + step))
-    return made.trainer
+        made.method.set_rate_factor(rate_factor(step, settings.updates, settings.cool_down))
+        generator = generator_of(settings, step)
+        for groups in made.source.batches(generator):
+            made.method.learn(groups, generator)
+    return made.method
 
 
 def measure(seed: int, labelled: list[int], taught: list[int], tested: int, work: Path) -> dict[str, dict[str, float]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from common.settings import TDMR1Settings
 from common.signal import has_signal
 from trainer.backends import load_backend
 from trainer.cli import MODEL, STUDENT
-from trainer.rounds import _Round
+from trainer.rounds import RoundSpec, Stages, prepare, run
 
 COLUMNS = ("strict", "geneval", "reward")
 LOOKS = ("two_object", "sharpness", "diversity", "overlap", "purity")  # of test images: what nobody asked for
@@ -49,7 +50,7 @@ class Row:
     rounds: int = 1
     replay: bool = True
     only_signal: bool = False
-    round: type[_Round] = _Round
+    prepare: Callable[[RoundSpec], Stages] = prepare
     oracle: str = ORACLE
     settings: dict = field(default_factory=dict)
 
@@ -95,11 +96,11 @@ ROWS = {
     "fours": Row("groups of 4", size=4),
     "signal": Row("only groups whose images truly differ (best possible choice)", only_signal=True),
     "thrice": Row("three surrogate updates an update", settings=THRICE),
-    "in_time": Row("the same, stopped by held-out groups", round=economy.StopsInTimeRound, settings=THRICE),
+    "in_time": Row("the same, stopped by held-out groups", prepare=economy.stops_in_time, settings=THRICE),
     "3000_thrice": Row("3,000 labels, three surrogate updates an update", 3000, settings=THRICE),
     "10000_thrice": Row("10,000 labels, three surrogate updates an update", 10_000, settings=THRICE),
     "head": Row("as many groups again labelled by a head on frozen features", more=125),
-    "judge": Row("the head judges fresh groups in every update", round=economy.JudgedRound),
+    "judge": Row("the head judges fresh groups in every update", prepare=economy.judged_by_head),
     "fresh": Row("two rounds of 500, each from its own labels", rounds=2, replay=False),
     "replay": Row("two rounds of 500, the second from all labels", rounds=2),
     "quarters": Row(
@@ -151,7 +152,7 @@ def train(row: Row, name: str, seed: int, changes: dict, work: Path) -> tuple[Pa
             spent["signal"] = loud if row.replay else spent["signal"] + loud
             spec = replace(spec, reward_oracle=None, groups_file=str(folder / "groups.jsonl"))
         started = time.monotonic()
-        row.round(spec, lambda progress: None, lambda: False, "cpu", 1e9).run()
+        run(row.prepare(spec))
         spent["minutes"] += round((time.monotonic() - started) / 60, 1)
         version = folder / "version"
     return version, spent

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from bench.learning.gains import oracle_spec, test_scores
+from common.round_folder import RoundFolder
 from common.settings import TDMR1Settings
 from trainer.cli import STUDENT
 from trainer.rounds import RoundCancelled, run_round
@@ -36,7 +37,11 @@ def train(seed: int, minutes: float, updates: int, changes: dict, work: Path) ->
     with contextlib.suppress(RoundCancelled):
         run_round(spec, on_progress=note, should_stop=lambda: time.monotonic() > started + 60 * minutes)
     images = last["updates"] * settings.prompts_per_update * settings.group_size
-    return work / "best", {"minutes": round((time.monotonic() - started) / 60, 1), **last, "scored_images": images}
+    return RoundFolder(work).best, {
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        **last,
+        "scored_images": images,
+    }
 
 
 def main() -> None:

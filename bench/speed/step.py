@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import resource
 import statistics
 import subprocess
@@ -37,10 +36,11 @@ from trainer.backends import Conditioning
 from trainer.backends.cpu import restore
 from trainer.flow import conditional_velocity, guided, like, renoise, rollout, sample_tau, x0_from_velocity
 from trainer.losses import StudentTargets, fake_loss, student_loss, surrogate_loss
-from trainer.methods.tdm_r1 import TAU_GAP
+from trainer.methods.base import TAU_GAP
 from trainer.roles import FAKE, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER
 from trainer.roles import STUDENT as STUDENT_ROLE
-from trainer.rounds import RoundSpec, _Round
+from trainer.rounds import RoundSpec, prepare
+from trainer.rounds.sources import generator_of
 from trainer.sampler import related_noise
 
 LOSSES = ("fake", "surrogate", "student", "student_guidance", "student_kl", "student_reward")
@@ -64,21 +64,21 @@ class Ours:
     """A round's own update."""
 
     def __init__(self, spec: RoundSpec, *, bf16: bool):
-        self.round = _Round(spec, lambda progress: None, lambda: False, "cpu", 1e9)
-        self.round.trainer.bf16 = bf16
-        self.passes = Passes(self.round.trainer.backend.transformer)
+        self.round = prepare(spec)
+        self.round.method.bf16 = bf16
+        self.passes = Passes(self.round.method.backend.transformer)
 
     def step(self, number: int) -> dict[str, float]:
         """Update `number` (from 0) of the round; what it logs."""
-        return self.round._update(number)
+        return self.round.step(number)
 
 
 class Naive:
     """The same update from the same random numbers in the naive order. Formulas are the trainer's; the passes are not."""
 
     def __init__(self, spec: RoundSpec):
-        self.round = _Round(spec, lambda progress: None, lambda: False, "cpu", 1e9)
-        self.trainer, self.settings = self.round.trainer, self.round.settings
+        self.round = prepare(spec)
+        self.trainer, self.settings = self.round.method, self.round.settings
         self.backend, self.roles = self.trainer.backend.inner, self.trainer.roles
         if self.settings.surrogate_updates_for(0) != 1 or self.settings.steps_trained != 1:
             raise ValueError("surrogate_updates, steps_trained: one trained step is compared; set both to 1")
@@ -92,9 +92,8 @@ class Naive:
     def step(self, number: int) -> dict[str, float]:
         """See `Ours.step`: fake, surrogate, student."""
         s = self.settings
-        rng, generator = random.Random(f"round-{s.seed}-{number}"), torch.Generator()
-        generator.manual_seed(s.seed * 1_000_003 + number)
-        rows = self.round._prompts(rng, s.prompts_per_update)
+        generator = generator_of(s, number)
+        rows = self.round.source.prompts.draw(number, s.prompts_per_update)
         lines = [row for row in rows for _ in range(s.group_size)]
         noise = related_noise(len(rows), s.group_size, self.shape, s.noise_spread, generator)
         cond = self.backend.encode([line["prompt"] for line in lines])

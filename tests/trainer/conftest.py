@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.trainer.rounds_helpers import groups_file, make_spec, parent, reddish  # noqa: F401 - fixtures
 from trainer.backends import load_backend
 from trainer.demo.autoencoder import AutoencoderSettings, build_autoencoder
 from trainer.demo.model import DemoModelSettings, build_pipeline

@@ -7,32 +7,32 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-import trainer.rounds
-from tests.trainer.test_rounds import Reddish
+import trainer.rounds.stages
+from tests.trainer.rounds_helpers import Reddish
 from trainer.roles import FAKE, STUDENT, SURROGATE
-from trainer.rounds import RoundSpec, _Round
+from trainer.rounds import RoundSpec, prepare
 
 
 def main(spec_file: str, output: str) -> None:
     """Record each role's first gradient, as its optimizer sees it."""
     torch.set_num_threads(1)
-    trainer.rounds.get_oracle = {"reddish": Reddish()}.__getitem__
+    trainer.rounds.stages.get_oracle = {"reddish": Reddish()}.__getitem__
     spec = RoundSpec(**json.loads(Path(spec_file).read_text()))
-    made = _Round(spec, lambda progress: None, lambda: False, "cpu", 1e9)
-    made.trainer.bf16 = False
+    made = prepare(spec)
+    made.method.bf16 = False
     gradients: dict[str, torch.Tensor] = {}
     for role in (SURROGATE, FAKE, STUDENT):
-        step = made.trainer.optimizers[role].step
+        step = made.method.optimizers[role].step
 
         def record(role=role, step=step):
-            for i, p in enumerate(made.trainer.roles.parameters(role)):
+            for i, p in enumerate(made.method.roles.parameters(role)):
                 gradients.setdefault(f"{role}.{i}", p.grad.clone())
             step()
 
-        made.trainer.optimizers[role].step = record
-    made._update(0)
+        made.method.optimizers[role].step = record
+    made.step(0)
     if made.main:
-        save_file(gradients, output, metadata={"processes": str(made.share.processes)})
+        save_file(gradients, output, metadata={"processes": str(made.method.share.processes)})
 
 
 if __name__ == "__main__":

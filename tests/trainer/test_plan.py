@@ -7,12 +7,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from common.settings import MemorySettings, TDMR1Settings
-from tests.trainer.test_rounds import make_spec, parent, reddish  # noqa: F401 - fixtures
+from tests.trainer.peaks import held, peak_of
 from trainer.backends import load_backend
 from trainer.cli import main
-from trainer.methods.tdm_r1 import TDMR1, Groups
+from trainer.methods.base import Groups
+from trainer.methods.tdm_r1 import TDMR1
 from trainer.plan import FREE_OF_COST, advise, options_text, parse_gpu, plan_round
-from trainer.rounds import _Round
+from trainer.rounds import prepare, run
 
 SETTINGS = {"updates": 2, "prompts_per_update": 3, "group_size": 4, "student_batch": 8, "validation_images": 0}
 LINES = [{"prompt": f"{count} red stars", "tag": "counting"} for count in range(16)]  # as many as a grid shows
@@ -31,31 +32,6 @@ ATTENTION = {  # of the CPU, which torch's counter does not know
 }
 
 
-def held(backend):
-    """Bytes of the model's tensors, adapters included, each storage once."""
-    parts = [p for p in backend.pipeline.components.values() if isinstance(p, torch.nn.Module)]
-    tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
-
-
-def peak_of(run, device="cpu"):
-    """The most bytes that the allocator gave out beyond those it had given out before, during `run()`."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        run()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    assert peak > 0
-    return peak
-
-
 @pytest.fixture(scope="module")
 def costs():
     return {}
@@ -67,15 +43,15 @@ def costs():
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_the_estimate_is_within_15_percent_of_the_measured_peak(
     model_dir,
-    make_spec,  # noqa: F811
-    reddish,  # noqa: F811
+    make_spec,
+    reddish,
     costs,
     options,
     device,
 ):
     spec = make_spec(settings=SETTINGS, memory=options, validation=LINES)
-    made = _Round(spec, lambda progress: None, lambda: False, device, 1e9)
-    measured = held(made.trainer.backend) + peak_of(made.run, device)
+    made = prepare(spec, device=device)
+    measured = held(made.method.backend) + peak_of(lambda: run(made), device)
     estimate = plan_round(
         model_dir, TDMR1Settings.from_json(spec.settings), MemorySettings(**options), device=device, costs=costs
     )
@@ -87,7 +63,7 @@ def plan(model_dir, costs):
     return plan_round(model_dir, TDMR1Settings(**SETTINGS, rank=4, alpha=8), MemorySettings(), costs=costs)
 
 
-def test_work_is_what_torch_counts_in_a_real_update(model_dir, parent, plan, costs):  # noqa: F811
+def test_work_is_what_torch_counts_in_a_real_update(model_dir, parent, plan, costs):
     made = TDMR1(load_backend(model_dir), TDMR1Settings(**SETTINGS), parent=parent)
     generator = torch.Generator().manual_seed(0)
     conditioning = made.backend.encode(["a star"] * 3)

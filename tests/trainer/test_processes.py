@@ -13,7 +13,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.servers import free_port
-from tests.trainer.test_rounds import groups_file, make_spec, parent, reddish  # noqa: F401 - fixtures
 from trainer.rounds import run_round
 from trainer.shares import Share
 
@@ -38,7 +37,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("mode", ["oracle", "labels"])
-def test_two_processes_give_the_gradients_of_one(make_spec, groups_file, tmp_path, mode):  # noqa: F811
+def test_two_processes_give_the_gradients_of_one(make_spec, groups_file, tmp_path, mode):
     source = {} if mode == "oracle" else {"reward_oracle": None, "groups_file": str(groups_file)}
     spec = make_spec(settings=SETTINGS, **source)
     (tmp_path / "spec.json").write_text(json.dumps(dataclasses.asdict(spec)))
@@ -63,7 +62,7 @@ def test_groups_are_dealt_out_whole_and_once():
     assert sum(p.weight(3) for p in parts) == pytest.approx(3)
 
 
-def test_groups_that_cannot_be_dealt_out_evenly_are_refused(make_spec, reddish, monkeypatch):  # noqa: F811
+def test_groups_that_cannot_be_dealt_out_evenly_are_refused(make_spec, reddish, monkeypatch):
     monkeypatch.setattr(Share, "of", classmethod(lambda cls, accelerator: cls(0, 2)))
     with pytest.raises(ValueError, match="prompts_per_update: 3 groups cannot be dealt out evenly to 2 processes"):
         run_round(make_spec())

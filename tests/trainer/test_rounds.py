@@ -4,115 +4,27 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import ImageEnhance
 from safetensors.torch import load_file
 
-import trainer.rounds
+import trainer.rounds.judge
 import trainer.watch.looks
 from common.settings import DistillSettings, SettingsError, TDMR1Settings
-from trainer.backends import load_backend
+from tests.trainer.rounds_helpers import same, stop_after, weights
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.data import GroupStore
 from trainer.evaluate import Evaluation, clearly_worse
+from trainer.methods.tdm_r1 import TDMR1
 from trainer.oracles import Verdict
-from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, Roles
-from trainer.rounds import RoundCancelled, RoundLost, RoundSpec, _Round, run_round
-from trainer.sampler import Sampler, save_trajectory
+from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA
+from trainer.rounds import RoundCancelled, RoundLost, prepare, run_round
 from trainer.watch.looks import hold_out
-
-LINES = [{"prompt": p, "tag": "colors"} for p in ("a red star", "a blue heart", "two squares", "a green cross")]
-SMALL = {
-    "updates": 4,
-    "prompts_per_update": 3,
-    "group_size": 4,
-    "student_batch": 6,
-    "rank": 4,
-    "alpha": 8,
-    "validation_images": 4,
-    "validate_every": 2,
-}
-
-
-def redness(image):
-    """Mean of red over all three channels, 0..1."""
-    pixels = np.asarray(image, float)
-    return float(pixels[..., 0].mean() / (pixels.mean() * 3))
-
-
-class Reddish:
-    """A toy reward."""
-
-    name = "reddish"
-
-    def score(self, images, prompts, metadata):
-        scores = [redness(i) for i in images]
-        return [Verdict(s, s > 0.34, f"{s:.3f} red", s > 0.34) for s in scores]
-
-
-@pytest.fixture
-def reddish(monkeypatch):
-    monkeypatch.setattr(trainer.rounds, "get_oracle", {"reddish": Reddish()}.__getitem__)
-
-
-@pytest.fixture
-def parent(model_dir, tmp_path):
-    torch.manual_seed(1)
-    backend = load_backend(model_dir)
-    state = Roles(backend.transformer, backend.lora_targets, rank=4, alpha=8).state_dict(STUDENT)
-    backend.save_lora(tmp_path / "parent", state, rank=4, alpha=8)
-    return tmp_path / "parent"
-
-
-@pytest.fixture
-def make_spec(model_dir, parent, tmp_path):
-    def make(name="round", **changes):
-        settings = SMALL | changes.pop("settings", {})
-        values = {
-            "model_dir": str(model_dir),
-            "parent_dir": str(parent),
-            "work_dir": str(tmp_path / name / "work"),
-            "output_dir": str(tmp_path / name / "version"),
-            "train_prompts": LINES,
-            "validation": LINES,
-            "validation_oracle": "reddish",
-            "reward_oracle": "reddish",
-            "settings": settings,
-        }
-        return RoundSpec(**values | changes)
-
-    return make
-
-
-@pytest.fixture
-def groups_file(model_dir, parent, tmp_path):
-    sampler = Sampler(model_dir)
-    sampler.use_version(parent)
-    rows = []
-    for i, line in enumerate(LINES):
-        group = sampler.sample_group(line["prompt"], range(10 * i, 10 * i + 4))
-        file = tmp_path / f"{i}.safetensors"
-        save_trajectory(file, group, prompt=line["prompt"], version="1")
-        rewards = [1.0] * 4 if i == 3 else [1.0, 0.0, None, 1.0]
-        row = {"group": str(i), "prompt": line["prompt"], "metadata": line, "version": "1", "rewards": rewards}
-        rows.append(row | {"trajectory_file": str(file)})
-    path = tmp_path / "groups.jsonl"
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return path
-
-
-def weights(result):
-    return load_file(f"{result.version_dir}/pytorch_lora_weights.safetensors")
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_it_works(make_spec, reddish, parent, monkeypatch):
-    monkeypatch.setattr(trainer.rounds, "clearly_worse", lambda new, old: False)  # four updates may do anything
+    monkeypatch.setattr(trainer.rounds.judge, "clearly_worse", lambda new, old: False)  # four updates may do anything
     seen = []
     result = run_round(make_spec(), on_progress=seen.append)
     assert not same(weights(result), load_file(parent / "pytorch_lora_weights.safetensors"))
@@ -141,16 +53,11 @@ def test_a_round_looks_at_many_groups_more_often(groups, wanted):
 def test_the_surrogate_learns_as_often_as_the_stored_groups_ask_for(
     make_spec, reddish, groups_file, monkeypatch, said, stored, each
 ):
-    seen, update = [], _Round.trainer_class.surrogate_update
-    monkeypatch.setattr(_Round.trainer_class, "surrogate_update", lambda *a: seen.append(a) or update(*a))
+    seen, update = [], TDMR1.surrogate_update
+    monkeypatch.setattr(TDMR1, "surrogate_update", lambda *a: seen.append(a) or update(*a))
     source = {"reward_oracle": None, "groups_file": str(groups_file)} if stored else {}
     run_round(make_spec(**source, settings={"surrogate_updates": said, "validation_images": 0}))
     assert len(seen) == 4 * each  # three of the four groups have signal: 8 looks at 3 in 4 updates of 3
-
-
-def stop_after(count):
-    calls = iter(range(1000))
-    return lambda: next(calls) >= count
 
 
 @pytest.mark.parametrize("mode", ["oracle", "labels", "labels, surrogate first"])
@@ -173,11 +80,11 @@ def test_a_resumed_round_equals_an_unbroken_one(make_spec, reddish, groups_file,
 def test_a_surrogate_that_learns_first_then_stays_while_the_student_follows(make_spec, reddish, groups_file, mode):
     source = {} if mode == "oracle" else {"reward_oracle": None, "groups_file": str(groups_file)}
     spec = make_spec(**source, settings={"surrogate_first": 0.5, "validate_every": 1})
-    made = _Round(spec, lambda progress: None, lambda: False, "cpu", 1e9)
-    roles = made.trainer.roles
+    made = prepare(spec)
+    roles = made.method.roles
     states = []
     for step in range(4):
-        made._update(step)
+        made.step(step)
         states.append({role: roles.state_dict(role) for role in roles.names})
     for role in (STUDENT, FAKE, STUDENT_EMA):
         assert same(states[0][role], states[1][role])
@@ -227,7 +134,7 @@ def test_the_newest_version_is_kept_unless_it_is_clearly_worse(make_spec, reddis
             verdicts = [Verdict(v, True, "", True) for v in (0.05, 0.95, 0.9, 0.6)]  # some better, some worse: noise
         return Evaluation([], verdicts, {"reward": mean})
 
-    monkeypatch.setattr(trainer.rounds, "evaluate", scripted)
+    monkeypatch.setattr(trainer.rounds.judge, "evaluate", scripted)
     assert run_round(make_spec(settings={"alarm": False})).best_step == kept
 
 
@@ -237,6 +144,17 @@ def test_groups_without_signal_are_refused(make_spec, groups_file, tmp_path):
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     with pytest.raises(ValueError, match="groups: none has both a liked and a disliked image"):
         run_round(make_spec(reward_oracle=None, groups_file=str(path)))
+
+
+def test_groups_that_are_left_out_are_counted(make_spec, groups_file, caplog):
+    spec = make_spec(reward_oracle=None, groups_file=str(groups_file), settings={"validation_images": 0, "updates": 1})
+    file = groups_file.parent / "1.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    seen = []
+    result = run_round(spec, on_progress=seen.append, trackers="none")
+    assert (result.silent_groups, result.damaged_groups) == (1, 1)
+    assert seen[0].metrics == {"groups_taught": 2, "groups_silent": 1, "groups_damaged": 1}
+    assert str(file) in caplog.text
 
 
 def test_a_bad_line_of_labels_is_named(make_spec, groups_file):
@@ -293,7 +211,7 @@ def test_settings_survive_json():
 def spoil(monkeypatch):
     """From the second validation after the first update on, images have `left` of their contrast. The surrogate learns
     nothing, so it has nothing against them."""
-    real = trainer.rounds.evaluate
+    real = trainer.rounds.judge.evaluate
 
     def start(left):
         asked = iter(range(100))
@@ -304,7 +222,7 @@ def spoil(monkeypatch):
                 return seen
             return dataclasses.replace(seen, images=[ImageEnhance.Contrast(i).enhance(left) for i in seen.images])
 
-        monkeypatch.setattr(trainer.rounds, "evaluate", spoilt)
+        monkeypatch.setattr(trainer.rounds.judge, "evaluate", spoilt)
 
     return start
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.trainer.test_rounds import make_spec, parent, reddish, stop_after  # noqa: F401
+from tests.trainer.rounds_helpers import stop_after
 from trainer.rounds import RoundCancelled, run_round
 from trainer.trackers import Trackers, chosen
 
@@ -17,7 +17,7 @@ def events(work):
     return found.Reload()
 
 
-def test_a_round_leaves_curves_and_samples(make_spec, reddish, tmp_path):  # noqa: F811
+def test_a_round_leaves_curves_and_samples(make_spec, reddish, tmp_path):
     seen = []
     run_round(make_spec(), on_progress=seen.append)
     found = events(tmp_path / "round" / "work")
@@ -35,7 +35,7 @@ def test_a_round_leaves_curves_and_samples(make_spec, reddish, tmp_path):  # noq
     assert Image.open(io.BytesIO(after.encoded_image_string)).convert("RGB").tobytes() == kept.tobytes()
 
 
-def test_a_resumed_round_goes_on_in_the_same_curves(make_spec, reddish, tmp_path):  # noqa: F811
+def test_a_resumed_round_goes_on_in_the_same_curves(make_spec, reddish, tmp_path):
     spec = make_spec()
     with pytest.raises(RoundCancelled):
         run_round(spec, should_stop=stop_after(2))

@@ -19,17 +19,18 @@ from django.db import connection
 from django.utils import timezone
 from safetensors.torch import load_file
 
-import trainer.rounds
 from common.files import sha256_of
+from common.round_folder import bucket_checkpoint
 from tests.servers import S3_KEYS, database_url, wait_for
 from tests.webapp import acting
 from tests.workers.conftest import make_project
+from trainer.rounds import Stages
 from trainer.sampler import load_trajectory
 from webapp.accounts.models import User
 from webapp.campaigns.models import LabelSource, Membership
 from webapp.labelling import generation, scoring
 from webapp.labelling.models import Group, Label, Scoring
-from webapp.lib import paths, storage
+from webapp.lib import storage
 from webapp.rounds import services as rounds
 from workers import tasks
 from workers.work import Work
@@ -162,7 +163,7 @@ def test_a_round_goes_on_elsewhere_while_another_project_trains(bucket, tiny, ma
             row.refresh_from_db()
         if {training.state, beside.state} == {"running"}:
             both.update({training.owner, beside.owner})
-        return training.checkpoint >= paths.checkpoint(1, 3)
+        return training.checkpoint >= bucket_checkpoint(1, 3)
 
     assert wait_for(far_enough, 200), (tmp_path / "doomed.log").read_text()
     doomed.kill()
@@ -179,7 +180,7 @@ def test_a_round_goes_on_elsewhere_while_another_project_trains(bucket, tiny, ma
     assert [json.loads(line)["step"] for line in log] == list(range(1, 13))  # on from where it was, not over again
     assert training.result_version.path == f"versions/round-{training.pk}-2"
     kept = {name.split("/")[3] for name in objects(bucket, f"rounds/{training.pk}/checkpoints")}
-    assert kept == {Path(paths.checkpoint(2, step)).name for step in (11, 12)}
+    assert kept == {Path(bucket_checkpoint(2, step)).name for step in (11, 12)}
 
     # The one that nobody killed learned the same from the same labels.
     def ended():
@@ -220,7 +221,7 @@ def test_an_owner_who_lost_the_round_changes_nothing(bucket, project, machine, m
     tasks.run_round(training.pk)
     training.refresh_from_db()
     assert hung and (training.state, training.token) == ("done", 2)
-    assert training.checkpoint == paths.checkpoint(2, 2)
+    assert training.checkpoint == bucket_checkpoint(2, 2)
     assert project.versions.count() == 2
     assert sha256_of(bucket / training.result_version.path / "pytorch_lora_weights.safetensors") == (
         training.result_version.sha256
@@ -330,7 +331,7 @@ def test_what_the_bucket_did_not_take_is_kept_here_and_used(bucket, project, mac
     settings.LIKESTEP_CHECKPOINT_SECONDS = 0
     label(project)
     training = rounds.start_round(project, {"updates": 4, "validate_every": 4}, idempotency_key="k")
-    keep, update, made = Work.keep, trainer.rounds._Round._update, []
+    keep, update, made = Work.keep, Stages.step, []
 
     def keep_or_not(work, step, lost):
         if step == 2:
@@ -342,7 +343,7 @@ def test_what_the_bucket_did_not_take_is_kept_here_and_used(bucket, project, mac
         return update(self, step)
 
     monkeypatch.setattr(Work, "keep", keep_or_not)
-    monkeypatch.setattr(trainer.rounds._Round, "_update", count)
+    monkeypatch.setattr(Stages, "step", count)
     try:
         tasks.run_round(training.pk)
         is_silent(training)
@@ -350,7 +351,7 @@ def test_what_the_bucket_did_not_take_is_kept_here_and_used(bucket, project, mac
     finally:
         s3.start()
     training.refresh_from_db()
-    assert (training.state, training.checkpoint, made) == ("running", paths.checkpoint(1, 1), [0, 1, 2, 3])
+    assert (training.state, training.checkpoint, made) == ("running", bucket_checkpoint(1, 1), [0, 1, 2, 3])
     is_silent(training)
     tasks.run_round(training.pk)
     training.refresh_from_db()

@@ -10,6 +10,7 @@ from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
 from common.files import sha256_of, write_image, write_json
+from common.round_folder import VERSION, RoundFolder
 from trainer.backends import load_backend
 from trainer.demo.scenes.prompts import all_prompts
 from trainer.export import forget_origin
@@ -37,14 +38,14 @@ def release_round(model_dir: Path, work: Path, target: Path, *, parent: str, mos
     log; its version is in `work/version`. Raises ValueError, naming the file, where the round is not finished."""
     version = work / "version"
     try:
-        card = json.loads((version / "version.json").read_text())
+        card = json.loads((version / VERSION).read_text())
     except FileNotFoundError as error:
-        raise ValueError(f"{version / 'version.json'}: it is missing; let the round finish first") from error
+        raise ValueError(f"{version / VERSION}: it is missing; let the round finish first") from error
     file = release_student(model_dir, version, target)
     for which in ("before", "after"):
-        with Image.open(work / "grid" / f"{which}.webp") as picture:
+        with Image.open(RoundFolder(work).grid(which)) as picture:
             write_image(target / f"{which}.webp", picture.convert("RGB"), "WEBP", quality=90)
-    log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in RoundFolder(work).log.read_text().splitlines()]
     stride = -(-len(log) // most_metrics)
     kept = [m for m in log if m["step"] % stride == 0 or any(name.startswith("validation_") for name in m)]
     metrics = [{k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()} for line in kept]

@@ -14,8 +14,8 @@ from common.files import append_line
 from common.settings import DistillSettings, MemorySettings
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
-from trainer.methods.tdm_r1 import TDMR1, rate_factor
-from trainer.roles import TDM_ROLES
+from trainer.methods.base import rate_factor
+from trainer.methods.tdm import TDM
 
 COOL_DOWN = 0.3  # last share of the updates over which the learning rates fall to zero
 
@@ -38,7 +38,7 @@ def distill(
     image trains a random step. Returns the last log line.
     """
     backend = load_backend(model_dir, device=device, memory=memory)
-    trainer = TDMR1(backend, settings, roles=TDM_ROLES, steps=steps)
+    trainer = TDM(backend, settings, steps=steps)
     work.mkdir(parents=True, exist_ok=True)
     state = load_checkpoint(work / "checkpoint", modules=trainer.parts(), optimizers=trainer.optimizers) or {"step": 0}
     rollouts = -(-settings.updates // settings.updates_per_rollout)

@@ -60,7 +60,7 @@ class Look:
     of the labelled groups that it never saw and of as many that it trains on."""
 
     step: int
-    opinion: Reading
+    opinion: Reading | None  # None: the method has no surrogate
     measures: Mapping[str, Reading] = field(default_factory=dict)
     held_out: Sequence[float] = ()
     trained: Sequence[float] = ()
@@ -73,11 +73,12 @@ class Look:
     def from_json(cls, values: dict) -> Look:
         """The look of a JSON object."""
         measures = {name: Reading(**value) for name, value in values["measures"].items()}
-        return cls(**{**values, "opinion": Reading(**values["opinion"]), "measures": measures})
+        opinion = values["opinion"] and Reading(**values["opinion"])
+        return cls(**{**values, "opinion": opinion, "measures": measures})
 
     def metrics(self) -> dict[str, float]:
         """What is worth logging; measures as shares of the parent's value."""
-        found = {"opinion": self.opinion.change}
+        found = {"opinion": self.opinion.change} if self.opinion else {}
         found |= {f"second_{name}": 1 + reading.change for name, reading in self.measures.items()}
         if self.held_out:
             found |= {"accuracy_held_out": _mean(self.held_out), "accuracy_trained": _mean(self.trained)}
@@ -96,7 +97,7 @@ def fallen(look: Look, *, clearly: bool = False) -> list[str]:
     """Measures that lost more than their share of the parent's value, beyond noise, while the surrogate does not find the
     images worse; the deepest fall first. It need not like them better: of images unlike any that it learned from it knows
     nothing, and that is where a student ends that follows it too far."""
-    if look.opinion.change < -OPINION_ERRORS * look.opinion.error:
+    if look.opinion and look.opinion.change < -OPINION_ERRORS * look.opinion.error:
         return []
 
     def low(name: str, reading: Reading) -> bool:
@@ -141,6 +142,8 @@ def parting(looks: Sequence[Look], *, last: bool = False) -> str:
         names = [name for name in fallen(now) if name in seen]
     if names:
         falls = " and ".join(_fall(name, now.measures[name]) for name in names[:3])
+        if now.opinion is None:
+            return falls
         better = now.opinion.change > OPINION_ERRORS * now.opinion.error
         return f"the surrogate likes the new images {'better' if better else 'no less'} than the parent's, but {falls}"
     fall = forgotten(looks)

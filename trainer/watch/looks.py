@@ -8,7 +8,8 @@ import torch
 
 from trainer.data import GroupStore
 from trainer.evaluate import Evaluation
-from trainer.methods.tdm_r1 import TDMR1, Groups
+from trainer.methods.base import Groups, Method
+from trainer.methods.tdm_r1 import TDMR1
 from trainer.roles import SURROGATE, TEACHER
 from trainer.watch.alarm import ERRORS, Look, Reading, mean_of, pairs_right, relative
 from trainer.watch.measures import measure_images
@@ -51,7 +52,7 @@ class Watch:
 
     def __init__(
         self,
-        trainer: TDMR1,
+        trainer: Method,
         parent: Evaluation,
         prompts: list[str],
         *,
@@ -75,9 +76,6 @@ class Watch:
     def look(self, now: Evaluation, step: int) -> Look:
         """The student's images `now`, after `step` updates."""
         teacher = self._errors(TEACHER, now.latents)
-        unit = (teacher + self.teacher) / 2
-        gain = (teacher - self._errors(SURROGATE, now.latents)) / unit
-        parents = (self.teacher - self._errors(SURROGATE, self.parent.latents)) / unit
         measures: dict[str, Reading] = {}
         if self.scores:
             measures["score"] = relative([v.score for v in now.verdicts], self.scores)
@@ -89,11 +87,18 @@ class Watch:
             measures[name] = relative(values.tolist(), self.measures[name].tolist())
         return Look(
             step,
-            mean_of((gain - parents).tolist()),
+            self._opinion(now.latents, teacher) if SURROGATE in self.trainer.roles.names else None,
             measures,
             ranked_right(self.trainer, self.store, self.held_out),
             ranked_right(self.trainer, self.store, self.trained),
         )
+
+    def _opinion(self, latents: torch.Tensor, teacher: torch.Tensor) -> Reading:
+        """How much better the surrogate likes images than the parent's; `teacher` are the teacher's errors on them."""
+        unit = (teacher + self.teacher) / 2
+        gain = (teacher - self._errors(SURROGATE, latents)) / unit
+        parents = (self.teacher - self._errors(SURROGATE, self.parent.latents)) / unit
+        return mean_of((gain - parents).tolist())
 
     def _recognition(self, latents: torch.Tensor, with_prompt: torch.Tensor) -> torch.Tensor:
         """How much of each image the frozen base explains by its prompt, (N,): what it errs more without one, relatively.

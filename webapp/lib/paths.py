@@ -6,6 +6,8 @@ from pathlib import Path
 
 from django.conf import settings
 
+from common import round_folder
+
 # Everything that a back-up must hold lies in these folders of the data folder; what else is there can be made again.
 FOLDERS = ("media", "trajectories", "versions", "rounds")
 
@@ -57,14 +59,9 @@ def work_dir(round_id: int, token: int) -> Path:
     return data(f"work/{round_id}-{token}")
 
 
-def checkpoint(token: int, step: int) -> str:
-    """A checkpoint in a bucket, relative to its round's folder: an owner never writes over another one's."""
-    return f"checkpoints/{token:06d}-{step:09d}"
-
-
 def grid(round_id: int, which: str) -> str:
     """The picture `before` or `after` of a round, relative to the data folder."""
-    return f"{training_round(round_id)}/grid/{which}.webp"
+    return f"{training_round(round_id)}/{round_folder.grid(which)}"
 
 
 def cached(sha256: str) -> Path:

@@ -24,6 +24,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
+from common import round_folder
 from common.files import sha256_of
 from webapp.labelling.models import Generation, Group
 from webapp.lib import paths, storage
@@ -86,7 +87,8 @@ def _write(file, scratch: Path) -> dict[str, int]:
             for source in _files(root / folder):
                 add(source, f"data/{source.relative_to(root)}")
                 counts[folder] += 1
-        for checkpoint in [] if store.shared else sorted(root.glob("rounds/*/checkpoint")):
+        pattern = f"{paths.training_round('*')}/{round_folder.CHECKPOINT}"
+        for checkpoint in [] if store.shared else sorted(root.glob(pattern)):
             for source in _hold(checkpoint, scratch / checkpoint.parent.name):
                 add(source, f"data/{checkpoint.relative_to(root)}/{source.name}")
                 counts["rounds"] += 1
@@ -113,7 +115,7 @@ def _objects(store: storage.Bucket, scratch: Path) -> Iterator[tuple[str, Path]]
 def _files(folder: Path) -> Iterator[Path]:
     """The files below a folder, without checkpoints (see `_hold`) and what is being written."""
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(d for d in folders if d != "checkpoint" and not d.endswith((".tmp", ".old")))
+        folders[:] = sorted(d for d in folders if d != round_folder.CHECKPOINT and not d.endswith((".tmp", ".old")))
         yield from (Path(parent) / n for n in sorted(names) if not n.endswith(".tmp"))
 
 
@@ -123,10 +125,11 @@ def _hold(checkpoint: Path, scratch: Path) -> list[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             shutil.copytree(checkpoint, scratch)
-            if json.loads((scratch / "state.json").read_text())["sha256"] == sha256_of(scratch / "state.safetensors"):
+            said = json.loads((scratch / round_folder.STATE_FILE).read_text())["sha256"]
+            if said == sha256_of(scratch / round_folder.WEIGHTS_FILE):
                 return sorted(scratch.iterdir())
         except (OSError, shutil.Error):
-            if not checkpoint.exists() and not checkpoint.with_name("checkpoint.old").exists():
+            if not checkpoint.exists() and not checkpoint.with_name(f"{checkpoint.name}.old").exists():
                 return []  # its round was cleared away, and it is not just being replaced
     raise BackupError(f"checkpoint: {checkpoint} is damaged; delete it, its round then starts over")
 
@@ -287,7 +290,7 @@ def missing_files() -> list[str]:
     """Files that rows name and that are not there."""
     named = [g.trajectory_file for g in Group.objects.exclude(trajectory_file="").only("trajectory_file").iterator()]
     named += Generation.objects.values_list("image", flat=True).iterator()
-    named += [f"{v.path}/version.json" for v in ModelVersion.objects.all() if not Path(v.path).is_absolute()]
+    named += [f"{v.path}/{round_folder.VERSION}" for v in ModelVersion.objects.all() if not Path(v.path).is_absolute()]
     there = {entry.name for folder in paths.FOLDERS for entry in storage.store().walk(folder)}
     return [name for name in named if name not in there]
 

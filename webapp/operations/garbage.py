@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
+from common import round_folder
 from webapp.labelling.models import Group, GroupState
 from webapp.lib import paths, storage
 from webapp.rounds.models import OPEN, ModelVersion, TrainingRound
@@ -63,8 +64,7 @@ def _checkpoints(store, before, dry_run: bool) -> Iterator[storage.Entry]:
     for pk in TrainingRound.objects.exclude(state__in=OPEN).filter(finished_at__lt=before).values_list("pk", flat=True):
         folder = paths.training_round(pk)
         for entry in store.walk(folder):
-            part = entry.name.removeprefix(f"{folder}/").split("/")[0]
-            if part == "best" or part.startswith("checkpoint"):  # also those that were being written, and the bucket's
+            if round_folder.ends_with_the_round(entry.name.removeprefix(f"{folder}/")):
                 yield entry
 
 

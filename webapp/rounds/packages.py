@@ -11,6 +11,7 @@ from zipstream import ZIP_STORED, ZipStream
 
 from common.cards import LORA_NAME, Base, Made, made_as, model_card
 from common.portable import portable_lora
+from common.round_folder import VERSION
 from webapp.lib import paths, storage
 from webapp.rounds.models import ModelVersion, TrainingRound
 
@@ -71,7 +72,7 @@ def _folder(version: ModelVersion) -> Path:
 
 def _about(version: ModelVersion) -> dict:
     """Its version.json, which is read without its LoRA; empty when it is gone."""
-    name = f"{version.path}/version.json"
+    name = f"{version.path}/{VERSION}"
     try:
         data = Path(name).read_bytes() if Path(name).is_absolute() else storage.store().read(name)
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from common.files import write_atomic, write_json
+from common.round_folder import GROUPS, SPEC
 from common.settings import SettingsError, TDMR1Settings
 from webapp.api.models import Event
 from webapp.campaigns.archive import check_open
@@ -51,9 +52,11 @@ class RoundError(ValueError):
 def check_settings(values: dict) -> dict:
     """The whole settings of a round, defaults filled in. Raises RoundError that names the field."""
     try:
-        return TDMR1Settings.from_json(values).to_json()
+        settings = TDMR1Settings.from_json(values)
+        settings.check_source(labels=True)
     except SettingsError as error:
         raise RoundError(str(error)) from error
+    return settings.to_json()
 
 
 def start_round(project: Project, values: dict, *, idempotency_key: str, user=None) -> TrainingRound:
@@ -145,7 +148,7 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
         # Nobody ran it before, so what lies here is of another database.
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    spec_file, groups_file = folder / "spec.json", folder / "groups.jsonl"
+    spec_file, groups_file = folder / SPEC, folder / GROUPS
     project = training.project
     places = {
         "model_dir": project.model_dir,
@@ -215,7 +218,8 @@ def is_owner(round_id: int, token: int) -> bool:
 @transaction.atomic
 def keep_checkpoint(round_id: int, token: int, step: int, name: str = "") -> bool:
     """A checkpoint of `step` updates is kept where the next owner finds it, in a bucket under `name` (of
-    `paths.checkpoint`). A round that got further than ever forgets its lost workers. False when the owner of `token` has
+    `round_folder.bucket_checkpoint`). A round that got further than ever forgets its lost workers. False when the owner of
+    `token` has
     lost it."""
     training = _owned(round_id, token)
     if training is None:

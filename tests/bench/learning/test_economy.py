@@ -10,10 +10,10 @@ import bench.learning.gains
 import bench.learning.label_economy
 from bench.harness import START, make_missing, svg
 from bench.learning import economy
-from bench.learning.economy import PEOPLE, Person, RatedGroup, StopsInTimeRound, labelled, shares, votes_of, weighed
+from bench.learning.economy import PEOPLE, Person, RatedGroup, StopsInTime, labelled, shares, votes_of, weighed
 from bench.learning.label_economy import CURVE, LOOKS, ORACLE, ROWS, collect, plot, settings_of, table, train
 from tests.bench.conftest import dots
-from tests.trainer.test_rounds import LINES, SMALL, groups_file, make_spec, parent  # noqa: F401 - fixtures
+from tests.trainer.rounds_helpers import LINES, SMALL
 from trainer.backends import load_backend
 from trainer.data import read_groups
 from trainer.roles import SURROGATE
@@ -67,7 +67,7 @@ def test_the_budget_counts_clicks_of_everybody(tmp_path, monkeypatch):
     assert asked == [(125, 8), (62, 8), (250, 4), (250, 8)]
 
 
-def test_rated_groups_are_kept_and_a_longer_list_starts_with_the_shorter(tmp_path, model_dir, parent, monkeypatch):  # noqa: F811
+def test_rated_groups_are_kept_and_a_longer_list_starts_with_the_shorter(tmp_path, model_dir, parent, monkeypatch):
     monkeypatch.setattr(economy, "MODEL", model_dir)
     made = economy.rated_groups(parent, 1, 4, 0.4, 0, tmp_path)
     monkeypatch.setattr(economy, "Sampler", None)  # nothing is sampled again
@@ -77,7 +77,7 @@ def test_rated_groups_are_kept_and_a_longer_list_starts_with_the_shorter(tmp_pat
     assert len(made[0].liked) == len(made[0].colors) == 4
 
 
-def test_a_head_learns_what_the_base_sees(model_dir, groups_file):  # noqa: F811
+def test_a_head_learns_what_the_base_sees(model_dir, groups_file):
     """Labels that are a function of a feature are learned; groups without labels get probabilities that follow it."""
     backend, read = load_backend(model_dir), read_groups(groups_file)
     x = economy.features_of(backend, read)
@@ -93,35 +93,36 @@ def test_a_head_learns_what_the_base_sees(model_dir, groups_file):  # noqa: F811
     assert told[truth == 1].mean() > told[truth == 0].mean() + 0.2
 
 
-def test_features_are_the_frozen_base_s_whatever_was_trained(make_spec, groups_file):  # noqa: F811
+def test_features_are_the_frozen_base_s_whatever_was_trained(make_spec, groups_file):
     settings = SMALL | {"validation_images": 0, "alarm": False}
     spec = make_spec(reward_oracle=None, groups_file=str(groups_file), settings=settings)
-    made = economy.JudgedRound(spec, lambda p: None, lambda: False, "cpu", 1e9)
-    x0 = torch.randn((4, *made.trainer.backend.latent_shape), generator=torch.Generator().manual_seed(0))
+    made = economy.judged_by_head(spec)
+    x0 = torch.randn((4, *made.method.backend.latent_shape), generator=torch.Generator().manual_seed(0))
     names = [LINES[0]["prompt"]] * 4
-    before = made._score(x0, names, [])
-    metrics = made._update(0)
+    before = made.source.score(x0, names, [])
+    metrics = made.step(0)
     assert 0 <= metrics["reward"] <= 1
     assert "surrogate" in metrics and "student" in metrics
-    assert made._score(x0, names, []) == pytest.approx(before, abs=1e-5)
+    assert made.source.score(x0, names, []) == pytest.approx(before, abs=1e-5)
 
 
-def test_the_surrogate_stops_when_groups_kept_back_are_ranked_no_better(make_spec, groups_file, monkeypatch):  # noqa: F811
+def test_the_surrogate_stops_when_groups_kept_back_are_ranked_no_better(make_spec, groups_file, monkeypatch):
     said = iter([0.5, 0.7, 0.6, 0.6, 0.6])
     monkeypatch.setattr(economy, "ranked_right", lambda *a: (next(said),))
-    monkeypatch.setattr(StopsInTimeRound, "EVERY", 1)
+    monkeypatch.setattr(StopsInTime, "EVERY", 1)
     settings = SMALL | {"updates": 8, "validation_images": 0, "alarm": False}
     spec = make_spec(reward_oracle=None, groups_file=str(groups_file), settings=settings)
-    made = StopsInTimeRound(spec, lambda p: None, lambda: False, "cpu", 1e9)
+    made = economy.stops_in_time(spec)
     generator, states = torch.Generator().manual_seed(0), []
     for _ in range(7):
-        made._from_labels(generator)
-        states.append(made.trainer.roles.state_dict(SURROGATE))
+        for batch in made.source.batches(generator):
+            made.method.learn(batch, generator)
+        states.append(made.method.roles.state_dict(SURROGATE))
     assert all(torch.equal(states[-1][k], states[1][k]) for k in states[1])  # the second look's was the best
     assert any(not torch.equal(states[1][k], states[0][k]) for k in states[1])
 
 
-def test_a_row_of_two_rounds_goes_through(tmp_path, model_dir, parent, monkeypatch):  # noqa: F811
+def test_a_row_of_two_rounds_goes_through(tmp_path, model_dir, parent, monkeypatch):
     for module in (economy, bench.learning.label_economy, bench.learning.gains):
         monkeypatch.setattr(module, "MODEL", model_dir)
     monkeypatch.setattr(bench.learning.label_economy, "STUDENT", parent)

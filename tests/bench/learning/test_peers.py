@@ -11,14 +11,15 @@ from safetensors.torch import load_file
 import bench.learning.ablation
 from bench.harness import START, read, svg
 from bench.learning import peers
-from bench.learning.ablation import ROWS, plot, settings_of, table, train
+from bench.learning.ablation import ROWS, plot, prepare_row, settings_of, table, train
 from bench.learning.gains import color_purity
 from bench.learning.peers import PeerSettings
 from common.settings import SettingsError
 from tests.bench.conftest import dots
-from tests.trainer.test_rounds import SMALL, make_spec, parent, reddish  # noqa: F401 - fixtures
+from tests.trainer.rounds_helpers import SMALL
 from trainer.demo.scenes.world import COLORS
 from trainer.flow import rollout, step_grid
+from trainer.methods import flow_grpo
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA
 
 GRID = step_grid(4, 3.0)
@@ -34,21 +35,21 @@ def noise(seed=0, shape=(6, 2, 3, 3)):
 
 def test_log_probability_is_the_normal_distribution_s():
     here, there = GRID[:3].repeat(2), GRID[1:4].repeat(2)
-    mean, std = peers.sde_transition(noise(1), noise(2), here, there, noise_level=0.7, top=GRID[1].item())
+    mean, std = flow_grpo.sde_transition(noise(1), noise(2), here, there, noise_level=0.7, top=GRID[1].item())
     points = mean + 0.3 * noise(3)
     truth = torch.distributions.Normal(mean, std.reshape(-1, 1, 1, 1)).log_prob(points).mean((1, 2, 3))
-    assert torch.allclose(peers.transition_log_probability(points, mean, std), truth, atol=1e-5)
+    assert torch.allclose(flow_grpo.transition_log_probability(points, mean, std), truth, atol=1e-5)
 
 
 def test_divergence_of_two_steps_is_the_normal_distribution_s():
     std = torch.linspace(0.2, 1.2, 6)
     a, b = (torch.distributions.Normal(noise(i), std.reshape(-1, 1, 1, 1)) for i in (1, 2))
     truth = torch.distributions.kl_divergence(a, b).mean((1, 2, 3))
-    assert torch.allclose(peers.transition_kl(noise(1), noise(2), std), truth, atol=1e-5)
+    assert torch.allclose(flow_grpo.transition_kl(noise(1), noise(2), std), truth, atol=1e-5)
 
 
 def test_the_sde_without_noise_is_euler():
-    points, _ = peers.sde_rollout(velocity, noise(), GRID, noise, noise_level=0.0)
+    points, _ = flow_grpo.sde_rollout(velocity, noise(), GRID, noise, noise_level=0.0)
     assert torch.allclose(points, rollout(velocity, noise(), GRID), atol=1e-6)
 
 
@@ -56,7 +57,7 @@ def test_fine_sde_steps_keep_the_marginals():
     """Images that are all 0 make `v = x / t` exact; then x_t has standard deviation t, with any noise."""
     start, draws = noise(0, (4000, 1, 2, 2)), torch.Generator().manual_seed(1)
     grid = torch.linspace(0.99, 0, 400)
-    points, log_probabilities = peers.sde_rollout(
+    points, log_probabilities = flow_grpo.sde_rollout(
         lambda x, t: x / t.reshape(-1, 1, 1, 1),
         start,
         grid,
@@ -69,7 +70,7 @@ def test_fine_sde_steps_keep_the_marginals():
 
 def test_the_first_and_the_last_step_of_the_sde_are_finite():
     levels = GRID[:4], GRID[1:]
-    mean, std = peers.sde_transition(noise()[:4], noise(1)[:4], *levels, noise_level=0.7, top=GRID[1].item())
+    mean, std = flow_grpo.sde_transition(noise()[:4], noise(1)[:4], *levels, noise_level=0.7, top=GRID[1].item())
     assert mean.isfinite().all()
     assert std.isfinite().all()
     assert (std > 0).tolist() == [True, True, True, False]
@@ -90,14 +91,14 @@ def test_stochastic_steps_have_the_right_level():
 
 def test_equal_rewards_teach_grpo_nothing():
     log_ratio = torch.tensor([0.0, 0.1, -0.2], requires_grad=True)
-    (gradient,) = torch.autograd.grad(peers.grpo_loss(log_ratio, torch.zeros(3), 0.2), log_ratio)
+    (gradient,) = torch.autograd.grad(flow_grpo.grpo_loss(log_ratio, torch.zeros(3), 0.2), log_ratio)
     assert not gradient.any()
 
 
 def test_grpo_raises_what_is_good_until_the_clip():
     log_ratio = torch.tensor([0.0, 0.0, 0.5, -0.5, -0.5], requires_grad=True)
     advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])
-    (gradient,) = torch.autograd.grad(peers.grpo_loss(log_ratio, advantages, 0.2), log_ratio)
+    (gradient,) = torch.autograd.grad(flow_grpo.grpo_loss(log_ratio, advantages, 0.2), log_ratio)
     assert gradient.sign().tolist() == [-1, 1, 0, 0, -1]
 
 
@@ -108,18 +109,18 @@ def test_the_best_siblings():
 
 
 @pytest.fixture
-def small(make_spec, reddish, monkeypatch):  # noqa: F811
+def small(make_spec, reddish, monkeypatch):
     """Runs one update of a row; gives the roles whose weights it changed."""
 
     def run(name, *, updates=1, **changes):
         row = ROWS[name]
         settings, peer = settings_of({**SMALL, "validation_images": 0, "updates": updates, **row.changes, **changes})
-        made = row.round(make_spec(name, settings=settings.to_json()), peer)
-        roles = made.trainer.roles
+        made = prepare_row(row, make_spec(name, settings=settings.to_json()), peer)
+        roles = made.method.roles
         before = {role: roles.state_dict(role) for role in roles.names}
-        backbone = {k: v.clone() for k, v in made.trainer.backend.transformer.state_dict().items() if ".lora_" not in k}
-        metrics = [made._update(step) for step in range(updates)]
-        after = made.trainer.backend.transformer.state_dict()
+        backbone = {k: v.clone() for k, v in made.method.backend.transformer.state_dict().items() if ".lora_" not in k}
+        metrics = [made.step(step) for step in range(updates)]
+        after = made.method.backend.transformer.state_dict()
         assert all(torch.equal(v, after[k]) for k, v in backbone.items())
         now = {role: roles.state_dict(role) for role in roles.names}
         return metrics, {r for r in before if any(not torch.equal(before[r][k], now[r][k]) for k in before[r])}, made
@@ -160,7 +161,7 @@ def test_a_reward_trained_before_is_frozen_while_the_student_follows(small):
 def test_a_refresh_copies_the_surrogate(small):
     _, changed, made = small("refresh", updates=2, refresh_every=2)
     assert SURROGATE_EMA in changed
-    kept, live = (made.trainer.roles.state_dict(role) for role in (SURROGATE_EMA, SURROGATE))
+    kept, live = (made.method.roles.state_dict(role) for role in (SURROGATE_EMA, SURROGATE))
     assert all(torch.equal(kept[k], live[k]) for k in kept)
 
 
@@ -173,8 +174,8 @@ def test_the_first_ratio_is_one(small):
 def test_group_preference_favours_liked_images(small):
     """What is liked comes nearer to the student than what is disliked, by more than before."""
     _, _, made = small("student", student_lr=1e-3)
-    trainer = made.trainer
-    groups = made.groups(made.score(made._random(0), torch.Generator().manual_seed(0)))
+    trainer = made.method
+    (groups,) = made.source.scored(0).batches
     p, g = groups.advantages.shape
     x0 = groups.trajectory[:, :, -1].flatten(0, 1)
     tau = trainer.grid[2].expand(p * g)
@@ -186,18 +187,18 @@ def test_group_preference_favours_liked_images(small):
 
     before = lead()
     for seed in range(8):
-        trainer.update(groups, torch.Generator().manual_seed(seed))
+        trainer.learn(groups, torch.Generator().manual_seed(seed))
     assert lead() > before + 1e-4
 
 
 def test_unknown_settings_are_named():
-    settings, peer = settings_of({"noise_level": 0.5, "reference": "ema"}, seed=3)
-    assert (settings.seed, settings.reference, peer) == (3, "ema", PeerSettings(noise_level=0.5))
+    settings, peer = settings_of({"sibling_scale": 0.5, "reference": "ema"}, seed=3)
+    assert (settings.seed, settings.reference, peer) == (3, "ema", PeerSettings(sibling_scale=0.5))
     with pytest.raises(SettingsError, match="noise_levle: no such setting"):
         settings_of({"noise_levle": 0.5})
 
 
-def test_a_run_goes_through_and_says_what_it_spent(make_spec, reddish, monkeypatch, tmp_path, parent):  # noqa: F811
+def test_a_run_goes_through_and_says_what_it_spent(make_spec, reddish, monkeypatch, tmp_path, parent):
     monkeypatch.setattr(
         bench.learning.ablation, "oracle_spec", lambda work, settings: make_spec(settings=settings.to_json())
     )

@@ -4,7 +4,6 @@ import pytest
 
 from bench.harness import EVERY_STEP
 from bench.speed.step import LOSSES, Naive, Ours
-from tests.trainer.test_rounds import make_spec, parent, reddish  # noqa: F401 - fixtures
 
 ORACLE = {"prompts_per_update": 3, "group_size": 4, "student_batch": 6, "validation_images": 0}
 CHANGES = {
@@ -15,7 +14,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
-def test_both_orders_have_equal_losses(make_spec, reddish, changes):  # noqa: F811
+def test_both_orders_have_equal_losses(make_spec, reddish, changes):
     ours, naive = Ours(make_spec(settings=changes), bf16=False), Naive(make_spec(settings=changes))
     for step in range(2):  # the second from weights that both have trained
         a, b = ours.step(step), naive.step(step)

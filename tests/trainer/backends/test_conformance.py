@@ -10,8 +10,9 @@ from diffusers import DiffusionPipeline
 from common.settings import MemorySettings, TDMR1Settings
 from trainer.backends import load_backend
 from trainer.losses import mean_square
-from trainer.methods import tdm_r1
-from trainer.methods.tdm_r1 import TDMR1, Groups
+from trainer.methods import tdm
+from trainer.methods.base import Groups
+from trainer.methods.tdm_r1 import TDMR1
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TDM_R1_ROLES, TEACHER, Roles
 from trainer.rounds import RoundSpec, run_round
 from trainer.sampler import Sampler, initial_noise, load_trajectory, sample_latents, save_trajectory
@@ -182,9 +183,9 @@ def test_a_step_moves_its_own_roles_and_lowers_their_losses(backend, monkeypatch
     groups = Groups(trajectory.unflatten(0, (2, size)), conditioning, torch.stack([liked, -liked]))
     j = torch.arange(2 * size) % 4
     asked = []
-    student_loss = tdm_r1.student_loss
+    student_loss = tdm.student_loss
     monkeypatch.setattr(
-        tdm_r1,
+        tdm,
         "student_loss",
         lambda x0, targets, **w: asked.append((x0.detach(), targets, w)) or student_loss(x0, targets, **w),
     )

@@ -12,16 +12,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from common.settings import MemorySettings, SettingsError, TDMR1Settings
-from tests.trainer.test_rounds import make_spec, parent, reddish  # noqa: F401 - fixtures
 from trainer.backends import load_backend
 from trainer.backends.memory import compile_blocks, encoders_identity
 from trainer.cli import MODEL
 from trainer.demo.latents import encode as encode_images
 from trainer.demo.scenes.draw import draw, sample_scene
 from trainer.demo.scenes.prompts import prompts
-from trainer.methods.tdm_r1 import TDMR1, Groups
+from trainer.methods.base import Groups
+from trainer.methods.tdm_r1 import TDMR1
 from trainer.roles import FAKE, STUDENT, SURROGATE, TDM_R1_ROLES, TEACHER, Roles
-from trainer.rounds import _Round, run_round
+from trainer.rounds import prepare, run, run_round
 
 PROMPTS = ["a star", "a red heart", "two blue squares"]
 
@@ -116,15 +116,15 @@ def test_other_encoders_have_other_embeddings(model_dir, tmp_path):
     assert encoders_identity(changed, memory) != encoders_identity(model_dir, memory)
 
 
-def test_a_round_needs_its_encoders_only_before_the_first_update(model_dir, make_spec, reddish, tmp_path):  # noqa: F811
+def test_a_round_needs_its_encoders_only_before_the_first_update(model_dir, make_spec, reddish, tmp_path):
     copy = tmp_path / "model"
     shutil.copytree(model_dir, copy)
     thrifty = {"text_encoders": "free", "embeddings": str(tmp_path / "embeddings")}
     thrifty |= {"micro_batch": 5, "checkpointing": True, "vae_batch": 1, "vae_tiling": True, "vae_offload": True}
-    made = _Round(make_spec(model_dir=str(copy), memory=thrifty), lambda p: None, lambda: False, "cpu", 1e9)
+    made = prepare(make_spec(model_dir=str(copy), memory=thrifty))
     for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
         shutil.rmtree(copy / name)
-    result = made.run()
+    result = run(made)
     assert result.steps == 4 and result.scores_after["reward"] > 0
     with pytest.raises(SettingsError, match="micro_batch: -1 is out of range; use at least 0"):
         run_round(make_spec(memory={"micro_batch": -1}))

@@ -4,18 +4,17 @@ import pytest
 import torch
 
 from common.settings import MemorySettings, TDMR1Settings
-from tests.trainer.test_plan import held, peak_of
-from tests.trainer.test_rounds import reddish  # noqa: F401 - a fixture
+from tests.trainer.peaks import held, peak_of
 from trainer.plan import plan_round
 from trainer.roles import STUDENT, Roles
-from trainer.rounds import RoundSpec, _Round
+from trainer.rounds import RoundSpec, prepare, run
 
 SMALL = {"updates": 1, "prompts_per_update": 3, "group_size": 4, "student_batch": 8, "validation_images": 0}
 SETTINGS = TDMR1Settings(**SMALL, rank=4, alpha=8, guidance=1, rl_cfg=1)
 LINES = [{"prompt": f"{count} red stars", "tag": "counting"} for count in range(16)]
 
 
-def test_the_estimate_is_within_15_percent_of_the_measured_peak(family, backend, tmp_path, reddish):  # noqa: F811
+def test_the_estimate_is_within_15_percent_of_the_measured_peak(family, backend, tmp_path, reddish):
     _, folder = family
     torch.manual_seed(1)
     state = Roles(backend.transformer, backend.lora_targets, rank=4, alpha=8).state_dict(STUDENT)
@@ -29,7 +28,7 @@ def test_the_estimate_is_within_15_percent_of_the_measured_peak(family, backend,
         reward_oracle="reddish",
         settings=SETTINGS.to_json(),
     )
-    made = _Round(spec, lambda progress: None, lambda: False, "cpu", 1e9)
-    measured = held(made.trainer.backend) + peak_of(made.run)
+    made = prepare(spec)
+    measured = held(made.method.backend) + peak_of(lambda: run(made))
     estimate = plan_round(folder, SETTINGS, MemorySettings(), device="cpu")
     assert estimate.tensors == pytest.approx(measured, rel=0.15)

@@ -9,6 +9,7 @@ from diffusers import EulerAncestralDiscreteScheduler, FlowMatchEulerDiscreteSch
 from common.settings import DistillSettings, TDMR1Settings
 from tests.trainer.backends.tiny import CASES, SIZE, flux2_klein, sd35, sdxl, z_image
 from trainer.backends import FAMILIES, backend_class, load_backend
+from trainer.methods.tdm import TDM
 from trainer.methods.tdm_r1 import TDMR1
 
 
@@ -106,7 +107,7 @@ def test_a_distilled_model_is_not_guided(tmp_path):
         TDMR1(backend, TDMR1Settings())
     with pytest.raises(ValueError, match=r"rl_cfg: .* set rl_cfg to 1"):
         TDMR1(backend, TDMR1Settings(guidance=1))
-    TDMR1(backend, DistillSettings(guidance=1, rank=2), roles=("student", "student_ema", "fake"))
+    TDM(backend, DistillSettings(guidance=1, rank=2))
 
 
 def test_turbo_is_told_to_be_distilled(model):

@@ -8,12 +8,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from common.files import sha256_of
-from tests.trainer.test_rounds import make_spec, parent, reddish  # noqa: F401 - fixtures
 from trainer.demo.release import release_round
 from trainer.rounds import run_round
 
 
-def test_a_round_is_released_in_fp16_with_its_pictures_scores_and_log(make_spec, reddish, model_dir, tmp_path):  # noqa: F811
+def test_a_round_is_released_in_fp16_with_its_pictures_scores_and_log(make_spec, reddish, model_dir, tmp_path):
     work, target = tmp_path / "work", tmp_path / "after"
     spec = make_spec(work_dir=str(work), output_dir=str(work / "version"))
     with pytest.raises(ValueError, match=r"version\.json: it is missing"):

@@ -5,7 +5,8 @@ import torch
 
 from common.settings import TDMR1Settings
 from trainer.backends import load_backend
-from trainer.methods.tdm_r1 import TDMR1, Groups, rate_factor, step_orders
+from trainer.methods.base import Groups, rate_factor
+from trainer.methods.tdm_r1 import TDMR1, step_orders
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TDM_R1_ROLES
 from trainer.shares import Part
 
@@ -137,7 +138,7 @@ def test_reward_targets_are_those_of_all_images_where_they_count(model_dir, guid
 
     def pair(where):
         generator = torch.Generator().manual_seed(1)
-        found = trainer._reward_targets(x_n, s_n, conditioning, generator, Part.whole(12), where)
+        found = trainer.reward_targets(x_n, s_n, conditioning, generator, Part.whole(12), where)
         return found, torch.rand(1, generator=generator).item()
 
     some = torch.arange(12) % 3 == 0

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-import trainer.rounds
 from trainer.demo.scenes.world import SHAPES
 from trainer.evaluate import sample_images
 from trainer.oracles import Verdict
 from trainer.roles import STUDENT_EMA
-from trainer.rounds import RoundSpec, _Round
+from trainer.rounds import RoundSpec, prepare
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
 LINES = [{"prompt": f"{frame} {shape}"} for shape in SHAPES for frame in ("a", "a photo of a")]
@@ -38,9 +37,8 @@ class Reddish:
         return [Verdict(s, s > 0.5, f"{s:.2f} red", s > 0.5) for s in scores]
 
 
-def gain(monkeypatch, folder, *, shuffled):
+def gain(folder, *, shuffled):
     """How much redder the student's images become on fixed noise."""
-    monkeypatch.setattr(trainer.rounds, "get_oracle", lambda name: Reddish(shuffled))
     spec = RoundSpec(
         model_dir=str(MODELS / "demo"),
         parent_dir=str(MODELS / "demo-student"),
@@ -50,22 +48,22 @@ def gain(monkeypatch, folder, *, shuffled):
         reward_oracle="reddish",
         settings=SETTINGS,
     )
-    made = _Round(spec, lambda progress: None, lambda: False, "cpu", 1e9)
+    made = prepare(spec, oracles=lambda name: Reddish(shuffled))
 
     def red():
-        with made.trainer.roles.merged(STUDENT_EMA):
-            images = sample_images(made.trainer.backend, [m["prompt"] for m in LINES] * 2, steps=4, bf16=True)
+        with made.method.roles.merged(STUDENT_EMA):
+            images = sample_images(made.method.backend, [m["prompt"] for m in LINES] * 2, steps=4, bf16=True)
         return float(np.mean([redness(i) for i in images]))
 
     before = red()
     for step in range(SETTINGS["updates"]):
-        made._update(step)
+        made.step(step)
     return red() - before, before
 
 
-def test_red_is_learned_from_true_rewards_only(monkeypatch, tmp_path):
-    true, start = gain(monkeypatch, tmp_path / "true", shuffled=False)
-    shuffled, _ = gain(monkeypatch, tmp_path / "shuffled", shuffled=True)
+def test_red_is_learned_from_true_rewards_only(tmp_path):
+    true, start = gain(tmp_path / "true", shuffled=False)
+    shuffled, _ = gain(tmp_path / "shuffled", shuffled=True)
     print(f"red {start:.4f}, gain {true:+.4f} with true rewards, {shuffled:+.4f} with shuffled ones")
     assert true > 0.5 * start
     assert shuffled < 0.5 * true

@@ -15,6 +15,7 @@ from django.core.management import CommandError, call_command
 from PIL import Image
 
 from common.files import sha256_of, write_json
+from common.round_folder import bucket_checkpoint
 from tests.conftest import use_bucket
 from tests.webapp import acting
 from tests.webapp.conftest import make_ready
@@ -195,7 +196,7 @@ def lived_in(group, project, bucket):
         project=project, number=1, base_version=version, state="running", idempotency_key="k", token=2
     )
     for step in (1, 2):
-        name = f"{paths.training_round(training.pk)}/{paths.checkpoint(2, step)}"
+        name = f"{paths.training_round(training.pk)}/{bucket_checkpoint(2, step)}"
         store.write(f"{name}/checkpoint/state.safetensors", b"weights")
         store.write(f"{name}/checkpoint/state.json", b"{}")
     return training

@@ -10,35 +10,16 @@ import functools
 import hashlib
 import itertools
 import random
-from dataclasses import asdict, dataclass
 
 from common.geneval_lines import TAGS
 from trainer.demo.scenes.words import WORDS
 from trainer.demo.scenes.world import COLORS, INVERSE, NUMBERS, PLURALS, RELATIONS, SHAPES
+from trainer.prompts import Prompt
 
 WORD = "word"
 SPLITS = ("train", "validation", "test")
 
 FRAMES = ("{}", "a photo of {}", "a drawing of {}", "a picture of {}", "an image of {}", "just {}")
-
-
-@dataclass(frozen=True)
-class ScenePrompt:
-    """A prompt, its tag, its split and what GenEval's evaluator or the OCR oracle needs to judge an image of it."""
-
-    prompt: str
-    tag: str
-    split: str
-    metadata: dict
-
-    @classmethod
-    def of_line(cls, line: dict, split: str) -> ScenePrompt:
-        """The row of a GenEval line, which need not have a tag."""
-        return cls(line["prompt"], line.get("tag", ""), split, line)
-
-    def to_json(self) -> dict:
-        """The row as plain JSON values."""
-        return asdict(self)
 
 
 def _order(key: object) -> str:
@@ -55,14 +36,14 @@ def _article(noun_phrase: str) -> str:
     return ("an " if noun_phrase[0] in "aeiou" else "a ") + noun_phrase
 
 
-def _row(prompt: str, tag: str, split: str, include: list[dict], exclude: list[dict] | None = None) -> ScenePrompt:
+def _row(prompt: str, tag: str, split: str, include: list[dict], exclude: list[dict] | None = None) -> Prompt:
     metadata = {"tag": tag, "prompt": prompt, "include": include}
     if exclude:
         metadata["exclude"] = exclude
-    return ScenePrompt(prompt, tag, split, metadata)
+    return Prompt(prompt, tag, split, metadata)
 
 
-def _single_object() -> list[ScenePrompt]:
+def _single_object() -> list[Prompt]:
     split = _hold_out(list(itertools.product(SHAPES, FRAMES)), validation=5, test=8)
     return [
         _row(frame.format(_article(s)), "single_object", split[s, frame], [{"class": s, "count": 1}])
@@ -70,7 +51,7 @@ def _single_object() -> list[ScenePrompt]:
     ]
 
 
-def _two_object() -> list[ScenePrompt]:
+def _two_object() -> list[Prompt]:
     split = _hold_out([tuple(sorted(p)) for p in itertools.combinations(SHAPES, 2)], validation=2, test=4)
     return [
         _row(
@@ -85,7 +66,7 @@ def _two_object() -> list[ScenePrompt]:
     ]
 
 
-def _counting() -> list[ScenePrompt]:
+def _counting() -> list[Prompt]:
     plain = _hold_out(list(itertools.product(NUMBERS, SHAPES)), validation=2, test=4)
     colored = _hold_out(list(itertools.product(NUMBERS, COLORS, SHAPES)), validation=12, test=24)
     rows = []
@@ -106,7 +87,7 @@ def _color_pairs() -> dict[tuple[str, str], str]:
     return _hold_out(list(itertools.product(COLORS, SHAPES)), validation=4, test=8)
 
 
-def _colors() -> list[ScenePrompt]:
+def _colors() -> list[Prompt]:
     return [
         _row(frame.format(_article(f"{c} {s}")), "colors", part, [{"class": s, "count": 1, "color": c}])
         for (c, s), part in _color_pairs().items()
@@ -114,7 +95,7 @@ def _colors() -> list[ScenePrompt]:
     ]
 
 
-def _position() -> list[ScenePrompt]:
+def _position() -> list[Prompt]:
     # "a heart left of a square" and "a square right of a heart" are one combination.
     keys = [(a, r, b) for a, b in itertools.permutations(SHAPES, 2) for r in ("left of", "above")]
     split = _hold_out(keys, validation=6, test=12)
@@ -130,11 +111,11 @@ def _position() -> list[ScenePrompt]:
     return rows
 
 
-def _color_attr() -> list[ScenePrompt]:
+def _color_attr() -> list[Prompt]:
     """Two coloured shapes. A colour–shape pair held out of the `colors` tag is held out here too, so half of the test
     prompts contain a pair that no training prompt names and half are new combinations of known pairs."""
     pairs = _color_pairs()
-    rows: dict[str, list[ScenePrompt]] = {name: [] for name in ("train", "validation", "known", "unseen")}
+    rows: dict[str, list[Prompt]] = {name: [] for name in ("train", "validation", "known", "unseen")}
     for p, q in itertools.combinations(sorted(pairs), 2):
         if p[0] == q[0] or p[1] == q[1]:
             continue
@@ -155,25 +136,25 @@ def _color_attr() -> list[ScenePrompt]:
     return rows["train"] + rows["validation"] + test[0] + test[1]
 
 
-def word_prompt(text: str, split: str = "train") -> ScenePrompt:
+def word_prompt(text: str, split: str = "train") -> Prompt:
     """`the word "CAT"` for any short text in capital letters."""
     prompt = f'the word "{text}"'
-    return ScenePrompt(prompt, WORD, split, {"tag": WORD, "prompt": prompt, "text": text})
+    return Prompt(prompt, WORD, split, {"tag": WORD, "prompt": prompt, "text": text})
 
 
-def _words() -> list[ScenePrompt]:
+def _words() -> list[Prompt]:
     split = _hold_out(list(WORDS), validation=30, test=60)
     return [word_prompt(word, part) for word, part in split.items()]
 
 
 @functools.cache
-def all_prompts() -> tuple[ScenePrompt, ...]:
+def all_prompts() -> tuple[Prompt, ...]:
     """Every prompt of the world once, in a fixed order."""
     makers = (_single_object, _two_object, _counting, _colors, _position, _color_attr, _words)
     return tuple(row for make in makers for row in make())
 
 
-def prompts(split: str, *, tags: tuple[str, ...] | None = None) -> list[ScenePrompt]:
+def prompts(split: str, *, tags: tuple[str, ...] | None = None) -> list[Prompt]:
     """The prompts of one split, optionally of some tags only. Raises ValueError on an unknown split."""
     if split not in SPLITS:
         raise ValueError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
@@ -182,7 +163,7 @@ def prompts(split: str, *, tags: tuple[str, ...] | None = None) -> list[ScenePro
 
 def evaluation_prompts(
     split: str, per_tag: int, *, tags: tuple[str, ...] = (*TAGS, WORD), seed: int = 0
-) -> list[ScenePrompt]:
+) -> list[Prompt]:
     """`per_tag` prompts of each tag, cycling through a shuffled list when a tag has fewer."""
     rows = []
     for tag in tags:
@@ -206,12 +187,12 @@ RANDOM_WORD_SHARE = 0.6
 
 
 @functools.cache
-def _pools() -> dict[str, tuple[list[ScenePrompt], frozenset[str]]]:
+def _pools() -> dict[str, tuple[list[Prompt], frozenset[str]]]:
     held_out = frozenset(p.metadata["text"] for p in all_prompts() if p.tag == WORD and p.split != "train")
     return {tag: (prompts("train", tags=(tag,)), held_out) for tag in TRAINING_MIX}
 
 
-def sample_training_prompt(rng: random.Random) -> ScenePrompt:
+def sample_training_prompt(rng: random.Random) -> Prompt:
     """A training prompt for the base model. Most words are random letters, never a held-out word, so that the model
     learns to spell rather than to recall."""
     tag = rng.choices(tuple(TRAINING_MIX), tuple(TRAINING_MIX.values()))[0]

@@ -1,0 +1,264 @@
+"""What every way of teaching the student shares: the roles, their optimizers, passes, random numbers and gradient steps.
+
+A method is a class of its own below `trainer/methods`. It says which roles it needs and what it does with groups that have
+signal (`learn`) and with trajectories that need no scores (`follow`); `trainer.rounds` decides when it is asked for either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from accelerate import Accelerator
+
+from common.settings import DistillSettings, TDMR1Settings
+from trainer.backends import Backend, Conditioning, autocast
+from trainer.flow import renoise, sample_tau
+from trainer.losses import mean_square
+from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, Roles
+from trainer.sampler import sample_latents
+from trainer.shares import Part, Share
+
+TAU_GAP = 0.02  # un-shifted time between a point and the level it is re-noised to
+SURROGATE_BETAS = (0.9, 0.999)
+DISTRIBUTION_BETAS = (0.0, 0.999)  # student and fake chase each other; momentum would lag behind
+
+
+class NotFinite(ValueError):
+    """A role's loss, gradient or weights hold a NaN or an infinity; what was saved before is still good."""
+
+    def __init__(self, role: str, what: str, update: int | None = None):
+        self.role, self.what = role, what
+        when = "" if update is None else f" in update {update}"
+        verb = "are" if what == "weights" else "is"
+        super().__init__(
+            f"{role}: its {what} {verb} not finite{when}, so the training stopped and the last checkpoint stays as it was; "
+            f"start over with a lower {role}_lr, or look for a damaged model, image or reward"
+        )
+
+
+@dataclass(frozen=True)
+class Groups:
+    """P groups of G labelled images: trajectories (P, G, K + 1, C, h, w), one conditioning a group, advantages (P, G)."""
+
+    trajectory: torch.Tensor
+    conditioning: Conditioning
+    advantages: torch.Tensor
+    part: Part | None = None  # which groups of the update these are; None: all
+    sampled: torch.Tensor | None = None  # (P,): which groups of the last `roll_out`; None: stored ones
+
+
+def rate_factor(step: int, total: int, cool_down: float) -> float:
+    """What the learning rates are multiplied by in step `step` (from 0) of `total`: 1, then falling in a line to 1 / n in
+    the last of the n steps that the last `cool_down` (0..1) of the steps are."""
+    return min(1.0, (total - step) / max(1.0, cool_down * total))
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Trajectories (B, K + 1, C, h, w) of prompts (B) that the student made, for what needs no scores; `part` says which of
+    the update's these are."""
+
+    trajectory: torch.Tensor
+    prompts: list[str]
+    part: Part
+    sampled: torch.Tensor | None = (
+        None  # (B,): which images of the last `roll_out`; None: they were made for this alone
+    )
+
+
+class Method:
+    """How the student is taught: the roles with their optimizers, and an update's two halves, `learn` and `follow`.
+
+    A round asks `roll_out` for images, has them scored, gives the groups with signal to `learn` and, if the method
+    `follows`, trajectories to `follow`. With stored labels it asks `learn` alone, or with trajectories made for `follow`.
+    """
+
+    name: ClassVar[str]
+    roles_needed: ClassVar[tuple[str, ...]]  # trained, or averages; the teacher is always there
+    follows: ClassVar[bool] = True  # has a half that needs no scores
+    own_images: ClassVar[bool] = False  # learns only from images of the update itself, not from stored labels
+    one_process: ClassVar[bool] = False  # its update cannot be dealt out to several
+    # The fake score starts where the student is: it must score the student's distribution, not the teacher's.
+    starts_as_student: ClassVar[tuple[str, ...]] = (STUDENT, STUDENT_EMA, FAKE)
+    betas: ClassVar[dict[str, tuple[float, float]]] = {
+        STUDENT: DISTRIBUTION_BETAS,
+        FAKE: DISTRIBUTION_BETAS,
+        SURROGATE: SURROGATE_BETAS,
+    }
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: TDMR1Settings | DistillSettings,
+        *,
+        parent: Path | None = None,
+        steps: int = 4,
+        accelerator: Accelerator | None = None,
+        bf16: bool = True,
+    ):
+        """`parent` is the LoRA folder that the student starts from; its rank and alpha win over the settings'. Raises
+        ValueError, naming the setting, on what the model or the number of processes does not allow."""
+        self.backend, self.settings, self.steps, self.bf16 = backend, settings, steps, bf16
+        self.accelerator = accelerator or Accelerator(cpu=backend.device.type == "cpu")
+        self.share = Share.of(self.accelerator)
+        if self.one_process and self.share.processes > 1:
+            raise ValueError(f"method: {self.name} runs in one process, not in {self.share.processes}")
+        if SURROGATE not in self.roles_needed and getattr(settings, "surrogate_first", 0):
+            raise ValueError(f"surrogate_first: {self.name} trains no surrogate; set it to 0")
+        for name in ("guidance", "rl_cfg"):
+            if backend.distilled and getattr(settings, name, 1) > 1:
+                raise ValueError(
+                    f"{name}: guidance is distilled into this model, so it cannot be guided; set {name} to 1"
+                )
+        self.levels = backend.grid(steps)  # on the CPU, where the sampler reads them one by one
+        self.grid = self.levels.to(backend.device)
+        state, self.rank, self.alpha = None, settings.rank, settings.alpha
+        if parent is not None:
+            state, self.rank, self.alpha = backend.load_lora(parent)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)  # an adapter's A matrices are random
+            self.roles = Roles(
+                backend.transformer, backend.lora_targets, rank=self.rank, alpha=self.alpha, roles=self.roles_needed
+            )
+        backend.recompute = self.roles.recompute
+        if state is not None:
+            for role in self.starts_as_student:
+                self.roles.load_state_dict(role, state)
+        rates = {STUDENT: settings.student_lr, FAKE: settings.fake_lr, SURROGATE: getattr(settings, "surrogate_lr", 0)}
+        self.optimizers = {
+            role: torch.optim.AdamW(
+                self.roles.parameters(role),
+                lr=rates[role],
+                betas=self.betas[role],
+                weight_decay=settings.weight_decay,
+            )
+            for role in self.roles_needed
+            if role in rates
+        }
+        self.rates = rates
+        self.surrogate_count = 0  # updates of the surrogate so far; a resumed round sets it
+
+    def learn(self, groups: Groups, generator: torch.Generator) -> dict[str, float]:
+        """Learn from groups that all have signal; returns what is worth logging. A process that holds none of the update's
+        is asked too, since the others wait for its gradients."""
+        raise NotImplementedError
+
+    def follow(self, rollouts: Rollouts, generator: torch.Generator) -> dict[str, float]:
+        """The half that needs no scores, where the method `follows`; returns what is worth logging."""
+        raise NotImplementedError
+
+    def roll_out(self, conditioning: Conditioning, noise: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The trajectories (B, K + 1, C, h, w) of an update, from its first noise."""
+        return self.sample(conditioning, noise)
+
+    def sample(self, conditioning: Conditioning, noise: torch.Tensor, *, role: str = STUDENT) -> torch.Tensor:
+        """Trajectories (B, K + 1, C, h, w) of a role from `noise`."""
+        with self.roles.merged(role):
+            return sample_latents(self.backend, conditioning, noise, self.levels, bf16=self.bf16)
+
+    def velocity(self, role: str, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """A role's velocity, float32; with gradient unless called under no_grad."""
+        self.roles.use(role)
+        with autocast(self.backend.device, self.bf16):
+            return self.backend.velocity(x, t, conditioning)
+
+    @torch.no_grad()
+    def fixed_velocity(self, role: str, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """A role's velocity without gradient, float32."""
+        with self.roles.merged(role), autocast(self.backend.device, self.bf16):
+            return self.backend.velocity(x, t, conditioning)
+
+    def both_branches(self, role: str, x, t, conditioning: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same with the prompt and without it."""
+        both = Conditioning.concatenate([conditioning, self.backend.encode([""]).repeat(len(conditioning))])
+        return self.fixed_velocity(role, x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
+
+    def graphs(self, count: int, images: int = 1) -> Iterator[slice]:
+        """The rows of `count` units of `images` images each in parts of few images, whose passes each keep what their own
+        gradient needs and no more. A loss that is a mean over units has the mean of its parts' gradients."""
+        size = max(1, self.backend.graph_images // images) if self.backend.graph_images else count
+        return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+    def tau(self, s: torch.Tensor, u: torch.Tensor, *, low: float = 0.0) -> torch.Tensor:
+        """Levels (B,) to re-noise points at levels `s` (B,) to, from uniform numbers `u` (B,); never below `low`."""
+        return sample_tau(s, self.backend.shift, gap=TAU_GAP, low=low, high=self.levels[0].item(), u=u)
+
+    def denoising_error(
+        self, role: str, x0: torch.Tensor, conditioning: Conditioning, tau: torch.Tensor, eps: torch.Tensor
+    ) -> torch.Tensor:
+        """`‖eps - x0 - v(x_tau)‖²`, the mean over pixels, of images (B, C, h, w) with noise `eps` at levels `tau`; (B,)."""
+        x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
+        return mean_square(eps - x0 - self.fixed_velocity(role, x_tau, tau, conditioning))
+
+    def draw_levels(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Levels (count,) that a finished image is re-noised to when the surrogate is asked about it."""
+        u = self.uniform(Part.whole(count), generator)
+        return self.tau(torch.zeros_like(u), u, low=self.settings.t_min)
+
+    def draw_noise(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Noise of `count` images."""
+        return self.noise(Part.whole(count), self.backend.latent_shape, generator)
+
+    def set_rate_factor(self, factor: float) -> None:
+        """Scale every role's learning rate."""
+        for role, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.rates[role] * factor
+
+    def parts(self) -> dict:
+        """Every role for a checkpoint, by name."""
+        return {role: self.roles.part(role) for role in self.roles.names}
+
+    @contextmanager
+    def as_parent(self, folder: Path) -> Iterator[None]:
+        """The student's average is the LoRA in this folder meanwhile."""
+        now = self.roles.state_dict(STUDENT_EMA)
+        self.roles.load_state_dict(STUDENT_EMA, self.backend.load_lora(folder)[0])
+        try:
+            yield
+        finally:
+            self.roles.load_state_dict(STUDENT_EMA, now)
+
+    def save_student(self, folder: Path) -> Path:
+        """Write the student's moving average as a standard diffusers LoRA; returns the file."""
+        return self.backend.save_lora(folder, self.roles.state_dict(STUDENT_EMA), rank=self.rank, alpha=self.alpha)
+
+    # Random numbers are drawn on the CPU, so that a seed gives the same ones on every device, and for the whole batch.
+    def noise(self, part: Part, shape, generator: torch.Generator) -> torch.Tensor:
+        """This process' rows of normal noise (total, *shape)."""
+        return part.pick(torch.randn((part.total, *shape), generator=generator)).to(self.backend.device)
+
+    def uniform(self, part: Part, generator: torch.Generator) -> torch.Tensor:
+        """This process' rows of uniform numbers (total,)."""
+        return part.pick(torch.rand(part.total, generator=generator)).to(self.backend.device)
+
+    def step(self, role: str, losses: Iterable[tuple[torch.Tensor, int]], part: Part) -> float:
+        """One step of the role's optimizer on the mean of `losses`, each with the number of units it is a mean of; a
+        loss's gradient is taken before the next one is asked for. Returns the mean. Without any, the step is that of a
+        process that holds nothing of the update: its gradient is zero. Raises NotFinite."""
+        parameters, count, mean = self.roles.parameters(role), max(1, len(part.index)), 0.0
+        grads = [torch.zeros_like(p) for p in parameters]
+        for loss, units in losses:
+            share = units / count * part.weight(self.share.processes)
+            torch._foreach_add_(grads, torch.autograd.grad(loss * share, parameters))
+            mean += loss.item() * units / count
+        if self.share.processes > 1:
+            grads = [self.accelerator.reduce(g, "mean") for g in grads]
+        for p, grad in zip(parameters, grads, strict=True):
+            p.grad = grad
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+        if not math.isfinite(mean):
+            raise NotFinite(role, "loss")
+        if not math.isfinite(norm.item()):
+            raise NotFinite(role, "gradient")
+        self.optimizers[role].step()
+        self.optimizers[role].zero_grad(set_to_none=True)
+        if not torch.stack(torch._foreach_norm(parameters)).isfinite().all().item():
+            raise NotFinite(role, "weights")
+        return mean

@@ -1,0 +1,238 @@
+"""What an update learns from: stored labels, or groups that are sampled and scored in it.
+
+A source gives the `Scored` of an update. Its numbers are drawn from the update's generator when they are asked for, in the
+order in which the update uses them, so that a resumed round draws what an unbroken one would.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from common.settings import TDMR1Settings
+from trainer.advantages import group_advantages, has_signal
+from trainer.data import GroupStore
+from trainer.methods.base import Groups, Method, Rollouts
+from trainer.oracles import Oracle
+from trainer.rounds.spec import RoundState
+from trainer.sampler import related_noise
+from trainer.shares import gather_rows
+
+Score = Callable[[torch.Tensor, list[str], list[dict]], Sequence[float]]  # latents, prompts, GenEval lines → rewards
+
+
+@dataclass
+class Scored:
+    """What update `step` (from 0) learns from. `batches` are groups with signal, one for each time that the method learns,
+    and `rollouts()` what it then follows on; both draw from `generator` when they are asked for."""
+
+    step: int
+    generator: torch.Generator
+    batches: Iterator[Groups]
+    rollouts: Callable[[], Rollouts]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Where an update's groups come from."""
+
+    def scored(self, step: int) -> Scored:
+        """What update `step` learns from."""
+
+    def prompts_to_come(self, first: int) -> list[str]:
+        """Every prompt that the updates from `first` on will need embedded."""
+
+    def about(self) -> dict[str, float]:
+        """What can be said of it before the first update."""
+
+
+class Prompts:
+    """Draws training prompts: every tag as often as any other, so that one with many prompts is not worth more."""
+
+    def __init__(self, lines: Sequence[dict], seed: int):
+        by_tag: dict[str, list[dict]] = {}
+        for line in lines:
+            by_tag.setdefault(line.get("tag", ""), []).append(line)
+        self.pools, self.seed = list(by_tag.values()), seed
+
+    def draw(self, step: int, count: int) -> list[dict]:
+        """The `count` GenEval lines of update `step`; the same whenever they are asked for."""
+        rng = random.Random(f"round-{self.seed}-{step}")
+        pools = rng.sample(self.pools, len(self.pools))
+        return [rng.choice(pools[i % len(pools)]) for i in range(count)]
+
+
+def generator_of(settings: TDMR1Settings, step: int) -> torch.Generator:
+    """The random numbers of update `step`."""
+    return torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+
+
+class _Source:
+    def __init__(self, method: Method, settings: TDMR1Settings, prompts: Prompts):
+        self.method, self.settings, self.prompts, self.share = method, settings, prompts, method.share
+
+    def about(self) -> dict[str, float]:
+        """See `Source.about`."""
+        return {}
+
+    def unscored(self, step: int, generator: torch.Generator) -> Rollouts:
+        """What the student follows on when nothing of it is scored."""
+        part = self.share.part(self.settings.student_batch)
+        everyone = [line["prompt"] for line in self.prompts.draw(step, part.total)]
+        prompts = [everyone[i] for i in part.index.tolist()]
+        noise = torch.randn((part.total, *self.method.backend.latent_shape), generator=generator)
+        conditioning = self.method.backend.encode(prompts)
+        return Rollouts(self.method.sample(conditioning, part.pick(noise)), prompts, part)
+
+    def _unscored_prompts(self, step: int) -> list[str]:
+        if step < self.settings.updates_alone or not self.method.follows:
+            return []
+        return [line["prompt"] for line in self.prompts.draw(step, self.settings.student_batch)]
+
+
+class LabelSource(_Source):
+    """Batches of stored labelled groups, drawn anew for each time that the method learns."""
+
+    def __init__(
+        self,
+        method: Method,
+        settings: TDMR1Settings,
+        prompts: Prompts,
+        store: GroupStore,
+        taught: torch.Tensor | None = None,
+    ):
+        """`taught` (n,) numbers the groups of the store that are learned from; None: all."""
+        super().__init__(method, settings, prompts)
+        self.store, self.taught = store, torch.arange(len(store)) if taught is None else taught
+
+    def scored(self, step: int) -> Scored:
+        """See `Source.scored`."""
+        generator = generator_of(self.settings, step)
+        learns = self.settings.learns_reward(step)
+        batches = self.batches(generator) if learns else iter(())
+        return Scored(step, generator, batches, lambda: self.unscored(step, generator))
+
+    def batches(self, generator: torch.Generator) -> Iterator[Groups]:
+        """As many batches as the settings say that an update looks at."""
+        for _ in range(self.settings.surrogate_updates_for(len(self.taught))):
+            size = min(self.settings.prompts_per_update, len(self.taught))
+            part = self.share.part(size)
+            drawn = self.taught[torch.randperm(len(self.taught), generator=generator)[:size]]
+            batch = self.store.take(part.pick(drawn))
+            backend = self.method.backend
+            conditioning = backend.encode(batch.prompts)
+            yield Groups(batch.trajectory.to(backend.device), conditioning, batch.advantages.to(backend.device), part)
+
+    def about(self) -> dict[str, float]:
+        """See `Source.about`: groups that are learned from, and that are left out."""
+        silent, damaged = self.store.silent, len(self.store.damaged)
+        return {"groups_taught": len(self.taught), "groups_silent": silent, "groups_damaged": damaged}
+
+    def prompts_to_come(self, first: int) -> list[str]:
+        """See `Source.prompts_to_come`."""
+        drawn = [prompt for step in range(first, self.settings.updates) for prompt in self._unscored_prompts(step)]
+        return [*drawn, *self.store.prompts]
+
+
+class OracleSource(_Source):
+    """Groups that the student samples in the update and that are scored at once."""
+
+    def __init__(self, method: Method, settings: TDMR1Settings, prompts: Prompts, score: Score, state: RoundState):
+        """`state` counts what was scored."""
+        super().__init__(method, settings, prompts)
+        self.score, self.state = score, state
+
+    def scored(self, step: int) -> Scored:
+        """See `Source.scored`."""
+        generator = generator_of(self.settings, step)
+        if not self.settings.learns_reward(step):
+            return Scored(step, generator, iter(()), lambda: self.unscored(step, generator))
+        sampled = self._sample(step, generator)
+        metrics = {"reward": sampled.rewards.mean().item(), "signal": sampled.loud.float().mean().item()}
+        times = self.settings.surrogate_updates_for(0)
+        return Scored(step, generator, sampled.batches(times), sampled.chosen, metrics)
+
+    def _sample(self, step: int, generator: torch.Generator) -> _Sampled:
+        s, method = self.settings, self.method
+        everyone = self.prompts.draw(step, s.prompts_per_update)
+        mine = self.share.part(len(everyone))
+        rows = [everyone[i] for i in mine.index.tolist()]
+        lines = [row for row in rows for _ in range(s.group_size)]
+        prompts = [line["prompt"] for line in lines]
+        owner = torch.arange(len(everyone)).repeat_interleave(s.group_size)  # of each image of the whole update
+        noise = related_noise(len(everyone), s.group_size, method.backend.latent_shape, s.noise_spread, generator)
+        noise = self.share.among(owner).pick(noise)
+        trajectory = method.roll_out(method.backend.encode(prompts), noise, generator)
+        scores = self.score(trajectory[:, -1], prompts, lines)
+        rewards = torch.tensor(scores, device=method.backend.device).reshape(len(rows), s.group_size)
+        rewards = gather_rows(method.accelerator, rewards).cpu()
+        advantages = group_advantages(rewards, torch.ones_like(rewards, dtype=torch.bool))
+        loud = has_signal(rewards)
+        self.state.images_scored += rewards.numel()
+        self.state.silent_groups += int((~loud).sum())
+        return _Sampled(self, generator, trajectory, prompts, rewards, advantages, loud, owner)
+
+    def prompts_to_come(self, first: int) -> list[str]:
+        """See `Source.prompts_to_come`."""
+        drawn = []
+        for step in range(first, self.settings.updates):
+            if self.settings.learns_reward(step):
+                drawn += [line["prompt"] for line in self.prompts.draw(step, self.settings.prompts_per_update)]
+            else:
+                drawn += self._unscored_prompts(step)
+        return drawn
+
+
+@dataclass
+class _Sampled:
+    """The images of an update: this process' trajectories and prompts, everybody's rewards and advantages (P, G)."""
+
+    source: OracleSource
+    generator: torch.Generator
+    trajectory: torch.Tensor | None
+    prompts: list[str]
+    rewards: torch.Tensor
+    advantages: torch.Tensor
+    loud: torch.Tensor  # (P,)
+    owner: torch.Tensor  # (P·G,)
+
+    def batches(self, times: int) -> Iterator[Groups]:
+        """The groups with signal, `times` times; never where there is none."""
+        if not self.loud.any():
+            return
+        groups = self._groups()
+        for _ in range(times):
+            yield groups
+
+    def _groups(self) -> Groups:
+        method, share, size = self.source.method, self.source.share, self.advantages.shape[1]
+        mine, device = share.part(len(self.loud)).pick(self.loud), method.backend.device
+        kept = self.trajectory.unflatten(0, (len(mine), size))[mine.to(device)]
+        names = [prompt for prompt, is_loud in zip(self.prompts[::size], mine.tolist(), strict=True) if is_loud]
+        part = share.among(self.loud.nonzero().flatten())
+        advantages = part.pick(self.advantages[self.loud]).to(device)
+        return Groups(kept, method.backend.encode(names), advantages, part, mine.nonzero().flatten())
+
+    def chosen(self) -> Rollouts:
+        """As many of the images as the student follows on. The others are not needed after that."""
+        share = self.source.share
+        chosen = torch.randperm(len(self.owner), generator=self.generator)[: self.source.settings.student_batch]
+        part = share.among(self.owner[chosen])
+        # Positions of the chosen images among this process' own ones.
+        local = torch.searchsorted(share.among(self.owner).index, part.pick(chosen))
+        trajectory, self.trajectory = self.trajectory[local.to(self.trajectory.device)], None
+        return Rollouts(trajectory, [self.prompts[i] for i in local.tolist()], part, local)
+
+
+def score_by(oracle: Oracle, method: Method) -> Score:
+    """Rewards of decoded images by an oracle."""
+
+    def score(latents: torch.Tensor, prompts: list[str], lines: list[dict]) -> list[float]:
+        images = method.backend.decode(latents, bf16=method.bf16)
+        return [verdict.score for verdict in oracle.score(images, prompts, lines)]
+
+    return score

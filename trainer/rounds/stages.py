@@ -1,0 +1,120 @@
+"""The parts of a round, and how they are put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from common.settings import MemorySettings, TDMR1Settings
+from trainer.backends import load_backend
+from trainer.data import load_groups, read_groups
+from trainer.methods import method_class
+from trainer.methods.base import Method
+from trainer.oracles import Oracle, get_oracle
+from trainer.roles import SURROGATE
+from trainer.rounds.folder import RoundWork
+from trainer.rounds.judge import GRID_IMAGES, Judge
+from trainer.rounds.origin import origin_of
+from trainer.rounds.sources import LabelSource, OracleSource, Prompts, Source, score_by
+from trainer.rounds.spec import RoundSpec, RoundState
+from trainer.rounds.update import Update
+from trainer.shares import Share
+from trainer.trackers import chosen
+from trainer.watch.looks import hold_out
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Stages:
+    """The parts of a round that is ready to run; whoever compares ways to train may put others in their place."""
+
+    spec: RoundSpec
+    settings: TDMR1Settings
+    method: Method
+    source: Source
+    update: Update
+    judge: Judge
+    work: RoundWork
+    state: RoundState
+    oracle: Oracle | None  # that scores groups; None: labels are stored
+    trackers: tuple[str, ...] = ()
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that judges, writes and tells."""
+        return self.method.accelerator.is_main_process
+
+    def step(self, number: int) -> dict[str, float]:
+        """Make update `number` (from 0), nothing else; returns what is worth logging."""
+        return self.update.step(self.source.scored(number))
+
+    def about(self) -> dict:
+        """What the finished version's card says of how it was made."""
+        labels = {self.oracle.name: self.state.images_scored} if self.oracle else self.spec.labels
+        return {"parent": self.spec.parent_dir, "settings": self.settings.to_json(), "labels": labels}
+
+
+def prepare(
+    spec: RoundSpec,
+    *,
+    device: str = "cpu",
+    trackers: str | None = "none",
+    may_write: Callable[[], bool] = lambda: True,
+    make_method: Callable[..., Method] | None = None,
+    oracles: Callable[[str], Oracle] | None = None,
+) -> Stages:
+    """Load what the round needs and go on from its checkpoint, if there is one. `make_method` is given what a `Method` is
+    made of (None: the one that the settings name); `oracles` makes the spec's from their names (None: `get_oracle`).
+    Raises what `run_round` does."""
+    oracles = oracles or get_oracle
+    settings, memory = TDMR1Settings.from_json(spec.settings), MemorySettings.from_json(spec.memory)
+    watching = chosen(trackers)
+    work = RoundWork(Path(spec.work_dir), Path(spec.output_dir), may_write)
+    groups = read_groups(Path(spec.groups_file)) if spec.groups_file else None
+    store = None if groups is None else load_groups(groups)
+    oracle = oracles(spec.reward_oracle) if spec.reward_oracle else None
+    accelerator = Accelerator(cpu=device == "cpu")
+    processes = Share.of(accelerator).processes
+    if settings.prompts_per_update % processes:
+        raise ValueError(
+            f"prompts_per_update: {settings.prompts_per_update} groups cannot be dealt out evenly to {processes} "
+            "processes; use a multiple of that"
+        )
+    own = str(accelerator.device) if processes > 1 else device
+    backend = load_backend(spec.model_dir, device=own, memory=memory)
+    make_method = make_method or method_class(settings.method)
+    method = make_method(backend, settings, parent=Path(spec.parent_dir), accelerator=accelerator)
+    held_out = taught = None
+    if store is not None and settings.alarm and settings.validation_images and SURROGATE in method.roles.names:
+        held_out, taught = hold_out(len(store), torch.Generator().manual_seed(settings.seed))
+    state = work.resume(method, origin_of(spec, groups, 0 if held_out is None else len(held_out)))
+    prompts = Prompts(spec.train_prompts, settings.seed)
+    if store is None:
+        source = OracleSource(method, settings, prompts, score_by(oracle, method), state)
+    else:
+        source = LabelSource(method, settings, prompts, store, taught)
+        state.silent_groups, state.damaged_groups = store.silent, len(store.damaged)
+        for message in store.damaged:
+            log.warning("%s", message)
+    scored = spec.validation and spec.validation_oracle
+    judge = Judge(
+        spec,
+        method,
+        state,
+        oracle=(lambda: oracles(spec.validation_oracle)) if scored else None,
+        by_score=oracle is not None,
+        store=store,
+        held_out=held_out,
+        trained=None if held_out is None else taught[: len(held_out)],
+    )
+    if memory.text_encoders != "keep":
+        shown = judge.shown_prompts()[: max(settings.validation_images, GRID_IMAGES)]
+        with accelerator.main_process_first():  # the others then read what it has put in the folder
+            backend.prepare([*source.prompts_to_come(state.step), *shown, ""])
+    return Stages(spec, settings, method, source, Update(method, settings), judge, work, state, oracle, watching)
