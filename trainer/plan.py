@@ -414,12 +414,16 @@ class _Planner:
         plan.other_flops += self.encode_flops * s.updates * s.prompts_per_update
         return plan
 
-    def _sample_and_decode(self, phase: str, count: int, each: int = 1, *, bf16: bool = True) -> torch.Tensor:
-        """Trajectories of `count` prompts with `each` images, of which all are decoded."""
+    def _sample_and_decode(
+        self, phase: str, count: int, each: int = 1, *, bf16: bool = True, scored: bool = False
+    ) -> torch.Tensor:
+        """Trajectories of `count` prompts with `each` images, of which all are decoded; the method's own if `scored`."""
         with self._phase(phase):
             noise = torch.empty((count * each, *self.backend.latent_shape))
             conditioning = self._conditioning(count).repeat(each)
-            if bf16:
+            if scored:
+                trajectory = self.trainer.roll_out(conditioning, noise, torch.Generator())
+            elif bf16:
                 trajectory = self.trainer.sample(conditioning, noise)
             else:
                 trajectory = sample_latents(self.backend, conditioning, noise, self.trainer.levels)
@@ -433,11 +437,11 @@ class _Planner:
         s, method = self.most, self.trainer
         p, g = s.prompts_per_update, s.group_size
         self._conditioning(1)  # from here on every prompt that is encoded is the one of `_encode`
-        sampled = [self._sample_and_decode("sample", p, g)]
+        sampled = [self._sample_and_decode("sample", p, g, scored=True)]
 
         def batches() -> Iterator[Groups]:
             kept = sampled[0].unflatten(0, (p, g)).clone()
-            groups = Groups(kept, method.backend.encode([PROMPT] * p), torch.empty(p, g))
+            groups = Groups(kept, method.backend.encode([PROMPT] * p), torch.empty(p, g), sampled=torch.arange(p))
             for _ in range(s.surrogate_updates_for(0)):
                 yield groups
 
@@ -531,7 +535,7 @@ def table(plan: Plan, tflops: float) -> str:
             sum(plan.weights[n] for n in encoders),
         ),
         ("VAE, fp32" + ("" if "vae" in plan.resident else ", not there at the peak"), plan.weights["vae"]),
-        ("adapters of five roles, fp32", plan.adapters),
+        ("adapters of all roles, fp32", plan.adapters),
         ("optimizers' states, fp32", plan.optimizers),
         ("trajectories, fp32", plan.trajectories),
         ("activations at the peak", plan.activations),

@@ -79,6 +79,14 @@ def test_work_is_what_torch_counts_in_a_real_update(model_dir, parent, plan, cos
     assert dataclasses.replace(plan, settings=longer).flops == plan.flops + 2 * plan.update_flops
 
 
+@pytest.mark.parametrize("method", ["dgpo", "best_of_group", "flow_grpo"])
+def test_other_methods_need_less_than_tdm_r1(model_dir, plan, costs, method):
+    settings = TDMR1Settings(**SETTINGS, rank=4, alpha=8, method=method)
+    other = plan_round(model_dir, settings, MemorySettings(), costs=costs)
+    assert 0 < other.adapters < plan.adapters and other.optimizers == pytest.approx(plan.optimizers / 3)
+    assert 0 < other.update_flops < plan.update_flops
+
+
 def test_weights_are_counted_by_part_and_place(model_dir, plan, costs):
     settings = TDMR1Settings(**SETTINGS, rank=4, alpha=8)
     thrifty = MemorySettings(half=True, text_encoders="free", vae_offload=True)

@@ -153,7 +153,8 @@ def test_groups_that_are_left_out_are_counted(make_spec, groups_file, caplog):
     seen = []
     result = run_round(spec, on_progress=seen.append, trackers="none")
     assert (result.silent_groups, result.damaged_groups) == (1, 1)
-    assert seen[0].metrics == {"groups_taught": 2, "groups_silent": 1, "groups_damaged": 1}
+    told = {name: value for name, value in seen[-1].metrics.items() if name.startswith("groups_")}
+    assert told == {"groups_taught": 2, "groups_silent": 1, "groups_damaged": 1}
     assert str(file) in caplog.text
 
 

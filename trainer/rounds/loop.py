@@ -83,8 +83,8 @@ def run(
         trackers.image(which, sheet, state.step)
 
     def start() -> None:
-        """What the parent is like, unless a resumed round knows it; and what there is to learn from."""
-        report("validate", stages.source.about())
+        """What the parent is like, unless a resumed round knows it."""
+        report("validate", {})
         before = judge.first()
         if stages.main:
             write_grid("before")

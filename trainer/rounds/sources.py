@@ -46,9 +46,6 @@ class Source(Protocol):
     def prompts_to_come(self, first: int) -> list[str]:
         """Every prompt that the updates from `first` on will need embedded."""
 
-    def about(self) -> dict[str, float]:
-        """What can be said of it before the first update."""
-
 
 class Prompts:
     """Draws training prompts: every tag as often as any other, so that one with many prompts is not worth more."""
@@ -74,10 +71,6 @@ def generator_of(settings: TDMR1Settings, step: int) -> torch.Generator:
 class _Source:
     def __init__(self, method: Method, settings: TDMR1Settings, prompts: Prompts):
         self.method, self.settings, self.prompts, self.share = method, settings, prompts, method.share
-
-    def about(self) -> dict[str, float]:
-        """See `Source.about`."""
-        return {}
 
     def unscored(self, step: int, generator: torch.Generator) -> Rollouts:
         """What the student follows on when nothing of it is scored."""
@@ -114,7 +107,8 @@ class LabelSource(_Source):
         generator = generator_of(self.settings, step)
         learns = self.settings.learns_reward(step)
         batches = self.batches(generator) if learns else iter(())
-        return Scored(step, generator, batches, lambda: self.unscored(step, generator))
+        about = self.about() if step == 0 else {}
+        return Scored(step, generator, batches, lambda: self.unscored(step, generator), about)
 
     def batches(self, generator: torch.Generator) -> Iterator[Groups]:
         """As many batches as the settings say that an update looks at."""
@@ -128,7 +122,7 @@ class LabelSource(_Source):
             yield Groups(batch.trajectory.to(backend.device), conditioning, batch.advantages.to(backend.device), part)
 
     def about(self) -> dict[str, float]:
-        """See `Source.about`: groups that are learned from, and that are left out."""
+        """How many groups are learned from, and how many are left out."""
         silent, damaged = self.store.silent, len(self.store.damaged)
         return {"groups_taught": len(self.taught), "groups_silent": silent, "groups_damaged": damaged}
 
