@@ -19,8 +19,8 @@ from common.settings import TDMR1Settings
 from trainer.backends import load_backend
 from trainer.backends.cpu import restore
 from trainer.cli import MODEL, STUDENT
-from trainer.methods.tdm_r1 import STUDENT as ROLE
 from trainer.methods.tdm_r1 import TDMR1
+from trainer.roles import STUDENT as ROLE
 from trainer.roles import TEACHER
 
 
