@@ -39,8 +39,9 @@ class Reddish:
     name = "reddish"
 
     def score(self, images, prompts, metadata):
-        scores = [redness(i) for i in images]
-        return [Verdict(s, s > 0.34, f"{s:.3f} red", s > 0.34) for s in scores]
+        # The tiny model's images differ by a hundredth; told apart, a group of them has signal.
+        scores = [min(1.0, max(0.0, 0.5 + 30 * (redness(i) - 0.387))) for i in images]
+        return [Verdict(s, s > 0.5, f"{s:.3f} red", s > 0.5) for s in scores]
 
 
 @pytest.fixture
