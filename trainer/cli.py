@@ -75,14 +75,16 @@ def autoencoder(a: argparse.Namespace) -> None:
     """Train the demo autoencoder."""
     from trainer.demo.autoencoder import train_autoencoder
 
-    print(json.dumps(train_autoencoder(_settings(a, AutoencoderSettings), a.work, a.work / "vae"), indent=1))
+    scores = train_autoencoder(_settings(a, AutoencoderSettings), a.work, a.work / "vae", device=a.device)
+    print(json.dumps(scores, indent=1))
 
 
 def pretrain(a: argparse.Namespace) -> None:
     """Train the demo base model by flow matching on drawn scenes."""
     from trainer.demo.pretrain import pretrain as run
 
-    print(json.dumps(run(_settings(a, PretrainSettings), a.vae, a.work, a.work / "model", start=a.start)))
+    settings = _settings(a, PretrainSettings)
+    print(json.dumps(run(settings, a.vae, a.work, a.work / "model", start=a.start, device=a.device)))
 
 
 def distill(a: argparse.Namespace) -> None:
@@ -296,9 +298,12 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
         sub.set_defaults(run=function)
         return sub
 
+    def device_option(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
+
     def model_options(sub: argparse.ArgumentParser, *, student: bool = True) -> None:
         sub.add_argument("--model", type=Path, default=MODEL, help="diffusers pipeline folder (default: %(default)s)")
-        sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
+        device_option(sub)
         if student:
             sub.add_argument("--student", type=Path, default=STUDENT, help="LoRA folder (default: %(default)s)")
 
@@ -323,10 +328,12 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
 
     sub = command(autoencoder)
     work_option(sub, "autoencoder")
+    device_option(sub)
     _add_settings(sub, AutoencoderSettings)
 
     sub = command(pretrain)
     work_option(sub, "pretrain")
+    device_option(sub)
     sub.add_argument("--vae", type=Path, default=RUNS / "autoencoder" / "vae")
     sub.add_argument("--start", type=Path, help="pipeline folder whose weights to start from; random ones by default")
     _add_settings(sub, PretrainSettings)

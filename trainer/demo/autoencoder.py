@@ -87,13 +87,16 @@ def latent_statistics(vae: AutoencoderKL, images: torch.Tensor) -> tuple[float, 
     return all_latents.mean().item(), all_latents.std().item(), psnr.item()
 
 
-def train_autoencoder(settings: AutoencoderSettings, work: Path, output: Path, *, save_seconds: float = 120) -> dict:
-    """Train (or resume from `work`) and save to `output` with scaling and shift factors that give unit latents.
+def train_autoencoder(
+    settings: AutoencoderSettings, work: Path, output: Path, *, save_seconds: float = 120, device: str = "cpu"
+) -> dict:
+    """Train (or resume from `work`) and save to `output` with scaling and shift factors that give unit latents. A batch's
+    images and noise are the same on every device.
 
     Returns the scores that are also written to `output`/scores.json.
     """
     torch.manual_seed(settings.seed)
-    vae = build_autoencoder(settings)
+    vae = build_autoencoder(settings).to(device)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.lr, weight_decay=1e-4, betas=(0.9, 0.99))
     work.mkdir(parents=True, exist_ok=True)
     state = load_checkpoint(work / "checkpoint", modules={"vae": vae}, optimizers={"adamw": optimizer}) or {"step": 0}
@@ -101,14 +104,15 @@ def train_autoencoder(settings: AutoencoderSettings, work: Path, output: Path, *
     saved = tick = time.monotonic()
     bar = tqdm(range(state["step"], settings.steps), initial=state["step"], total=settings.steps, desc="autoencoder")
     for step in bar:
-        images = draw_batch(settings.seed, step, settings.batch)
+        images = draw_batch(settings.seed, step, settings.batch).to(device)
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, settings)
-        torch.manual_seed(settings.seed * 1_000_003 + step)
-        with autocast(torch.device("cpu")):
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        with autocast(vae.device):
             posterior = vae.encode(images).latent_dist
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
-            latents = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+            noise = torch.randn(mean.shape, generator=generator).to(device)
+            latents = mean + (0.5 * logvar).exp() * noise
             reconstruction = vae.decode(latents).sample
         loss, parts = autoencoder_loss(reconstruction.float(), images, mean, logvar, settings.kl_weight)
         optimizer.zero_grad(set_to_none=True)
@@ -129,7 +133,7 @@ def train_autoencoder(settings: AutoencoderSettings, work: Path, output: Path, *
                 extra={"seconds": seconds},
             )
             saved = now
-    vae.eval()
+    vae.cpu().eval()
     mean, std, psnr = latent_statistics(vae, draw_batch(settings.seed + 1, 0, 200))
     vae.register_to_config(scaling_factor=1 / std, shift_factor=mean)
     vae.save_pretrained(output)

@@ -27,9 +27,9 @@ def fingerprint(folder: Path) -> str:
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, images: list) -> torch.Tensor:
-    """Posterior means of RGB images, normalised as the pipeline expects: (B, C, h, w) float32."""
-    with autocast(torch.device("cpu")):
-        mean = vae.encode(to_tensor(images)).latent_dist.mean.float()
+    """Posterior means of RGB images, normalised as the pipeline expects: (B, C, h, w) float32, on the CPU."""
+    with autocast(vae.device):
+        mean = vae.encode(to_tensor(images).to(vae.device)).latent_dist.mean.float().cpu()
     return (mean - vae.config.shift_factor) * vae.config.scaling_factor
 
 

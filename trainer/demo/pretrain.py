@@ -125,18 +125,21 @@ def pretrain(
     start: Path | None = None,
     save_seconds: float = 240,
     on_save=None,
+    device: str = "cpu",
 ) -> dict:
     """Train (or resume from `work`) and save the EMA weights as a pipeline folder at `output` with every checkpoint.
 
     Weights are random at first, or those of `start`, a pipeline folder of the same shapes and autoencoder.
     `on_save(output, step)` is called after each save, e.g. to evaluate. Returns the last log line.
     """
-    vae = AutoencoderKL.from_pretrained(vae_dir).eval().requires_grad_(False)
+    vae = AutoencoderKL.from_pretrained(vae_dir).to(device).eval().requires_grad_(False)
     pipeline = build_pipeline(vae, model or DemoModelSettings(), seed=settings.seed)
     modules = {name: getattr(pipeline, name) for name in TRAINED}
     if start is not None:
         for name, module in modules.items():
             module.load_state_dict(type(module).from_pretrained(start / name).state_dict())
+    for module in modules.values():
+        module.to(device)
     averages = {f"ema_{name}": copy.deepcopy(m).requires_grad_(False) for name, m in modules.items()}
     optimizers = build_optimizers(pipeline, settings)
     state = _resume(work, settings, {**modules, **averages}, optimizers)
@@ -156,8 +159,9 @@ def pretrain(
         x0, tokens = pool.batch(step, generator)
         noise = torch.randn(x0.shape, generator=generator)
         t = torch.sigmoid(settings.time_mean + torch.randn(settings.batch, generator=generator))
+        x0, tokens, noise, t = (values.to(device) for values in (x0, tokens, noise, t))
         x_t = torch.lerp(x0, noise, t[:, None, None, None])
-        with autocast(torch.device("cpu")):
+        with autocast(x0.device):
             embeds, pooled = encode_text(pipeline, tokens)
             v = velocity(
                 hidden_states=x_t,
