@@ -170,9 +170,9 @@ def test_every_service_is_locked(values):
 
 
 def test_every_setting_reaches_the_services_that_read_it(parsed):
-    text = (ROOT / "webapp" / "settings.py").read_text()
-    read = set(re.findall(r'\benv(?:_list)?\("(LIKESTEP_\w+)"', text))
-    assert {"LIKESTEP_API_RATE", "LIKESTEP_WEBHOOK_NETWORKS", "LIKESTEP_STALE_SECONDS"} < read
+    text = "".join((ROOT / "webapp" / name).read_text() for name in ("settings.py", "lib/options.py"))
+    read = set(re.findall(r'\b(?:env|env_list|_number)\("(LIKESTEP_\w+)"', text))
+    assert {"LIKESTEP_API_RATE", "LIKESTEP_WEBHOOK_NETWORKS", "LIKESTEP_STALE_SECONDS", "LIKESTEP_LEASE_SECONDS"} < read
     of_the_web = {"LIKESTEP_API_RATE", "LIKESTEP_WEB_THREADS"} | {name for name in read if name.endswith("_LIMIT")}
     of_the_setup = {"LIKESTEP_MODEL_DIR", "LIKESTEP_STUDENT_DIR"}  # the image's own
     for name in ("web", "generate", "train", "oracle", "beat"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from datetime import timedelta
 from pathlib import Path
 
 import dj_database_url
@@ -16,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from common import places
 from common.settings import MemorySettings
+from webapp.lib import options
 
 
 def env(name: str, default: str = "") -> str:
@@ -64,11 +64,6 @@ def env_oracles() -> dict[str, str]:
 LIKESTEP_ORACLES = env_oracles()
 # Whether generating and training may use one GPU at the same time.
 LIKESTEP_SHARE_GPU = env("LIKESTEP_SHARE_GPU", "0").lower() in ("1", "true", "yes")
-# How long an answer can be taken back. What people are told of their own work counts older answers only.
-LIKESTEP_UNDO_MINUTES = float(env("LIKESTEP_UNDO_MINUTES", "60"))
-LIKESTEP_FLAGS_PER_HOUR = int(env("LIKESTEP_FLAGS_PER_HOUR", "10"))  # of a person in a project, while they are open
-# A job whose owner has not been heard of for this long may be taken over by another worker.
-LIKESTEP_STALE_SECONDS = float(env("LIKESTEP_STALE_SECONDS", "60"))
 
 
 def env_memory() -> MemorySettings:
@@ -173,8 +168,8 @@ CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 # A name from an address is locked for a while after so many wrong passwords; others may go on logging in.
-AXES_FAILURE_LIMIT = 10
-AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_FAILURE_LIMIT = options.LOGIN_FAILURES
+AXES_COOLOFF_TIME = options.LOCKED
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_TEMPLATE = "accounts/locked.html"

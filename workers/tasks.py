@@ -26,7 +26,7 @@ from webapp.campaigns.models import Project
 from webapp.campaigns.services import oracle_spec
 from webapp.labelling import generation, pictures, scoring
 from webapp.labelling.models import Group, GroupState
-from webapp.lib import broker, paths, storage
+from webapp.lib import broker, options, paths, storage
 from webapp.lib.logs import about
 from webapp.operations.faults import sentence
 from webapp.quality import counts
@@ -40,7 +40,7 @@ from workers.database import AWAY, patiently
 from workers.models import device, sampler
 
 log = logging.getLogger(__name__)
-HEARTBEAT_SECONDS = min(5.0, settings.LIKESTEP_STALE_SECONDS / 4)
+HEARTBEAT_SECONDS = min(5.0, options.STALE.total_seconds() / 4)
 REQUEUE_AFTER = timedelta(seconds=30)
 
 
@@ -237,14 +237,14 @@ def housekeeping(project_id: int | None = None) -> None:
     now = timezone.now()
     mine = Group.objects.filter(project__archived_at=None)
     waiting = mine.filter(state=GroupState.QUEUED, created_at__lt=now - REQUEUE_AFTER)
-    stale = mine.filter(state=GroupState.GENERATING, heartbeat_at__lt=now - generation.GENERATION_STALE)
+    stale = mine.filter(state=GroupState.GENERATING, heartbeat_at__lt=now - options.SILENT_STALE)
     for group_id in (waiting | stale).values_list("pk", flat=True)[:200]:
         broker.send("generate_group", group_id)
     for group_id in scoring.scorings_due():
         broker.send("score_group", group_id)
     for training in TrainingRound.objects.filter(state__in=OPEN, project__archived_at=None):
         beat = training.heartbeat_at or training.created_at
-        if beat < now - rounds.HEARTBEAT_STALE:
+        if beat < now - options.STALE:
             broker.send("run_round", training.pk)
     for comparison_id in comparisons.waiting():
         broker.send("generate_pairs", comparison_id)

@@ -12,10 +12,9 @@ import { Outbox } from "./outbox.js";
 
 const root = document.getElementById("annotate");
 const $ = (id) => document.getElementById(id);
-const { keys, widths } = JSON.parse($("page-data").textContent);
+const { keys, widths, renew } = JSON.parse($("page-data").textContent);
 const csrf = root.querySelector("[name=csrfmiddlewaretoken]").value;
 const LOOK_AGAIN_MS = 3000;
-const RENEW_MS = 4 * 60_000; // a lease lasts ten minutes
 const AHEAD = 3;
 const MOST_GIVEN = 100;
 const PATIENCE_MS = 20_000; // a request without an answer is given up, and sent again
@@ -350,7 +349,7 @@ for (const button of root.querySelectorAll("[data-command]")) {
   button.addEventListener("click", () => run(name));
 }
 document.addEventListener("visibilitychange", () => (document.hidden ? clock.stop() : dialogs.showing !== "pause" && clock.go()));
-setInterval(() => document.hidden || dialogs.showing === "pause" || fill(true), RENEW_MS);
+setInterval(() => document.hidden || dialogs.showing === "pause" || fill(true), renew * 1000);
 window.addEventListener("online", () => fill());
 // Answers that only this browser has: closing it now may be a mistake.
 window.addEventListener("beforeunload", (event) => outbox.stuck && outbox.items.length && event.preventDefault());

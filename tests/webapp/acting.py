@@ -5,7 +5,8 @@ from datetime import timedelta
 from django.db.models import F
 
 from webapp.labelling import decisions, leases
-from webapp.labelling.models import UNDO, GroupDecision, Label, Lease
+from webapp.labelling.models import GroupDecision, Label, Lease
+from webapp.lib import options
 from webapp.quality.models import GoldGroup
 
 
@@ -28,7 +29,7 @@ def give_once(user, group_id):
 def an_hour_passes():
     """And a minute: what was decided until now can no longer be undone."""
     for model in (GroupDecision, Label, GoldGroup):
-        model.objects.update(created_at=F("created_at") - UNDO - timedelta(minutes=1))
+        model.objects.update(created_at=F("created_at") - options.UNDO - timedelta(minutes=1))
 
 
 def _given(decide):

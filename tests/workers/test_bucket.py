@@ -30,7 +30,7 @@ from webapp.accounts.models import User
 from webapp.campaigns.models import LabelSource, Membership
 from webapp.labelling import generation, scoring
 from webapp.labelling.models import Group, Label, Scoring
-from webapp.lib import storage
+from webapp.lib import options, storage
 from webapp.rounds import services as rounds
 from workers import tasks
 from workers.work import Work
@@ -286,9 +286,9 @@ def test_without_the_bucket_work_waits(bucket, project, machine, s3):
     group = Group.objects.filter(state="queued").first()
     s3.stop()
     try:
-        for _ in range(generation.MOST_ATTEMPTS + 1):
+        for _ in range(options.TRIES + 1):
             tasks.generate_group(group.pk)
-        for _ in range(rounds.MOST_LOSSES + 1):  # however long it takes
+        for _ in range(options.ROUND_LOST_WORKERS + 1):  # however long it takes
             tasks.run_round(training.pk)
             training.refresh_from_db()
             is_silent(training)
@@ -420,7 +420,7 @@ def test_an_oracle_waits_for_the_bucket(bucket, project, machine, s3):
     tasks.generate_group(group.pk)
     s3.stop()
     try:
-        for _ in range(scoring.MOST_SCORINGS + 1):
+        for _ in range(options.ORACLE_TRIES + 1):
             tasks.score_group(group.pk)
             Scoring.objects.update(next_at=timezone.now())
     finally:

@@ -10,7 +10,7 @@ from tests.webapp import acting
 from webapp.accounts.models import User
 from webapp.labelling import generation
 from webapp.labelling.models import Group
-from webapp.lib import paths
+from webapp.lib import options, paths
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion, TrainingRound
 from workers import tasks
@@ -111,7 +111,7 @@ def test_an_owner_who_lost_the_round_leaves_the_checkpoint_alone(project, labell
     def taken_over(heart, progress):
         report(heart, progress)
         if progress.step == 1:
-            long_ago = training.created_at - 2 * rounds.HEARTBEAT_STALE
+            long_ago = training.created_at - 2 * options.STALE
             TrainingRound.objects.filter(pk=training.pk).update(heartbeat_at=long_ago)
             assert rounds.claim_round(training.pk, "another").token == 2
             seen.append(json.loads(state.read_text())["step"])
@@ -126,7 +126,7 @@ def test_an_owner_who_lost_the_round_leaves_the_checkpoint_alone(project, labell
 def test_a_damaged_checkpoint(project, labelled, dashboard, client):
     training = rounds.start_round(project, {}, idempotency_key="k")
     training.state, training.token = "running", 1  # its worker was lost long ago
-    training.heartbeat_at = training.created_at - 2 * rounds.HEARTBEAT_STALE
+    training.heartbeat_at = training.created_at - 2 * options.STALE
     training.save()
     folder = paths.round_dir(training.pk) / "checkpoint"
     folder.mkdir(parents=True)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 
@@ -14,6 +15,7 @@ from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
 from webapp.labelling import generation
 from webapp.labelling.models import Label
+from webapp.lib import options
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion
 from workers import tasks
@@ -59,7 +61,7 @@ def worker(tmp_path):
 
 @pytest.mark.django_db(transaction=True)
 def test_the_round_ends_all_the_same(tiny, worker, monkeypatch):
-    monkeypatch.setattr(rounds, "HEARTBEAT_STALE", rounds.timedelta(seconds=STALE_SECONDS))
+    monkeypatch.setattr(options, "STALE", timedelta(seconds=STALE_SECONDS))
     project = make_project(tiny)
     ann = User.objects.create_user("ann")
     Membership.objects.create(user=ann, project=project, role="annotator")

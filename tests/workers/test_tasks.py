@@ -12,7 +12,7 @@ from webapp.accounts.models import User
 from webapp.campaigns.models import LabelSource
 from webapp.labelling import generation, scoring
 from webapp.labelling.models import Group, Label, LabelEvent, Scoring
-from webapp.lib import paths
+from webapp.lib import options, paths
 from webapp.rounds import services as rounds
 from webapp.rounds.models import TrainingRound
 from workers import tasks
@@ -104,7 +104,7 @@ def test_an_oracle_that_fails_is_asked_again(unscored, monkeypatch):
 
 def test_an_oracle_that_always_fails_is_named_and_can_be_asked_by_hand(unscored, project, client):
     group, mend = unscored
-    for attempt in range(scoring.MOST_SCORINGS + 1):
+    for attempt in range(options.ORACLE_TRIES + 1):
         if attempt % 2:
             tasks.score_group(group.pk)
         else:
@@ -153,7 +153,7 @@ def test_a_worker_that_was_replaced_while_it_stood_still_writes_nothing(project,
     def replaced(pk, token, progress=None):
         alive = beat(pk, token, progress)
         if alive and progress and progress["phase"] == "train" and not seen:
-            TrainingRound.objects.update(heartbeat_at=timezone.now() - 2 * rounds.HEARTBEAT_STALE)
+            TrainingRound.objects.update(heartbeat_at=timezone.now() - 2 * options.STALE)
             assert rounds.claim_round(pk, "another").token == token + 1
             seen.update({file: file.read_bytes() for file in (folder / "checkpoint").iterdir()})
         return alive  # it has not noticed yet
@@ -166,7 +166,7 @@ def test_a_worker_that_was_replaced_while_it_stood_still_writes_nothing(project,
     assert {file: file.read_bytes() for file in (folder / "checkpoint").iterdir()} == seen
     assert not paths.model_version(paths.version(f"round-{training.pk}")).exists()
 
-    TrainingRound.objects.update(heartbeat_at=timezone.now() - 2 * rounds.HEARTBEAT_STALE)  # that one was killed
+    TrainingRound.objects.update(heartbeat_at=timezone.now() - 2 * options.STALE)  # that one was killed
     tasks.run_round(training.pk)
     training.refresh_from_db()
     assert (training.state, training.token) == ("done", 3)

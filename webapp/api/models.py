@@ -37,14 +37,6 @@ class ApiToken(models.Model):
         return self.name
 
 
-class Event(models.TextChoices):
-    """What a webhook is told."""
-
-    MILESTONE = "labels.milestone", _("A number of groups was labelled")
-    ROUND = "round.finished", _("A round is done, failed or cancelled")
-    PUBLISHED = "version.published", _("A version was published")
-
-
 class Webhook(models.Model):
     """An address that is told what happens, each message signed with `secret`."""
 
@@ -79,7 +71,7 @@ class Delivery(models.Model):
     """One message of the outbox, written in the transaction of what it tells; `key` makes it one."""
 
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
-    event = models.CharField(max_length=30, choices=Event)
+    event = models.CharField(max_length=30)
     key = models.CharField(max_length=80)
     payload = models.JSONField()
     state = models.CharField(max_length=10, choices=DeliveryState, default=DeliveryState.PENDING)

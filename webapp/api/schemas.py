@@ -8,6 +8,8 @@ from typing import Generic, Literal, TypeVar
 from ninja import Schema
 from pydantic import Field
 
+from webapp.webhooks.events import EVENTS
+
 T = TypeVar("T")
 
 
@@ -172,7 +174,9 @@ class RoundOut(Schema):
 
 class WebhookIn(Schema):
     url: str = Field(max_length=500)
-    events: list[Literal["labels.milestone", "round.finished", "version.published"]]
+    events: list[Literal[tuple(EVENTS)]] = Field(
+        description="What it is told of; see docs/api.md for each message's `data`."
+    )
     every: int = Field(100, ge=1, description="Labelled groups between two milestones.")
 
 

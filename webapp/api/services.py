@@ -10,12 +10,13 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from webapp.accounts.permissions import NEEDED, Action, may
-from webapp.api.models import ApiToken, Event, Scope, Webhook
+from webapp.api.models import ApiToken, Scope, Webhook
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import token_hash
 from webapp.webhooks import outbox
+from webapp.webhooks.events import EVENTS
 from webapp.webhooks.outgoing import Refused, check_url
 
 PREFIX = "ls_"
@@ -100,8 +101,8 @@ def create_webhook(project: Project, url: str, events: list[str], by, *, every: 
         raise ApiError(str(error)) from error
     if len(url) > 500:
         raise ApiError(_("url: at most 500 characters"))
-    if not events or set(events) - set(Event.values):
-        raise ApiError(_("events: choose some of %(values)s") % {"values": ", ".join(Event.values)})
+    if not events or set(events) - set(EVENTS):
+        raise ApiError(_("events: choose some of %(values)s") % {"values": ", ".join(EVENTS)})
     if every < 1:
         raise ApiError(_("every: at least 1"))
     webhook = outbox.switch_on(project, url, sorted(set(events)), secrets.token_urlsafe(32), by, every=every)

@@ -10,10 +10,10 @@ from django.views.decorators.cache import never_cache
 
 from webapp.accounts.permissions import Action, may, member
 from webapp.api import services
-from webapp.api.models import Delivery, Event, Scope
+from webapp.api.models import Delivery, Scope
 from webapp.campaigns.models import Project
-
-PAGE = 50
+from webapp.lib import options
+from webapp.webhooks.events import EVENTS
 
 
 @never_cache
@@ -37,12 +37,12 @@ def access(request: HttpRequest, project: Project) -> HttpResponse:
     webhooks = project.webhooks.all() if is_admin else project.webhooks.none()
     deliveries = Delivery.objects.filter(webhook__in=webhooks)
     context |= {
-        "tokens": Paginator(tokens, PAGE).get_page(request.GET.get("page")),
+        "tokens": Paginator(tokens, options.ROWS).get_page(request.GET.get("page")),
         "scopes": [(v, label) for v, label in Scope.choices if may(request.user, project, services.FIRST[v])],
         "is_admin": is_admin,
-        "webhooks": Paginator(webhooks, PAGE).get_page(request.GET.get("webhooks")),
-        "deliveries": Paginator(deliveries, PAGE).get_page(request.GET.get("messages")),
-        "events": Event.choices,
+        "webhooks": Paginator(webhooks, options.ROWS).get_page(request.GET.get("webhooks")),
+        "deliveries": Paginator(deliveries, options.ROWS).get_page(request.GET.get("messages")),
+        "events": EVENTS.values(),
     }
     return render(request, "api/access.html", context, status=status)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from datetime import timedelta
 
 from django.db import transaction
 from django.utils import timezone
@@ -14,8 +13,7 @@ from webapp.accounts.permissions import RANK, Action, may
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Invitation, Membership, Project, Role
 from webapp.campaigns.services import CampaignError, token_hash
-
-INVITATION = timedelta(days=7)
+from webapp.lib import options
 
 
 @transaction.atomic
@@ -28,7 +26,11 @@ def invite(project: Project, role: str, by) -> str:
     token = secrets.token_urlsafe(24)
     audit(project, by, "invitation made", role=role)
     Invitation.objects.create(
-        project=project, role=role, token_hash=token_hash(token), created_by=by, expires_at=timezone.now() + INVITATION
+        project=project,
+        role=role,
+        token_hash=token_hash(token),
+        created_by=by,
+        expires_at=timezone.now() + options.INVITATION,
     )
     return token
 

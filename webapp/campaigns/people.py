@@ -23,9 +23,7 @@ from webapp.campaigns import membership as campaign
 from webapp.campaigns import passwords
 from webapp.campaigns.models import Project, Role
 from webapp.campaigns.services import CampaignError
-from webapp.lib import events
-
-PAGE = 100
+from webapp.lib import events, options
 
 
 class LogOut(LogoutView):
@@ -158,10 +156,11 @@ def people(request: HttpRequest, project: Project) -> HttpResponse:
         if not shown:
             return redirect("people", project.slug)
     members = project.memberships.select_related("user").order_by("user__username")
+    invitations = campaign.open_invitations(project)
     context = {
         "project": project,
-        "rows": Paginator(members, PAGE).get_page(request.GET.get("page")),
-        "invitations": Paginator(campaign.open_invitations(project), PAGE).get_page(request.GET.get("invitations")),
+        "rows": Paginator(members, options.LONG_ROWS).get_page(request.GET.get("page")),
+        "invitations": Paginator(invitations, options.LONG_ROWS).get_page(request.GET.get("invitations")),
         "roles": Role.choices,
         "page": "people",
         **shown,

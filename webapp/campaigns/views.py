@@ -16,9 +16,8 @@ from webapp.campaigns import services
 from webapp.campaigns.forms import NewProjectForm, ProjectForm, PromptsForm
 from webapp.campaigns.models import Project, Split
 from webapp.campaigns.training import TrainingForm
+from webapp.lib import options
 from webapp.lib.dispatch import enqueue
-
-PAGE = 50
 
 
 @login_required
@@ -145,7 +144,7 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
         "project": project,
         "prompts": form,
         "checked": checked,
-        "rows": Paginator(rows, PAGE).get_page(request.GET.get("page")),
+        "rows": Paginator(rows, options.ROWS).get_page(request.GET.get("page")),
         "split": split,
         "splits": Split.values,
         "page": "prompts",
@@ -157,5 +156,5 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
 @member(Action.SETTINGS)
 def audit_log(request: HttpRequest, project: Project) -> HttpResponse:
     """Who changed what, newest first."""
-    entries = Paginator(project.audit_entries.select_related("user"), PAGE).get_page(request.GET.get("page"))
+    entries = Paginator(project.audit_entries.select_related("user"), options.ROWS).get_page(request.GET.get("page"))
     return render(request, "campaigns/audit.html", {"project": project, "rows": entries, "page": "settings"})

@@ -11,9 +11,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from webapp.campaigns.models import Project
-from webapp.labelling.leases import LEASE
 from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Lease, Outcome, Scoring
-from webapp.lib import broker
+from webapp.lib import broker, options
 from webapp.quality import counts
 from webapp.quality.models import Consensus
 from webapp.quality.signal import HAS_SIGNAL
@@ -133,7 +132,7 @@ def people(project: Project, *, most: int = 50) -> list[Person]:
         if last is None:
             last = mine.filter(user=user).order_by("-created_at").values_list("created_at", flat=True).first()
         # A page renews its leases each time it asks for groups, which is after each answer.
-        asked = until - LEASE if until else None
+        asked = until - options.LEASE if until else None
         quiet = max((moment for moment in (last, asked) if moment is not None), default=now)
         found.append(Person(members[user].user.username, groups, done, last, groups > 0 and now - quiet > STUCK))
     return sorted(found, key=lambda p: (not p.stuck, -p.held, -p.today, p.name))[:most]

@@ -14,12 +14,12 @@ from webapp.campaigns.models import Project
 from webapp.dashboard import queries
 from webapp.labelling import errors, generation
 from webapp.labelling.models import Group, GroupState
+from webapp.lib import options
 from webapp.operations import faults
 from webapp.quality import counts
 from webapp.rounds import forecasts
 from webapp.rounds.models import OPEN, Comparison, ComparisonState, VersionStatus
 
-PAGE = 50
 ROUNDS = 20
 DRAFTS = 5  # the versions page has the others
 
@@ -29,7 +29,7 @@ DRAFTS = 5  # the versions page has the others
 def home(request: HttpRequest) -> HttpResponse:
     """The person's projects."""
     mine = projects_of(request.user).order_by("name")
-    rows = Paginator(mine.filter(archived_at=None), PAGE).get_page(request.GET.get("page"))
+    rows = Paginator(mine.filter(archived_at=None), options.ROWS).get_page(request.GET.get("page"))
     archived = reviewed_by(request.user).exclude(archived_at=None).order_by("name")
     managed = managed_by(request.user, list(rows))
     compared = Comparison.objects.filter(state=ComparisonState.OPEN, project__in=list(rows))
@@ -37,7 +37,7 @@ def home(request: HttpRequest) -> HttpResponse:
     context = {
         "rows": rows,
         "projects": [(p, p.pk in managed, p.pk in compared) for p in rows],
-        "archived": Paginator(archived, PAGE).get_page(request.GET.get("archived")),
+        "archived": Paginator(archived, options.ROWS).get_page(request.GET.get("archived")),
         "may_create": may_create_projects(request.user),
         "page": "home",
     }

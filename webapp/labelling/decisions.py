@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
@@ -16,7 +15,6 @@ from webapp.campaigns.models import Project
 from webapp.labelling.errors import Busy, Conflict, LabellingError, NotGiven
 from webapp.labelling.leases import end_leases, give
 from webapp.labelling.models import (
-    UNDO,
     Flag,
     FlagKind,
     Generation,
@@ -31,7 +29,7 @@ from webapp.labelling.models import (
     Tally,
     UndoneDecision,
 )
-from webapp.lib import events, states
+from webapp.lib import events, options, states
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus
 
@@ -112,7 +110,7 @@ def flag_group(
 
 def _check_flags(user, project: Project) -> None:
     """Each flag takes a group from everybody, so one person opens a few an hour and no more."""
-    most, since = settings.LIKESTEP_FLAGS_PER_HOUR, timezone.now() - timedelta(hours=1)
+    most, since = options.FLAGS_PER_HOUR, timezone.now() - timedelta(hours=1)
     mine = Flag.objects.filter(user=user, group__project=project, resolved_at=None, created_at__gt=since)
     if mine.count() >= most:
         raise LabellingError(
@@ -231,7 +229,7 @@ def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
     them again: (group, their answer), or None when there is none. The group's `task` is its name for this person.
 
     The labels go, their history stays. A key that is not known yet is kept as taken back: its request may be late.
-    Raises LabellingError when the decision is older than `UNDO`.
+    Raises LabellingError when the decision is older than `options.UNDO`.
     """
     check_open(project, LabellingError)
     mine = GroupDecision.objects.filter(user=user, group__project=project)
@@ -241,9 +239,10 @@ def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
     group = Group.objects.select_for_update().get(pk=found.group_id) if found else None
     # Read again under the lock: the same request may have come twice.
     decision = GroupDecision.objects.filter(pk=found.pk).first() if found else None
-    if decision is not None and decision.created_at < timezone.now() - UNDO:
+    if decision is not None and decision.created_at < timezone.now() - options.UNDO:
         raise LabellingError(
-            _("undo: the answer is older than %(n)s minutes and stays") % {"n": round(UNDO.total_seconds() / 60)}
+            _("undo: the answer is older than %(n)s minutes and stays")
+            % {"n": round(options.UNDO.total_seconds() / 60)}
         )
     if key or decision is not None:
         UndoneDecision.objects.get_or_create(

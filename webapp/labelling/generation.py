@@ -7,7 +7,6 @@ import random
 from collections.abc import Sequence
 from datetime import timedelta
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
@@ -27,13 +26,10 @@ from webapp.labelling.models import (
     Scoring,
 )
 from webapp.labelling.scoring import queue_scoring
-from webapp.lib import events, paths, states, storage
+from webapp.lib import events, options, paths, states, storage
 from webapp.lib.dispatch import enqueue
 from webapp.quality.models import Consensus
 
-GENERATION_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)  # generating does not beat
-MOST_ATTEMPTS = 3
-MOST_LOSSES = 5  # workers that were lost over a group before it is given up: it may be what kills them
 FAILURES_COUNT = timedelta(minutes=10)  # groups that failed within this time are not replaced by new ones
 LOOKED_BACK = 1000  # labelled groups that say what a prompt teaches, the newest
 SEED_SPACE = 500_000_000  # below the seeds of evaluation
@@ -103,9 +99,9 @@ def claim_group_for_generation(group_id: int, worker: str) -> Group | None:
     if group is None:
         return None
     now = timezone.now()
-    if group.state == GroupState.GENERATING and group.heartbeat_at < now - GENERATION_STALE:
-        if group.attempt >= MOST_LOSSES:
-            group.error = f"the worker was lost {MOST_LOSSES} times over it; see its log"
+    if group.state == GroupState.GENERATING and group.heartbeat_at < now - options.SILENT_STALE:
+        if group.attempt >= options.LOST_WORKERS:
+            group.error = f"the worker was lost {options.LOST_WORKERS} times over it; see its log"
             states.move(states.GROUP_MOVES, group, GroupState.FAILED)
             group.heartbeat_at = now
             group.save()
@@ -151,13 +147,13 @@ def complete_group(group_id: int, token: int, sizes: Sequence[tuple[int, int]]) 
 
 @transaction.atomic
 def fail_group(group_id: int, token: int, error: str, *, counts: bool = True) -> None:
-    """Note a failed attempt: back to the queue, or failed for good after `MOST_ATTEMPTS`. One that does not count had a
+    """Note a failed attempt: back to the queue, or failed for good after `options.TRIES`. One that does not count had a
     reason outside the group, which ends by itself."""
     group = _owned(group_id, token)
     if group is None:
         return
     group.error = error[:4000]
-    again = group.attempt < MOST_ATTEMPTS or not counts
+    again = group.attempt < options.TRIES or not counts
     group.attempt -= not counts
     states.move(states.GROUP_MOVES, group, GroupState.QUEUED if again else GroupState.FAILED)
     group.save()

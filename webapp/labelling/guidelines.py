@@ -10,8 +10,7 @@ from webapp.labelling.models import (
     Example,
     Generation,
 )
-
-MOST_EXAMPLES = 48  # images that the guidelines show
+from webapp.lib import options
 
 
 def add_example(project: Project, generation_id: int, *, good: bool, note: str) -> Example:
@@ -20,10 +19,10 @@ def add_example(project: Project, generation_id: int, *, good: bool, note: str) 
     if generation is None:
         raise LabellingError(_("image: %(id)s is not in this project") % {"id": generation_id})
     others = Example.objects.filter(generation__group__project=project).exclude(generation=generation)
-    if others.count() >= MOST_EXAMPLES:
+    if others.count() >= options.EXAMPLES:
         raise LabellingError(
             _("examples: there are %(n)s, which is all that people will look at; remove one first")
-            % {"n": MOST_EXAMPLES}
+            % {"n": options.EXAMPLES}
         )
     values = {"good": good, "note": note.strip()[:200]}
     return Example.objects.update_or_create(generation=generation, defaults=values)[0]

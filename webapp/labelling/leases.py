@@ -16,12 +16,9 @@ from django.utils.translation import gettext as _
 from webapp.campaigns.models import Project
 from webapp.labelling.errors import NotGiven
 from webapp.labelling.models import Group, GroupDecision, GroupState, Lease
+from webapp.lib import options
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, GoldGroup
-
-LEASE = timedelta(minutes=10)
-MOST_LEASES = 4  # a person's page holds one group and prefetches two
-RACES = 5  # tries before a person who lost every race is told that nothing waits
 
 
 def lease_groups(user, project: Project, count: int = 1, *, rng: random.Random | None = None) -> list[Group]:
@@ -40,14 +37,14 @@ def hold_groups(
     """`lease_groups`, and the tasks of all groups that the person holds now."""
     if project.archived_at is not None:
         return [], []
-    count = min(count, MOST_LEASES)
-    for _attempt in range(RACES):
+    count = min(count, options.HELD_AT_ONCE)
+    for _attempt in range(options.RACES):
         with transaction.atomic():
             now = timezone.now()
             undecided = _undecided(user, project)
             live = [lease for lease in undecided if lease.expires_at > now]
             held = [lease.task for lease in live]
-            Lease.objects.filter(pk__in=[lease.pk for lease in live]).update(expires_at=now + LEASE)
+            Lease.objects.filter(pk__in=[lease.pk for lease in live]).update(expires_at=now + options.LEASE)
             mine = [_group(lease) for lease in live if _is_shown(lease)][:count]
             if len(mine) < count:
                 lapsed = [lease for lease in undecided if lease.expires_at <= now and _is_shown(lease)]
@@ -76,8 +73,8 @@ def group_of(user, project: Project, task: str) -> int:
 
 
 def give(user, group_id: int, *, lasts: bool) -> str:
-    """Note that the person has the group, for `LEASE` (`lasts`) or from before; returns its task."""
-    until = timezone.now() + (LEASE if lasts else timedelta())
+    """Note that the person has the group, for `options.LEASE` (`lasts`) or from before; returns its task."""
+    until = timezone.now() + (options.LEASE if lasts else timedelta())
     values = {"expires_at": until, "decided": False}
     new = {**values, "task": task_name(user.pk, group_id)}
     lease, _new = Lease.objects.update_or_create(group_id=group_id, user=user, defaults=values, create_defaults=new)
@@ -114,7 +111,7 @@ def _take_back(lapsed: list[Lease], user, project: Project, count: int, now) -> 
     ordinary = _locked(_candidates(user, project, now).filter(pk__in=[v.group_id for v in lapsed if not v.gold]))
     free = {group.pk for group in _need_one_more(list(ordinary), user, project, now)}
     again = [lease for lease in lapsed if lease.gold or lease.group_id in free][:count]
-    Lease.objects.filter(pk__in=[lease.pk for lease in again]).update(expires_at=now + LEASE)
+    Lease.objects.filter(pk__in=[lease.pk for lease in again]).update(expires_at=now + options.LEASE)
     return [_group(lease) for lease in again]
 
 
@@ -164,7 +161,7 @@ def _take(user, project: Project, count: int, now, rng: random.Random) -> list[G
         group.task = task_name(user.pk, group.pk)
     # There may be one that ran out.
     Lease.objects.bulk_create(
-        [Lease(group=group, user=user, task=group.task, expires_at=now + LEASE) for group in groups],
+        [Lease(group=group, user=user, task=group.task, expires_at=now + options.LEASE) for group in groups],
         update_conflicts=True,
         unique_fields=["group", "user"],
         update_fields=["expires_at", "task"],

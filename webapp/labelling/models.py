@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
-
-UNDO = timedelta(minutes=settings.LIKESTEP_UNDO_MINUTES)  # how long a decision can be taken back
 
 
 class GroupState(models.TextChoices):

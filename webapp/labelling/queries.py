@@ -10,7 +10,6 @@ from django.utils import timezone
 
 from webapp.campaigns.models import Project
 from webapp.labelling.models import (
-    UNDO,
     Example,
     Flag,
     FlagKind,
@@ -24,6 +23,7 @@ from webapp.labelling.models import (
     Preferences,
     Tally,
 )
+from webapp.lib import options
 from webapp.quality.models import Consensus
 
 BLOCK, BLOCKS = 20, 10  # groups that a person's agreement is counted over, and how many times as many it looks at
@@ -66,7 +66,7 @@ def agreement(user, project: Project) -> dict | None:
     Nobody may find out what somebody else said of a group: only answers that cannot be taken back any more are compared,
     over whole blocks of `BLOCK` groups, and the share is told in steps of `STEP`.
     """
-    final = timezone.now() - UNDO
+    final = timezone.now() - options.UNDO
     decisions = GroupDecision.objects.filter(user=user, group__project=project, outcome=Outcome.SUBMITTED)
     decisions = decisions.filter(created_at__lt=final).order_by("pk")
     last = decisions.count() // BLOCK * BLOCK

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -17,13 +16,11 @@ from webapp.labelling.models import (
     LabelEvent,
     Scoring,
 )
-from webapp.lib import events, states
+from webapp.lib import events, options, states
 from webapp.lib.dispatch import enqueue
 from webapp.quality import services as quality
 
-MOST_SCORINGS = 12  # times an oracle is asked about a group, whatever it failed of
 # A worker that is lost over a group gives it back after this.
-SCORING_STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=30), timedelta(hours=1)  # the first is doubled with every try
 
 
@@ -49,11 +46,11 @@ def claim_scoring(group_id: int) -> Scoring | None:
     row = _open().select_for_update(of=("self",)).filter(group=group_id, next_at__lte=now).first()
     if row is None:
         return None
-    if row.attempts >= MOST_SCORINGS:
+    if row.attempts >= options.ORACLE_TRIES:
         row.next_at, row.error = None, row.error or "the worker was lost over it; see its log"
         row.save()
         return None
-    row.next_at = now + SCORING_STALE
+    row.next_at = now + options.SILENT_STALE
     row.attempts += 1
     row.save()
     return row
@@ -67,7 +64,7 @@ def fail_scoring(group_id: int, attempt: int, error: str, *, counts: bool = True
         return
     row.attempts -= not counts
     again = timezone.now() + min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, row.attempts - 1))
-    row.next_at, row.error = again if row.attempts < MOST_SCORINGS else None, error[:500]
+    row.next_at, row.error = again if row.attempts < options.ORACLE_TRIES else None, error[:500]
     row.save()
 
 

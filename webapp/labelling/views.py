@@ -20,10 +20,7 @@ from webapp.labelling.generation import report_damaged
 from webapp.labelling.guidelines import add_example, remove_example
 from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
 from webapp.labelling.preferences import save_keys
-from webapp.lib import media, storage, texts
-
-FLAGS = 25  # flagged groups of a page
-PREFETCH = 3  # the group on screen and the next two
+from webapp.lib import media, options, storage, texts
 
 
 def group_json(group: Group) -> dict:
@@ -50,7 +47,7 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
     """The page; its script asks for groups."""
     chosen = queries.preferences(request.user)
     mine = keys.merged(chosen.keys)
-    page = {"keys": mine if chosen.keys_on else {}, "widths": pictures.WIDTHS}
+    page = {"keys": mine if chosen.keys_on else {}, "widths": pictures.WIDTHS, "renew": options.RENEW.total_seconds()}
     context = {
         "project": project,
         "page": "annotate",
@@ -71,7 +68,7 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
 @member(Action.LABEL)
 def next_groups(request: HttpRequest, project: Project) -> JsonResponse:
     """The groups leased to this person, topped up for prefetching, the names of all they hold, and today's counts."""
-    groups, held = leases.hold_groups(request.user, project, PREFETCH)
+    groups, held = leases.hold_groups(request.user, project, options.PREFETCH)
     return JsonResponse(
         {
             "groups": [group_json(g) for g in groups],
@@ -273,7 +270,7 @@ def flags(request: HttpRequest, project: Project) -> HttpResponse:
         except errors.LabellingError as error:
             messages.error(request, str(error))
         return redirect("flags", project.slug)
-    rows = Paginator(queries.flagged_groups(project), FLAGS).get_page(request.GET.get("page"))
+    rows = Paginator(queries.flagged_groups(project), options.PICTURE_ROWS).get_page(request.GET.get("page"))
     context = {"project": project, "page": "flags", "rows": rows}
     return render(request, "labelling/flags.html", context)
 

@@ -13,10 +13,10 @@ from django.utils import timezone
 
 from webapp.campaigns.models import Project
 from webapp.labelling.models import GroupState, Label
+from webapp.lib import options
 from webapp.quality.models import Consensus, ProjectCount, QuarterCount, VersionCount
 from webapp.quality.signal import HAS_SIGNAL
 
-LARGE = 20_000  # groups beyond which a project is counted by a worker instead of by each page
 COUNTED_EVERY = timedelta(minutes=1)
 RECOUNT = timedelta(minutes=10)  # a transaction that was open while the last count was made has ended since
 LATELY = timedelta(days=14)  # work of this long ago is what forecasts are made from
@@ -81,12 +81,12 @@ def count_versions(project: Project) -> int:
 
 
 def count_large() -> int:
-    """Count the groups of projects that have more than `LARGE` and were not counted lately; returns how many. Smaller
-    ones are counted when somebody asks, also those that were large before."""
+    """Count the groups of projects that have more than `options.LARGE` and were not counted lately; returns how many.
+    Smaller ones are counted when somebody asks, also those that were large before."""
     now, found = timezone.now(), 0
     lately = ProjectCount.objects.filter(counted_at__gt=now - COUNTED_EVERY)
     for project in Project.objects.exclude(pk__in=lately.values("project")):
-        if project.groups.order_by("pk")[LARGE : LARGE + 1].exists():
+        if project.groups.order_by("pk")[options.LARGE : options.LARGE + 1].exists():
             count_project(project)
             found += 1
         else:
@@ -122,7 +122,7 @@ def queue_counts(project: Project) -> dict[str, int]:
     """Groups by state, every state present. States that the last count of a large project found full are as it found
     them, at most a minute or so ago; the others are counted now."""
     known = counted(project)
-    full = {state: n for state, n in known.states.items() if n > LARGE} if known else {}
+    full = {state: n for state, n in known.states.items() if n > options.LARGE} if known else {}
     few = project.groups.filter(state__in=[s for s in GroupState.values if s not in full])
     return (
         dict.fromkeys(GroupState.values, 0) | full | dict(few.values_list("state").annotate(n=Count("id")).order_by())
@@ -137,7 +137,11 @@ def counted(project: Project) -> ProjectCount | None:
 def labelled_count(project: Project) -> int:
     """Groups with labels; in a large project as of its last count."""
     known = counted(project)
-    return known.labelled if known and known.labelled > LARGE else Consensus.objects.filter(project=project).count()
+    return (
+        known.labelled
+        if known and known.labelled > options.LARGE
+        else Consensus.objects.filter(project=project).count()
+    )
 
 
 def like_rates(project: Project) -> list[dict]:
@@ -171,7 +175,7 @@ def groups_with_signal_since(project: Project, since) -> int:
     """Groups labelled after `since` (all when None) whose rewards differ (`common.signal`); flagged ones
     are left out. All of a large project's are as of its last count."""
     known = counted(project) if since is None else None
-    return known.signal if known and known.signal > LARGE else signal_count(project, since)
+    return known.signal if known and known.signal > options.LARGE else signal_count(project, since)
 
 
 def signal_share(project: Project) -> float | None:

@@ -14,8 +14,8 @@ from django.utils.translation import gettext as _
 from common.signal import has_signal
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
-from webapp.labelling.models import UNDO, Flag, Generation, Group, GroupDecision, GroupState, Label, Lease, Outcome
-from webapp.lib import events
+from webapp.labelling.models import Flag, Generation, Group, GroupDecision, GroupState, Label, Lease, Outcome
+from webapp.lib import events, options
 from webapp.quality import counts, measure
 from webapp.quality.consensus import Reliability, Vote, reward, tied
 from webapp.quality.models import (
@@ -217,7 +217,7 @@ def pick_gold(user, project: Project, count: int, *, rng: random.Random | None =
 def compare_with_gold() -> int:
     """Compare what people answered to gold groups with the known answers, once nothing of it can be undone any more;
     returns how many. A worker does it, so that an answer takes as long as one to any other group."""
-    final = timezone.now() - UNDO
+    final = timezone.now() - options.UNDO
     decisions = GroupDecision.objects.filter(
         ~Exists(GoldAnswer.objects.filter(gold__group=OuterRef("group"), user=OuterRef("user"))),
         outcome=Outcome.SUBMITTED,

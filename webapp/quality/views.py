@@ -12,11 +12,11 @@ from django.views.decorators.http import require_GET, require_POST
 from webapp.accounts.permissions import Action, member
 from webapp.campaigns.models import Project
 from webapp.labelling.models import Group
+from webapp.lib import options
 from webapp.lib.dispatch import enqueue
 from webapp.quality import queries, services
 from webapp.quality.models import GoldKind
 
-PAGE = 100
 WORDS = {"like": True, "dislike": False, "back": None}
 
 
@@ -30,9 +30,9 @@ def quality(request: HttpRequest, project: Project) -> HttpResponse:
     gold = project.gold_groups.filter(active=True).select_related("group__prompt").prefetch_related("answers")
     context = {
         "project": project,
-        "rows": Paginator(queries.people(project), PAGE).get_page(request.GET.get("page")),
+        "rows": Paginator(queries.people(project), options.LONG_ROWS).get_page(request.GET.get("page")),
         "latest": project.qualities.first(),
-        "gold": Paginator(gold.order_by("-id"), PAGE).get_page(request.GET.get("gold")),
+        "gold": Paginator(gold.order_by("-id"), options.LONG_ROWS).get_page(request.GET.get("gold")),
         "page": "quality",
     }
     return render(request, "quality/quality.html", context)

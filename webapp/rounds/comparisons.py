@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
 
-from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
@@ -14,17 +12,13 @@ from django.utils.translation import gettext as _
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
-from webapp.lib import events, states
+from webapp.lib import events, options, states
 from webapp.lib.dispatch import enqueue
 from webapp.rounds.models import Comparison, ComparisonState, ModelVersion, Pair, PairState, next_number
 from webapp.rounds.sequential import Standing, standing
 
 AHEAD = 8  # pairs that are ready or on their way beyond those on somebody's screen
 BATCH = 8  # pairs a worker samples at once
-MOST_ATTEMPTS = 3
-MOST_LOSSES = 5  # workers that were lost over a pair before it is given up
-LEASE = timedelta(minutes=10)
-STALE = 5 * timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)
 SEEDS = (600_000_000, 700_000_000)  # apart from those of groups and of evaluation
 CHOICES = ("left", "right", "tie")
 
@@ -106,9 +100,9 @@ def claim_pairs(comparison_id: int) -> list[Pair]:
     )
     pairs = list(rows.filter(attempt=0).order_by("id")[:BATCH] or rows.order_by("attempt", "id")[:1])
     for pair in list(pairs):
-        if pair.state == PairState.GENERATING and pair.attempt >= MOST_LOSSES:
+        if pair.state == PairState.GENERATING and pair.attempt >= options.LOST_WORKERS:
             states.move(states.PAIR_MOVES, pair, PairState.FAILED)
-            pair.error = f"the worker was lost {MOST_LOSSES} times over it; see its log"
+            pair.error = f"the worker was lost {options.LOST_WORKERS} times over it; see its log"
             pair.save()
             pairs.remove(pair)
             continue
@@ -141,9 +135,9 @@ def complete_pairs(pairs: list[Pair]) -> int:
 
 @transaction.atomic
 def fail_pairs(pairs: list[Pair], error: str, *, counts: bool = True) -> None:
-    """Back to the queue, or failed for good after `MOST_ATTEMPTS`; see `labelling.generation.fail_group`."""
+    """Back to the queue, or failed for good after `options.TRIES`; see `labelling.generation.fail_group`."""
     for pair in _owned(pairs):
-        again = pair.attempt < MOST_ATTEMPTS or not counts
+        again = pair.attempt < options.TRIES or not counts
         pair.attempt -= not counts
         states.move(states.PAIR_MOVES, pair, PairState.QUEUED if again else PairState.FAILED)
         pair.error = error[:500]
@@ -158,7 +152,9 @@ def _owned(pairs: list[Pair]) -> list[Pair]:
 
 def _waits() -> Q:
     """Pairs that a worker should sample: queued, or given to one that has been silent for long."""
-    return Q(state=PairState.QUEUED) | Q(state=PairState.GENERATING, heartbeat_at__lt=timezone.now() - STALE)
+    return Q(state=PairState.QUEUED) | Q(
+        state=PairState.GENERATING, heartbeat_at__lt=timezone.now() - options.SILENT_STALE
+    )
 
 
 def waiting() -> list[int]:
@@ -187,7 +183,7 @@ def lease_pairs(user, comparison: Comparison, count: int = 3) -> list[Pair]:
         free = free.select_for_update(skip_locked=True, of=("self",))
     if len(mine) < count:
         mine += list(free[: count - len(mine)])
-    Pair.objects.filter(pk__in=[p.pk for p in mine]).update(leased_to=user, leased_until=now + LEASE)
+    Pair.objects.filter(pk__in=[p.pk for p in mine]).update(leased_to=user, leased_until=now + options.LEASE)
     return mine
 
 

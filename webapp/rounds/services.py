@@ -6,10 +6,8 @@ import json
 import os
 import shutil
 import uuid
-from datetime import timedelta
 from pathlib import Path
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -18,14 +16,13 @@ from django.utils.translation import gettext as _
 from common.files import write_atomic, write_json
 from common.round_folder import GROUPS, SPEC
 from common.settings import SettingsError, TDMR1Settings
-from webapp.api.models import Event
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
 from webapp.campaigns.services import oracle_spec
 from webapp.labelling import queries as labelling
 from webapp.labelling.generation import supersede_groups
-from webapp.lib import events, paths, states, storage
+from webapp.lib import events, options, paths, states, storage
 from webapp.lib.dispatch import enqueue
 from webapp.quality.signal import GROUP_HAS_SIGNAL
 from webapp.rounds import forecasts
@@ -39,10 +36,8 @@ from webapp.rounds.models import (
     VersionStatus,
     next_number,
 )
+from webapp.webhooks import events as webhook_events
 from webapp.webhooks import outbox
-
-HEARTBEAT_STALE = timedelta(seconds=settings.LIKESTEP_STALE_SECONDS)
-MOST_LOSSES = 10  # workers that were lost one after the other while the round got no further
 
 
 class RoundError(ValueError):
@@ -118,10 +113,12 @@ def claim_round(round_id: int, owner: str) -> TrainingRound | None:
     training = here.select_for_update(of=("self",)).filter(pk=round_id).first()
     if training is None or training.state not in OPEN:
         return None
-    if training.state == RoundState.RUNNING and training.heartbeat_at > timezone.now() - HEARTBEAT_STALE:
+    if training.state == RoundState.RUNNING and training.heartbeat_at > timezone.now() - options.STALE:
         return None
-    if training.attempt >= MOST_LOSSES:
-        training.error = f"the worker was lost {MOST_LOSSES} times after step {training.kept_step}; see its log"
+    if training.attempt >= options.ROUND_LOST_WORKERS:
+        training.error = (
+            f"the worker was lost {options.ROUND_LOST_WORKERS} times after step {training.kept_step}; see its log"
+        )
         states.move(states.ROUND_MOVES, training, RoundState.RUNNING)
         _close(training, RoundState.FAILED)
         return None
@@ -293,7 +290,7 @@ def _close(training: TrainingRound, state: str) -> None:
     training.save()
     names = ("scores_after", "error", "alarm")
     told = {"round": training.number, "state": state, **{name: getattr(training, name) for name in names}}
-    outbox.tell(training.project_id, Event.ROUND, f"round-{training.number}-{state}", told)
+    outbox.tell(training.project_id, webhook_events.ROUND, f"round-{training.number}-{state}", told)
     events.publish(training.project_id, "round", round=training.pk)
 
 
@@ -312,7 +309,7 @@ def publish_version(project: Project, version_id: int, *, by=None) -> ModelVersi
     supersede_groups(project, version)
     enqueue("housekeeping", project.pk)
     told = {"version": version.number, "before": before}
-    outbox.tell(project.pk, Event.PUBLISHED, f"published-{version.number}-{timezone.now().timestamp()}", told)
+    outbox.tell(project.pk, webhook_events.PUBLISHED, f"published-{version.number}-{timezone.now().timestamp()}", told)
     events.publish(project.pk, "version")
     return version
 

@@ -12,14 +12,11 @@ from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, may, member
 from webapp.campaigns.models import Project
-from webapp.lib import media, paths, storage, texts
+from webapp.lib import media, options, paths, storage, texts
 from webapp.lib.streaming import streamed
 from webapp.rounds import comparisons, packages, queries
 from webapp.rounds.models import ComparisonState, Pair
 from webapp.rounds.sequential import standing
-
-PAGE = 50
-PREFETCH = 3
 
 
 @require_GET
@@ -27,7 +24,7 @@ PREFETCH = 3
 def versions(request: HttpRequest, project: Project) -> HttpResponse:
     """Lineage, scores, and what an admin may do with each version."""
     versions = project.versions.select_related("parent").order_by("-number")
-    rows = Paginator(versions, PAGE).get_page(request.GET.get("page"))
+    rows = Paginator(versions, options.ROWS).get_page(request.GET.get("page"))
     tests = project.comparisons.select_related("version_a", "version_b")
     made = dict(project.rounds.filter(result_version__in=list(rows)).values_list("result_version", "number"))
     context = {
@@ -36,7 +33,7 @@ def versions(request: HttpRequest, project: Project) -> HttpResponse:
         "versions": [(v, made.get(v.pk)) for v in rows],
         "numbers": versions.values_list("number", flat=True)[: queries.MOST],
         "drawing": queries.lineage(project),
-        "comparisons": Paginator(tests, PAGE).get_page(request.GET.get("tests")),
+        "comparisons": Paginator(tests, options.ROWS).get_page(request.GET.get("tests")),
         "page": "versions",
     }
     return render(request, "rounds/versions.html", context)
@@ -145,7 +142,7 @@ def _pair(project: Project, pair: Pair) -> dict:
 def next_pairs(request: HttpRequest, project: Project, number: int) -> JsonResponse:
     """The pairs on this person's screen, topped up; `open` false when the test has ended."""
     found = get_object_or_404(project.comparisons.select_related("project"), number=number)
-    pairs = comparisons.lease_pairs(request.user, found, PREFETCH)
+    pairs = comparisons.lease_pairs(request.user, found, options.PREFETCH)
     return JsonResponse({"open": found.state == ComparisonState.OPEN, "pairs": [_pair(project, p) for p in pairs]})
 
 

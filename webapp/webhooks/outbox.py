@@ -11,31 +11,36 @@ from datetime import timedelta
 from django.db import transaction
 from django.utils import timezone
 
-from webapp.api.models import Delivery, DeliveryState, Event, Webhook
+from webapp.api.models import Delivery, DeliveryState, Webhook
 from webapp.campaigns.models import Project
+from webapp.lib import options
 from webapp.lib.dispatch import enqueue
 from webapp.quality.models import Consensus
+from webapp.webhooks.events import MILESTONE, Event
 from webapp.webhooks.outgoing import Refused, post
 
-MOST_ATTEMPTS = 12
 FIRST_WAIT = timedelta(seconds=10)  # doubled with every try
 LONGEST_WAIT = timedelta(hours=1)
 CLAIM = timedelta(minutes=2)  # a worker that is lost while it sends gives the message back after this
 
 
-def tell(project_id: int, event: str, key: str, data: dict) -> None:
+def tell(project_id: int, event: Event, key: str, data: dict) -> None:
     """Put an event into the outbox of each webhook that wants it, once for each `key`; call it in the transaction of
     the change."""
     for webhook in Webhook.objects.filter(project=project_id, active=True).select_related("project"):
-        if event in webhook.events:
+        if event.name in webhook.events:
             _put(webhook, event, key, data)
 
 
-def _put(webhook: Webhook, event: str, key: str, data: dict) -> None:
+def _put(webhook: Webhook, event: Event, key: str, data: dict) -> None:
+    if set(data) != set(event.data):
+        raise ValueError(
+            f"{event.name}: {sorted(set(data) ^ set(event.data))[0]} is declared otherwise in webhooks/events.py"
+        )
     now = timezone.now()
-    payload = {"event": event, "project": webhook.project.slug, "created_at": now.isoformat(), "data": data}
+    payload = {"event": event.name, "project": webhook.project.slug, "created_at": now.isoformat(), "data": data}
     delivery, new = Delivery.objects.get_or_create(
-        webhook=webhook, key=key, defaults={"event": event, "payload": payload, "next_at": now}
+        webhook=webhook, key=key, defaults={"event": event.name, "payload": payload, "next_at": now}
     )
     if new:
         enqueue("deliver_webhook", delivery.pk)
@@ -44,7 +49,7 @@ def _put(webhook: Webhook, event: str, key: str, data: dict) -> None:
 def announce_milestones() -> None:
     """Tell each webhook that wants it when `every` more groups have labels; only the newest milestone is told."""
     for webhook in Webhook.objects.filter(active=True, project__archived_at=None).select_related("project"):
-        if Event.MILESTONE not in webhook.events:
+        if MILESTONE.name not in webhook.events:
             continue
         labelled = Consensus.objects.filter(project=webhook.project).count()
         reached = labelled - labelled % webhook.every
@@ -52,7 +57,7 @@ def announce_milestones() -> None:
             continue
         with transaction.atomic():
             data = {"labelled_groups": reached}
-            _put(webhook, Event.MILESTONE, f"labels-{reached}", data)
+            _put(webhook, MILESTONE, f"labels-{reached}", data)
             Webhook.objects.filter(pk=webhook.pk).update(announced=reached)
 
 
@@ -105,7 +110,7 @@ def _note(delivery: Delivery, status: int | None, error: str, *, final: bool = F
     delivery.status, delivery.error = status, error[:300]
     if not error:
         delivery.state, delivery.delivered_at = DeliveryState.DELIVERED, timezone.now()
-    elif final or delivery.attempts >= MOST_ATTEMPTS:
+    elif final or delivery.attempts >= options.WEBHOOK_TRIES:
         delivery.state = DeliveryState.FAILED
     else:
         delivery.next_at = timezone.now() + min(LONGEST_WAIT, FIRST_WAIT * 2 ** (delivery.attempts - 1))

@@ -7,18 +7,22 @@ import socket
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from client.likestep_client import check_signature
 from tests.webapp.quality.test_consensus import submit
 from webapp.api import services
+from webapp.api.endpoints import api
 from webapp.api.models import Delivery
+from webapp.lib import options
 from webapp.rounds import services as rounds
 from webapp.webhooks import outbox, outgoing
+from webapp.webhooks.events import EVENTS, PUBLISHED, table
 
-EVENTS = ["labels.milestone", "round.finished", "version.published"]
+NAMES = list(EVENTS)
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def local(settings):
 
 
 def hook(project, boss, address, **values):
-    return services.create_webhook(project, address, values.pop("events", EVENTS), boss, **values)
+    return services.create_webhook(project, address, values.pop("events", NAMES), boss, **values)
 
 
 def later():
@@ -107,7 +111,7 @@ def test_what_fails_is_tried_again_later_and_then_given_up(project, boss, receiv
     assert outbox.deliver(waiting) == "pending"  # a redirect is not followed
     assert len(got) == 2
     waits = []
-    for _ in range(outbox.MOST_ATTEMPTS):
+    for _ in range(options.WEBHOOK_TRIES):
         statuses.append(503)
         later()
         outbox.deliver(waiting)
@@ -203,10 +207,26 @@ def test_other_addresses_are_refused_when_they_are_typed(project, boss, url, mes
 
 def test_webhooks_are_for_admins(client, person, project, boss):
     client.force_login(person("rev", "reviewer"))
-    form = {"action": "webhook", "url": "https://example.org/", "events": EVENTS}
+    form = {"action": "webhook", "url": "https://example.org/", "events": NAMES}
     assert client.post("/p/stars/api/", form).status_code == 400
     assert project.webhooks.count() == 0
     client.force_login(boss)
     page = client.post("/p/stars/api/", form).content.decode()
     secret = project.webhooks.get().secret
     assert secret in page and secret not in client.get("/p/stars/api/").content.decode()
+
+
+def test_an_event_is_declared_once(client, project, boss):
+    """Form, schema and documents show what is declared, and nothing else is told."""
+    assert table() in (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
+    wanted = api.get_openapi_schema()["components"]["schemas"]["WebhookIn"]["properties"]["events"]
+    assert wanted["items"]["enum"] == list(EVENTS)
+    client.force_login(boss)
+    page = client.get("/p/stars/api/").content.decode()
+    for event in EVENTS.values():
+        assert f'value="{event.name}"' in page and str(event.label) in page
+        with translation.override("de"):
+            assert str(event.label) not in page  # it is translated
+    hook(project, boss, "https://example.org/")
+    with pytest.raises(ValueError, match="version\\.published: before is declared otherwise"):
+        outbox.tell(project.pk, PUBLISHED, "k", {"version": 1})

@@ -10,6 +10,7 @@ from tests.webapp.quality.test_consensus import submit
 from webapp.dashboard import queries
 from webapp.labelling import decisions, generation, leases
 from webapp.labelling.models import Group, GroupDecision, Label, Lease, Tally
+from webapp.lib import options
 from webapp.quality import counts
 from webapp.quality import services as quality
 from webapp.quality.counts import like_rates
@@ -125,7 +126,7 @@ def test_a_person_with_work_on_screen_and_no_answer_is_stuck(project, ready, ann
     leases.lease_groups(ann, project)
     leases.lease_groups(bob, project)
     assert {p.name: p.stuck for p in queries.people(project)} == {"ann": False, "bob": False}
-    Lease.objects.filter(user=bob).update(expires_at=timezone.now() + leases.LEASE - timedelta(minutes=6))
+    Lease.objects.filter(user=bob).update(expires_at=timezone.now() + options.LEASE - timedelta(minutes=6))
     rows = queries.people(project)
     assert [(p.name, p.stuck, p.held, p.today) for p in rows] == [("bob", True, 1, 0), ("ann", False, 1, 1)]
 

@@ -15,6 +15,7 @@ from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
 from webapp.exports import records
 from webapp.labelling.models import Group
+from webapp.lib import options
 from webapp.quality import counts
 from webapp.quality.models import GoldGroup, PersonQuality, ProjectCount
 from webapp.rounds.models import Comparison, ModelVersion, TrainingRound
@@ -23,7 +24,7 @@ from webapp.rounds.models import Comparison, ModelVersion, TrainingRound
 @pytest.fixture
 def large(project, ann, monkeypatch):
     """Six groups, of which ann has rated four, in a world where more than three are many."""
-    monkeypatch.setattr(counts, "LARGE", 3)
+    monkeypatch.setattr(options, "LARGE", 3)
     groups = make_ready(project, 6)
     for n, group in enumerate(groups[:4]):
         submit(ann, project, group, [1, n % 2, 0, 0] if n else [1, 1, 1, 1])

@@ -13,6 +13,7 @@ from tests.webapp.conftest import make_ready
 from webapp.campaigns.models import Role
 from webapp.labelling import errors, guidelines, queries
 from webapp.labelling.models import Tally
+from webapp.lib import options
 
 
 def submit(user, project, group, likes, seconds=8.0):
@@ -138,7 +139,7 @@ def test_a_day_begins_at_midnight_where_the_browser_is(client, ann, project, rea
 def test_examples_are_no_more_than_people_look_at(project, ready, monkeypatch):
     (group,) = ready()
     first, second = group.generations.all()[:2]
-    monkeypatch.setattr(guidelines, "MOST_EXAMPLES", 1)
+    monkeypatch.setattr(options, "EXAMPLES", 1)
     guidelines.add_example(project, first.pk, good=True, note="")
     guidelines.add_example(project, first.pk, good=False, note="changed")
     with pytest.raises(errors.LabellingError, match=r"examples: there are 1, .* remove one first"):

@@ -13,7 +13,7 @@ from tests.webapp.conftest import make_ready
 from webapp.campaigns.models import Role
 from webapp.labelling import decisions, errors, leases, pictures, queries
 from webapp.labelling.models import Flag, Group, GroupDecision, Lease
-from webapp.lib import paths, storage
+from webapp.lib import options, paths, storage
 from webapp.quality import services as quality
 from webapp.rounds.models import ModelVersion
 from webapp.rounds.services import publish_version
@@ -113,8 +113,8 @@ def test_agreement_tells_nothing_of_a_single_group(project, ready, ann, person):
 # ---------------------------------------------------------------- flags
 
 
-def test_open_flags_are_bounded_by_person_and_hour(post, ready, settings, ann, person, project):
-    settings.LIKESTEP_FLAGS_PER_HOUR = 2
+def test_open_flags_are_bounded_by_person_and_hour(post, ready, monkeypatch, ann, person, project):
+    monkeypatch.setattr(options, "FLAGS_PER_HOUR", 2)
     groups = ready(4)
     body = BODIES["flag"]
     statuses = [post(f"groups/{g.pk}/flag/", {**body, "key": f"{g.pk}"}).status_code for g in groups[:3]]

@@ -15,6 +15,7 @@ from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
 from webapp.labelling import generation, leases
 from webapp.labelling.models import Group, Lease
+from webapp.lib import options
 
 
 def test_it_tops_up_with_different_prompts(project):
@@ -115,7 +116,7 @@ def test_a_poison_group_stops_after_three_tries(project):
 
 def test_a_group_that_kills_its_workers_stops_too(project, client, boss):
     group = generation.top_up(project.pk)[0]
-    for n in range(generation.MOST_LOSSES):
+    for n in range(options.LOST_WORKERS):
         assert generation.claim_group_for_generation(group.pk, f"worker {n}")
         Group.objects.filter(pk=group.pk).update(heartbeat_at=timezone.now() - timedelta(hours=1))
     assert generation.claim_group_for_generation(group.pk, "one more") is None

@@ -13,6 +13,7 @@ from webapp.accounts.models import User
 from webapp.campaigns.services import create_project
 from webapp.labelling import generation, leases
 from webapp.labelling.models import Group, Lease
+from webapp.lib import options
 from webapp.rounds.models import ModelVersion
 from webapp.rounds.services import publish_version
 
@@ -50,7 +51,7 @@ def test_many_fully_leased_groups_do_not_hide_a_free_one(project, ready, person,
     *taken, free = ready(32)
     project.overlap = 2
     project.save()
-    until = timezone.now() + leases.LEASE
+    until = timezone.now() + options.LEASE
     busy = [person("bob"), person("cat")]
     Lease.objects.bulk_create(Lease(group=g, user=u, expires_at=until) for g in taken for u in busy)
     assert leases.lease_groups(ann, project) == [free]

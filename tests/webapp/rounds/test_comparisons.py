@@ -13,7 +13,7 @@ from django.utils import timezone
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
-from webapp.lib import paths
+from webapp.lib import options, paths
 from webapp.rounds import comparisons
 from webapp.rounds.lineage import draw
 from webapp.rounds.models import ModelVersion, Pair, TrainingRound
@@ -158,7 +158,7 @@ def test_a_pair_that_is_its_workers_end_takes_no_neighbour_with_it(project, vers
             Pair.objects.filter(pk__in=[p.pk for p in pairs]).update(heartbeat_at=timezone.now() - timedelta(hours=1))
     poison.refresh_from_db()
     assert (poison.state, comparison.pairs.filter(state="ready").count()) == ("failed", comparisons.BATCH - 1)
-    lost = f"the worker was lost {comparisons.MOST_LOSSES} times over it; see its log"
+    lost = f"the worker was lost {options.LOST_WORKERS} times over it; see its log"
     assert poison.error == {"failed": "a prompt of 10,000 words", "killed": lost}[how]
 
 

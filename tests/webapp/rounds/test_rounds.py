@@ -11,6 +11,7 @@ from django.utils.html import escape
 from tests.webapp import acting
 from webapp.labelling import generation
 from webapp.labelling.models import Group
+from webapp.lib import options
 from webapp.rounds import services
 from webapp.rounds.models import ModelVersion, TrainingRound
 
@@ -89,7 +90,7 @@ def test_a_lost_worker_is_replaced_and_then_refused(project, labelled):
 
 def test_a_round_that_kills_its_workers_fails(project, labelled):
     training = start(project)
-    for i in range(services.MOST_LOSSES):
+    for i in range(options.ROUND_LOST_WORKERS):
         assert services.claim_round(training.pk, f"w{i}") is not None
         TrainingRound.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
     assert services.claim_round(training.pk, "last") is None
@@ -108,9 +109,9 @@ def test_restarts_while_it_gets_further_fail_nothing(project, labelled):
             TrainingRound.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
         return claimed
 
-    last = 3 * services.MOST_LOSSES
+    last = 3 * options.ROUND_LOST_WORKERS
     assert all(lost_after(step) for step in range(1, last + 1))
-    for _ in range(services.MOST_LOSSES - 1):  # now it is always the same step that kills
+    for _ in range(options.ROUND_LOST_WORKERS - 1):  # now it is always the same step that kills
         assert lost_after(last)
     assert lost_after(last) is None
     training.refresh_from_db()
