@@ -1,6 +1,7 @@
 """Who may import whom, and that the picture in docs/architecture.md shows it."""
 
 import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,3 +22,10 @@ def test_the_picture_shows_the_layers():
     picture = page.partition("└── webapp")[2].partition("```")[0]
     shown = [line.strip(" ├└─").split("   ")[0].strip() for line in picture.splitlines()[1:]]
     assert shown[: len(layers)] == [layer.replace(" | ", ", ") for layer in layers]
+
+
+def test_no_test_imports_another():
+    """What several tests need is in a conftest or in a module of helpers."""
+    for folder in ("webapp", "workers", "e2e", "client"):
+        for file in (ROOT / "tests" / folder).rglob("*.py"):
+            assert not re.search(r"\btests\.[\w.]*\btest_", file.read_text()), file

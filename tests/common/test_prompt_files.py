@@ -5,32 +5,12 @@ import io
 import json
 import math
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from common import prompt_files
 from common.prompt_files import decode, parse, split_of
-
-GENEVAL = [
-    {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"},
-    {
-        "tag": "counting",
-        "include": [{"class": "clock", "count": 3}],
-        "exclude": [{"class": "clock", "count": 4}],
-        "prompt": "a photo of three clocks",
-    },
-    {
-        "tag": "position",
-        "include": [{"class": "cup", "count": 1}, {"class": "dog", "count": 1, "position": ["left of", 0]}],
-        "prompt": "a photo of a dog left of a cup",
-    },
-]
-
-
-def lines(*rows):
-    return "\n".join(json.dumps(row) for row in rows)
+from tests.common.prompt_files import GENEVAL, lines, parquet
 
 
 def test_text_is_a_prompt_a_line():
@@ -147,13 +127,6 @@ def test_other_encodings_are_refused_by_line():
     with pytest.raises(ValueError, match="line 2 is not UTF-8"):
         prompt_files.decode("fine\nä".encode("latin-1"))
     assert prompt_files.decode("\ufeffa cat".encode()) == "a cat"
-
-
-def parquet(rows):
-    data = io.BytesIO()
-    keys = dict.fromkeys(key for row in rows for key in row)
-    pq.write_table(pa.table({key: [row.get(key) for row in rows] for key in keys}), data)
-    return data.getvalue()
 
 
 def test_parquet_rows_are_read_as_genevals_lines():

@@ -7,7 +7,7 @@ from django.conf import settings as django_settings
 from django.test import Client
 
 from tests.e2e.helpers import CHROMIUM, FLAGS, choose, picture, rate_by_keyboard
-from tests.webapp.rounds.test_comparisons import make_pairs
+from tests.webapp.acting import make_pairs
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership, Project
 from webapp.campaigns.services import create_project

@@ -6,8 +6,9 @@ from django.db.models import F
 
 from webapp.labelling import decisions, leases
 from webapp.labelling.models import GroupDecision, Label, Lease
-from webapp.lib import options
+from webapp.lib import options, paths
 from webapp.quality.models import GoldGroup
+from webapp.rounds import comparisons
 
 
 def task(user, group) -> str:
@@ -41,3 +42,20 @@ def _given(decide):
 
 
 submit_group, skip_group, flag_group = map(_given, (decisions.submit_group, decisions.skip_group, decisions.flag_group))
+
+
+def submit(user, project, group, likes):
+    """The person's answer to a group: likes and dislikes in the order of its images."""
+    answer = {i: bool(v) for i, v in enumerate(likes)}
+    return submit_group(user, project, group.pk, answer, seconds=4, idempotency_key=str(group.pk))
+
+
+def make_pairs(comparison):
+    """What a worker does, without a model: A is red, B is blue."""
+    while pairs := comparisons.claim_pairs(comparison.pk):
+        for pair in pairs:
+            for name in "ab":
+                file = paths.data(paths.pair_image(comparison.project_id, pair.pk, name))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(f"RIFF version {name}".encode())
+        comparisons.complete_pairs(pairs)

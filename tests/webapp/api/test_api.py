@@ -7,8 +7,8 @@ import pytest
 from django.utils import timezone
 
 from tests.webapp import acting
+from tests.webapp.acting import submit
 from tests.webapp.conftest import make_ready
-from tests.webapp.quality.test_consensus import submit
 from webapp.accounts.permissions import NEEDED, RANK
 from webapp.api.endpoints import api, router
 from webapp.api.models import ApiToken

@@ -13,7 +13,7 @@ import pytest
 from django.utils import timezone, translation
 
 from client.likestep_client import check_signature
-from tests.webapp.quality.test_consensus import submit
+from tests.webapp.acting import submit
 from webapp.api import services
 from webapp.api.endpoints import api
 from webapp.api.models import Delivery

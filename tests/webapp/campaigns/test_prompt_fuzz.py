@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common import prompt_files
 from common.prompt_files import decode, parse
-from tests.common.test_prompt_files import GENEVAL, lines, parquet
+from tests.common.prompt_files import GENEVAL, lines, parquet
 from webapp.exports import imports
 
 QUICK = settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from tests.webapp import acting
-from tests.webapp.quality.test_consensus import submit
+from tests.webapp.acting import submit
 from webapp.dashboard import queries
 from webapp.labelling import decisions, generation, leases
 from webapp.labelling.models import Group, GroupDecision, Label, Lease, Tally

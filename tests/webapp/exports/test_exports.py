@@ -14,9 +14,8 @@ from django.test import AsyncClient
 from django.utils import timezone
 
 from tests.webapp import acting
-from tests.webapp.quality.test_consensus import submit
 from webapp.exports import formats, records, writers
-from webapp.labelling import decisions, scoring
+from webapp.labelling import decisions
 from webapp.labelling.models import Generation, Group, Label
 from webapp.lib import paths
 from webapp.quality import services as quality
@@ -25,23 +24,6 @@ PICKAPIC = (
     "are_different best_image_uid caption created_at has_label image_0_uid image_0_url image_1_uid image_1_url jpg_0 "
     "jpg_1 label_0 label_1 model_0 model_1 ranking_id user_id num_example_per_prompt"
 ).split()
-
-
-@pytest.fixture
-def labelled(project, ready, ann, person):
-    """Two people and an oracle over three groups: mixed, all liked, and mixed with a disagreement."""
-    project.overlap = 2
-    project.save()
-    groups = ready(3)
-    bob = person("bob")
-    for group, anns, bobs in zip(
-        groups, ([1, 0, 0, 1], [1, 1, 1, 1], [1, 0, 1, 0]), ([1, 0, 0, 1], [1, 1, 1, 1], [1, 0, 0, 0]), strict=True
-    ):
-        submit(ann, project, group, anns)
-        submit(bob, project, group, bobs)
-    verdicts = [{"score": s, "liked": s > 0.5, "reason": "a reason"} for s in (0.9, 0.1, 0.2, 0.8)]
-    scoring.record_oracle_labels(groups[0].pk, "scenes", verdicts)
-    return groups
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from PIL import Image
 
-from tests.webapp.exports.test_exports import labelled  # noqa: F401 - a fixture
 from webapp.exports import imports
 from webapp.labelling import decisions
 from webapp.labelling.models import GroupDecision, Label, LabelEvent
@@ -29,7 +28,7 @@ def send(client, boss):
 
 
 @pytest.fixture
-def exported(client, boss, labelled):  # noqa: F811
+def exported(client, boss, labelled):
     client.force_login(boss)
 
     def get(container="jsonl"):

@@ -7,8 +7,8 @@ import pytest
 from django.utils import timezone
 
 from tests.webapp import acting
+from tests.webapp.acting import submit
 from tests.webapp.conftest import make_ready
-from tests.webapp.quality.test_consensus import submit
 from webapp.accounts.models import User
 from webapp.api.models import ApiToken, Delivery, Webhook
 from webapp.campaigns.models import Membership

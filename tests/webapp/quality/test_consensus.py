@@ -8,7 +8,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from common.signal import has_signal
-from tests.webapp import acting
+from tests.webapp.acting import submit
 from webapp.campaigns.models import Role
 from webapp.labelling import decisions, leases, scoring
 from webapp.labelling.models import Group, Label, LabelEvent
@@ -19,11 +19,6 @@ from webapp.quality.models import Consensus, PersonQuality, ProjectQuality
 from webapp.quality.signal import GROUP_HAS_SIGNAL, HAS_SIGNAL
 
 GOOD, COIN = Reliability(0.9, 0.8), Reliability(0.5, 0.5)
-
-
-def submit(user, project, group, likes):
-    answer = {i: bool(v) for i, v in enumerate(likes)}
-    return acting.submit_group(user, project, group.pk, answer, seconds=4, idempotency_key=str(group.pk))
 
 
 def test_the_posterior_is_bayes_rule():

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.webapp import acting
-from tests.webapp.quality.test_consensus import submit
+from tests.webapp.acting import submit
 from webapp.labelling import decisions, errors, leases, scoring
 from webapp.quality import services
 from webapp.quality.models import GoldAnswer, GoldGroup

@@ -88,7 +88,7 @@ def test_alpha_is_krippendorffs_textbook_value(project, ready, ann, person):
 
 
 def test_without_shared_images_there_is_no_alpha(project, ready, ann):
-    from tests.webapp.quality.test_consensus import submit
+    from tests.webapp.acting import submit
 
     (group,) = ready()
     submit(ann, project, group, [1, 0, 0, 1])

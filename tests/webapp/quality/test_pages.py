@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.webapp.quality.test_consensus import submit
+from tests.webapp.acting import submit
 from webapp.campaigns.models import Role
 from webapp.quality import queries, services
 from webapp.quality.models import Consensus, GoldAnswer, GoldGroup, PersonQuality, ProjectQuality

@@ -10,10 +10,11 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from tests.webapp.acting import make_pairs
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
-from webapp.lib import options, paths
+from webapp.lib import options
 from webapp.rounds import comparisons
 from webapp.rounds.lineage import draw
 from webapp.rounds.models import ModelVersion, Pair, TrainingRound
@@ -38,17 +39,6 @@ def open_test(project, versions, boss):
         return made
 
     return start
-
-
-def make_pairs(comparison):
-    """What a worker does, without a model: A is red, B is blue."""
-    while pairs := comparisons.claim_pairs(comparison.pk):
-        for pair in pairs:
-            for name in "ab":
-                file = paths.data(paths.pair_image(comparison.project_id, pair.pk, name))
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(f"RIFF version {name}".encode())
-        comparisons.complete_pairs(pairs)
 
 
 def run(comparison, user, prefers_b):

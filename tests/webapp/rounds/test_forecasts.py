@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from tests.webapp.quality.test_consensus import submit
+from tests.webapp.acting import submit
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import create_project, update_project
 from webapp.dashboard import queries
