@@ -83,7 +83,7 @@ def test_answers_pages_and_lists(client, ann, boss, project, ready):
     assert read_through(answer) + read_through(pages) + read_through(api) == []
     assert read_through(lambda: generation.top_up(project.pk)) == []
     whole = Filter(since=timezone.now() - timedelta(days=1), signal=True)
-    some = (Filter(), whole, Filter(annotator="boss"), Filter(split="train", version=1))
+    some = (Filter(), whole, Filter(annotator=1), Filter(split="train", version=1))
     assert read_through(lambda: [list(records(project, chosen)) for chosen in some]) == []
     assert read_through(lambda: counts.count_project(project)) == []
 

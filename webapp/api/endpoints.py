@@ -23,7 +23,7 @@ from webapp.api import schemas as s
 from webapp.api import services
 from webapp.api.auth import ANY, TokenThrottle, may_administer, may_label, may_read
 from webapp.campaigns import services as campaigns
-from webapp.exports import imports
+from webapp.exports import identity, imports
 from webapp.exports.forms import ExportForm
 from webapp.exports.views import export_response
 from webapp.labelling import decisions, errors, leases, queries, views
@@ -262,16 +262,16 @@ def labels(request, slug: Path[str], annotator: str | None = None, after: int = 
     # Labels are read in order of id: those of before the project, of other projects, are not even looked at.
     project = request.auth.project
     rows = Label.objects.filter(generation__group__project=project, pk__gt=project.labels_after)
-    rows = rows.select_related("generation", "annotator")
+    rows = rows.select_related("generation")
     if annotator is not None:
-        rows = rows.filter(annotator__username=annotator)
+        rows = rows.filter(annotator__in=[user.pk for user in identity.resolve(project, [annotator]).values()])
 
     def out(v: Label) -> dict:
         return {
             "id": v.pk,
             "group": v.generation.group_id,
             "position": v.generation.position,
-            "annotator": v.annotator.username if v.annotator else None,
+            "annotator": identity.pseudonym(project, v.annotator_id) if v.annotator_id else None,
             "oracle": v.oracle or None,
             "liked": v.liked,
             "score": v.score,
@@ -430,6 +430,9 @@ def export(
         "annotator": annotator,
         "signal": signal,
     }
+    known = identity.resolve(request.auth.project, [annotator] if annotator else [])
+    if annotator in known:  # by name or by id
+        chosen["annotator"] = identity.pseudonym(request.auth.project, known[annotator].pk)
     form = ExportForm(chosen, project=request.auth.project)
     if not form.is_valid():
         name, errors = next(iter(form.errors.items()))

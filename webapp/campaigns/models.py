@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
 
 from django.conf import settings
@@ -24,6 +25,11 @@ class LabelSource(models.TextChoices):
     PEOPLE = "people", _("People")
     ORACLE = "oracle", _("An oracle")
     BOTH = "both", _("An oracle, and people whose word wins")
+
+
+def new_salt() -> str:
+    """What nobody can guess."""
+    return secrets.token_hex(16)
 
 
 class Project(models.Model):
@@ -78,6 +84,13 @@ class Project(models.Model):
         default=0,
         editable=False,
         help_text="The newest label of any project when this one was made: its own come later.",
+    )
+    salt = models.CharField(
+        max_length=64,
+        default=new_salt,
+        db_default="",
+        editable=False,
+        help_text="Of the ids that people have in exports.",
     )
     archived_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)

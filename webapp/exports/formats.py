@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from django.utils.translation import gettext_lazy as _
 
+from webapp.exports.identity import number
 from webapp.exports.records import GroupRecord, ImageRecord, LabelRecord
 
 # How an image is named in a row: its address, or its path in the archive.
@@ -94,8 +94,8 @@ def preference_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
 
 def pickapic_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
     """Pick-a-Pic v2: one row a person and pair of a liked and a disliked image, in order of position."""
-    for name, person in group.annotators():
-        own = [(i, v) for i in group.images for v in i.labels if v.annotator == name]
+    for who in group.annotators():
+        own = [(i, v) for i in group.images for v in i.labels if v.annotator == who]
         pairs = [(a, b) for n, a in enumerate(own) for b in own[n + 1 :] if a[1].liked != b[1].liked]
         for (first, v0), (second, v1) in pairs:
             best = first if v0.liked else second
@@ -116,7 +116,7 @@ def pickapic_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
                 "model_0": f"version-{group.version}",
                 "model_1": f"version-{group.version}",
                 "ranking_id": group.id,
-                "user_id": person,
+                "user_id": number(who),
                 "num_example_per_prompt": len(pairs),
             }
 
@@ -132,8 +132,8 @@ def hpd_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
         "rank": _ranks([i.reward for i in decided]),
         "human_preference": [i.reward for i in decided],
         "raw_annotations": [
-            {"rank": _ranks([float(v.liked) for v in own]), "user_hash": user_hash(name)}
-            for name, own in _complete(group, decided)
+            {"rank": _ranks([float(v.liked) for v in own]), "user_hash": who.removeprefix("person-")}
+            for who, own in _complete(group, decided)
         ],
     }
 
@@ -145,37 +145,30 @@ def _ranks(values: list[float]) -> list[int]:
 
 def _complete(group: GroupRecord, images: list[ImageRecord]) -> Iterator[tuple[str, list[LabelRecord]]]:
     """The people who labelled each of the images, with their labels in the images' order."""
-    for name, _when in group.annotators():
-        own = [next((v for v in i.labels if v.annotator == name), None) for i in images]
+    for who in group.annotators():
+        own = [next((v for v in i.labels if v.annotator == who), None) for i in images]
         if None not in own:
-            yield name, own
-
-
-def user_hash(name: str) -> str:
-    """A pseudonym: the same person has the same one in every export."""
-    return hashlib.sha256(f"likestep annotator {name}".encode()).hexdigest()[:16]
+            yield who, own
 
 
 def labelstudio_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
-    """Label Studio's task: images in `data`, an annotation a person, a prediction an oracle."""
+    """Label Studio's task: images in `data`, an annotation a person, a prediction an oracle. There is no `completed_by`,
+    which must be an account of the Label Studio that imports; who it was stands in each result's `meta`."""
     positions = {i.position: i for i in group.images}
     data = {"prompt": group.prompt, "group": group.id, "version": group.version}
     data |= {f"image_{p}": reference(group, i) for p, i in positions.items()}
     annotations = []
-    for name, person in group.annotators():
-        own = [(i, v) for i in group.images for v in i.labels if v.annotator == name]
+    for who in group.annotators():
+        own = [(i, v) for i in group.images for v in i.labels if v.annotator == who]
         moment = max(v.created_at for _image, v in own).isoformat()
         annotations.append(
             {
-                "id": int(f"{group.id}{person:04d}"),
-                "task": group.id,
-                "completed_by": person,
                 "was_cancelled": False,
                 "ground_truth": False,
-                "lead_time": group.seconds.get(name, 0.0),
+                "lead_time": group.seconds.get(who, 0.0),
                 "created_at": moment,
                 "updated_at": moment,
-                "result": [_choice(i, v) for i, v in own],
+                "result": [_choice(i, v) | {"meta": {"annotator": who}} for i, v in own],
             }
         )
     predictions = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from webapp.campaigns.models import Project, Split
+from webapp.exports import identity
 from webapp.exports.formats import FORMATS
 from webapp.exports.records import Filter
 
@@ -30,12 +31,14 @@ class ExportForm(forms.Form):
     since = forms.DateField(
         label=_("Labelled from"),
         required=False,
+        input_formats=["%Y-%m-%d"],
         widget=forms.DateInput(attrs={"type": "date"}),
         help_text=_("UTC, included."),
     )
     until = forms.DateField(
         label=_("Labelled to"),
         required=False,
+        input_formats=["%Y-%m-%d"],
         widget=forms.DateInput(attrs={"type": "date"}),
         help_text=_("UTC, included."),
     )
@@ -46,12 +49,17 @@ class ExportForm(forms.Form):
         super().__init__(*args, **kwargs)
         numbers = project.versions.order_by("number").values_list("number", flat=True)
         self.fields["version"].choices = [("", _("All")), *((n, _("version %(n)s") % {"n": n}) for n in numbers)]
-        names = project.memberships.order_by("user__username").values_list("user__username", flat=True)
-        self.fields["annotator"].choices = [("", _("Everybody")), *((n, n) for n in names)]
+        self.annotators = {identity.pseudonym(project, u.pk): u for u in identity.people(project)}
+        shown = [(who, user.username) for who, user in self.annotators.items()]
+        self.fields["annotator"].choices = [("", _("Everybody")), *shown]
 
     def clean(self):
-        """Images fit only where the format has a place for them."""
+        """Images fit only where the format has a place for them; days are in order."""
         data = super().clean()
+        since, until = data.get("since"), data.get("until")
+        if since and until and since > until:
+            days = {"since": since.isoformat(), "until": until.isoformat()}
+            self.add_error("since", _("%(since)s is after %(until)s, the last day") % days)
         chosen = FORMATS.get(data.get("format", ""))
         data["container"] = container = data.get("container") or "jsonl"
         if chosen is not None and container == "parquet-images" and not chosen.images:
@@ -72,11 +80,16 @@ class ExportForm(forms.Form):
             version=data["version"],
             split=data["split"] or None,
             since=_midnight(data["since"]),
-            until=_midnight(data["until"] + timedelta(days=1)) if data["until"] else None,
-            annotator=data["annotator"] or None,
+            until=_day_after(data["until"]),
+            annotator=self.annotators[data["annotator"]].pk if data["annotator"] else None,
             signal=data["signal"],
         )
 
 
-def _midnight(day) -> datetime | None:
+def _day_after(day: date | None) -> datetime | None:
+    """The end of a day; None for the calendar's last, after which nothing comes."""
+    return _midnight(day + timedelta(days=1)) if day and day < date.max else None
+
+
+def _midnight(day: date | None) -> datetime | None:
     return datetime.combine(day, time.min, UTC) if day else None

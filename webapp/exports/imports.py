@@ -19,6 +19,7 @@ from webapp.accounts.models import User
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
+from webapp.exports import identity
 from webapp.labelling import decisions, scoring
 from webapp.labelling.errors import LabellingError
 from webapp.labelling.leases import give
@@ -28,7 +29,7 @@ from webapp.lib import texts
 MOST_ROWS = 2_000_000
 MOST_ERRORS = 200
 NEEDED = ("group", "position", "liked")
-READ = (*NEEDED, "annotator", "oracle", "score", "reason", "seed")  # columns; others are passed over
+READ = (*NEEDED, "annotator", "oracle", "score", "reason", "seed", "seconds")  # columns; others are passed over
 LONGEST = 10_000  # characters of a text in Parquet, where a dictionary may repeat a long one at no cost
 
 
@@ -109,13 +110,13 @@ def import_labels(project: Project, rows: Iterable[tuple[int, dict]], by=None) -
         check_open(project, LabellingError)
     except LabellingError as error:
         return Imported(errors=[str(error)])
-    answers, scores, result = _checked(project, list(rows))
+    answers, spent, scores, result = _checked(project, list(rows))
     if result.errors:
         return result
     try:
         with transaction.atomic():
             for (group, user), answer in answers.items():
-                _give(project, group, user, answer, result)
+                _give(project, group, user, answer, spent.get((group, user), 0.0), result)
             for (group, oracle), verdicts in scores.items():
                 _score(group, oracle, verdicts, result)
             if by is not None and result.new:
@@ -129,9 +130,7 @@ def _checked(project: Project, rows: list[tuple[int, dict]]):
     result = Imported()
     names = {row["annotator"] for _line, row in rows if isinstance(row.get("annotator"), str)}
     names = {name for name in names if not texts.BAD.search(name)}  # a database cannot be asked for the others
-    people = {
-        user.username: user for user in User.objects.filter(username__in=names, memberships__project=project).distinct()
-    }
+    people = identity.resolve(project, names)
     groups = {row["group"] for _line, row in rows if type(row.get("group")) is int and 0 < row["group"] < 2**63}
     images: dict[int, dict[int, int]] = {}
     wanted = sorted(groups)
@@ -140,12 +139,15 @@ def _checked(project: Project, rows: list[tuple[int, dict]]):
         for group, position, seed in found.values_list("group", "position", "seed"):
             images.setdefault(group, {})[position] = seed
     answers: dict[tuple, dict[int, bool]] = {}
+    spent: dict[tuple, float] = {}  # seconds
     scores: dict[tuple, dict[int, dict]] = {}
     for line, row in rows:
         wrong = _wrong(row, people, images)
         if wrong is None:
             if row.get("annotator"):
-                place, value = answers.setdefault((row["group"], people[row["annotator"]]), {}), row["liked"]
+                key = (row["group"], people[row["annotator"]])
+                place, value = answers.setdefault(key, {}), row["liked"]
+                spent[key] = float(row.get("seconds") or 0)
             else:
                 place = scores.setdefault((row["group"], row["oracle"]), {})
                 value = {"liked": row["liked"], "score": row.get("score"), "reason": str(row.get("reason") or "")}
@@ -163,7 +165,7 @@ def _checked(project: Project, rows: list[tuple[int, dict]]):
                 % {"group": group, "who": who, "image": lacking[0]}
             )
     del result.errors[MOST_ERRORS:]
-    return answers, scores, result
+    return answers, spent, scores, result
 
 
 def _wrong(row: dict, people: dict, images: dict) -> str | None:
@@ -183,13 +185,15 @@ def _wrong(row: dict, people: dict, images: dict) -> str | None:
     if bool(annotator) == bool(oracle):
         return _("annotator: give the annotator's name, or the oracle's")
     if annotator and not (isinstance(annotator, str) and annotator in people):
-        return _("annotator: %(annotator)s is not a member of the project; invite them first") % {
+        return _("annotator: %(annotator)s is not a member of the project and never was; invite them first") % {
             "annotator": repr(annotator)
         }
     if oracle and (not isinstance(oracle, str) or len(oracle) > 40):
         return _("oracle: a name of at most 40 characters")
     if oracle and row.get("score") is not None and not (_number(row["score"]) and 0 <= row["score"] <= 1):
         return _("score: a number from 0 to 1")
+    if row.get("seconds") is not None and not (_number(row["seconds"]) and 0 <= row["seconds"] <= 86_400):
+        return _("seconds: a number from 0 to 86400")
     if row["group"] not in images:
         return _("group: %(group)s is no group of this project") % {"group": row["group"]}
     if row["position"] not in images[row["group"]]:
@@ -206,7 +210,7 @@ def _number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _give(project: Project, group: int, user: User, answer: dict[int, bool], result: Imported) -> None:
+def _give(project: Project, group: int, user: User, answer: dict[int, bool], seconds: float, result: Imported) -> None:
     done = GroupDecision.objects.filter(group=group, user=user).first()
     if done is not None:
         plain = {str(k): v for k, v in sorted(answer.items())}
@@ -226,7 +230,7 @@ def _give(project: Project, group: int, user: User, answer: dict[int, bool], res
         )
         return
     give(user, group, lasts=False)  # wherever that was
-    decisions.submit_group(user, project, group, answer, seconds=0, idempotency_key=key)
+    decisions.submit_group(user, project, group, answer, seconds=seconds, idempotency_key=key)
     result.new += 1
 
 

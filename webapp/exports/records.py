@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db.models import Exists, OuterRef
 
 from webapp.campaigns.models import Project
+from webapp.exports.identity import pseudonym
 from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Label
 from webapp.quality.models import Consensus
 from webapp.quality.signal import GROUP_HAS_SIGNAL
@@ -25,7 +26,7 @@ class Filter:
     split: str | None = None
     since: datetime | None = None
     until: datetime | None = None
-    annotator: str | None = None
+    annotator: int | None = None  # their id in the database
     signal: bool = False
 
     @property
@@ -36,10 +37,9 @@ class Filter:
 
 @dataclass(frozen=True)
 class LabelRecord:
-    """One like or dislike; a person's has `annotator`, an oracle's `oracle`."""
+    """One like or dislike; a person's has `annotator` (who they are in exports), an oracle's `oracle`."""
 
     annotator: str
-    annotator_id: int | None
     oracle: str
     liked: bool
     score: float | None
@@ -63,7 +63,7 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class GroupRecord:
-    """A group with all that is known of how it came about; `seconds` has each annotator's time by name."""
+    """A group with all that is known of how it came about; `seconds` has each annotator's time."""
 
     id: int
     project: str
@@ -77,11 +77,9 @@ class GroupRecord:
     seconds: dict[str, float]
     images: list[ImageRecord]
 
-    def annotators(self) -> list[tuple[str, int]]:
-        """(name, id) of the people who labelled it, in order of name."""
-        return sorted(
-            {(v.annotator, v.annotator_id) for i in self.images for v in i.labels if v.annotator_id is not None}
-        )
+    def annotators(self) -> list[str]:
+        """The people who labelled it, in order."""
+        return sorted({v.annotator for i in self.images for v in i.labels if v.annotator})
 
 
 def count(project: Project, chosen: Filter) -> int:
@@ -109,7 +107,7 @@ def _labels(chosen: Filter):
     if chosen.until is not None:
         labels = labels.filter(created_at__lt=chosen.until)
     if chosen.annotator is not None:
-        labels = labels.filter(annotator__username=chosen.annotator)
+        labels = labels.filter(annotator=chosen.annotator)
     return labels
 
 
@@ -129,16 +127,14 @@ def _groups(project: Project, chosen: Filter):
 def _chunk(project: Project, groups: list[Group], chosen: Filter) -> Iterator[GroupRecord]:
     ids = [g.pk for g in groups]
     labels: dict[int, list[LabelRecord]] = {}
-    rows = _labels(chosen).filter(generation__group__in=ids).select_related("annotator").order_by("id")
+    rows = _labels(chosen).filter(generation__group__in=ids).order_by("id")
     for v in rows:
-        name = v.annotator.username if v.annotator is not None else ""
-        found = LabelRecord(name, v.annotator_id, v.oracle, v.liked, v.score, v.reason, v.created_at)
+        who = pseudonym(project, v.annotator_id) if v.annotator_id is not None else ""
+        found = LabelRecord(who, v.oracle, v.liked, v.score, v.reason, v.created_at)
         labels.setdefault(v.generation_id, []).append(found)
     seconds: dict[int, dict[str, float]] = {}
-    for group, name, spent in GroupDecision.objects.filter(group__in=ids).values_list(
-        "group", "user__username", "seconds"
-    ):
-        seconds.setdefault(group, {})[name] = spent
+    for group, user, spent in GroupDecision.objects.filter(group__in=ids).values_list("group", "user", "seconds"):
+        seconds.setdefault(group, {})[pseudonym(project, user)] = spent
     images: dict[int, list[Generation]] = {}
     for g in Generation.objects.filter(group__in=ids).order_by("position"):
         images.setdefault(g.group_id, []).append(g)
@@ -174,7 +170,7 @@ def _chunk(project: Project, groups: list[Group], chosen: Filter) -> Iterator[Gr
 
 def _share(labels: list[LabelRecord]) -> float | None:
     """The share of likes among the chosen labels; people's word before oracles'."""
-    people = [v.liked for v in labels if v.annotator_id is not None]
+    people = [v.liked for v in labels if v.annotator]
     if people:
         return sum(people) / len(people)
     scores = [float(v.liked) if v.score is None else v.score for v in labels]

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,10 +10,15 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from PIL import Image
 
-from webapp.exports import imports
+from tests.webapp.acting import submit
+from webapp.campaigns.models import Membership, Role
+from webapp.campaigns.services import set_archived
+from webapp.exports import identity, imports
 from webapp.labelling import decisions
 from webapp.labelling.models import GroupDecision, Label, LabelEvent
 from webapp.quality.models import Consensus
+
+CASE = Path(__file__).resolve().parents[2] / "cases" / "labels" / "own-export-with-left-annotator.jsonl"
 
 
 @pytest.fixture
@@ -68,10 +74,48 @@ def test_what_went_out_comes_back_once(send, exported, container):
     assert (state(), LabelEvent.objects.count()) == (before, events)
 
 
-def test_other_values_are_conflicts_and_left(send, exported, ann):
+def test_ones_own_export_comes_back_after_a_rename_a_removal_and_an_archive(send, exported, project, ann, boss):
+    data, before = exported(), state()
+    GroupDecision.objects.filter(user=ann).update(seconds=7.5)
+    assert exported() != data
+    data = exported()
+    assert b'"ann"' not in data and b'"bob"' not in data
+    ann.username = "Anne of another name"
+    ann.save()
+    Membership.objects.filter(user=ann).delete()
+    set_archived(project, True, boss)
+    assert exported() == data
+    set_archived(project, False, boss)
+    assert "0 groups were new, 7 were there already" in send(data)[1]
+    assert exported() == data and state() == before
+    Membership.objects.create(user=ann, project=project, role=Role.ANNOTATOR)
+    wipe()
+    assert "7 groups were new" in send(data)[1]
+    assert set(GroupDecision.objects.filter(user=ann).values_list("seconds", flat=True)) == {7.5}
+    assert state() == before
+
+
+def test_files_with_names_come_back_though_somebody_left(send, project, ready, ann, person):
+    """Files of before people had ids in them: tests/cases/labels/own-export-with-left-annotator.jsonl."""
+    project.overlap = 2
+    project.save()
+    lines = [json.loads(line) for line in CASE.read_text().splitlines()]
+    lines = [line for line in lines if line["group"] == lines[0]["group"]]
+    (group,) = ready(1)
+    group.generations.filter(position__gte=2).delete()  # the file's groups have two images
+    seeds = dict(group.generations.values_list("position", "seed"))
+    people = {name: person(name) for name in {line["annotator"] for line in lines}}
+    rows = [line | {"group": group.pk, "seed": seeds[line["position"]]} for line in lines]
+    for name, user in people.items():
+        submit(user, project, group, [r["liked"] for r in rows if r["annotator"] == name])
+    Membership.objects.filter(user=people["robert"]).delete()
+    assert "0 groups were new, 2 were there already" in send(rows)[1]
+
+
+def test_other_values_are_conflicts_and_left(send, exported, project, ann):
     rows = [json.loads(line) for line in exported().splitlines()]
     for row in rows:
-        if row["annotator"] == "ann" and row["position"] == 0:
+        if row["annotator"] == identity.pseudonym(project, ann.pk) and row["position"] == 0:
             row["liked"] = not row["liked"]
     before = state()
     status, page = send(rows)
