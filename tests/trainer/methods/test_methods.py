@@ -22,7 +22,7 @@ def test_every_choice_is_a_method():
 @pytest.mark.parametrize("name", PEERS)
 def test_a_round_by_another_method_resumes_exactly(make_spec, reddish, groups_file, name):
     labels = {} if name == "flow_grpo" else {"reward_oracle": None, "groups_file": str(groups_file)}
-    settings = {"method": name, "updates": 3, "validation_images": 2, "student_lr": 5e-5}
+    settings = {"method": name, "updates": 3, "validation_images": 4, "student_lr": 5e-5}
     seen = []
     straight = run_round(make_spec("straight", settings=settings, **labels), on_progress=seen.append, trackers="none")
     broken = make_spec("broken", settings=settings, **labels)
