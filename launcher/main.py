@@ -26,11 +26,11 @@ def demo(arguments: list[str]) -> int:
 
 
 def serve(arguments: list[str]) -> int:
-    """the web server; options are uvicorn's, such as --host and --port"""
-    import uvicorn
+    """the web server; --host and --port"""
+    from webapp.serve import main
 
-    quiet = ["--no-access-log", "--timeout-keep-alive", "75"]
-    return uvicorn.main(["webapp.asgi:application", *quiet, *arguments], prog_name="likestep serve")
+    main(arguments)
+    return 0
 
 
 def worker(arguments: list[str]) -> int:

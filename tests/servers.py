@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -69,6 +70,28 @@ def start_postgres(folder: Path) -> tuple[object, str]:
 
     server = pgserver.get_server(folder, cleanup_mode="stop")
     return server, server.get_uri()
+
+
+@contextmanager
+def serve(log: Path | None = None, **environment: str) -> Iterator[int]:
+    """The product's web server, with these variables over the tests' own, and its output in `log`; yields its port."""
+    port = free_port()
+    variables = {**os.environ, "DJANGO_SETTINGS_MODULE": "webapp.settings", **environment}
+    command = [sys.executable, "-m", "webapp.serve", "--port", str(port)]
+    with log.open("wb") if log else nullcontext() as output:
+        process = subprocess.Popen(command, env=variables, stdout=output, stderr=output)
+
+    def up() -> bool:
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        if not wait_for(up, 60):
+            raise RuntimeError("the web server did not come up")
+        yield port
+    finally:
+        process.kill()
+        process.wait()
 
 
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "likestep-tests", "AWS_SECRET_ACCESS_KEY": "only-for-the-tests"}

@@ -90,6 +90,13 @@ LIKESTEP_BODY_LIMIT = int(env("LIKESTEP_BODY_LIMIT", "3000000"))
 DATA_UPLOAD_MAX_MEMORY_SIZE = LIKESTEP_BODY_LIMIT
 # Requests that a web process answers at once, each on a thread with a database connection that stays.
 LIKESTEP_WEB_THREADS = int(env("LIKESTEP_WEB_THREADS", "8"))
+# What one address (behind a proxy the visitor's own) may hold of a web process: connections and requests; and one person:
+# live sockets. Downloads of rows each hold a database connection to their end.
+LIKESTEP_CONNECTIONS = int(env("LIKESTEP_CONNECTIONS", "250"))
+LIKESTEP_SOCKETS = int(env("LIKESTEP_SOCKETS", "20"))
+LIKESTEP_STREAMS = int(env("LIKESTEP_STREAMS", "4"))
+# A connection on which nothing gets on for so long is closed: headers or bodies that do not come, answers nobody reads.
+LIKESTEP_STALL_SECONDS = float(env("LIKESTEP_STALL_SECONDS", "20"))
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 INSTALLED_APPS = [
@@ -115,6 +122,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "webapp.lib.middleware.request_log",
+    "webapp.lib.middleware.answer_headers",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -127,7 +135,6 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "webapp.lib.middleware.content_security_policy",
     "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "webapp.urls"
@@ -238,19 +245,23 @@ LOGGING = {
         "routes": {"()": "webapp.lib.logs.Routes"},
     },
     "formatters": {
-        "plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s%(about)s"},
+        "plain": {
+            "()": "webapp.lib.logs.OneLine",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s%(about)s",
+        },
         "json": {"()": "webapp.lib.logs.json_formatter"},
     },
     "handlers": {
         "console": {
             "class": "logging.StreamHandler",
             "formatter": "json" if env("LOG_FORMAT") == "json" else "plain",
-            "filters": ["about"],
+            "filters": ["about", "routes"],
         }
     },
     "loggers": {
         "django.request": {"filters": ["routes"]},
         "django.security.csrf": {"filters": ["routes"]},
+        "uvicorn": {"level": "WARNING"},  # it names the addresses of sockets
         "axes": {"level": "WARNING"},  # who logs in from where, and at which address: an invitation's is a secret
     },
     "root": {"handlers": ["console"], "level": env("LOG_LEVEL", "INFO")},

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
-from urllib.request import urlopen
 
 import pytest
 from django.conf import settings as django_settings
 from django.db import connection
 from django.test import Client
 
+from tests import servers
 from tests.e2e.helpers import CHROMIUM, FLAGS
-from tests.servers import database_url, free_port, temporary_folder, wait_for
+from tests.servers import database_url, temporary_folder, wait_for
 from tests.webapp.conftest import make_ready
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership, Role
@@ -57,23 +54,8 @@ def server(django_db_setup, django_db_blocker):
 @contextmanager
 def serve(**more: str):
     """A web server with these variables too; its address."""
-    port = free_port()
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "webapp.settings", "LIKESTEP_DATA": str(DATA), **more}
-    command = [sys.executable, "-m", "uvicorn", "webapp.asgi:application", "--port", str(port)]
-    process = subprocess.Popen([*command, "--log-level", "warning"], env=environment)
-
-    def up():
-        try:
-            return urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1).status == 200
-        except OSError:
-            return False
-
-    try:
-        assert wait_for(up, 60)
+    with servers.serve(LIKESTEP_DATA=str(DATA), **more) as port:
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 class Site:

@@ -18,6 +18,7 @@ from webapp import asgi
 from webapp.accounts.models import User
 from webapp.accounts.permissions import NEEDED, RANK, Action
 from webapp.campaigns.services import create_project
+from webapp.dashboard.consumers import Nowhere
 
 EVERYBODY, LOGGED_IN, MEMBERS, REVIEWERS, ADMINS, SUPERUSERS, ITS_OWNER = range(7)
 # address → (method, who may)
@@ -127,7 +128,9 @@ def let_in(name: str, who: str) -> bool:
 def test_every_address_has_a_row():
     # The API has its own table: tests/webapp/api/test_api.py.
     assert {name for name, _ in routes() if not name.startswith(("admin:", "api:"))} == set(TABLE)
-    assert {str(route.pattern) for route in asgi.sockets.routes} == set(SOCKETS)
+    *routes_of_sockets, nowhere = asgi.sockets.routes
+    assert {str(route.pattern) for route in routes_of_sockets} == set(SOCKETS)
+    assert nowhere.callback.consumer_class is Nowhere
 
 
 def level(action) -> int:
@@ -144,7 +147,7 @@ def test_pages_and_the_socket_ask_the_one_table():
     assert {name: level(view.action) for name, view in views.items()} == {
         name: own.get(name, TABLE[name][1]) for name in views
     }
-    for route in asgi.sockets.routes:
+    for route in asgi.sockets.routes[:-1]:  # the last is every other address, which is refused
         assert level(route.callback.consumer_class.action) == SOCKETS[str(route.pattern)]
 
 
@@ -251,8 +254,9 @@ def test_the_socket_lets_in_whom_its_row_names(browsers):
 
     (needed,) = SOCKETS.values()
     for who, rank in PEOPLE.items():
-        assert async_to_sync(knock)(who, b"http://localhost") == (rank >= needed), who
+        assert async_to_sync(knock)(who, b"http://testserver") == (rank >= needed), who
         assert not async_to_sync(knock)(who, b"http://evil.example"), who
+        assert not async_to_sync(knock)(who, b"http://testserver:8080"), who
 
 
 def test_images_are_bytes_from_the_data_folder(address, client, ann):

@@ -247,7 +247,7 @@ def test_housekeeping_finds_what_quality_webhooks_and_tests_wait_for(project, an
     tasks.measure_quality(found["measure_quality"])
     assert PersonQuality.objects.get().groups == 3
     tasks.deliver_webhook(found["deliver_webhook"])
-    assert "not a public address" in project.webhooks.get().deliveries.get().error
+    assert "not at a public address" in project.webhooks.get().deliveries.get().error
     sent.clear()
     tasks.housekeeping()
     assert {"measure_quality", "deliver_webhook"} & set(dict(sent)) == set()

@@ -56,14 +56,14 @@ def export_response(request: HttpRequest, project: Project, form: ExportForm, *,
     name = f"{project.slug}-{chosen.name}"
     if container.startswith("zip-"):
         pieces = writers.archive(chosen, container.removeprefix("zip-"), groups)
-        return streamed(request, pieces, content_type="application/zip", name=f"{name}.zip")
+        return streamed(pieces, content_type="application/zip", name=f"{name}.zip")
 
     def reference(group: GroupRecord, record: ImageRecord) -> str:
         return request.build_absolute_uri(reverse(image, args=[group.project, record.id]))
 
     ending = "json" if chosen.schema is None else container.partition("-")[0]
     pieces = writers.one_file(chosen, container, groups, reference)
-    return streamed(request, pieces, content_type=TYPES[ending], name=f"{name}.{ending}")
+    return streamed(pieces, content_type=TYPES[ending], name=f"{name}.{ending}")
 
 
 @require_POST

@@ -1,56 +1,116 @@
-"""Django's ASGI handler with two changes: requests are answered by threads that stay, and a body that is too large is
-refused before it is read (`uploads`)."""
+"""Where requests come in. A thread answers each and is free again before the answer is sent; what is malformed, too
+large, too slow or one too many from its address is refused before a thread is taken (`entrance`, `uploads`)."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 
-from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
+from django.core import signals
 from django.core.exceptions import RequestAborted
-from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.db import connections
+from django.http import FileResponse, HttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix
+from django.utils import translation
+from django.utils.translation import gettext as _
 
-from webapp.lib import events, uploads
+from webapp.lib import entrance, events, logs, uploads
+from webapp.lib.entrance import Refused
+from webapp.lib.middleware import security_headers
 
 log = logging.getLogger(__name__)
 LINGER = 2.0  # seconds that the rest of a refused body is thrown away, so that the sender comes to read why
+END = object()
+
+
+class Thread:
+    """One thread, and with it the database connection that Django opens there."""
+
+    def __init__(self):
+        self._pool = ThreadPoolExecutor(1, "request")
+
+    async def run(self, work: Callable, *arguments):
+        """What `work` returns."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *arguments))
+
+    async def end(self) -> None:
+        """Close the connection and the thread."""
+        await self.run(connections.close_all)
+        self._pool.shutdown(wait=False)
 
 
 class Threads:
-    """At most `most` threads, each for one request at a time. Further requests wait in turn.
+    """At most `most` threads work at once. Further work waits in turn.
 
     A database connection belongs to its thread. Django's own handler makes a thread for each request, and with it a new
     connection that nobody closes until Python collects it: fifty people at once used up all that PostgreSQL allows.
     """
 
     def __init__(self, most: int):
-        self._turn, self._idle = asyncio.Semaphore(most), []
+        self._turn, self._idle, self._kept = asyncio.Semaphore(most), [], set()
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """What runs inside has a thread of its own; the one that was idle last, whose connection is open."""
+    async def one(self, thread: Thread | None = None) -> AsyncIterator[Thread]:
+        """A thread that nobody else uses meanwhile: the one that was idle last, whose connection is open, or `thread`,
+        which was kept."""
         async with self._turn:
-            thread = self._idle.pop() if self._idle else ThreadPoolExecutor(1, "request")
+            if thread is not None:
+                yield thread
+                return
+            thread = self._idle.pop() if self._idle else Thread()
             try:
-                async with ThreadSensitiveContext(executor=thread):
-                    yield
+                yield thread
             finally:
-                self._idle.append(thread)
+                if thread not in self._kept:
+                    self._idle.append(thread)
+
+    @asynccontextmanager
+    async def keep(self, thread: Thread) -> AsyncIterator[None]:
+        """The thread is nobody else's until this ends, also while it has no turn; then it is gone. A stream of rows needs
+        its connection to the end."""
+        try:
+            yield
+        finally:
+            self._kept.discard(thread)
+            await thread.end()
+
+    def may_keep(self, thread: Thread, most: int) -> bool:
+        """Whether fewer than `most` are kept; then so is this one, until `keep` ends."""
+        if len(self._kept) >= most:
+            return False
+        self._kept.add(thread)
+        return True
 
 
-class _Read:
-    """A `receive` whose body has been read."""
+class Guests:
+    """How many requests of each address are being answered."""
 
-    def __init__(self, receive, body):
-        self.receive, self.body = receive, body
+    def __init__(self):
+        self._here: Counter[str] = Counter()
 
-    async def __call__(self):
-        return await self.receive()
+    @contextmanager
+    def one(self, address: str, most: int) -> Iterator[None]:
+        """One of at most `most`; raises Refused for one more."""
+        if self._here[address] >= most:
+            text = _("%(most)s requests of your address are being answered already (LIKESTEP_CONNECTIONS); try again")
+            raise Refused(503, text % {"most": most})
+        self._here[address] += 1
+        try:
+            yield
+        finally:
+            self._here[address] -= 1
+            if not self._here[address]:
+                del self._here[address]
 
 
 class Handler(ASGIHandler):
@@ -59,37 +119,113 @@ class Handler(ASGIHandler):
     def __init__(self, live_token: Callable[[str], object | None]):
         super().__init__()
         self.live_token = live_token
-        self.threads = Threads(settings.LIKESTEP_WEB_THREADS)
+        self.threads, self.guests = Threads(settings.LIKESTEP_WEB_THREADS), Guests()
 
-    async def handle(self, scope, receive, send):
-        """The body is read before a thread is taken, so that somebody who sends slowly holds none."""
+    def load_middleware(self, is_async: bool = False) -> None:
+        """All of it synchronous: one step into the thread and one out, where Django makes several a request."""
+        super().load_middleware(is_async=False)
 
-        async def known() -> bool:
-            async with self.threads.one():
-                return await sync_to_async(uploads.is_known)(scope, self.live_token)
-
+    async def __call__(self, scope, receive, send):
+        """One request."""
         if events.post is None:
             events.post = events.Post(asyncio.get_running_loop())
-        gate = uploads.Gate(scope, receive, known)
+        address = (scope.get("client") or ("",))[0]
         try:
-            await gate.open()
-            body = await super().read_body(gate)
+            request = entrance.judged(scope)
+            with (
+                translation.override(uploads.language(request)),
+                self.guests.one(address, settings.LIKESTEP_CONNECTIONS),
+            ):
+                await self._answer(request, scope, receive, send)
         except RequestAborted:
             return
-        except uploads.Refused as refused:
+        except Refused as refused:
             await _refuse(scope, receive, send, refused)
-            return
-        async with self.threads.one():
-            await super().handle(scope, _Read(receive, body), send)
 
-    async def read_body(self, receive):
-        """The body that `handle` has read."""
-        return receive.body
+    async def _answer(self, request, scope, receive, send):
+        """The body is read before a thread is taken and the answer sent after it is free, so that whoever sends or reads
+        slowly holds none."""
+
+        async def known() -> bool:
+            async with self.threads.one() as thread:
+                return await thread.run(uploads.is_known, request, self.live_token)
+
+        gate = uploads.Gate(request, receive, known)
+        await gate.open()
+        body = await self.read_body(gate)
+        left = asyncio.ensure_future(receive())  # all of the body is here: what comes now is the end of the connection
+        context = contextvars.copy_context()  # language and the like, which a stream's later pieces need again
+        try:
+            async with self.threads.one() as thread:
+                if left.done():
+                    body.close()
+                    return
+                response = await thread.run(context.run, self._computed, scope, body)
+                rows = response.streaming and not isinstance(response, FileResponse)
+                if rows and not self.threads.may_keep(thread, settings.LIKESTEP_STREAMS):
+                    await thread.run(response.close)
+                    rows, response = False, _busy()
+            if rows:
+                async with self.threads.keep(thread):
+                    await self._send(response, send, left, context, thread)
+            else:
+                await self._send(response, send, left, context, None)
+        finally:
+            left.cancel()
+
+    def _computed(self, scope: dict, body) -> HttpResponseBase:
+        """The response, in a thread. One that is no stream is finished with: only its bytes are still to be sent."""
+        set_script_prefix(get_script_prefix(scope))
+        signals.request_started.send(sender=self.__class__, scope=scope)
+        request, response = self.create_request(scope, body)
+        if request is not None:
+            response = self.get_response(request)
+            response._handler_class = self.__class__  # the sender of Django's signal that it is finished
+        if isinstance(response, FileResponse):
+            response.block_size = self.chunk_size
+        if not response.streaming:
+            response.close()
+        return response
+
+    async def _send(self, response, send, left: asyncio.Future, context, thread: Thread | None) -> None:
+        """Send a response while somebody is there. A stream's pieces are computed in `thread`, a file's in any."""
+        try:
+            await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
+            if not response.streaming:
+                for chunk, last in self.chunk_bytes(response.content):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": not last})
+                return
+            pieces = iter(response.streaming_content)
+            while not left.done():
+                async with self.threads.one(thread) as puller:
+                    piece = await puller.run(context.run, next, pieces, END)
+                if piece is END:
+                    break
+                for chunk, _last in self.chunk_bytes(piece):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body"})
+        finally:
+            if response.streaming:
+                async with self.threads.one(thread) as closer:
+                    await closer.run(context.run, response.close)
 
 
-async def _refuse(scope, receive, send, refused: uploads.Refused) -> None:
+def _headers(response: HttpResponseBase) -> list[tuple[bytes, bytes]]:
+    """As ASGI wants them."""
+    found = [(name.encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
+    return found + [(b"Set-Cookie", c.output(header="").encode("ascii").strip()) for c in response.cookies.values()]
+
+
+def _busy() -> HttpResponse:
+    """One download too many."""
+    text = _("other downloads are under way (LIKESTEP_STREAMS); try again in a minute")
+    headers = {**security_headers("/"), "Retry-After": "60", "Cache-Control": "no-store"}
+    return HttpResponse(text, status=503, content_type="text/plain; charset=utf-8", headers=headers)
+
+
+async def _refuse(scope, receive, send, refused: Refused) -> None:
     """Say why, then close the connection: what is left of the body is not looked at."""
-    log.info("%s %s refused with %s: %s", scope["method"], scope["path"], refused.status, refused)
+    log.info("%s %s refused with %s: %s", scope["method"], logs.pattern(scope["path"]), refused.status, refused)
     headers = dict(scope["headers"])
     asks_for_json = b"application/json" in headers.get(b"accept", b"")
     if scope["path"].startswith("/api/") or asks_for_json:
@@ -99,6 +235,7 @@ async def _refuse(scope, receive, send, refused: uploads.Refused) -> None:
         kind, text = b"text/plain; charset=utf-8", str(refused).encode()
     answer = [(b"content-type", kind), (b"content-length", str(len(text)).encode()), (b"connection", b"close")]
     answer += [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+    answer += [(name.lower().encode(), value.encode()) for name, value in security_headers(scope["path"]).items()]
     await send({"type": "http.response.start", "status": refused.status, "headers": answer})
     await send({"type": "http.response.body", "body": text, "more_body": True})
     if b"expect" not in headers:  # who asked before sending sends nothing

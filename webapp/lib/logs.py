@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import re
 
 from django.http import HttpRequest
+from django.urls import Resolver404, resolve
 from pythonjsonlogger.json import JsonFormatter
 
 _about: contextvars.ContextVar[dict | None] = contextvars.ContextVar("about", default=None)
@@ -31,6 +33,14 @@ class About(logging.Filter):
         return True
 
 
+def pattern(path: str) -> str:
+    """What may be logged of an address: the pattern of its page."""
+    try:
+        return f"/{resolve(path).route}"
+    except Resolver404:
+        return "(no such page)"
+
+
 def route_of(request: HttpRequest) -> str:
     """A request's address as its pattern: an invitation's own address is a secret."""
     match = request.resolver_match
@@ -44,7 +54,8 @@ class Routes(logging.Filter):
         request = getattr(record, "request", None)
         if isinstance(request, HttpRequest):
             path = request.path.encode("unicode_escape").decode("ascii")  # as Django's log_response puts it
-            record.args = tuple(route_of(request) if arg in (path, request.path) else arg for arg in record.args)
+            args = record.args if isinstance(record.args, tuple) else ()
+            record.args = tuple(route_of(request) if arg in (path, request.path) else arg for arg in args)
             record.request = getattr(request, "request_id", "")
         return True
 
@@ -59,6 +70,31 @@ def for_sentry(event: dict, hint: dict) -> dict:
 def crumb_for_sentry(crumb: dict, hint: dict) -> dict | None:
     """What led to an event, without requests of our own: a webhook's address may hold a key."""
     return None if crumb.get("category") == "httplib" else crumb
+
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def visible(text: str) -> str:
+    """The text with control characters as escapes, so that it is one line and colours nothing."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+class OneLine(logging.Formatter):
+    """A line a record, whatever its message holds. The lines of a traceback are indented: none of them looks like a
+    record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The record's own line."""
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei) -> str:
+        """What was raised."""
+        return "\n".join(f"  {visible(line)}" for line in super().formatException(ei).split("\n"))
+
+    def formatStack(self, stack_info: str) -> str:
+        """Where it was logged."""
+        return "\n".join(f"  {visible(line)}" for line in super().formatStack(stack_info).split("\n"))
 
 
 class _Formatter(JsonFormatter):

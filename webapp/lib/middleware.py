@@ -1,4 +1,5 @@
-"""What every request gets: an id and a line in the log, the browser's time zone, and the content security policy."""
+"""What every request gets: an id and a line in the log, the browser's time zone, and headers that tell browsers what they
+may do with the answer."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import uuid
 from urllib.parse import unquote
 from zoneinfo import available_timezones
 
+from django.conf import settings
 from django.http import HttpResponseBadRequest
 from django.utils import timezone
 
@@ -27,15 +29,26 @@ POLICY = (
 ADMIN_POLICY = POLICY + "; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'"
 
 
-def content_security_policy(get_response):
-    """Adds the header to every response."""
+def security_headers(path: str) -> dict[str, str]:
+    """What the answer at a path carries, whatever it is; refusals that never reach the middleware too."""
+    policy = ADMIN_POLICY if path.startswith("/admin/") else POLICY
+    if origin := storage.store().origin:  # images come from the bucket
+        policy = policy.replace("img-src 'self'", f"img-src 'self' {origin}")
+    headers = {"Content-Security-Policy": policy}
+    if settings.SECURE_HSTS_SECONDS:
+        headers["Strict-Transport-Security"] = f"max-age={settings.SECURE_HSTS_SECONDS}"
+    return headers
+
+
+def answer_headers(get_response):
+    """Adds these headers to every answer, and keeps it out of caches unless it says itself how long it lasts, as static
+    files and images do: a page is one person's, and some show a secret."""
 
     def middleware(request):
         response = get_response(request)
-        policy = ADMIN_POLICY if request.path.startswith("/admin/") else POLICY
-        if origin := storage.store().origin:  # images come from the bucket
-            policy = policy.replace("img-src 'self'", f"img-src 'self' {origin}")
-        response.headers.setdefault("Content-Security-Policy", policy)
+        for name, value in security_headers(request.path).items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("Cache-Control", "private, no-store")
         return response
 
     return middleware

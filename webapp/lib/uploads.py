@@ -1,14 +1,15 @@
-"""How large a request may be, asked before its body is read.
+"""How large a request may be and how long it may take to come, asked before its body is read.
 
 The limits are settings: `LIKESTEP_ANONYMOUS_LIMIT` for whoever has not logged in and has no token,
 `LIKESTEP_PROMPTS_LIMIT` and `LIKESTEP_IMPORT_LIMIT` for the two kinds of files, `LIKESTEP_BODY_LIMIT` for all else.
-No address takes an image.
+No address takes an image. A body must come with `SLOWEST` bytes a second after the first `LIKESTEP_STALL_SECONDS`.
 """
 
 from __future__ import annotations
 
-import io
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -21,8 +22,11 @@ from django.urls import Resolver404, resolve
 from django.utils import translation
 from django.utils.translation import gettext as _
 
+from webapp.lib.entrance import Refused
+
 log = logging.getLogger(__name__)
 
+SLOWEST = 1000  # bytes a second
 # View → the setting that limits its file; its form's other fields come on top.
 FILES = {
     "import-labels": "LIKESTEP_IMPORT_LIMIT",
@@ -31,14 +35,6 @@ FILES = {
     "new-project": "LIKESTEP_PROMPTS_LIMIT",
     "api:add_prompt_file": "LIKESTEP_PROMPTS_LIMIT",
 }
-
-
-class Refused(Exception):
-    """A body that is not read: the status, and a sentence that names the limit."""
-
-    def __init__(self, status: int, message: str):
-        super().__init__(message)
-        self.status = status
 
 
 def limit(path: str) -> tuple[int, str]:
@@ -50,22 +46,30 @@ def limit(path: str) -> tuple[int, str]:
 
 
 class Gate:
-    """An ASGI `receive` that raises Refused before the first byte when a body says that it is too large, and at the
-    first byte too many when it does not say. `known` tells whether the caller has logged in or has a token."""
+    """An ASGI `receive` that raises Refused before the first byte when a body says that it is too large, at the first byte
+    too many when it does not say, and when it comes too slowly. `known` tells whether the caller has logged in or has a
+    token."""
 
-    def __init__(self, scope: dict, receive: Callable, known: Callable[[], Awaitable[bool]]):
-        self.scope, self.receive, self.known = scope, receive, known
-        self.count, self.most = 0, settings.LIKESTEP_ANONYMOUS_LIMIT
+    def __init__(self, request: ASGIRequest, receive: Callable, known: Callable[[], Awaitable[bool]]):
+        self.request, self.receive, self.known = request, receive, known
+        self.count, self.waited, self.most = 0, 0.0, settings.LIKESTEP_ANONYMOUS_LIMIT
 
     async def open(self) -> None:
         """Look at what the body says of itself."""
-        declared = dict(self.scope["headers"]).get(b"content-length", b"")
-        if declared.isdigit():
+        declared = self.request.META.get("CONTENT_LENGTH", "")
+        if declared.isascii() and declared.isdigit():
             await self._check(int(declared))
 
     async def __call__(self) -> dict:
         """The next piece."""
-        message = await self.receive()
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(settings.LIKESTEP_STALL_SECONDS + self.count / SLOWEST - self.waited):
+                message = await self.receive()
+        except TimeoutError as error:
+            text = _("body: it came too slowly, after %(count)s bytes (LIKESTEP_STALL_SECONDS)")
+            raise Refused(408, text % {"count": f"{self.count:,}"}) from error
+        self.waited += time.monotonic() - started
         self.count += len(message.get("body", b""))
         await self._check(self.count)
         return message
@@ -73,25 +77,23 @@ class Gate:
     async def _check(self, size: int) -> None:
         if size <= self.most:
             return
-        most, name = limit(self.scope["path"])
-        with translation.override(language(self.scope)):
-            if size > most:
-                text = _("body: %(size)s bytes are too many; this address takes at most %(most)s (%(name)s)")
-                raise Refused(413, text % {"size": f"{size:,}", "most": f"{most:,}", "name": name})
-            if not await self.known():
-                text = _("body: log in first; without it a request may bring at most %(most)s bytes (%(name)s)")
-                raise Refused(401, text % {"most": f"{self.most:,}", "name": "LIKESTEP_ANONYMOUS_LIMIT"})
+        most, name = limit(self.request.path)
+        if size > most:
+            text = _("body: %(size)s bytes are too many; this address takes at most %(most)s (%(name)s)")
+            raise Refused(413, text % {"size": f"{size:,}", "most": f"{most:,}", "name": name})
+        if not await self.known():
+            text = _("body: log in first; without it a request may bring at most %(most)s bytes (%(name)s)")
+            raise Refused(401, text % {"most": f"{self.most:,}", "name": "LIKESTEP_ANONYMOUS_LIMIT"})
         self.most = most
 
 
-def language(scope: dict) -> str:
+def language(request: ASGIRequest) -> str:
     """What the caller reads, as LocaleMiddleware finds it."""
-    return translation.get_language_from_request(ASGIRequest(scope, io.BytesIO()))
+    return translation.get_language_from_request(request)
 
 
-def is_known(scope: dict, live_token: Callable[[str], object | None]) -> bool:
+def is_known(request: ASGIRequest, live_token: Callable[[str], object | None]) -> bool:
     """Whether the caller has a live session or a token that `live_token` finds. Asks the database."""
-    request = ASGIRequest(scope, io.BytesIO())
     close_old_connections()  # as at the start of a request
     try:
         scheme, _space, token = request.headers.get("Authorization", "").partition(" ")

@@ -69,7 +69,7 @@ def _download(request: HttpRequest, project: Project, number: int, ending: str) 
     except ValueError as error:
         raise Http404 from error
     kind = "application/zip" if ending == "zip" else "application/octet-stream"
-    return streamed(request, iter(pieces), content_type=kind, name=f"{project.slug}-version-{number}.{ending}")
+    return streamed(iter(pieces), content_type=kind, name=f"{project.slug}-version-{number}.{ending}")
 
 
 @require_POST

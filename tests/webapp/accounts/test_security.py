@@ -8,6 +8,8 @@ import sys
 import pytest
 from django.test import Client
 
+from webapp.campaigns.membership import invite
+from webapp.campaigns.models import Role
 from webapp.campaigns.services import CampaignError, add_prompts
 
 
@@ -74,6 +76,23 @@ def test_nothing_inline_and_nothing_from_elsewhere(client, boss, project):
     assert "unsafe" in client.get("/admin/")["Content-Security-Policy"]  # superusers only; docs/security.md says why
     for path in ("/", "/p/stars/annotate/", "/login/", "/join/x/", "/adminx/"):
         assert "unsafe" not in client.get(path)["Content-Security-Policy"], path
+
+
+def test_pages_are_kept_by_no_cache(client, boss, project):
+    token = invite(project, Role.ANNOTATOR, boss)
+    assert client.get(f"/join/{token}/")["Cache-Control"] == "private, no-store"
+    client.force_login(boss)
+    for path in (
+        "/",
+        "/p/stars/",
+        "/p/stars/annotate/",
+        "/p/stars/people/",
+        "/admin/",
+        "/p/stars/groups/next/",
+        "/nowhere/",
+    ):
+        assert client.get(path)["Cache-Control"] == "private, no-store", path
+    assert "max-age" in client.get("/static/css/likestep.css")["Cache-Control"]
 
 
 @pytest.mark.parametrize("bad", ["a\0b", "half \ud83d"])

@@ -143,15 +143,16 @@ def test_a_name_that_leads_inside_is_never_asked(project, boss, receiver):
     hook(project, boss, address.replace("127.0.0.1", "localhost"))
     rounds.publish_version(project, project.active_version_id)
     assert outbox.deliver(outbox.due()[0]) == "failed"
-    assert "not a public address" in Delivery.objects.get().error
+    assert "not at a public address" in Delivery.objects.get().error
     assert got == []
 
 
 def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeypatch):
     found = [(2, 1, 6, "", (ip, 443)) for ip in ("93.184.216.34", "10.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: found)
-    with pytest.raises(outgoing.Refused, match=r"10\.0\.0\.1"):
+    with pytest.raises(outgoing.Refused, match="not at a public address") as refused:
         outgoing.resolve("two-faced.example", 443)
+    assert "10.0" not in str(refused.value)  # how names resolve inside is not told to whoever may set a webhook
 
 
 def test_a_name_that_answers_differently_the_second_time_changes_nothing(receiver, settings, monkeypatch):

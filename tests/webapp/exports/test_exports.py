@@ -9,8 +9,6 @@ from datetime import timedelta
 
 import pyarrow.parquet as pq
 import pytest
-from asgiref.sync import async_to_sync
-from django.test import AsyncClient
 from django.utils import timezone
 
 from tests.webapp import acting
@@ -235,19 +233,6 @@ def test_label_studios_archive_has_its_interface(fetch):
     packed = zipfile.ZipFile(io.BytesIO(fetch("labelstudio", "zip-jsonl")))
     assert b'<Choices name="like_3"' in packed.read("labelling-interface.xml")
     assert packed.read(json.loads(packed.read("data.json"))[0]["data"]["image_0"])[:4] == b"RIFF"
-
-
-@pytest.mark.django_db(transaction=True)
-def test_under_asgi_it_streams(boss, labelled):
-    client = AsyncClient()
-    client.force_login(boss)
-
-    async def pieces():
-        answer = await client.get("/p/stars/export/download/", {"format": "labels", "container": "jsonl"})
-        assert answer.is_async
-        return [piece async for piece in answer.streaming_content]
-
-    assert len(async_to_sync(pieces)()) == 28
 
 
 def test_memory_does_not_grow_with_the_number_of_groups(project, ann, monkeypatch):

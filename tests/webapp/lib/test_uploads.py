@@ -3,10 +3,7 @@
 import asyncio
 import http.client
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -15,7 +12,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from tests.servers import database_url, free_port, wait_for
+from tests.servers import database_url, serve
 from tests.webapp import acting
 from tests.webapp.conftest import make_ready
 from webapp.api.services import create_token
@@ -28,28 +25,15 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def port(boss, ann, project, data_folder):
     """A server with small limits on the tests' database."""
-    number = free_port()
     limits = {"PROMPTS": PROMPTS, "IMPORT": IMPORT, "BODY": BODY, "ANONYMOUS": ANONYMOUS}
-    environment = {
-        **os.environ,
-        "DATABASE_URL": database_url(),
-        "PGAPPNAME": "uploads",  # read by PostgreSQL's client
-        "DJANGO_SETTINGS_MODULE": "webapp.settings",
-        "LIKESTEP_DATA": str(data_folder),
-        "LIKESTEP_WEB_THREADS": str(THREADS),
+    with serve(
+        DATABASE_URL=database_url(),
+        PGAPPNAME="uploads",  # read by PostgreSQL's client
+        LIKESTEP_DATA=str(data_folder),
+        LIKESTEP_WEB_THREADS=str(THREADS),
         **{f"LIKESTEP_{name}_LIMIT": str(value) for name, value in limits.items()},
-    }
-    command = [sys.executable, "-m", "uvicorn", "webapp.asgi:application", "--port", str(number), "--no-access-log"]
-    process = subprocess.Popen([*command, "--log-level", "warning"], env=environment)
-
-    def up():
-        with socket.socket() as s:
-            return s.connect_ex(("127.0.0.1", number)) == 0
-
-    assert wait_for(up, 60)
-    yield number
-    process.terminate()
-    process.wait()
+    ) as number:
+        yield number
 
 
 def logged_in(user):
@@ -154,16 +138,14 @@ def test_limits_threads_and_connections(port, boss, ann, project):
 
 
 def test_a_thread_that_is_free_is_used_again_and_no_more_than_the_most_are_made():
-    from asgiref.sync import sync_to_async
-
     async def many():
         pool, names = Threads(2), set()
 
         async def one():
-            async with pool.one():
-                first = await sync_to_async(threading.get_ident)()
-                await sync_to_async(time.sleep)(0.005)
-                assert await sync_to_async(threading.get_ident)() == first
+            async with pool.one() as thread:
+                first = await thread.run(threading.get_ident)
+                await thread.run(time.sleep, 0.005)
+                assert await thread.run(threading.get_ident) == first
                 names.add(first)
 
         await one()
