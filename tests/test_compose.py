@@ -52,6 +52,8 @@ OTHERS = {
     "PYTHONDONTWRITEBYTECODE": "python",
 }
 
+WEB_ONLY = ("API_RATE", "WEB_THREADS", "CONNECTIONS", "SOCKETS", "STREAMS", "STALL_SECONDS")
+
 
 @pytest.fixture(scope="module")
 def values():
@@ -173,7 +175,7 @@ def test_every_setting_reaches_the_services_that_read_it(parsed):
     text = "".join((ROOT / "webapp" / name).read_text() for name in ("settings.py", "lib/options.py"))
     read = set(re.findall(r'\b(?:env|env_list|_number)\("(LIKESTEP_\w+)"', text))
     assert {"LIKESTEP_API_RATE", "LIKESTEP_WEBHOOK_NETWORKS", "LIKESTEP_STALE_SECONDS", "LIKESTEP_LEASE_SECONDS"} < read
-    of_the_web = {"LIKESTEP_API_RATE", "LIKESTEP_WEB_THREADS"} | {name for name in read if name.endswith("_LIMIT")}
+    of_the_web = {f"LIKESTEP_{name}" for name in WEB_ONLY} | {name for name in read if name.endswith("_LIMIT")}
     of_the_setup = {"LIKESTEP_MODEL_DIR", "LIKESTEP_STUDENT_DIR"}  # the image's own
     for name in ("web", "generate", "train", "oracle", "beat"):
         given = parsed["services"][name]["environment"]

@@ -120,6 +120,12 @@ def test_a_line_of_the_log_stays_one_whatever_it_holds():
 
 
 @pytest.fixture
+def rev(person):
+    """Somebody whom the dashboard's socket lets in."""
+    return person("rev", "reviewer")
+
+
+@pytest.fixture
 def opened(port):
     """opened(user, path): a live socket of a person's page."""
     with ExitStack() as stack:
@@ -139,16 +145,16 @@ def opened(port):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_person_has_so_many_sockets(opened, ann, boss, project):
-    mine = [opened(ann) for _ in range(SOCKETS)]
+def test_a_person_has_so_many_sockets(opened, rev, boss, project):
+    mine = [opened(rev) for _ in range(SOCKETS)]
     with pytest.raises(InvalidStatus, match="403"):
-        opened(ann)
+        opened(rev)
     opened(boss)
     mine[0].close()
 
     def again():
         try:
-            return opened(ann)
+            return opened(rev)
         except InvalidStatus:
             return None
 
@@ -156,8 +162,8 @@ def test_a_person_has_so_many_sockets(opened, ann, boss, project):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_a_page_says_is_not_listened_to(opened, ann, project):
-    mine = opened(ann)
+def test_what_a_page_says_is_not_listened_to(opened, rev, project):
+    mine = opened(rev)
     for text in ("{", "[" * 900, "null"):
         mine.send(text)
     assert mine.ping().wait(5)
@@ -173,8 +179,8 @@ def test_what_a_page_says_is_not_listened_to(opened, ann, project):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_long_message_is_not_read(opened, port, ann, project):
-    mine = opened(ann)
+def test_a_long_message_is_not_read(opened, rev, project):
+    mine = opened(rev)
     mine.send(json.dumps(["x" * 1_000_000]))
     with pytest.raises(ConnectionClosed) as closed:
         mine.recv(timeout=10)
@@ -182,11 +188,11 @@ def test_a_long_message_is_not_read(opened, port, ann, project):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_address_without_a_socket(opened, ann, project, log):
+def test_an_address_without_a_socket(opened, rev, project, log):
     before = len(log.read_text())
     for path in ("/", "/ws/", "/ws/projects/stars", "/ws/projects/%00/", "/nowhere/at/all"):
         with pytest.raises(InvalidStatus, match="403"):
-            opened(ann, path)
+            opened(rev, path)
     assert "Traceback" not in log.read_text()[before:] and "nowhere" not in log.read_text()
 
 
