@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.abuse import CHECKS, Instance, Outcome
 
-MODULES = ("network",)  # of this package
+MODULES = ("network", "members")  # of this package
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -53,7 +53,9 @@ def test_many_fully_leased_groups_do_not_hide_a_free_one(project, ready, person,
     project.save()
     until = timezone.now() + options.LEASE
     busy = [person("bob"), person("cat")]
-    Lease.objects.bulk_create(Lease(group=g, user=u, expires_at=until) for g in taken for u in busy)
+    Lease.objects.bulk_create(
+        Lease(group=g, user=u, task=acting.task(u, g), expires_at=until) for g in taken for u in busy
+    )
     assert leases.lease_groups(ann, project) == [free]
 
 
