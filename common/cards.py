@@ -7,6 +7,7 @@ LoRA, or, in the web app, from the database.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from common.round_folder import VERSION
 from common.settings import TDMR1Settings
 
 LORA_NAME = "pytorch_lora_weights.safetensors"
+EXAMPLE = "a photo of a cat"  # prompt
 OWN_GUIDANCE = {"ZImagePipeline": 0.0}  # stock pipelines whose "no guidance" is not 1
 
 
@@ -33,7 +35,8 @@ class Made:
 
 @dataclass(frozen=True)
 class Base:
-    """The pipeline a LoRA is for: `name` is a hub id, or the folder's own name."""
+    """The pipeline a LoRA is for: `name` is a hub id, or the folder's own name; `license` an identifier of the hub's, empty
+    where it is not known."""
 
     name: str
     pipeline: str
@@ -41,27 +44,47 @@ class Base:
     flow: bool = True  # whether its scheduler takes the times a student was trained on
     text_tokens: int | None = None  # where the pipeline's default would be too many
     size: int | None = None  # pixels of a side, where it is not the pipeline's own
+    pixels: int = 1024  # of a side
+    license: str = ""
+
+    @property
+    def hub_id(self) -> str:
+        """The name, where it is one of the hub's."""
+        return self.name if re.fullmatch(r"[\w.-]+/[\w.-]+", self.name) else ""
 
     @classmethod
-    def of(cls, model_dir: Path, name: str = "") -> Base:
-        """Read from a pipeline folder; without one only the name is known."""
+    def of(cls, model_dir: Path, name: str = "", license: str = "") -> Base:
+        """Read from a pipeline folder; without one only the name is known. What is not given is what the folder's
+        `likestep.json` says."""
+        options = _json(model_dir / "likestep.json")
         scheduler = _json(model_dir / "scheduler" / "scheduler_config.json")
         tokens = _json(model_dir / "tokenizer_3" / "tokenizer_config.json").get("model_max_length", 256)
         return cls(
-            name or model_dir.name,
+            name or options.get("hub_id") or model_dir.name,
             _json(model_dir / "model_index.json").get("_class_name", "DiffusionPipeline"),
             scheduler.get("shift"),
             "Flow" in scheduler.get("_class_name", "Flow"),
             tokens if tokens < 256 else None,
-            _json(model_dir / "likestep.json").get("size") or None,
+            options.get("size") or None,
+            options.get("size") or _own_pixels(model_dir),
+            license or options.get("license", ""),
         )
 
 
 def _json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _own_pixels(model_dir: Path) -> int:
+    """A side of the images that the network was trained on, where its config tells; else the families' usual 1024."""
+    network = _json(model_dir / "transformer" / "config.json") or _json(model_dir / "unet" / "config.json")
+    halvings = len(_json(model_dir / "vae" / "config.json").get("block_out_channels", (0,) * 4)) - 1
+    side = network.get("sample_size")
+    return side * 2**halvings if isinstance(side, int) and side else 1024
 
 
 def made_by(version_dir: Path) -> Made:
@@ -98,10 +121,9 @@ def model_card(title: str, base: Base, versions: Sequence[Made], *, steps: int =
     """README.md of an export; `versions` is the lineage, newest first."""
     newest = versions[0]
     parts = [
-        _front_matter(base, newest, merged),
+        _front_matter(base, versions, merged),
         f"# {title}\n\nA {steps}-step text-to-image model: {'a whole pipeline, ' if merged else 'a LoRA for '}"
-        f"{'made from ' if merged else ''}`{base.name}` (`{base.pipeline}`), trained with TDM-R1 "
-        "([arXiv 2603.07700](https://arxiv.org/abs/2603.07700)) by Likestep.",
+        f"{'made from ' if merged else ''}`{base.name}` (`{base.pipeline}`), {_how(versions)}",
         "## Use\n\n" + _usage(base, steps, merged),
     ]
     if newest.scores_after:
@@ -119,13 +141,25 @@ def model_card(title: str, base: Base, versions: Sequence[Made], *, steps: int =
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(base: Base, newest: Made, merged: bool) -> str:
-    tags = ["diffusers", "text-to-image", "few-step", "tdm-r1", "likestep", *([] if merged else ["lora"])]
+def _how(versions: Sequence[Made]) -> str:
+    """How the newest version was made, as the end of a sentence; only rounds leave a number of updates."""
+    if any(made.updates for made in versions):
+        return "trained with TDM-R1 ([arXiv 2603.07700](https://arxiv.org/abs/2603.07700)) by Likestep."
+    return "a first student as it was given to Likestep: no round of TDM-R1 has trained it."
+
+
+def _front_matter(base: Base, versions: Sequence[Made], merged: bool) -> str:
+    newest = versions[0]
+    trained = ["tdm-r1"] if any(made.updates for made in versions) else []
+    tags = ["diffusers", "text-to-image", "few-step", *trained, "likestep", *([] if merged else ["lora"])]
     lines = [
+        *_license(base),
         "library_name: diffusers",
         "pipeline_tag: text-to-image",
-        f"base_model: {json.dumps(base.name)}",
+        *([f"base_model: {json.dumps(base.hub_id)}"] if base.hub_id else []),
         f"base_model_relation: {'merge' if merged else 'adapter'}",
+        "widget:",
+        f"- text: {json.dumps(EXAMPLE)}",
         "tags:",
         *(f"- {tag}" for tag in tags),
     ]
@@ -138,10 +172,18 @@ def _front_matter(base: Base, newest: Made, merged: bool) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
+def _license(base: Base) -> list[str]:
+    """The hub wants a license; one that is not known is the base model's, whatever that is."""
+    if base.license:
+        return [f"license: {json.dumps(base.license)}"]
+    link = [f"license_link: https://huggingface.co/{base.hub_id}"] if base.hub_id else []
+    return ["license: other", "license_name: as-the-base-model", *link]
+
+
 def _usage(base: Base, steps: int, merged: bool) -> str:
     times = ", ".join(f"{1 - j / steps:g}" for j in range(steps))
     calls = [
-        '    "a photo of a cat",',
+        f"    {json.dumps(EXAMPLE)},",
         f"    num_inference_steps={steps},",
         *([f"    sigmas=[{times}],  # the steps it was trained on; the scheduler shifts them"] if base.flow else []),
         f"    guidance_scale={OWN_GUIDANCE.get(base.pipeline, 1.0)},  # none: guidance is trained in",

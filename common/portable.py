@@ -11,15 +11,25 @@ import datetime
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from common.cards import LORA_NAME
+from common.adapters import module_scale
+from common.cards import LORA_NAME, Base
 
 ADAPTER = "lora_adapter_metadata"  # diffusers' name for the adapter's settings in the header
+A, B = ".lora_A.weight", ".lora_B.weight"
+NETWORKS = ("transformer.", "unet.")
+# ModelSpec's name of each family.
+ARCHITECTURES = {
+    "StableDiffusion3Pipeline": "stable-diffusion-3",
+    "StableDiffusionXLPipeline": "stable-diffusion-xl-v1-base",
+    "ZImagePipeline": "z-image",
+    "Flux2KleinPipeline": "flux-2-klein",
+}
 TYPES = {"fp32": np.float32, "fp16": np.float16}
 _STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
@@ -69,7 +79,7 @@ def read_tensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     return tensors, metadata
 
 
-def portable_lora(version_dir: Path, *, title: str, description: str = "", dtype: str = "fp32") -> Iterator[bytes]:
+def portable_lora(version_dir: Path, *, title: str, base: Base | None = None, dtype: str = "fp32") -> Iterator[bytes]:
     """The version's LoRA as a safetensors file that diffusers and ComfyUI read alike, in pieces of at most a tensor, so
     that a web server never holds the whole. fp32 gives the images that the app shows; fp16 is half as large and may move
     single pixels. Raises ValueError that names the field, before the first piece."""
@@ -78,17 +88,38 @@ def portable_lora(version_dir: Path, *, title: str, description: str = "", dtype
     file = version_dir / LORA_NAME
     tensors, metadata = read_tensors(file)
     adapter = json.loads(metadata.get(ADAPTER, "{}"))
-    ranks = {name: tensor.shape[0] for name, tensor in tensors.items() if name.endswith("lora_A.weight")}
+    ranks = {name: tensor.shape[0] for name, tensor in tensors.items() if name.endswith(A)}
     if not ranks:
         raise ValueError(f"version: {LORA_NAME} has no lora_A weights; it is not a LoRA that diffusers wrote")
+    if foreign := foreign_tensor(tensors):
+        raise ValueError(
+            f"version: {foreign} in {LORA_NAME} is not named as diffusers names a LoRA's tensors; "
+            "export the version by the command line, which reads other programs' files"
+        )
     scales = {}
-    for name in tensors:
-        if name.endswith("lora_B.weight"):
-            rank = ranks[name.replace("lora_B", "lora_A")]
-            scales[name] = adapter.get(f"{name.partition('.')[0]}.lora_alpha", rank) / rank
-    adapter = {k: adapter.get(k.replace("lora_alpha", "r"), v) for k, v in adapter.items()}
+    for name in ranks:
+        part, _, module = name.removesuffix(A).partition(".")
+        own = {k.removeprefix(f"{part}."): v for k, v in adapter.items() if k.startswith(f"{part}.")}
+        try:
+            scales[name.removesuffix(A) + B] = module_scale(own, module, ranks[name])
+        except ValueError as error:
+            raise ValueError(f"version: {LORA_NAME}: {error}") from error
     day = datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC).date()
-    return _pieces(tensors, scales, dtype, _header(adapter, title, description, max(ranks.values()), day))
+    return _pieces(tensors, scales, dtype, _header(_unscaled(adapter), title, base, max(ranks.values()), day))
+
+
+def foreign_tensor(names: Iterable[str]) -> str:
+    """The first name that is not diffusers' own of a LoRA on one network, such as `transformer.<module>.lora_A.weight`; ""
+    when all are."""
+    return next((n for n in names if not (n.endswith((A, B)) and n.startswith(NETWORKS))), "")
+
+
+def _unscaled(adapter: Mapping) -> dict:
+    """The adapter's settings with every module's alpha its rank: its strength is in the B matrices."""
+    kept = {k: v for k, v in adapter.items() if not k.endswith((".use_rslora", ".alpha_pattern"))}
+    kept = {k: kept.get(k.replace("lora_alpha", "r"), v) for k, v in kept.items()}
+    patterns = {k: v for k, v in adapter.items() if k.endswith(".rank_pattern") and v}
+    return kept | {k.replace("rank_pattern", "alpha_pattern"): v for k, v in patterns.items()}
 
 
 def _pieces(
@@ -108,16 +139,28 @@ def _pieces(
         yield (tensor.read() * np.float32(scales.get(name, 1.0))).astype(kind).tobytes()
 
 
-def _header(adapter: Mapping, title: str, description: str, rank: int, day: datetime.date) -> dict[str, str]:
-    """Diffusers' adapter settings, ModelSpec's fields for user interfaces, and the rank as kohya's scripts name it."""
+def _header(adapter: Mapping, title: str, base: Base | None, rank: int, day: datetime.date) -> dict[str, str]:
+    """Diffusers' adapter settings, ModelSpec's fields for user interfaces where the base is known, and the rank as kohya's
+    scripts name it."""
+    known = base is not None and base.pipeline in ARCHITECTURES
     return {
         "format": "pt",
         **({ADAPTER: json.dumps(adapter, indent=2, sort_keys=True)} if adapter else {}),
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.title": title,
-        "modelspec.description": description,
-        "modelspec.date": day.isoformat(),
-        "modelspec.implementation": "diffusers",
+        **(_model_spec(title, base, day) if known else {}),
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(rank),
+    }
+
+
+def _model_spec(title: str, base: Base, day: datetime.date) -> dict[str, str]:
+    """Stability-AI/ModelSpec 1.0.0: all that it requires of an image model, and what it recommends where it is known."""
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{ARCHITECTURES[base.pipeline]}/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": title,
+        "modelspec.resolution": f"{base.pixels}x{base.pixels}",
+        "modelspec.description": f"LoRA for {base.name}",
+        "modelspec.date": day.isoformat(),
+        **({"modelspec.license": base.license} if base.license else {}),
     }

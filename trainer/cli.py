@@ -262,10 +262,11 @@ def evaluate(a: argparse.Namespace) -> None:
 
 def export(a: argparse.Namespace) -> None:
     """Write a version as a LoRA that diffusers and ComfyUI read, or merged into a whole pipeline, with a model card."""
-    from trainer.export import export_lora, export_merged
+    from trainer.export import About, export_lora, export_merged
 
     write = export_merged if a.merged else export_lora
-    print(write(a.model, a.student, a.output, dtype=a.dtype, base=a.base_model, title=a.title))
+    about = About(a.base_model, a.license, a.title)
+    print(write(a.model, a.student, a.output, dtype=a.dtype, about=about))
 
 
 def convert_ema(a: argparse.Namespace) -> None:
@@ -418,6 +419,7 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     sub.add_argument("--merged", action="store_true", help="a whole pipeline with the weights changed")
     sub.add_argument("--dtype", default="fp32", choices=("fp32", "fp16"), help="(default: %(default)s)")
     sub.add_argument("--base-model", default="", help="hub id of the base model, for the card")
+    sub.add_argument("--license", default="", help="identifier of the hub's, for the card; the base model's by default")
     sub.add_argument("--title", default="", help="the card's title; the version's folder by default")
 
     sub = command(convert_ema)

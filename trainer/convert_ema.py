@@ -15,8 +15,8 @@ from pathlib import Path
 import diffusers
 import torch
 
+from common.cards import LORA_NAME
 from trainer.backends import backend_class
-from trainer.backends.pipeline import LORA_FILE
 
 
 def read_ema(path: Path) -> list[torch.Tensor]:
@@ -85,8 +85,8 @@ def convert_ema(
     """
     if alpha < 1:
         raise ValueError(f"alpha: {alpha} is out of range; use at least 1")
-    if (output / LORA_FILE).exists():
-        raise ValueError(f"output: {output} has a {LORA_FILE} already; give a new folder")
+    if (output / LORA_NAME).exists():
+        raise ValueError(f"output: {output} has a {LORA_NAME} already; give a new folder")
     backend = backend_class(model_dir)
     network = network_outline(Path(model_dir), backend.component)
     targets = tuple(targets or backend.targets(network))

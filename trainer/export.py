@@ -3,51 +3,101 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers import DiffusionPipeline
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from common.cards import LORA_NAME, Base, lineage, model_card
 from common.files import write_atomic, write_json
-from common.portable import portable_lora
-from trainer.backends import load_backend
-from trainer.backends.pipeline import OPTIONS_FILE
+from common.portable import foreign_tensor, portable_lora
+from trainer.backends import backend_class, load_backend
+from trainer.backends.lora import lora_file, read_pairs
+from trainer.backends.options import OPTIONS_FILE
+from trainer.convert_ema import network_outline
+from trainer.roles import STUDENT, Roles
+
+
+@dataclass(frozen=True)
+class About:
+    """What a card says beside what the folders tell: the base model's hub id, a license, a title."""
+
+    base: str = ""
+    license: str = ""
+    title: str = ""
 
 
 def export_lora(
-    model_dir: Path, version_dir: Path, output: Path, *, dtype: str = "fp32", base: str = "", title: str = ""
+    model_dir: Path, version_dir: Path, output: Path, *, dtype: str = "fp32", about: About | None = None
 ) -> Path:
-    """The version's LoRA and README.md in `output`; stock `pipe.load_lora_weights(output)` reads it. `base` is the base
-    model's hub id where it has one. Returns the file."""
+    """The version's LoRA and README.md in `output`; stock `pipe.load_lora_weights(output)` reads it. Returns the file."""
+    about = about or About()
     if output.resolve() == version_dir.resolve():
         raise ValueError(f"output: {output} is the version's own folder; give another")
-    title = title or version_dir.name
-    pieces = portable_lora(version_dir, title=title, description=f"LoRA for {base or model_dir.name}", dtype=dtype)
-    write_atomic(output / LORA_NAME, b"".join(pieces))
-    _write_card(output, title, Base.of(model_dir, base), version_dir, merged=False)
+    title, base = about.title or version_dir.name, Base.of(model_dir, about.base, about.license)
+    with tempfile.TemporaryDirectory() as folder:
+        source = _in_diffusers_names(model_dir, version_dir, Path(folder))
+        write_atomic(output / LORA_NAME, b"".join(portable_lora(source, title=title, base=base, dtype=dtype)))
+    _write_card(output, title, base, version_dir, merged=False)
     return output / LORA_NAME
 
 
+def _in_diffusers_names(model_dir: Path, version_dir: Path, folder: Path) -> Path:
+    """The version's folder; of one that another program named in its own way, `folder` with the same changes. Raises
+    ValueError on what is no LoRA of the model."""
+    family, file = backend_class(model_dir), lora_file(version_dir)
+    network = network_outline(Path(model_dir), family.component)
+    pairs = read_pairs(file, network, family.pipeline_class, family.component)
+    with safe_open(file, "pt") as opened:
+        if not foreign_tensor(opened.keys()):
+            return version_dir
+    tensors = {}
+    for name, pair in pairs.items():
+        tensors[f"{family.component}.{name}.lora_A.weight"] = pair.a.contiguous()
+        tensors[f"{family.component}.{name}.lora_B.weight"] = (pair.b * pair.scale).contiguous()
+    save_file(tensors, folder / LORA_NAME)
+    stamp = file.stat().st_mtime
+    os.utime(folder / LORA_NAME, (stamp, stamp))  # the header's date
+    return folder
+
+
 def export_merged(
-    model_dir: Path, version_dir: Path, output: Path, *, dtype: str = "fp32", base: str = "", title: str = ""
+    model_dir: Path, version_dir: Path, output: Path, *, dtype: str = "fp32", about: About | None = None
 ) -> Path:
     """A pipeline folder whose transformer (or UNet) has the version's LoRA merged in, with README.md; merged in fp32,
-    written in `dtype`. Raises ValueError when the folder is not empty. Returns it."""
+    written in `dtype`. Raises ValueError when the folder is not empty, or when the LoRA changes no weight. Returns it."""
+    about = about or About()
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"output: {output} is not empty; give a new folder")
-    pipeline = load_backend(model_dir).pipeline
-    pipeline.load_lora_weights(version_dir)
-    pipeline.fuse_lora(components=[name for name in ("transformer", "unet") if getattr(pipeline, name, None)])
-    pipeline.unload_lora_weights()
-    pipeline.vae.to(memory_format=torch.contiguous_format)  # safetensors stores no other
-    if dtype == "fp16":
-        pipeline.to(torch.float16)
-    pipeline.save_pretrained(output)
-    forget_origin(output)
+    backend = load_backend(model_dir)
+    lora = backend.load_lora(version_dir)
+    roles = Roles(backend.transformer, lora.targets, rank=lora.rank, alpha=lora.alpha, roles=(STUDENT,))
+    roles.load_state_dict(STUDENT, lora.state)
+    if not roles.fold(STUDENT):
+        raise ValueError(
+            f"version: {version_dir / LORA_NAME} changes no weight of {model_dir}; export the base as it is"
+        )
+    save_pipeline(backend.pipeline, output, torch.float16 if dtype == "fp16" else torch.float32)
     if (options := model_dir / OPTIONS_FILE).exists():
         write_atomic(output / OPTIONS_FILE, options.read_bytes())
-    _write_card(output, title or version_dir.name, Base.of(model_dir, base), version_dir, merged=True)
+    base = Base.of(model_dir, about.base, about.license)
+    _write_card(output, about.title or version_dir.name, base, version_dir, merged=True)
     return output
+
+
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path, dtype: torch.dtype) -> None:
+    """Write a pipeline folder in a precision. Whoever names none when loading it gets fp32 throughout: diffusers reads its
+    parts so whatever is stored, but transformers takes what the text encoders' configs say."""
+    pipeline.vae.to(memory_format=torch.contiguous_format)  # safetensors stores no other
+    pipeline.to(dtype).save_pretrained(folder)
+    forget_origin(folder)
+    for file in folder.glob("text_encoder*/config.json"):
+        write_json(file, json.loads(file.read_text()) | {"dtype": "float32"})
 
 
 def forget_origin(pipeline_dir: Path) -> None:

@@ -31,7 +31,9 @@ class Roles:
     names the active adapter and the flags stay as they are: on for the trained roles, off for the averages.
     """
 
-    def __init__(self, transformer: torch.nn.Module, targets: Sequence[str], *, rank: int, alpha: int, roles=TDM_ROLES):
+    def __init__(
+        self, transformer: torch.nn.Module, targets: Sequence[str], *, rank: int, alpha: float, roles=TDM_ROLES
+    ):
         self.transformer = transformer.requires_grad_(False)
         self.names = tuple(roles)
         for name in self.names:
@@ -115,6 +117,23 @@ class Roles:
             for base, weight in kept:
                 base.weight.data = weight
             self.use(role)
+
+    def fold(self, role: str) -> int:
+        """Add an adapter to the weights for good and take all adapters away; how many layers that changed."""
+        changed = 0
+        with torch.no_grad():
+            for layer in self._layers:
+                base = layer.get_base_layer()
+                before = base.weight.data
+                base.weight.data = before + layer.get_delta_weight(role).to(before.dtype)
+                changed += not torch.equal(before, base.weight.data)
+        self.remove()
+        return changed
+
+    def remove(self) -> None:
+        """Give the transformer back as it was before, without adapters."""
+        self.transformer.unload_lora()
+        self._layers, self._parameters = [], {}
 
     def parameters(self, role: str) -> list[torch.nn.Parameter]:
         """The adapter's own tensors, in a fixed order."""

@@ -86,6 +86,7 @@ class Sampler:
         self.backend = load_backend(model_dir, device=device, memory=memory)
         self.settings = settings or SampleSettings()
         self.roles: Roles | None = None
+        self._shape: tuple | None = None  # the adapter's rank, alpha and modules
         self._version: Path | None = None
         self._merged = ExitStack()
 
@@ -100,14 +101,19 @@ class Sampler:
         version_dir = Path(version_dir)
         if self._version == version_dir:
             return
-        state, rank, alpha = self.backend.load_lora(version_dir)
-        if self.roles is None:
-            self.roles = Roles(
-                self.backend.transformer, self.backend.lora_targets, rank=rank, alpha=alpha, roles=(STUDENT,)
-            )
+        lora = self.backend.load_lora(version_dir)
         self._merged.close()
         self._version = None
-        self.roles.load_state_dict(STUDENT, state)
+        shape = (lora.rank, lora.alpha, lora.targets)
+        if self._shape != shape:
+            if self.roles is not None:
+                self.roles.remove()
+            self.roles, self._shape = None, None
+            self.roles = Roles(
+                self.backend.transformer, lora.targets, rank=lora.rank, alpha=lora.alpha, roles=(STUDENT,)
+            )
+            self._shape = shape
+        self.roles.load_state_dict(STUDENT, lora.state)
         self._merged.enter_context(self.roles.merged(STUDENT))
         self._version = version_dir
 

@@ -1,6 +1,10 @@
 """Exports: stock diffusers draws the app's images from them, so does a reader of tensors alone, and the card says how."""
 
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from trainer.roles import STUDENT, Roles
 from trainer.sampler import Sampler, initial_noise
 
 PROMPT = "a red star"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +94,9 @@ def test_merged_weights_draw_the_same(model_dir, version, apps, tmp_path):
     assert main(arguments) == 2  # nothing is overwritten
 
 
-def test_a_reader_without_the_header_gets_the_same_weights(version, tmp_path):
+def test_a_reader_without_the_header_gets_the_same_weights(model_dir, version, tmp_path):
     """ComfyUI reads tensors alone: B A, times alpha / rank only where there is a tensor `alpha`."""
-    (tmp_path / LORA_NAME).write_bytes(b"".join(portable_lora(version, title="x")))
+    (tmp_path / LORA_NAME).write_bytes(b"".join(portable_lora(version, title="x", base=Base.of(model_dir))))
     ours, original = load_file(tmp_path / LORA_NAME), load_file(version / LORA_NAME)
     assert ours.keys() == original.keys()
     for name in original:
@@ -104,6 +109,9 @@ def test_a_reader_without_the_header_gets_the_same_weights(version, tmp_path):
     assert adapter["transformer.lora_alpha"] == adapter["transformer.r"] == 4
     assert header["ss_network_alpha"] == header["ss_network_dim"] == "4"
     assert header["modelspec.title"] == "x"
+    required = ("sai_model_spec", "architecture", "implementation", "title", "resolution")
+    assert all(header[f"modelspec.{field}"] for field in required)
+    assert header["modelspec.resolution"] == "128x128" and header["modelspec.architecture"] == "stable-diffusion-3/lora"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -141,6 +149,9 @@ def test_the_card_has_lineage_labels_scores_and_settings(model_dir, version):
     assert [v.name for v in versions] == ["round-2", "round-1", "first"]
     card = model_card("Stars | 2", Base.of(model_dir, "someone/base"), versions)
     front = yaml.safe_load(card.split("---\n")[1])
+    assert front["license"] == "other" and front["license_link"] == "https://huggingface.co/someone/base"
+    assert front["widget"] == [{"text": "a photo of a cat"}] and "tdm-r1" in front["tags"]
+    assert "trained with TDM-R1" in card
     assert front["base_model"] == "someone/base" and front["base_model_relation"] == "adapter"
     assert front["library_name"] == "diffusers" and "lora" in front["tags"]
     measured = front["model-index"][0]["results"][0]["metrics"]
@@ -150,6 +161,40 @@ def test_the_card_has_lineage_labels_scores_and_settings(model_dir, version):
     assert "| `beta_dpo` | 3.0 | 10.0 |" in card and "`updates`" not in card.split("## Settings")[1]
     assert "| round-1 | 60 | 96 people |" in card and "| someone/base (base) |" in card
     assert str(version.parent) not in card
+
+
+def test_a_first_student_is_not_said_to_be_trained_by_rounds(model_dir, version):
+    card = model_card("x", Base.of(model_dir), lineage(version.parent / "first"))
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert "no round of TDM-R1 has trained it" in card and "tdm-r1" not in front["tags"]
+    assert "base_model" not in front  # a folder's name is none of the hub's
+
+
+def test_a_model_folder_tells_its_hub_id_and_license(model_dir, version, tmp_path):
+    (tmp_path / "model_index.json").write_bytes((model_dir / "model_index.json").read_bytes())
+    (tmp_path / "likestep.json").write_text('{"hub_id": "someone/base", "license": "mit"}')
+    front = yaml.safe_load(model_card("x", Base.of(tmp_path), lineage(version)).split("---\n")[1])
+    assert (front["base_model"], front["license"]) == ("someone/base", "mit")
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_a_merged_folder_runs_as_it_loads(model_dir, version, tmp_path, dtype):
+    out = tmp_path / "out"
+    arguments = ["--merged", "--dtype", dtype, "--model", str(model_dir), "--student", str(version)]
+    assert main(["export", str(out), *arguments]) == 0
+    run_python((out / "README.md").read_text(), out)
+
+
+def test_the_readmes_snippet_runs_as_it_stands():
+    run_python((ROOT / "README.md").read_text(), ROOT)
+
+
+def run_python(page, folder):
+    """A page's Python blocks in a fresh process."""
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert blocks
+    for code in blocks:
+        subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=300)
 
 
 def test_the_cards_own_code_draws_the_apps_image(model_dir, version, apps, tmp_path, monkeypatch):

@@ -60,8 +60,9 @@ def test_nor_one_of_another_parent_or_model(make_spec, reddish, parent, model_di
         prepare(make_spec(settings=QUICK, model_dir=str(copy)))
     file = parent / "pytorch_lora_weights.safetensors"
     backend = load_backend(model_dir)
-    state, rank, alpha = backend.load_lora(parent)
-    backend.save_lora(parent, {k: v + 1e-3 for k, v in state.items()}, rank=rank, alpha=alpha)
+    lora = backend.load_lora(parent)
+    changed = {k: v + 1e-3 for k, v in lora.state.items()}
+    backend.save_lora(parent, changed, rank=lora.rank, alpha=lora.alpha)
     with pytest.raises(ValueError, match=r"parent_dir: .* was made with another one"):
         prepare(make_spec(settings=QUICK))
 

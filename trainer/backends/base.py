@@ -14,6 +14,8 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch.nn.functional import pad
 
+from trainer.backends.lora import Lora
+
 
 @functools.cache
 def bf16_pays(kind: str) -> bool:
@@ -132,10 +134,10 @@ class Backend(Protocol):
         """RGB images of the model's size → the latents that `decode` takes, (B, C, h, w) float32."""
         ...
 
-    def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: int) -> Path:
+    def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: float) -> Path:
         """Write an adapter as a standard diffusers LoRA; returns the file."""
         ...
 
-    def load_lora(self, folder: Path) -> tuple[dict[str, torch.Tensor], int, int]:
-        """(state in PEFT's names, rank, alpha) of a LoRA folder."""
+    def load_lora(self, folder: Path) -> Lora:
+        """A LoRA folder as an adapter for `Roles`. Raises ValueError on what is no LoRA of this network."""
         ...

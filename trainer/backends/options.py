@@ -16,6 +16,8 @@ class ModelOptions(Settings):
     """`likestep.json` beside `model_index.json`."""
 
     size: int = option(0, "Pixels of an image's side; 0 is the family's own.", low=0, high=8192)
+    hub_id: str = option("", "The model's name on the Hugging Face hub, for the cards of its versions.")
+    license: str = option("", "The license of its versions, an identifier of the hub's, for their cards.")
     distilled: bool = option(False, "Guidance is distilled into the model, so its teacher cannot be guided.")
 
     @classmethod

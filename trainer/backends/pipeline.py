@@ -11,11 +11,12 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from PIL import Image
 
+from common.cards import LORA_NAME
 from trainer.backends.base import Conditioning, autocast
+from trainer.backends.lora import Lora, as_adapter, covering, lora_file, modules_of, read_pairs
 from trainer.backends.options import OPTIONS_FILE, ModelOptions
 from trainer.flow import step_grid
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 FEW_STEPS = 4  # where a family's shift depends on the number of steps, training draws levels with the few-step one
 
 
@@ -91,12 +92,13 @@ class PipelineBackend:
         pixels = self.pipeline.image_processor.preprocess(list(images)).to(self.device, vae.dtype)
         return self.from_vae(vae.encode(pixels).latent_dist.mode()).float()
 
-    def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: int) -> Path:
+    def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: float) -> Path:
         """See `Backend.save_lora`."""
-        return self.write_lora(folder, state, rank=rank, alpha=alpha, targets=self.lora_targets)
+        targets = covering(self.lora_targets, modules_of(state))
+        return self.write_lora(folder, state, rank=rank, alpha=alpha, targets=targets)
 
     @classmethod
-    def write_lora(cls, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: int, targets) -> Path:
+    def write_lora(cls, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: float, targets) -> Path:
         """Write an adapter without loading a model; stored as given, with the PEFT config that stock loaders read."""
         folder.mkdir(parents=True, exist_ok=True)
         metadata = {"r": rank, "lora_alpha": alpha, "target_modules": list(targets)}
@@ -107,24 +109,12 @@ class PipelineBackend:
                 f"{cls.component}_lora_adapter_metadata": metadata,
             },
         )
-        return folder / LORA_FILE
+        return folder / LORA_NAME
 
-    def load_lora(self, folder: Path) -> tuple[dict[str, torch.Tensor], int, int]:
-        """See `Backend.load_lora`. Raises ValueError when the folder has no LoRA."""
-        if not (folder / LORA_FILE).exists():
-            raise ValueError(f"version: {folder} has no {LORA_FILE}")
-        state, *_, metadata = self.pipeline_class.lora_state_dict(
-            folder, weight_name=LORA_FILE, use_safetensors=True, return_lora_metadata=True
-        )
-        prefix = f"{self.component}."
-        state = {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
-        ranks = [v.shape[0] for k, v in state.items() if "lora_A" in k]
-        if not ranks:
-            raise ValueError(
-                f"version: {folder / LORA_FILE} has no LoRA of a {self.component}; was it for another model?"
-            )
-        alpha = (metadata or {}).get(f"{prefix}lora_alpha", ranks[0])
-        return state, ranks[0], int(alpha)
+    def load_lora(self, folder: Path) -> Lora:
+        """See `Backend.load_lora`."""
+        pairs = read_pairs(lora_file(folder), self.transformer, self.pipeline_class, self.component)
+        return as_adapter(pairs, self.transformer, self.lora_targets)
 
 
 class FlowBackend(PipelineBackend):

@@ -13,14 +13,13 @@ from common.files import sha256_of, write_image, write_json
 from common.round_folder import VERSION, RoundFolder
 from trainer.backends import load_backend
 from trainer.demo.scenes.prompts import all_prompts
-from trainer.export import forget_origin
+from trainer.export import save_pipeline
 
 
 def release_base(source: Path, target: Path) -> None:
     """A pipeline folder in fp16, and prompts.json as the web app's seed command reads it."""
-    pipeline = StableDiffusion3Pipeline.from_pretrained(source, torch_dtype=torch.float32)
-    pipeline.to(torch.float16).save_pretrained(target)
-    forget_origin(target)
+    pipeline = StableDiffusion3Pipeline.from_pretrained(source, torch_dtype=torch.float32, use_safetensors=True)
+    save_pipeline(pipeline, target, torch.float16)
     rows = [{"prompt": p.prompt, "split": p.split, "metadata": p.metadata} for p in all_prompts()]
     write_json(target / "prompts.json", rows)
 
@@ -28,8 +27,8 @@ def release_base(source: Path, target: Path) -> None:
 def release_student(model_dir: Path, source: Path, target: Path) -> Path:
     """A LoRA folder in fp16 that rounds go on from: rank and alpha stay what they are, other than in an export."""
     backend = load_backend(model_dir)
-    state, rank, alpha = backend.load_lora(source)
-    return backend.save_lora(target, {k: v.half() for k, v in state.items()}, rank=rank, alpha=alpha)
+    lora = backend.load_lora(source)
+    return backend.save_lora(target, {k: v.half() for k, v in lora.state.items()}, rank=lora.rank, alpha=lora.alpha)
 
 
 def release_round(model_dir: Path, work: Path, target: Path, *, parent: str, most_metrics: int = 120) -> Path:

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 from common.settings import DistillSettings, TDMR1Settings
 from trainer.backends import Backend, Conditioning, autocast
+from trainer.backends.lora import Lora
 from trainer.flow import renoise, sample_tau
 from trainer.losses import mean_square
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, Roles
@@ -118,18 +119,19 @@ class Method:
                 )
         self.levels = backend.grid(steps)  # on the CPU, where the sampler reads them one by one
         self.grid = self.levels.to(backend.device)
-        state, self.rank, self.alpha = None, settings.rank, settings.alpha
+        lora = Lora({}, settings.rank, settings.alpha, backend.lora_targets)
         if parent is not None:
-            state, self.rank, self.alpha = backend.load_lora(parent)
+            lora = backend.load_lora(parent)
+        self.rank, self.alpha = lora.rank, lora.alpha
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)  # an adapter's A matrices are random
             self.roles = Roles(
-                backend.transformer, backend.lora_targets, rank=self.rank, alpha=self.alpha, roles=self.roles_needed
+                backend.transformer, lora.targets, rank=self.rank, alpha=self.alpha, roles=self.roles_needed
             )
         backend.recompute = self.roles.recompute
-        if state is not None:
+        if parent is not None:
             for role in self.starts_as_student:
-                self.roles.load_state_dict(role, state)
+                self.roles.load_state_dict(role, lora.state)
         rates = {STUDENT: settings.student_lr, FAKE: settings.fake_lr, SURROGATE: getattr(settings, "surrogate_lr", 0)}
         self.optimizers = {
             role: torch.optim.AdamW(
@@ -219,7 +221,7 @@ class Method:
     def as_parent(self, folder: Path) -> Iterator[None]:
         """The student's average is the LoRA in this folder meanwhile."""
         now = self.roles.state_dict(STUDENT_EMA)
-        self.roles.load_state_dict(STUDENT_EMA, self.backend.load_lora(folder)[0])
+        self.roles.load_state_dict(STUDENT_EMA, self.backend.load_lora(folder).state)
         try:
             yield
         finally:

@@ -104,8 +104,8 @@ def run(
         return metrics | {f"validation_{k}": v for k, v in (evaluation.scores if evaluation else {}).items()}
 
     def finish() -> None:
-        kept, _, _ = method.backend.load_lora(work.folder.best)
-        method.roles.load_state_dict(STUDENT_EMA, kept)
+        best = method.backend.load_lora(work.folder.best)
+        method.roles.load_state_dict(STUDENT_EMA, best.state)
         write_grid("after")
         work.publish(method, state, stages.about())
 

@@ -18,7 +18,7 @@ from webapp.rounds.models import ModelVersion, TrainingRound
 
 def lora(version: ModelVersion) -> Iterator[bytes]:
     """The LoRA in pieces. Raises ValueError, before the first, when its file is gone or damaged."""
-    return portable_lora(_folder(version), title=_title(version), description=_base(version).name)
+    return portable_lora(_folder(version), title=_title(version), base=_base(version))
 
 
 def archive(version: ModelVersion) -> Iterator[bytes]:

@@ -273,4 +273,4 @@ def test_a_round_from_labels_ends_in_a_lora_that_the_stock_pipeline_loads(family
     stock, _ = stock_points(family, backend, noise, lora=result.version_dir)
     assert_close(ours[:, 1:], stock)
     assert (ours - bare).abs().max() > 1e-2
-    assert load_backend(folder).load_lora(tmp_path / "version")[1:] == (4, 8)
+    assert load_backend(folder).load_lora(tmp_path / "version")[1:3] == (4, 8)
