@@ -14,6 +14,7 @@ tried again when the line or the server fails, or when the rate limit asks to wa
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import hmac
@@ -317,6 +318,21 @@ def check_signature(secret: str, header: str, body: bytes, *, oldest: float = 30
         return False
     right = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
     return hmac.compare_digest(right, given) and abs(time.time() - moment) <= oldest
+
+
+def check_standard_signature(secret: str, headers: Mapping[str, str], body: bytes, *, oldest: float = 300) -> bool:
+    """Whether a webhook's `webhook-signature` (Standard Webhooks) is right for its raw body, and not older than `oldest`
+    seconds; any library of that scheme does the same."""
+    found = {name.lower(): value for name, value in headers.items()}
+    try:
+        moment = int(found["webhook-timestamp"])
+        key = base64.b64decode(secret[6:]) if secret.startswith("whsec_") else secret.encode()
+        signed = f"{found['webhook-id']}.{moment}.".encode() + body
+        given = found["webhook-signature"].split()
+    except (ValueError, KeyError):
+        return False
+    right = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+    return any(hmac.compare_digest(right, one) for one in given) and abs(time.time() - moment) <= oldest
 
 
 def _query(**values) -> str:

@@ -105,7 +105,7 @@ def create_webhook(project: Project, url: str, events: list[str], by, *, every: 
         raise ApiError(_("events: choose some of %(values)s") % {"values": ", ".join(EVENTS)})
     if every < 1:
         raise ApiError(_("every: at least 1"))
-    webhook = outbox.switch_on(project, url, sorted(set(events)), secrets.token_urlsafe(32), by, every=every)
+    webhook = outbox.switch_on(project, url, sorted(set(events)), outbox.new_secret(), by, every=every)
     audit(project, by, "webhook made", url=url, events=webhook.events)
     return webhook
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
+import secrets
 import time
 from datetime import timedelta
 
@@ -19,6 +21,7 @@ from webapp.quality.models import Consensus
 from webapp.webhooks.events import MILESTONE, Event
 from webapp.webhooks.outgoing import Refused, post
 
+KEY_FOLLOWS = "whsec_"  # what follows is the key, in base64
 FIRST_WAIT = timedelta(seconds=10)  # doubled with every try
 LONGEST_WAIT = timedelta(hours=1)
 CLAIM = timedelta(minutes=2)  # a worker that is lost while it sends gives the message back after this
@@ -68,9 +71,23 @@ def due() -> list[int]:
 
 
 def signature(secret: str, moment: int, body: bytes) -> str:
-    """The header's value: `t=<unix seconds>,v1=<HMAC-SHA256 of "<t>.<body>" in hex>`."""
+    """The value of `X-Likestep-Signature`, which stays for one more version:
+    `t=<unix seconds>,v1=<HMAC-SHA256 of "<t>.<body>" in hex>`."""
     signed = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={moment},v1={signed}"
+
+
+def standard_signature(secret: str, name: str, moment: int, body: bytes) -> str:
+    """Standard Webhooks' header `webhook-signature`: `v1,` and the base64 of HMAC-SHA256 of "<id>.<timestamp>.<body>". The
+    key is what stands in base64 after `whsec_`, or a secret of before that as it is."""
+    key = base64.b64decode(secret.removeprefix(KEY_FOLLOWS)) if secret.startswith(KEY_FOLLOWS) else secret.encode()
+    signed = hmac.digest(key, f"{name}.{moment}.".encode() + body, hashlib.sha256)
+    return f"v1,{base64.b64encode(signed).decode()}"
+
+
+def new_secret() -> str:
+    """A secret as Standard Webhooks writes it, 32 bytes."""
+    return KEY_FOLLOWS + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def deliver(delivery_id: int) -> DeliveryState | None:
@@ -89,12 +106,16 @@ def deliver(delivery_id: int) -> DeliveryState | None:
     if not webhook.active:
         return _note(delivery, None, "the webhook was switched off", final=True)
     body = json.dumps({"id": delivery.pk, **delivery.payload}, ensure_ascii=False).encode()
+    name, moment = f"msg_{delivery.pk}", int(time.time())
     headers = {
         "Content-Type": "application/json",
+        "webhook-id": name,
+        "webhook-timestamp": str(moment),
+        "webhook-signature": standard_signature(webhook.secret, name, moment, body),
         "User-Agent": "Likestep-Webhook/1",
         "X-Likestep-Event": delivery.event,
         "X-Likestep-Delivery": str(delivery.pk),
-        "X-Likestep-Signature": signature(webhook.secret, int(time.time()), body),
+        "X-Likestep-Signature": signature(webhook.secret, moment, body),
     }
     try:
         status = post(webhook.url, body, headers)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from django.utils import timezone, translation
 
-from client.likestep_client import check_signature
+from client.likestep_client import check_signature, check_standard_signature
 from tests.webapp.acting import submit
 from webapp.api import services
 from webapp.api.endpoints import api
@@ -60,6 +60,17 @@ def hook(project, boss, address, **values):
     return services.create_webhook(project, address, values.pop("events", NAMES), boss, **values)
 
 
+def test_signatures_are_standard_webhooks():
+    """The example of the scheme's reference libraries."""
+    signed = outbox.standard_signature(
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        1614265330,
+        b'{"test": 2432232314}',
+    )
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
 def later():
     Delivery.objects.update(next_at=timezone.now() - timedelta(seconds=1))
 
@@ -77,6 +88,12 @@ def test_a_finished_round_is_told_once_and_signed(project, boss, ann, ready, rec
     assert check_signature(webhook.secret, headers["X-Likestep-Signature"], body)
     assert not check_signature(webhook.secret, headers["X-Likestep-Signature"], body + b" ")
     assert not check_signature("another", headers["X-Likestep-Signature"], body)
+    assert webhook.secret.startswith("whsec_")
+    named, moment = headers["webhook-id"], headers["webhook-timestamp"]
+    assert headers["webhook-signature"] == outbox.standard_signature(webhook.secret, named, int(moment), body)
+    assert check_standard_signature(webhook.secret, headers, body)
+    assert not check_standard_signature(webhook.secret, headers, body + b" ")
+    assert not check_standard_signature(webhook.secret, {**headers, "webhook-timestamp": "1"}, body)
     told = json.loads(body)
     assert (told["event"], told["project"]) == ("round.finished", "stars")
     assert (told["data"]["round"], told["data"]["state"]) == (1, "cancelled")
