@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Self, get_type_hints
 
+MOST_UPDATES, MOST_IMAGES, MOST_SEED = 100_000, 4096, 2**31 - 1
 LOOKS = 8  # of a round at each labelled group, where `surrogate_updates` is 0
 MOST_SURROGATE_UPDATES = 3  # that it then comes to
 
@@ -18,8 +19,18 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the message names the field and what it allows."""
 
 
+def _short(value: Any) -> str:
+    """A value as a message shows it; Python writes no number of thousands of digits."""
+    if type(value) is int and abs(value) >= 10**20:
+        return f"a number of {int(value.bit_length() * 0.30103) + 1} digits"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
 def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple = ()) -> Any:
-    """A dataclass field with its explanation and allowed range (both ends included)."""
+    """A dataclass field with its explanation and allowed range (both ends included), which every number has."""
+    if isinstance(default, int | float) and not isinstance(default, bool) and None in (low, high):
+        raise TypeError(f"a number needs both bounds: {help}")
     return field(default=default, metadata={"help": help, "min": low, "max": high, "choices": choices})
 
 
@@ -31,17 +42,15 @@ class Settings:
         hints = get_type_hints(type(self))
         for f in dataclasses.fields(self):
             value, kind = getattr(self, f.name), hints[f.name]
-            if kind is float and type(value) is int:
-                value = float(value)
-                object.__setattr__(self, f.name, value)
-            if type(value) is not kind:
-                raise SettingsError(f"{f.name}: expected {kind.__name__}, got {value!r}")
             low, high, choices = (f.metadata.get(k) for k in ("min", "max", "choices"))
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise SettingsError(f"{f.name}: expected {kind.__name__}, got {_short(value)}")
             if choices and value not in choices:
-                raise SettingsError(f"{f.name}: {value!r} is not one of {', '.join(map(str, choices))}")
-            if (low is not None and not value >= low) or (high is not None and not value <= high):
-                bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
-                raise SettingsError(f"{f.name}: {value!r} is out of range; use {bounds}")
+                raise SettingsError(f"{f.name}: {_short(value)} is not one of {', '.join(map(str, choices))}")
+            if low is not None and not low <= value <= high:  # also NaN
+                raise SettingsError(f"{f.name}: {_short(value)} is out of range; use {low} to {high}")
+            if kind is float:
+                object.__setattr__(self, f.name, float(value))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -89,8 +98,9 @@ class MemorySettings(Settings):
         "Images the transformer takes at once; 0: all. The update stays the same. Passes with gradient then cost one more "
         "without.",
         low=0,
+        high=MOST_IMAGES,
     )
-    vae_batch: int = option(16, "Images the VAE decodes at once.", low=1)
+    vae_batch: int = option(16, "Images the VAE decodes at once.", low=1, high=MOST_IMAGES)
     vae_tiling: bool = option(
         False,
         "Decode each image in tiles of half its size, blended at their seams: a quarter of the memory, other colours.",
@@ -141,20 +151,20 @@ class PretrainSettings:
 class DistillSettings(Settings):
     """TDM: the base model into a first few-step student."""
 
-    updates: int = option(1200, "Student updates.", low=1)
-    batch: int = option(48, "Images a rollout.", low=1)
-    updates_per_rollout: int = option(2, "Updates made from one rollout.", low=1)
+    updates: int = option(1200, "Student updates.", low=1, high=MOST_UPDATES)
+    batch: int = option(48, "Images a rollout.", low=1, high=MOST_IMAGES)
+    updates_per_rollout: int = option(2, "Updates made from one rollout.", low=1, high=100)
     rank: int = option(32, "LoRA rank.", low=1, high=512)
-    alpha: int = option(64, "LoRA alpha; the adapter is scaled by alpha / rank.", low=1)
-    student_lr: float = option(2e-4, "Learning rate of the student.", low=0)
-    fake_lr: float = option(6e-4, "Learning rate of the fake score.", low=0)
+    alpha: int = option(64, "LoRA alpha; the adapter is scaled by alpha / rank.", low=1, high=4096)
+    student_lr: float = option(2e-4, "Learning rate of the student.", low=0, high=1)
+    fake_lr: float = option(6e-4, "Learning rate of the fake score.", low=0, high=1)
     guidance: float = option(4.0, "w_cfg: guidance of the teacher that the student learns from.", low=1, high=20)
     t_min: float = option(0.02, "Smallest step up in un-shifted time when re-noising.", low=0, high=0.5)
-    fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0)
+    fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0, high=1000)
     ema: float = option(0.98, "Decay of the student's moving average, which is what is saved.", low=0, high=1)
-    weight_decay: float = option(1e-4, "AdamW weight decay.", low=0)
-    clip_norm: float = option(1.0, "Gradient clipping.", low=0)
-    seed: int = option(0, "Seed of prompts and noise.", low=0)
+    weight_decay: float = option(1e-4, "AdamW weight decay.", low=0, high=1)
+    clip_norm: float = option(1.0, "Gradient clipping.", low=0, high=1e6)
+    seed: int = option(0, "Seed of prompts and noise.", low=0, high=MOST_SEED)
 
 
 @dataclass(frozen=True)
@@ -168,7 +178,7 @@ class TDMR1Settings(Settings):
         "gradients, which needs a reward oracle.",
         choices=("tdm_r1", "dgpo", "best_of_group", "flow_grpo"),
     )
-    updates: int = option(60, "Updates in the round.", low=1, high=100_000)
+    updates: int = option(60, "Updates in the round.", low=1, high=MOST_UPDATES)
     surrogate_updates: int = option(
         0,
         "Surrogate updates before each student update. 0: one, and with many stored labels two or three, so that a round "
@@ -195,7 +205,7 @@ class TDMR1Settings(Settings):
     student_batch: int = option(48, "Images the student trains on in an update.", low=1, high=4096)
     steps_trained: int = option(1, "How many of the K steps an update trains.", low=1, high=50)
     rank: int = option(32, "LoRA rank of every role.", low=1, high=512)
-    alpha: int = option(64, "LoRA alpha; an adapter is scaled by alpha / rank.", low=1)
+    alpha: int = option(64, "LoRA alpha; an adapter is scaled by alpha / rank.", low=1, high=4096)
     student_lr: float = option(2e-4, "Learning rate of the student.", low=0, high=1)
     fake_lr: float = option(6e-4, "Learning rate of the fake score.", low=0, high=1)
     surrogate_lr: float = option(5e-4, "Learning rate of the surrogate reward.", low=0, high=1)
@@ -206,7 +216,7 @@ class TDMR1Settings(Settings):
         high=1,
     )
     weight_decay: float = option(1e-4, "AdamW weight decay.", low=0, high=1)
-    clip_norm: float = option(1.0, "Gradient clipping.", low=0)
+    clip_norm: float = option(1.0, "Gradient clipping.", low=0, high=1e6)
     guidance: float = option(4.0, "w_cfg: guidance of the teacher in the guidance term.", low=1, high=20)
     rl_cfg: float = option(4.0, "Guidance in the reward term.", low=1, high=20)
     reward_guidance: str = option(
@@ -233,18 +243,23 @@ class TDMR1Settings(Settings):
         low=0,
         high=1,
     )
-    beta_dpo: float = option(10.0, "Sharpness of the group weight.", low=0)
+    beta_dpo: float = option(10.0, "Sharpness of the group weight.", low=0, high=1e6)
     surrogate_kl: float = option(
-        0.1, "beta: keeps the surrogate near the teacher. Too small, and disliked images push it without end.", low=0
+        0.1,
+        "beta: keeps the surrogate near the teacher. Too small, and disliked images push it without end.",
+        low=0,
+        high=1000,
     )
-    clip: float = option(0.5, "Trust region of one surrogate update.", low=0)
-    teacher_clip_from: float = option(0.5, "Distance from the teacher at which its trust region starts.", low=0)
+    clip: float = option(0.5, "Trust region of one surrogate update.", low=0, high=1e6)
+    teacher_clip_from: float = option(
+        0.5, "Distance from the teacher at which its trust region starts.", low=0, high=1e6
+    )
     relative: bool = option(
         True, "Measure distances of the surrogate relative to the teacher's own denoising error, not in absolute units."
     )
     reference: str = option("frozen", "Reference of the surrogate's likelihood gain.", choices=("ema", "frozen"))
     t_min: float = option(0.25, "Lowest time the surrogate and the reward term look at.", low=0, high=0.95)
-    fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0)
+    fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0, high=1000)
     gradient_steps: int = option(
         2, "Gradient steps from one batch of groups, with dgpo, best_of_group and flow_grpo.", low=1, high=100
     )
@@ -256,16 +271,19 @@ class TDMR1Settings(Settings):
     ema: float = option(
         0.95, "Decay of the student's moving average, which is what is evaluated and published.", low=0, high=1
     )
-    validation_images: int = option(112, "Images scored before, during and after the round.", low=0)
+    validation_images: int = option(112, "Images scored before, during and after the round.", low=0, high=100_000)
     validate_every: int = option(
-        20, "Updates between validations; the newest version is kept unless it is clearly worse.", low=1
+        20,
+        "Updates between validations; the newest version is kept unless it is clearly worse.",
+        low=1,
+        high=MOST_UPDATES,
     )
     alarm: bool = option(
         True,
         "Stop early when the surrogate likes the validation images more and more while the oracle, held-out labels or "
         "measures that know nothing of the reward say that they became worse; what was best before is kept.",
     )
-    seed: int = option(0, "Seed of prompts and noise.", low=0)
+    seed: int = option(0, "Seed of prompts and noise.", low=0, high=MOST_SEED)
 
     @property
     def updates_alone(self) -> int:

@@ -75,13 +75,19 @@ def save_checkpoint(
 def whole_step(folder: Path) -> int | None:
     """How many steps the checkpoint in `folder` is of; None when there is none, or none that is whole."""
     try:
-        return int(_values(folder)["step"])
-    except (OSError, ValueError, KeyError):
+        return _values(folder)["step"]
+    except (OSError, ValueError):
         return None
 
 
 def _values(folder: Path) -> dict:
-    values = json.loads((folder / STATE_FILE).read_text())
+    try:
+        values = json.loads((folder / STATE_FILE).read_text())
+    except RecursionError as error:
+        raise ValueError("state.json is nested too deep") from error
+    step = values.get("step") if isinstance(values, dict) else None
+    if type(step) is not int or not 0 <= step < 2**31:
+        raise ValueError("state.json does not tell its step")
     if "sha256" in values and sha256_of(folder / WEIGHTS_FILE) != values["sha256"]:
         raise ValueError("its checksum is wrong")
     return values
@@ -109,18 +115,61 @@ def load_checkpoint(
     try:
         values = _values(folder)
     except (OSError, ValueError) as error:
-        raise ValueError(f"checkpoint: {folder} is damaged ({error}); delete it to start over") from error
+        raise _damaged(folder, error) from error
     check(values)
-    tensors = load_file(folder / WEIGHTS_FILE)
+    try:
+        tensors = _tensors(folder)
+        states = {name: _of(tensors, f"module/{name}/") for name in modules}
+        for name, module in modules.items():
+            _check_module(name, states[name], module.state_dict())
+        slots = {name: _slots(_of(tensors, f"optimizer/{name}/"), optimizer) for name, optimizer in optimizers.items()}
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, error) from error
     for name, module in modules.items():
-        prefix = f"module/{name}/"
-        module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+        module.load_state_dict(states[name])
     for name, optimizer in optimizers.items():
-        prefix = f"optimizer/{name}/"
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for full, value in tensors.items():
-            if full.startswith(prefix):
-                index, key = full[len(prefix) :].split("/")
-                state.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict({"state": slots[name], "param_groups": optimizer.state_dict()["param_groups"]})
     return values
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+    return ValueError(f"checkpoint: {folder} is damaged ({error}); delete it to start over")
+
+
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Everything in the checkpoint, finite."""
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except Exception as error:  # safetensors raises its own type, which it does not export as a ValueError
+        raise ValueError(f"state.safetensors cannot be read: {error}") from error
+    for key, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{key}: a number is not finite")
+    return tensors
+
+
+def _of(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _check_module(name: str, found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError unless there is one tensor of the right shape and kind of number for each of the module's."""
+    if other := sorted(set(found) ^ set(wanted)):
+        raise ValueError(f"{name}: {other[0]} is {'not known' if other[0] in found else 'missing'}")
+    for key, value in wanted.items():
+        kinds = found[key].is_floating_point(), value.is_floating_point()
+        if found[key].shape != value.shape or kinds[0] != kinds[1]:
+            raise ValueError(f"{name}: {key} is {tuple(found[key].shape)}, not {tuple(value.shape)}")
+
+
+def _slots(tensors: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[int, dict[str, torch.Tensor]]:
+    """An optimizer's state by the number of its parameter, each a scalar or of the parameter's shape; else ValueError."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for full, value in tensors.items():
+        index, _slash, key = full.partition("/")
+        number = int(index) if index.isascii() and index.isdigit() and len(index) < 10 else len(parameters)
+        if number >= len(parameters) or value.shape not in (torch.Size([]), parameters[number].shape):
+            raise ValueError(f"optimizer: {full} of shape {tuple(value.shape)} fits no parameter")
+        state.setdefault(number, {})[key] = value
+    return state

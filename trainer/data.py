@@ -59,6 +59,7 @@ class GroupStore:
     files: list[Path]
     advantages: torch.Tensor
     prompts: list[str]
+    shape: tuple[int, ...]  # (K + 1, C, h, w) of every trajectory
     silent: int  # groups left out because their rewards are all the same (`common.signal`)
     damaged: tuple[str, ...]  # messages of groups whose trajectory could not be read
 
@@ -70,22 +71,28 @@ class GroupStore:
         width, chosen = self.advantages.shape[1], index.tolist()
         found = [load_trajectory(self.files[i]).trajectory for i in chosen]
         if not found:  # of a process that an update has no groups for
-            shape = load_trajectory(self.files[0]).trajectory.shape[1:]
-            return GroupBatch(torch.empty(0, width, *shape), self.advantages[index], [])
+            return GroupBatch(torch.empty(0, width, *self.shape), self.advantages[index], [])
         padded = [torch.cat([t, t[:1].expand(width - len(t), *t.shape[1:])]) for t in found]
         return GroupBatch(torch.stack(padded), self.advantages[index], [self.prompts[i] for i in chosen])
 
 
 def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
-    """The groups with signal whose trajectories can be read. Raises ValueError when there is none."""
+    """The groups with signal whose trajectories can be read, have an image a reward, and have the first one's shape. Raises
+    ValueError when there is none."""
     rewards, known = pad_rewards([g.rewards for g in groups])
     advantages = group_advantages(rewards, known)
     loud = has_signal(rewards, known)
-    kept, damaged = [], []
+    kept, damaged, shape = [], [], ()
     for i in loud.nonzero().flatten().tolist():
         try:
-            check_trajectory(Path(groups[i].trajectory_file))
+            images, *found = check_trajectory(Path(groups[i].trajectory_file))
+            if images != len(groups[i].rewards) or (shape and tuple(found) != shape):
+                raise ValueError(
+                    f"trajectory: {groups[i].trajectory_file} is of {images} images of shape {tuple(found)}, not of "
+                    f"{len(groups[i].rewards)} of {shape or 'any'}; the group must be left out"
+                )
             kept.append(i)
+            shape = tuple(found)
         except ValueError as error:
             damaged.append(str(error))
     if not kept:
@@ -94,7 +101,7 @@ def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
             + (f" ({len(damaged)} could not be read: {damaged[0]})" if damaged else "")
         )
     files, prompts = [Path(groups[i].trajectory_file) for i in kept], [groups[i].prompt for i in kept]
-    return GroupStore(files, advantages[torch.tensor(kept)], prompts, int((~loud).sum()), tuple(damaged))
+    return GroupStore(files, advantages[torch.tensor(kept)], prompts, shape, int((~loud).sum()), tuple(damaged))
 
 
 def pad_rewards(rewards: Sequence[Sequence[float | None]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -154,22 +154,46 @@ def save_trajectory(path: Path, group: SampledGroup, *, prompt: str, version: st
 
 
 def load_trajectory(path: Path) -> StoredTrajectory:
-    """Read what `save_trajectory` wrote. Raises ValueError, naming the file, when it cannot be read."""
+    """Read what `save_trajectory` wrote. Raises ValueError, naming the file, when it cannot be read or holds something
+    else: other shapes or types, or numbers that are not finite."""
     with _reading(path) as file:
-        metadata = file.metadata()
-        return StoredTrajectory(
-            file.get_tensor("trajectory").float(),
-            file.get_tensor("sigmas"),
-            metadata["prompt"],
-            metadata["version"],
-            tuple(json.loads(metadata["seeds"])),
+        metadata, seeds = _check_header(file)
+        trajectory, sigmas = file.get_tensor("trajectory").float(), file.get_tensor("sigmas").float()
+        if not trajectory.isfinite().all():
+            raise ValueError("trajectory: a number is not finite")
+        if not ((sigmas >= 0) & (sigmas <= 1)).all():
+            raise ValueError("sigmas: a number is not within 0 and 1")
+        return StoredTrajectory(trajectory, sigmas, metadata["prompt"], metadata["version"], seeds)
+
+
+def check_trajectory(path: Path) -> tuple[int, ...]:
+    """Its shape (G, K + 1, C, h, w). Raises the same ValueError on a file that is gone, cut off or something else; its
+    numbers are not read."""
+    with _reading(path) as file:
+        _check_header(file)
+        return tuple(file.get_slice("trajectory").get_shape())
+
+
+def _check_header(file) -> tuple[dict[str, str], tuple[int, ...]]:
+    """(metadata, seeds) of a file whose tensors have the shapes and types of a trajectory; else ValueError."""
+    metadata, shapes = file.metadata() or {}, {}
+    if set(file.keys()) != {"trajectory", "sigmas"} or not {"prompt", "version", "seeds"} <= set(metadata):
+        raise ValueError("it does not hold a trajectory")
+    for name in ("trajectory", "sigmas"):
+        tensor = file.get_slice(name)
+        shapes[name] = tensor.get_shape()
+        if tensor.get_dtype() not in ("F16", "F32") or 0 in shapes[name]:
+            raise ValueError(f"{name}: {tensor.get_dtype()} {shapes[name]} is not float16 or float32 of some size")
+    seeds = json.loads(metadata["seeds"])
+    if not isinstance(seeds, list) or not all(type(seed) is int and abs(seed) < 2**63 for seed in seeds):
+        raise ValueError("seeds: they are not a list of whole numbers")
+    if len(shapes["trajectory"]) != 5 or shapes["trajectory"][0] != len(seeds):
+        raise ValueError(
+            f"trajectory: {shapes['trajectory']} is not (images, steps + 1, C, h, w) of {len(seeds)} seeds"
         )
-
-
-def check_trajectory(path: Path) -> None:
-    """Raise the same ValueError on a file that is gone, cut off or something else; its numbers are not read."""
-    with _reading(path) as file:
-        file.get_slice("trajectory").get_shape()
+    if shapes["sigmas"] != [shapes["trajectory"][1]]:
+        raise ValueError(f"sigmas: {shapes['sigmas']} is not of {shapes['trajectory'][1]} times")
+    return metadata, tuple(seeds)
 
 
 @contextmanager
@@ -177,7 +201,7 @@ def _reading(path: Path) -> Iterator:
     try:
         with safe_open(path, "pt") as file:
             yield file
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise ValueError(f"trajectory: {path} cannot be read ({error}); the group must be left out") from error
     except Exception as error:  # safetensors raises its own type, which it does not export as a ValueError
         raise ValueError(f"trajectory: {path} is damaged ({error}); the group must be left out") from error

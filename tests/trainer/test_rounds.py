@@ -189,7 +189,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         (TDMR1Settings, {"updates": True}, "updates: expected int"),
         (TDMR1Settings, {"student_lr": float("nan")}, "student_lr: nan is out of range"),
         (TDMR1Settings, {"reference": "yesterday"}, "reference: 'yesterday' is not one of ema, frozen"),
-        (DistillSettings, {"batch": -1}, "batch: -1 is out of range; use at least 1"),
+        (DistillSettings, {"batch": -1}, "batch: -1 is out of range; use 1 to 4096"),
     ],
 )
 def test_settings_name_the_field_and_the_fix(cls, values, message):

@@ -9,6 +9,7 @@ from pathlib import Path
 from common.settings import Settings, option
 
 OPTIONS_FILE = "likestep.json"
+LONGEST = 65_536  # bytes of it
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,11 @@ class ModelOptions(Settings):
         if not path.exists():
             return cls()
         try:
+            if path.stat().st_size > LONGEST:
+                raise ValueError(f"it has more than {LONGEST:,} bytes")
             values = json.loads(path.read_text())
             if not isinstance(values, dict):
                 raise ValueError("it is not a JSON object")
             return cls.from_json(values)
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from error

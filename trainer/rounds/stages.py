@@ -88,6 +88,10 @@ def prepare(
         )
     own = str(accelerator.device) if processes > 1 else device
     backend = load_backend(spec.model_dir, device=own, memory=memory)
+    if store is not None and store.shape[1:] != tuple(backend.latent_shape):
+        raise ValueError(
+            f"groups: their latents are {store.shape[1:]}, the model's {tuple(backend.latent_shape)}; they are of another model"
+        )
     make_method = make_method or method_class(settings.method)
     method = make_method(backend, settings, parent=Path(spec.parent_dir), accelerator=accelerator)
     held_out = taught = None

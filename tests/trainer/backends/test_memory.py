@@ -126,7 +126,7 @@ def test_a_round_needs_its_encoders_only_before_the_first_update(model_dir, make
         shutil.rmtree(copy / name)
     result = run(made)
     assert result.steps == 4 and result.scores_after["reward"] > 0
-    with pytest.raises(SettingsError, match="micro_batch: -1 is out of range; use at least 0"):
+    with pytest.raises(SettingsError, match="micro_batch: -1 is out of range; use 0 to 4096"):
         run_round(make_spec(memory={"micro_batch": -1}))
 
 
