@@ -28,7 +28,7 @@ from webapp.exports.forms import ExportForm
 from webapp.exports.views import export_response
 from webapp.labelling import decisions, errors, leases, queries, views
 from webapp.labelling.models import Generation, Group, GroupState, Label
-from webapp.lib import texts
+from webapp.lib import bounds, texts
 from webapp.quality import counts
 from webapp.quality.signal import GROUP_HAS_SIGNAL
 from webapp.rounds import forecasts
@@ -55,7 +55,7 @@ api = NinjaAPI(
 )
 router = Router()
 Limit = Query(100, ge=1, le=500, description="Rows of a page.")
-After = Query(0, ge=0, description="`next` of the page before.")
+After = Query(0, **bounds.AFTER.limits, description="`next` of the page before.")
 
 
 @api.exception_handler(errors.LabellingError)
@@ -228,7 +228,7 @@ def groups(
     request,
     slug: Path[str],
     state: Literal[tuple(GroupState.values)] | None = None,
-    version: int | None = None,
+    version: int | None = Query(None, **bounds.NUMBER.limits),
     signal: bool | None = None,
     after: int = After,
     limit: int = Limit,
@@ -257,7 +257,13 @@ def image(request, slug: Path[str], image_id: int):
 
 
 @router.get("/labels", auth=may_read(Action.EXPORT), response=s.Page[s.LabelOut], tags=["groups"])
-def labels(request, slug: Path[str], annotator: str | None = None, after: int = After, limit: int = Limit):
+def labels(
+    request,
+    slug: Path[str],
+    annotator: str | None = Query(None, max_length=bounds.WORD),
+    after: int = After,
+    limit: int = Limit,
+):
     """The labels, oldest first: `after` the last one that was read, there are only new ones. Exports are faster."""
     # Labels are read in order of id: those of before the project, of other projects, are not even looked at.
     project = request.auth.project
@@ -410,13 +416,13 @@ def cancel_round(request, slug: Path[str], number: int):
 def export(
     request,
     slug: Path[str],
-    format: str = "labels",
-    container: str = "jsonl",
-    version: str = "",
-    split: str = "",
-    since: str = "",
-    until: str = "",
-    annotator: str = "",
+    format: str = Query("labels", max_length=bounds.WORD),
+    container: str = Query("jsonl", max_length=bounds.WORD),
+    version: str = Query("", max_length=bounds.WORD),
+    split: str = Query("", max_length=bounds.WORD),
+    since: str = Query("", max_length=bounds.WORD),
+    until: str = Query("", max_length=bounds.WORD),
+    annotator: str = Query("", max_length=bounds.WORD),
     signal: bool = False,
 ) -> HttpResponse:
     """A streamed export; docs/data-formats.md has formats, containers and columns. Days are YYYY-MM-DD."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from django.conf import settings
-from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+
+from webapp.lib import bounds
 
 
 class Scope(models.TextChoices):
@@ -45,7 +46,7 @@ class Webhook(models.Model):
     secret = models.CharField(max_length=64)
     events = models.JSONField(default=list)
     every = models.PositiveIntegerField(
-        default=100, validators=[MinValueValidator(1)], help_text="Labelled groups between two milestones."
+        default=100, validators=bounds.EVERY.validators, help_text="Labelled groups between two milestones."
     )
     announced = models.PositiveIntegerField(default=0, help_text="Labelled groups at the last milestone.")
     active = models.BooleanField(default=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from ninja import Schema
 from pydantic import Field
 
+from webapp.lib import bounds
 from webapp.webhooks.events import EVENTS
 
 T = TypeVar("T")
+Position = Annotated[int, Field(**bounds.POSITION.limits)]
 
 
 class Page(Schema, Generic[T]):
@@ -113,8 +115,10 @@ class TaskOut(Schema):
 
 
 class DecisionIn(Schema):
-    labels: dict[int, bool] = Field(description="Position to like (true) or dislike (false), every image.")
-    seconds: float = Field(0, ge=0)
+    labels: dict[Position, bool] = Field(
+        max_length=bounds.GROUP_SIZE.high, description="Position to like (true) or dislike (false), every image."
+    )
+    seconds: float = Field(0, strict=True, **bounds.SECONDS.limits)
     key: str = Field(min_length=1, max_length=64, description="Of your making; the same when you send it again.")
 
 
@@ -175,9 +179,9 @@ class RoundOut(Schema):
 class WebhookIn(Schema):
     url: str = Field(max_length=500)
     events: list[Literal[tuple(EVENTS)]] = Field(
-        description="What it is told of; see docs/api.md for each message's `data`."
+        max_length=len(EVENTS), description="What it is told of; see docs/api.md for each message's `data`."
     )
-    every: int = Field(100, ge=1, description="Labelled groups between two milestones.")
+    every: int = Field(100, strict=True, **bounds.EVERY.limits, description="Labelled groups between two milestones.")
 
 
 class WebhookOut(Schema):

@@ -15,6 +15,7 @@ from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import token_hash
+from webapp.lib import bounds
 from webapp.webhooks import outbox
 from webapp.webhooks.events import EVENTS
 from webapp.webhooks.outgoing import Refused, check_url
@@ -92,8 +93,9 @@ def allows(token: ApiToken, scope: str, action: Action) -> bool:
 
 
 @transaction.atomic
-def create_webhook(project: Project, url: str, events: list[str], by, *, every: int = 100) -> Webhook:
-    """A webhook with a secret of its own. Raises ApiError for an address that will never be asked."""
+def create_webhook(project: Project, url: str, events: list[str], by, *, every: int | str = 100) -> Webhook:
+    """A webhook with a secret of its own. Raises ApiError for an address that will never be asked. `every` may be a form's
+    text."""
     check_open(project, ApiError)
     try:
         check_url(url)
@@ -103,8 +105,10 @@ def create_webhook(project: Project, url: str, events: list[str], by, *, every: 
         raise ApiError(_("url: at most 500 characters"))
     if not events or set(events) - set(EVENTS):
         raise ApiError(_("events: choose some of %(values)s") % {"values": ", ".join(EVENTS)})
-    if every < 1:
-        raise ApiError(_("every: at least 1"))
+    try:
+        every = bounds.EVERY.whole(every, "every")
+    except bounds.OutOfBounds as error:
+        raise ApiError(str(error)) from error
     webhook = outbox.switch_on(project, url, sorted(set(events)), outbox.new_secret(), by, every=every)
     audit(project, by, "webhook made", url=url, events=webhook.events)
     return webhook

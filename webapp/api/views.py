@@ -12,7 +12,7 @@ from webapp.accounts.permissions import Action, may, member
 from webapp.api import services
 from webapp.api.models import Delivery, Scope
 from webapp.campaigns.models import Project
-from webapp.lib import options
+from webapp.lib import bounds, options
 from webapp.webhooks.events import EVENTS
 
 
@@ -53,20 +53,24 @@ def _change(request: HttpRequest, project: Project, is_admin: bool) -> dict | No
     if action == "token":
         token, text = services.create_token(project, request.user, form.get("name", ""), form.getlist("scopes"))
         return {"token": token, "token_text": text}
-    if action == "revoke" and form.get("id", "").isdigit():
-        services.revoke_token(project, int(form["id"]), request.user)
+    if action == "revoke":
+        services.revoke_token(project, _row(form), request.user)
         return None
     if not is_admin:
         raise services.ApiError(_("webhooks: only an admin of the project may change them"))
     if action == "webhook":
-        every = form.get("every", "100")
-        if not every.isdigit():
-            raise services.ApiError(_("every: give a whole number of groups"))
-        made = services.create_webhook(
-            project, form.get("url", "").strip(), form.getlist("events"), request.user, every=int(every)
-        )
+        url, events = form.get("url", "").strip(), form.getlist("events")
+        made = services.create_webhook(project, url, events, request.user, every=form.get("every", "100"))
         return {"webhook": made}
-    if action == "remove-webhook" and form.get("id", "").isdigit():
-        services.delete_webhook(project, int(form["id"]), request.user)
+    if action == "remove-webhook":
+        services.delete_webhook(project, _row(form), request.user)
         return None
     raise services.ApiError(_("action: send token, revoke, webhook or remove-webhook"))
+
+
+def _row(form) -> int:
+    """The row that a form is about."""
+    try:
+        return bounds.ROW.whole(form.get("id"), "id")
+    except bounds.OutOfBounds as error:
+        raise services.ApiError(str(error)) from error

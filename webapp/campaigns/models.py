@@ -6,9 +6,10 @@ import secrets
 import uuid
 
 from django.conf import settings
-from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+
+from webapp.lib import bounds
 
 
 class Role(models.TextChoices):
@@ -38,23 +39,29 @@ class Project(models.Model):
     slug = models.SlugField(unique=True)
     name = models.CharField(max_length=120)
     model_dir = models.CharField(max_length=500, help_text="Folder of a diffusers pipeline, as the workers see it.")
-    group_size = models.PositiveSmallIntegerField(default=8, validators=[MinValueValidator(2), MaxValueValidator(24)])
-    steps = models.PositiveSmallIntegerField(default=4, validators=[MinValueValidator(1), MaxValueValidator(50)])
+    group_size = models.PositiveSmallIntegerField(default=8, validators=bounds.GROUP_SIZE.validators)
+    steps = models.PositiveSmallIntegerField(default=4, validators=bounds.STEPS.validators)
     overlap = models.PositiveSmallIntegerField(
-        default=1, validators=[MinValueValidator(1)], help_text=_("How many people rate each group.")
+        default=1, validators=bounds.OVERLAP.validators, help_text=_("How many people rate each group.")
     )
     label_source = models.CharField(max_length=10, choices=LabelSource, default=LabelSource.PEOPLE)
     oracle = models.CharField(max_length=40, blank=True, help_text="One of the server's oracles, by its name.")
     auto_start_after = models.PositiveIntegerField(
-        default=0, help_text=_("Start a round after this many newly labelled groups with signal; 0 is never.")
+        default=0,
+        validators=bounds.AUTO_START.validators,
+        help_text=_("Start a round after this many newly labelled groups with signal; 0 is never."),
     )
     auto_start_by_forecast = models.BooleanField(
         default=False,
         db_default=False,
         help_text=_("Start a round as soon as the forecast says that it is worth it."),
     )
-    ready_target = models.PositiveIntegerField(default=6, help_text=_("Unrated groups to keep ready."))
-    guidelines = models.TextField(blank=True)
+    ready_target = models.PositiveIntegerField(
+        default=6, validators=bounds.READY_TARGET.validators, help_text=_("Unrated groups to keep ready.")
+    )
+    guidelines = models.TextField(
+        blank=True, max_length=bounds.GUIDELINES, validators=bounds.at_most(bounds.GUIDELINES)
+    )
     round_settings = models.JSONField(
         default=dict, blank=True, help_text="Settings of rounds that differ from the defaults."
     )
@@ -63,7 +70,7 @@ class Project(models.Model):
     )
     gold_rate = models.FloatField(
         default=0,
-        validators=[MinValueValidator(0), MaxValueValidator(0.5)],
+        validators=bounds.GOLD_RATE.validators,
         help_text=_("Share of the groups given out whose answer is known already; nobody is told which. 0 is none."),
     )
     tie_break = models.BooleanField(
@@ -72,12 +79,12 @@ class Project(models.Model):
     )
     work_hour_cost = models.FloatField(
         default=0,
-        validators=[MinValueValidator(0)],
+        validators=bounds.COST.validators,
         help_text=_("What an hour of a person's rating costs, in your currency, for the forecast; 0 if unknown."),
     )
     machine_hour_cost = models.FloatField(
         default=0,
-        validators=[MinValueValidator(0)],
+        validators=bounds.COST.validators,
         help_text=_("What an hour of the machine that trains costs, in the same currency; 0 if unknown."),
     )
     labels_after = models.BigIntegerField(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
@@ -20,7 +23,7 @@ from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import LabelSource, Membership, Project, Prompt, PromptDraft, Role, Split
 from webapp.labelling.models import Label
-from webapp.lib import texts
+from webapp.lib import bounds, texts
 from webapp.rounds.models import ModelVersion, VersionStatus
 
 DRAFT = timedelta(days=1)
@@ -79,6 +82,15 @@ def prompt_check(oracle: str) -> Check | None:
     return check
 
 
+def _check_bounds(project: Project, fields: Iterable[str]) -> None:
+    """Raise CampaignError that names the first of `fields` whose value the model does not take."""
+    try:
+        project.clean_fields(exclude={f.name for f in project._meta.fields} - set(fields))
+    except ValidationError as error:
+        name, messages = next(iter(error.message_dict.items()))
+        raise CampaignError(f"{name}: {messages[0]}") from error
+
+
 @transaction.atomic
 def create_project(
     slug: str, name: str, *, model_dir: str, student_dir: str, prompts: list[dict], by=None, **fields
@@ -95,7 +107,9 @@ def create_project(
             _("slug: a project has the address %(slug)s already; choose another") % {"slug": repr(slug)}
         )
     newest = Label.objects.aggregate(n=Max("pk"))["n"] or 0
-    project = Project.objects.create(slug=slug, name=name, model_dir=model_dir, labels_after=newest, **fields)
+    project = Project(slug=slug, name=name, model_dir=model_dir, labels_after=newest, **fields)
+    _check_bounds(project, [*EDITABLE, "steps", "slug", "model_dir"])
+    project.save()
     if by is not None:
         Membership.objects.create(user=by, project=project, role=Role.ADMIN)
     audit(project, by, "project created", prompts=len(prompts))
@@ -143,6 +157,11 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
             if isinstance(error, LineError):
                 error = _(error.template) % error.about
             raise CampaignError(_("prompts, row %(number)s: %(error)s") % {"number": number, "error": error}) from None
+        if len(json.dumps(metadata, ensure_ascii=False)) > bounds.METADATA:
+            raise CampaignError(
+                _("prompts, row %(number)s: metadata: at most %(most)s characters of JSON")
+                % {"number": number, "most": f"{bounds.METADATA:,}"}
+            )
         made.append(Prompt(project=project, text=text, split=split, metadata=metadata))
     before = project.prompts.count()
     Prompt.objects.bulk_create(made, ignore_conflicts=True, batch_size=500)
@@ -178,6 +197,7 @@ def update_project(project: Project, by, **values) -> dict:
     for name, (_old, value) in changed.items():
         setattr(project, name, value)
     check_label_source(project.label_source, project.oracle)
+    _check_bounds(project, changed)
     if changed:
         project.save(update_fields=list(changed))
         audit(project, by, "settings changed", **changed)

@@ -11,6 +11,7 @@ from webapp.campaigns.models import Project, Split
 from webapp.exports import identity
 from webapp.exports.formats import FORMATS
 from webapp.exports.records import Filter
+from webapp.lib import bounds
 
 CONTAINERS = {
     "jsonl": "JSONL",
@@ -32,6 +33,7 @@ class ExportForm(forms.Form):
         label=_("Labelled from"),
         required=False,
         input_formats=["%Y-%m-%d"],
+        validators=bounds.DAYS.validators,
         widget=forms.DateInput(attrs={"type": "date"}),
         help_text=_("UTC, included."),
     )
@@ -39,6 +41,7 @@ class ExportForm(forms.Form):
         label=_("Labelled to"),
         required=False,
         input_formats=["%Y-%m-%d"],
+        validators=bounds.DAYS.validators,
         widget=forms.DateInput(attrs={"type": "date"}),
         help_text=_("UTC, included."),
     )

@@ -30,6 +30,7 @@ from webapp.lib import events, options, paths, states, storage
 from webapp.lib.dispatch import enqueue
 from webapp.quality.models import Consensus
 
+BATCH = 50  # groups that are queued in one transaction; housekeeping goes on
 FAILURES_COUNT = timedelta(minutes=10)  # groups that failed within this time are not replaced by new ones
 LOOKED_BACK = 1000  # labelled groups that say what a prompt teaches, the newest
 SEED_SPACE = 500_000_000  # below the seeds of evaluation
@@ -37,7 +38,7 @@ SEED_SPACE = 500_000_000  # below the seeds of evaluation
 
 @transaction.atomic
 def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
-    """Queue groups until `ready_target` unrated ones are ready or on their way; returns the new ones.
+    """Queue groups until `ready_target` unrated ones are ready or on their way, `BATCH` at once; returns the new ones.
 
     Prompts are chosen by what their groups are expected to teach (`choice`), from the newest labelled ones, so that the
     cost stays the same as a project grows and what a version has learned is noticed.
@@ -57,7 +58,7 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     untouched = free[: project.ready_target].count()  # more makes no difference
     # A full disk fails every group: then so many are tried again and again, but no more.
     failed = project.groups.filter(state=GroupState.FAILED, heartbeat_at__gt=now - FAILURES_COUNT).count()
-    missing = project.ready_target - coming - untouched - failed
+    missing = min(BATCH, project.ready_target - coming - untouched - failed)
     if missing <= 0:
         return []
     rng = rng or random.Random()

@@ -20,7 +20,7 @@ from webapp.labelling.generation import report_damaged
 from webapp.labelling.guidelines import add_example, remove_example
 from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
 from webapp.labelling.preferences import save_keys
-from webapp.lib import media, options, storage, texts
+from webapp.lib import bounds, media, options, storage, texts
 
 
 def group_json(group: Group) -> dict:
@@ -87,17 +87,13 @@ def submit(request: HttpRequest, project: Project, task: str) -> JsonResponse:
         labels = body.get("labels")
         if not isinstance(labels, dict) or not all(isinstance(v, bool) for v in labels.values()):
             raise errors.LabellingError(_("labels: send an object of position to true (like) or false (dislike)"))
-        if not all(k.isdecimal() for k in labels):
-            raise errors.LabellingError(_("labels: positions are whole numbers from 0"))
         group_id = leases.group_of(request.user, project, task)
-        answer = {int(k): v for k, v in labels.items()}
-        seconds = body.get("seconds", 0)
-        if not isinstance(seconds, int | float):
-            raise errors.LabellingError(_("seconds: send a number"))
+        answer = {bounds.POSITION.whole(k, "labels"): v for k, v in labels.items()}
+        seconds = bounds.SECONDS.real(body.get("seconds", 0), "seconds")
         decisions.submit_group(
-            request.user, project, group_id, answer, seconds=float(seconds), idempotency_key=_text(body, "key")
+            request.user, project, group_id, answer, seconds=seconds, idempotency_key=_text(body, "key")
         )
-    except errors.LabellingError as error:
+    except (errors.LabellingError, bounds.OutOfBounds) as error:
         return _refused(error)
     return JsonResponse({"saved": task, "today": queries.today(request.user, project)})
 
@@ -127,9 +123,9 @@ def flag(request: HttpRequest, project: Project, task: str) -> JsonResponse:
     """Body `{kind, position, note, key}`; `position` is null for the whole group."""
     try:
         body = _body(request)
-        position = body.get("position")
-        if position is not None and (type(position) is not int or position < 0):
-            raise errors.LabellingError(_("position: send a whole number from 0, or null for the whole group"))
+        position = body.get("position")  # null: the whole group
+        if position is not None:
+            position = bounds.POSITION.whole(position, "position")
         decisions.flag_group(
             request.user,
             project,
@@ -139,7 +135,7 @@ def flag(request: HttpRequest, project: Project, task: str) -> JsonResponse:
             note=_text(body, "note"),
             idempotency_key=_text(body, "key"),
         )
-    except errors.LabellingError as error:
+    except (errors.LabellingError, bounds.OutOfBounds) as error:
         return _refused(error)
     return JsonResponse({"saved": task})
 
@@ -263,11 +259,12 @@ def flags(request: HttpRequest, project: Project) -> HttpResponse:
     """Flagged groups for reviewers; POST `{group, decision=restore|remove}`."""
     if request.method == "POST":
         decision, number = request.POST.get("decision"), request.POST.get("group", "")
-        if decision not in ("restore", "remove") or not number.isdecimal():
+        if decision not in ("restore", "remove"):
             raise Http404
         try:
-            decisions.resolve_flags(request.user, project, int(number), restore=decision == "restore")
-        except errors.LabellingError as error:
+            group_id = bounds.ROW.whole(number, "group")
+            decisions.resolve_flags(request.user, project, group_id, restore=decision == "restore")
+        except (errors.LabellingError, bounds.OutOfBounds) as error:
             messages.error(request, str(error))
         return redirect("flags", project.slug)
     rows = Paginator(queries.flagged_groups(project), options.PICTURE_ROWS).get_page(request.GET.get("page"))
@@ -284,16 +281,15 @@ def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
             raise Http404
         try:
             if number := request.POST.get("remove", ""):
-                remove_example(project, int(number) if number.isdecimal() else 0)
+                remove_example(project, bounds.ROW.whole(number, "remove"))
             else:
-                image_number = request.POST.get("image", "")
                 add_example(
                     project,
-                    int(image_number) if image_number.isdecimal() else 0,
+                    bounds.ROW.whole(request.POST.get("image"), "image"),
                     good=request.POST.get("good") == "yes",
                     note=request.POST.get("note", ""),
                 )
-        except errors.LabellingError as error:
+        except (errors.LabellingError, bounds.OutOfBounds) as error:
             messages.error(request, str(error))
         return redirect("guidelines", project.slug)
     context = {
@@ -327,7 +323,7 @@ def _body(request: HttpRequest) -> dict:
     return body
 
 
-def _refused(error: errors.LabellingError) -> JsonResponse:
+def _refused(error: errors.LabellingError | bounds.OutOfBounds) -> JsonResponse:
     # 503 is the only one that the page sends again.
     status = {errors.Conflict: 409, errors.Busy: 503}.get(type(error), 400)
     return JsonResponse({"error": str(error)}, status=status)

@@ -11,6 +11,8 @@ from django.http import HttpRequest
 from django.http.request import RawPostDataException
 from django.utils.translation import gettext as _
 
+from webapp.lib import bounds
+
 BAD = re.compile("[\0\ud800-\udfff]")
 
 
@@ -26,6 +28,8 @@ def check(value: Any, field: str) -> None:
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise Unstorable(_("%(field)s: send a finite number") % {"field": field[:60]})
+    elif isinstance(value, int) and not bounds.ANY.low <= value <= bounds.ANY.high:
+        raise Unstorable(_("%(field)s: send a number of at most 64 bits") % {"field": field[:60]})
     elif isinstance(value, dict):
         for name, inner in value.items():
             check(name, field)
@@ -43,10 +47,15 @@ def body(request: HttpRequest) -> Any:
         raise ValueError("it is a form") from error
 
 
+def _whole(digits: str) -> int | float:
+    """A number that is too long to be read counts as infinite, so that `check` names its field."""
+    return int(digits) if len(digits) <= 20 else math.inf
+
+
 def loads(body: bytes | str) -> Any:
     """JSON that can be kept. Raises ValueError (Unstorable where JSON itself is fine), also for what is nested too deep."""
     try:
-        value = json.loads(body)
+        value = json.loads(body, parse_int=_whole)
         check(value, "body")
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error

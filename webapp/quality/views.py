@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_POST
 from webapp.accounts.permissions import Action, member
 from webapp.campaigns.models import Project
 from webapp.labelling.models import Group
-from webapp.lib import options
+from webapp.lib import bounds, options
 from webapp.lib.dispatch import enqueue
 from webapp.quality import queries, services
 from webapp.quality.models import GoldKind
@@ -52,8 +52,11 @@ def review_list(request: HttpRequest, project: Project) -> HttpResponse:
     which = request.GET.get("show", "all")
     if which not in queries.ORDERS:
         raise Http404
-    before = request.GET.get("before", "")
-    groups = queries.to_review(project, which, int(before) if before.isdigit() else None)
+    try:
+        before = bounds.ROW.whole(request.GET["before"], "before") if request.GET.get("before") else None
+    except bounds.OutOfBounds as error:
+        raise Http404 from error
+    groups = queries.to_review(project, which, before)
     context = {
         "project": project,
         "groups": groups,
@@ -87,9 +90,11 @@ def review(request: HttpRequest, project: Project, group_id: int) -> HttpRespons
 def _words(request: HttpRequest) -> dict[int, bool | None]:
     chosen = {}
     for name, value in request.POST.items():
-        number = name.removeprefix("word-")
-        if name.startswith("word-") and number.isdigit() and value in WORDS:
-            chosen[int(number)] = WORDS[value]
+        if name.startswith("word-") and value in WORDS:
+            try:
+                chosen[bounds.ROW.whole(name.removeprefix("word-"), name)] = WORDS[value]
+            except bounds.OutOfBounds as error:
+                raise services.QualityError(str(error)) from error
     return chosen
 
 

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
-from webapp.lib import events, options, states
+from webapp.lib import bounds, events, options, states
 from webapp.lib.dispatch import enqueue
 from webapp.rounds.models import Comparison, ComparisonState, ModelVersion, Pair, PairState, next_number
 from webapp.rounds.sequential import Standing, standing
@@ -38,10 +38,11 @@ def start(project: Project, a: int, b: int, by, *, most_votes: int = 400, alpha:
     for number in (a, b):
         if number not in found:
             raise ComparisonError(_("versions: there is no version %(number)s") % {"number": number})
-    if not 10 <= most_votes <= 10_000:
-        raise ComparisonError(_("most votes: choose from 10 to 10,000"))
-    if not 0.001 <= alpha <= 0.2:
-        raise ComparisonError(_("alpha: choose from 0.001 to 0.2"))
+    try:
+        bounds.VOTES.whole(most_votes, "most_votes")
+        bounds.ALPHA.real(alpha, "alpha")
+    except bounds.OutOfBounds as error:
+        raise ComparisonError(str(error)) from error
     if not project.prompts.filter(split=Split.TRAIN).exists():
         raise ComparisonError(_("prompts: the project has none for training; add some first"))
     number = next_number(project.comparisons)

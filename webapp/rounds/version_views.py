@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, may, member
 from webapp.campaigns.models import Project
-from webapp.lib import media, options, paths, storage, texts
+from webapp.lib import bounds, media, options, paths, storage, texts
 from webapp.lib.streaming import streamed
 from webapp.rounds import comparisons, packages, queries
 from webapp.rounds.models import ComparisonState, Pair
@@ -76,13 +76,12 @@ def _download(request: HttpRequest, project: Project, number: int, ending: str) 
 @member(Action.VERSIONS)
 def start_comparison(request: HttpRequest, project: Project) -> HttpResponse:
     """Open a blind test of the versions `a` and `b`."""
-    numbers = [request.POST.get(name, "") for name in ("a", "b", "most_votes")]
+    form = request.POST
     try:
-        if not all(n.isdigit() for n in numbers):
-            raise comparisons.ComparisonError(_("versions: choose two versions and a number of votes"))
-        a, b, most = (int(n) for n in numbers)
+        a, b = (bounds.NUMBER.whole(form.get(name), name) for name in ("a", "b"))
+        most = bounds.VOTES.whole(form.get("most_votes"), "most_votes")
         made = comparisons.start(project, a, b, request.user, most_votes=most)
-    except comparisons.ComparisonError as error:
+    except (comparisons.ComparisonError, bounds.OutOfBounds) as error:
         messages.error(request, str(error))
         return redirect("versions", project.slug)
     return redirect("comparison", project.slug, made.number)
@@ -153,17 +152,18 @@ def vote(request: HttpRequest, project: Project, number: int) -> JsonResponse:
     found = get_object_or_404(project.comparisons, number=number)
     try:
         body = texts.body(request)
-        if not isinstance(body, dict) or type(body.get("pair")) is not int:
-            raise comparisons.ComparisonError(_("pair: send its number"))
-        seconds = body.get("seconds", 0)
-        if not isinstance(seconds, int | float):
-            raise comparisons.ComparisonError(_("seconds: send a number"))
-        comparisons.vote(request.user, found, body["pair"], str(body.get("choice")), seconds=float(seconds))
-    except (comparisons.ComparisonError, texts.Unstorable) as error:
+        if not isinstance(body, dict):
+            raise comparisons.ComparisonError(_("body: send a JSON object"))
+        pair, seconds = (
+            bounds.ROW.whole(body.get("pair"), "pair"),
+            bounds.SECONDS.real(body.get("seconds", 0), "seconds"),
+        )
+        comparisons.vote(request.user, found, pair, str(body.get("choice")), seconds=seconds)
+    except (comparisons.ComparisonError, texts.Unstorable, bounds.OutOfBounds) as error:
         return JsonResponse({"error": str(error)}, status=400)
     except ValueError:
         return JsonResponse({"error": "body: send a JSON object"}, status=400)
-    return JsonResponse({"saved": body["pair"]})
+    return JsonResponse({"saved": pair})
 
 
 @require_GET

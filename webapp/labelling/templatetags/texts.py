@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from django import template
 from django.utils.html import json_script
 from django.utils.safestring import SafeString, mark_safe
@@ -9,6 +11,8 @@ from django.utils.translation import get_language, gettext_noop
 from django.utils.translation.trans_real import DjangoTranslation
 from django.views.i18n import JavaScriptCatalog
 from markdown_it import MarkdownIt
+
+from webapp.lib import bounds
 
 register = template.Library()
 # States, outcomes and splits are shown by {% translate row.state %}; named here so that makemessages finds them.
@@ -63,8 +67,11 @@ _markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).disable("i
 
 
 @register.filter
+@functools.lru_cache(maxsize=256)  # the guidelines are on every rating page
 def markdown(text: str) -> SafeString:
-    """CommonMark as HTML, safe whoever wrote it; its headings come below the page's own two levels."""
+    """CommonMark as HTML, safe whoever wrote it; its headings come below the page's own two levels. What is longer than
+    guidelines may be is cut."""
+    text = text[: bounds.GUIDELINES]
     tokens = _markdown.parse(text)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):

@@ -1,0 +1,241 @@
+"""Every number and text that somebody may set has a bound, and the same one in models, forms, the API and the admin."""
+
+import importlib
+import math
+import pkgutil
+from datetime import date
+
+import pytest
+from django import forms
+from django.apps import apps
+from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
+from django.db import models
+from django.forms import modelform_factory
+
+import webapp
+from webapp.api.endpoints import api
+from webapp.campaigns import services
+from webapp.campaigns.models import Project
+from webapp.labelling.templatetags.texts import markdown
+from webapp.lib import bounds, texts, uploads
+
+# Model fields that somebody sets, with their bounds.
+SET = {
+    "Project.group_size": bounds.GROUP_SIZE,
+    "Project.steps": bounds.STEPS,
+    "Project.overlap": bounds.OVERLAP,
+    "Project.ready_target": bounds.READY_TARGET,
+    "Project.auto_start_after": bounds.AUTO_START,
+    "Project.gold_rate": bounds.GOLD_RATE,
+    "Project.work_hour_cost": bounds.COST,
+    "Project.machine_hour_cost": bounds.COST,
+    "Webhook.every": bounds.EVERY,
+}
+# Numbers that code counts, measures or draws, or has checked (`Comparison` in comparisons.start, `seconds` when they come).
+COUNTED = """
+    Project.labels_after Prompt.shown ModelVersion.number TrainingRound.number TrainingRound.token
+    TrainingRound.attempt TrainingRound.kept_step TrainingRound.step TrainingRound.total TrainingRound.seconds_left
+    TrainingRound.groups_used RoundMetric.step RoundForecast.needed RoundForecast.had RoundForecast.chance
+    Comparison.number Comparison.alpha Comparison.margin Comparison.most_votes Comparison.wins_a Comparison.wins_b
+    Comparison.ties Pair.seed Pair.attempt Pair.token Pair.seconds Group.first_seed Group.size Group.attempt
+    Group.token Group.decisions Group.chance Generation.position Generation.seed Generation.width Generation.height
+    Scoring.attempts Label.score GroupDecision.seconds Tally.groups Tally.images Tally.likes Tally.skips
+    Tally.seconds Consensus.people PersonQuality.groups PersonQuality.labels PersonQuality.likes
+    PersonQuality.seconds_per_image PersonQuality.shared PersonQuality.agreement PersonQuality.bias
+    PersonQuality.like_accuracy PersonQuality.dislike_accuracy PersonQuality.hasty ProjectQuality.alpha
+    ProjectQuality.prior ProjectQuality.labels ProjectQuality.shared ProjectQuality.people GoldAnswer.right
+    GoldAnswer.total QuarterCount.groups QuarterCount.signal QuarterCount.labels QuarterCount.likes
+    VersionCount.labels VersionCount.likes VersionCount.counted_to ProjectCount.labelled ProjectCount.signal
+    Webhook.announced Delivery.attempts Delivery.status
+""".split()
+NUMBERS = (models.IntegerField, models.FloatField, models.DecimalField)
+# Texts of forms that are bounded elsewhere: by the request's size, lines and characters (prompts), or are not kept.
+OTHERWISE = {"PromptsForm.prompts", "NewProjectForm.guidelines", "ProjectForm.guidelines"}
+OWN = {model for model in apps.get_models() if model.__module__.startswith("webapp.")}
+
+
+def numbers():
+    for model in OWN:
+        for field in model._meta.concrete_fields:
+            if isinstance(field, NUMBERS) and not field.primary_key and not field.is_relation:
+                yield f"{model.__name__}.{field.name}", field
+
+
+def test_every_number_of_a_model_is_in_a_table():
+    known = {*SET, *COUNTED}
+    missing = sorted(name for name, _field in numbers() if name not in known)
+    assert missing == [], "say in SET or COUNTED who sets them"
+    assert set(SET) <= {name for name, _field in numbers()}
+
+
+@pytest.mark.parametrize("name", SET)
+def test_a_models_number_has_its_bounds(name):
+    field = dict(numbers())[name]
+    found = {type(v): v.limit_value for v in field.validators if isinstance(v, MinValueValidator | MaxValueValidator)}
+    assert (found[MinValueValidator], found[MaxValueValidator]) == (SET[name].low, SET[name].high)
+
+
+def test_long_texts_that_people_write_are_bounded_in_the_model():
+    written = {"guidelines"}
+    for name in written:
+        limits = [v.limit_value for v in Project._meta.get_field(name).validators if isinstance(v, MaxLengthValidator)]
+        assert limits == [bounds.GUIDELINES]
+
+
+def all_forms():
+    for module in pkgutil.walk_packages(webapp.__path__, "webapp."):
+        if module.name.endswith(".forms"):
+            for value in vars(importlib.import_module(module.name)).values():
+                if isinstance(value, type) and issubclass(value, forms.BaseForm) and value.__module__ == module.name:
+                    yield value
+
+
+def fields_of(form):
+    if form.__name__ in ("TrainingForm", "RoundForm"):
+        return form().fields
+    return form.base_fields
+
+
+def bounded(field) -> bool:
+    kinds = {type(v) for v in field.validators}
+    if isinstance(field, forms.IntegerField | forms.FloatField):
+        model_bounds = getattr(field, "min_value", None) is not None and getattr(field, "max_value", None) is not None
+        return model_bounds or {MinValueValidator, MaxValueValidator} <= kinds
+    if isinstance(field, forms.DateField):
+        return {MinValueValidator, MaxValueValidator} <= kinds
+    if isinstance(field, forms.ChoiceField | forms.FileField | forms.BooleanField):
+        return True
+    return getattr(field, "max_length", None) is not None or MaxLengthValidator in kinds
+
+
+def test_every_field_of_a_form_is_bounded():
+    found = list(all_forms())
+    assert {form.__name__ for form in found} >= {"ProjectForm", "PromptsForm", "RoundForm", "ExportForm"}
+    for form in found:
+        for name, field in fields_of(form).items():
+            full = f"{form.__name__}.{name}"
+            of_the_model = issubclass(form, forms.ModelForm) and f"{form._meta.model.__name__}.{name}" in SET
+            assert full in OTHERWISE or of_the_model or bounded(field), full
+
+
+@pytest.mark.parametrize("name", [name.partition(".")[2] for name in SET if name.startswith("Project.")])
+def test_project_form_admin_and_services_refuse_the_same(name, db, project, boss):
+    limit = SET[f"Project.{name}"]
+    form = modelform_factory(Project, fields=[name])  # what the admin makes
+    for value in (limit.high + 1, limit.low - 1, 2**31 - 1, 10**30):
+        assert name in form(data={name: value}).errors
+        if isinstance(value, int) and name in services.EDITABLE:
+            with pytest.raises(services.CampaignError, match=f"^{name}: "):
+                services.update_project(project, boss, **{name: value})
+    assert not form(data={name: limit.high}).errors
+
+
+def test_guidelines_are_bounded_and_rendered_once(project, boss):
+    with pytest.raises(services.CampaignError, match=r"^guidelines: "):
+        services.update_project(project, boss, guidelines="*" * (bounds.GUIDELINES + 1))
+    markdown.cache_clear()
+    for _ in range(3):
+        markdown("# Look closely")
+    assert markdown.cache_info().misses == 1
+    assert len(markdown("a" * 10 * bounds.GUIDELINES)) < 2 * bounds.GUIDELINES
+
+
+# ---------------------------------------------------------------- the API
+
+SCHEMAS = api.get_openapi_schema()["components"]["schemas"]
+TAKEN = ("PromptIn", "PromptsIn", "DecisionIn", "SkipIn", "RoundIn", "WebhookIn")
+# Objects of any keys, and what checks them.
+OPEN = {"PromptIn.metadata": "campaigns.services", "RoundIn.settings": "common.settings"}
+
+
+def test_every_field_that_the_api_takes_is_bounded():
+    operations = [o for path in api.get_openapi_schema()["paths"].values() for o in path.values()]
+    bodies = {
+        content["schema"]["$ref"].rpartition("/")[2]
+        for o in operations
+        for kind, content in o.get("requestBody", {}).get("content", {}).items()
+        if kind == "application/json"
+    }
+    assert bodies <= set(TAKEN), "a new body belongs into TAKEN"
+    for name in TAKEN:
+        for field, schema in SCHEMAS[name]["properties"].items():
+            assert f"{name}.{field}" in OPEN or closed(schema), f"{name}.{field}"
+    for operation in operations:
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] == "query":
+                assert closed(parameter["schema"]), (operation["operationId"], parameter["name"])
+
+
+def closed(schema) -> bool:
+    """Whether a schema takes no number, text or list without end."""
+    if "anyOf" in schema:
+        return all(closed(part) for part in schema["anyOf"])
+    if "enum" in schema or "const" in schema or schema.get("type") in ("null", "boolean") or "$ref" in schema:
+        return True
+    wanted = {"string": {"maxLength"}, "array": {"maxItems"}, "object": {"maxProperties"}}
+    return wanted.get(schema.get("type"), {"minimum", "maximum"}) <= set(schema)
+
+
+def test_every_upload_has_a_limit():
+    """Forms' files by the address that takes them; the API's by their operation."""
+    takes_files = {
+        form.__name__ for form in all_forms() for f in fields_of(form).values() if isinstance(f, forms.FileField)
+    }
+    assert takes_files <= {"PromptsForm"}, "a new upload needs a row of uploads.FILES"
+    assert {"import-labels", "prompts", "new-project"} <= set(uploads.FILES)
+    for path, operations in api.get_openapi_schema()["paths"].items():
+        for operation in operations.values():
+            if "multipart/form-data" in operation.get("requestBody", {}).get("content", {}):
+                names = {f"api:{operation['operationId'].rpartition('endpoints_')[2]}"}
+                assert names & set(uploads.FILES), path
+
+
+# ---------------------------------------------------------------- the parser
+
+NO_NUMBERS = [
+    "",
+    " ",
+    "²",
+    "٣",
+    "１",
+    "1.0",
+    "1e3",
+    "+1",
+    "0x1",
+    "1_0",
+    " 1",
+    "1\n",
+    "9" * 5000,
+    "inf",
+    "nan",
+    "--1",
+    None,
+]
+NO_NUMBERS += [True, False, 1.0, math.inf, math.nan, 10**400, -(10**400), [1], {"1": 1}, b"1"]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+def test_what_is_no_whole_number(value):
+    with pytest.raises(bounds.OutOfBounds, match=r"^every: send a whole number from 1 to 1,000,000$"):
+        bounds.EVERY.whole(value, "every")
+
+
+@pytest.mark.parametrize("value", ["1", True, None, math.inf, -math.inf, math.nan, 10**400, 86_400.001, -1])
+def test_what_is_no_number(value):
+    with pytest.raises(bounds.OutOfBounds, match=r"^seconds: send a number from 0 to 86,400$"):
+        bounds.SECONDS.real(value, "seconds")
+
+
+def test_numbers_within():
+    assert [bounds.EVERY.whole(v, "every") for v in ("1", "0007", 1_000_000, "1000000")] == [1, 7, 10**6, 10**6]
+    assert bounds.ANY.whole("-9223372036854775808", "n") == -(2**63)
+    assert bounds.SECONDS.real(3, "seconds") == 3.0
+    assert bounds.DAYS.low < date.today() < bounds.DAYS.high
+
+
+@pytest.mark.parametrize(
+    "number", ["9" * 5000, "1" + "0" * 400, "-" + "9" * 30, str(2**63), "1e400", "NaN", "-Infinity"]
+)
+def test_json_with_a_number_that_nothing_holds_names_its_field(number):
+    with pytest.raises(texts.Unstorable, match=r"^seconds: send a"):
+        texts.loads(f'{{"key": 1, "a": [{{"seconds": {number}}}]}}')

@@ -1,0 +1,82 @@
+"""What every number and text that somebody may set lies between. Models, forms, the API, the admin and the pages' requests
+all take it from here; `tests/webapp/test_bounds.py` has the table and fails for a field that is missing from it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
+from django.utils.translation import gettext as _
+
+DIGITS = re.compile(r"-?[0-9]{1,20}", re.ASCII)  # no number above has more
+
+
+class OutOfBounds(ValueError):
+    """A number that is none or too small or large; the message names the field and its range."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range of numbers or days, both ends included."""
+
+    low: int | float | date
+    high: int | float | date
+
+    @property
+    def validators(self) -> list:
+        """For a model's or a form's field."""
+        return [MinValueValidator(self.low), MaxValueValidator(self.high)]
+
+    @property
+    def limits(self) -> dict[str, int | float]:
+        """For a field of the API's schemas."""
+        return {"ge": self.low, "le": self.high}
+
+    def whole(self, value: Any, field: str) -> int:
+        """A whole number as JSON has it, or the text of one from a form or a query: ASCII digits and nothing else. Raises
+        OutOfBounds."""
+        if isinstance(value, str):
+            value = int(value) if DIGITS.fullmatch(value) else None
+        if type(value) is int and self.low <= value <= self.high:
+            return value
+        about = {"field": field[:60], "low": f"{self.low:,}", "high": f"{self.high:,}"}
+        raise OutOfBounds(_("%(field)s: send a whole number from %(low)s to %(high)s") % about)
+
+    def real(self, value: Any, field: str) -> float:
+        """A number as JSON has it. Raises OutOfBounds, also for NaN."""
+        if type(value) in (int, float) and self.low <= value <= self.high:
+            return float(value)
+        about = {"field": field[:60], "low": f"{self.low:,}", "high": f"{self.high:,}"}
+        raise OutOfBounds(_("%(field)s: send a number from %(low)s to %(high)s") % about)
+
+
+ANY = Range(-(2**63), 2**63 - 1)  # what JSON may hold where nothing else is said
+ROW = Range(1, 2**63 - 1)  # a row's id
+AFTER = Range(0, 2**63 - 1)  # the id that a list goes on from
+NUMBER = Range(0, 2**31 - 1)  # of a version, a round, a test
+
+GROUP_SIZE = Range(2, 24)
+POSITION = Range(0, GROUP_SIZE.high - 1)
+STEPS = Range(1, 50)
+OVERLAP = Range(1, 100)
+READY_TARGET = Range(0, 1000)
+AUTO_START = Range(0, 1_000_000)
+GOLD_RATE = Range(0, 0.5)
+COST = Range(0, 1_000_000)
+SECONDS = Range(0, 86_400)  # that a decision took
+EVERY = Range(1, 1_000_000)  # labelled groups between two milestones
+VOTES = Range(10, 10_000)
+ALPHA = Range(0.001, 0.2)
+DAYS = Range(date(2000, 1, 1), date(2999, 12, 31))  # there is a day before and after each
+
+WORD = 150  # characters of a name or a choice: Django's user names
+GUIDELINES = 20_000  # characters
+METADATA = 10_000  # characters of a prompt's metadata as JSON
+
+
+def at_most(characters: int) -> list:
+    """Validators of a long text; a model's TextField does not ask for its `max_length` itself."""
+    return [MaxLengthValidator(characters)]
