@@ -103,7 +103,7 @@ def bounded(field) -> bool:
         return model_bounds or {MinValueValidator, MaxValueValidator} <= kinds
     if isinstance(field, forms.DateField):
         return {MinValueValidator, MaxValueValidator} <= kinds
-    if isinstance(field, forms.ChoiceField | forms.FileField | forms.BooleanField):
+    if isinstance(field, forms.ChoiceField | forms.FileField | forms.BooleanField | forms.UUIDField):
         return True
     return getattr(field, "max_length", None) is not None or MaxLengthValidator in kinds
 

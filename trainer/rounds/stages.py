@@ -90,7 +90,8 @@ def prepare(
     backend = load_backend(spec.model_dir, device=own, memory=memory)
     if store is not None and store.shape[1:] != tuple(backend.latent_shape):
         raise ValueError(
-            f"groups: their latents are {store.shape[1:]}, the model's {tuple(backend.latent_shape)}; they are of another model"
+            f"groups: their latents are {store.shape[1:]}, the model's {tuple(backend.latent_shape)}; "
+            "they are of another model"
         )
     make_method = make_method or method_class(settings.method)
     method = make_method(backend, settings, parent=Path(spec.parent_dir), accelerator=accelerator)

@@ -153,9 +153,9 @@ def add_prompt_file(
     slug: Path[str],
     file: UploadedFile = File(...),  # noqa: B008 - ninja's way to declare it
     validation_share: float = Query(0.1, ge=0, le=0.5, description="Of the prompts without a split, by their hash."),
-    column_prompt: str = "",
-    column_split: str = "",
-    column_metadata: str = "",
+    column_prompt: str = Query("", max_length=bounds.WORD),
+    column_split: str = Query("", max_length=bounds.WORD),
+    column_metadata: str = Query("", max_length=bounds.WORD),
 ):
     """Add the prompts of a file (text, CSV, JSON, JSONL or Parquet), all or none, read as the prompts page reads it."""
     columns = {"prompt": column_prompt, "split": column_split, "metadata": column_metadata}
