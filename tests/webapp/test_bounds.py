@@ -217,6 +217,8 @@ NO_NUMBERS += [True, False, 1.0, math.inf, math.nan, 10**400, -(10**400), [1], {
 @pytest.mark.parametrize("value", NO_NUMBERS)
 def test_what_is_no_whole_number(value):
     with pytest.raises(bounds.OutOfBounds, match=r"^every: send a whole number from 1 to 1,000,000$"):
+        bounds.EVERY.of_text(value, "every")
+    with pytest.raises(bounds.OutOfBounds, match=r"^every: send a whole number from 1 to 1,000,000$"):
         bounds.EVERY.whole(value, "every")
 
 
@@ -227,8 +229,9 @@ def test_what_is_no_number(value):
 
 
 def test_numbers_within():
-    assert [bounds.EVERY.whole(v, "every") for v in ("1", "0007", 1_000_000, "1000000")] == [1, 7, 10**6, 10**6]
-    assert bounds.ANY.whole("-9223372036854775808", "n") == -(2**63)
+    assert [bounds.EVERY.of_text(v, "every") for v in ("1", "0007", "1000000")] == [1, 7, 10**6]
+    assert bounds.EVERY.whole(1_000_000, "every") == 10**6
+    assert bounds.ANY.of_text("-9223372036854775808", "n") == -(2**63)
     assert bounds.SECONDS.real(3, "seconds") == 3.0
     assert bounds.DAYS.low < date.today() < bounds.DAYS.high
 

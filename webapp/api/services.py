@@ -93,9 +93,8 @@ def allows(token: ApiToken, scope: str, action: Action) -> bool:
 
 
 @transaction.atomic
-def create_webhook(project: Project, url: str, events: list[str], by, *, every: int | str = 100) -> Webhook:
-    """A webhook with a secret of its own. Raises ApiError for an address that will never be asked. `every` may be a form's
-    text."""
+def create_webhook(project: Project, url: str, events: list[str], by, *, every: int = 100) -> Webhook:
+    """A webhook with a secret of its own. Raises ApiError for an address that will never be asked."""
     check_open(project, ApiError)
     try:
         check_url(url)

@@ -54,23 +54,24 @@ def _change(request: HttpRequest, project: Project, is_admin: bool) -> dict | No
         token, text = services.create_token(project, request.user, form.get("name", ""), form.getlist("scopes"))
         return {"token": token, "token_text": text}
     if action == "revoke":
-        services.revoke_token(project, _row(form), request.user)
+        services.revoke_token(project, _whole(form, "id"), request.user)
         return None
     if not is_admin:
         raise services.ApiError(_("webhooks: only an admin of the project may change them"))
     if action == "webhook":
+        every = _whole(form, "every", bounds.EVERY) if "every" in form else 100
         url, events = form.get("url", "").strip(), form.getlist("events")
-        made = services.create_webhook(project, url, events, request.user, every=form.get("every", "100"))
+        made = services.create_webhook(project, url, events, request.user, every=every)
         return {"webhook": made}
     if action == "remove-webhook":
-        services.delete_webhook(project, _row(form), request.user)
+        services.delete_webhook(project, _whole(form, "id"), request.user)
         return None
     raise services.ApiError(_("action: send token, revoke, webhook or remove-webhook"))
 
 
-def _row(form) -> int:
-    """The row that a form is about."""
+def _whole(form, name: str, kind: bounds.Range = bounds.ROW) -> int:
+    """A whole number of the form; by default a row's."""
     try:
-        return bounds.ROW.whole(form.get("id"), "id")
+        return kind.of_text(form.get(name), name)
     except bounds.OutOfBounds as error:
         raise services.ApiError(str(error)) from error

@@ -88,7 +88,7 @@ def submit(request: HttpRequest, project: Project, task: str) -> JsonResponse:
         if not isinstance(labels, dict) or not all(isinstance(v, bool) for v in labels.values()):
             raise errors.LabellingError(_("labels: send an object of position to true (like) or false (dislike)"))
         group_id = leases.group_of(request.user, project, task)
-        answer = {bounds.POSITION.whole(k, "labels"): v for k, v in labels.items()}
+        answer = {bounds.POSITION.of_text(k, "labels"): v for k, v in labels.items()}
         seconds = bounds.SECONDS.real(body.get("seconds", 0), "seconds")
         decisions.submit_group(
             request.user, project, group_id, answer, seconds=seconds, idempotency_key=_text(body, "key")
@@ -262,7 +262,7 @@ def flags(request: HttpRequest, project: Project) -> HttpResponse:
         if decision not in ("restore", "remove"):
             raise Http404
         try:
-            group_id = bounds.ROW.whole(number, "group")
+            group_id = bounds.ROW.of_text(number, "group")
             decisions.resolve_flags(request.user, project, group_id, restore=decision == "restore")
         except (errors.LabellingError, bounds.OutOfBounds) as error:
             messages.error(request, str(error))
@@ -281,11 +281,11 @@ def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
             raise Http404
         try:
             if number := request.POST.get("remove", ""):
-                remove_example(project, bounds.ROW.whole(number, "remove"))
+                remove_example(project, bounds.ROW.of_text(number, "remove"))
             else:
                 add_example(
                     project,
-                    bounds.ROW.whole(request.POST.get("image"), "image"),
+                    bounds.ROW.of_text(request.POST.get("image"), "image"),
                     good=request.POST.get("good") == "yes",
                     note=request.POST.get("note", ""),
                 )

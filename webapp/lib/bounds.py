@@ -36,14 +36,15 @@ class Range:
         return {"ge": self.low, "le": self.high}
 
     def whole(self, value: Any, field: str) -> int:
-        """A whole number as JSON has it, or the text of one from a form or a query: ASCII digits and nothing else. Raises
-        OutOfBounds."""
-        if isinstance(value, str):
-            value = int(value) if DIGITS.fullmatch(value) else None
+        """A whole number as JSON has it. Raises OutOfBounds."""
         if type(value) is int and self.low <= value <= self.high:
             return value
         about = {"field": field[:60], "low": f"{self.low:,}", "high": f"{self.high:,}"}
         raise OutOfBounds(_("%(field)s: send a whole number from %(low)s to %(high)s") % about)
+
+    def of_text(self, value: str | None, field: str) -> int:
+        """A whole number as a form, a query or a JSON key has it: ASCII digits and nothing else. Raises OutOfBounds."""
+        return self.whole(int(value) if isinstance(value, str) and DIGITS.fullmatch(value) else None, field)
 
     def real(self, value: Any, field: str) -> float:
         """A number as JSON has it. Raises OutOfBounds, also for NaN."""

@@ -53,7 +53,7 @@ def review_list(request: HttpRequest, project: Project) -> HttpResponse:
     if which not in queries.ORDERS:
         raise Http404
     try:
-        before = bounds.ROW.whole(request.GET["before"], "before") if request.GET.get("before") else None
+        before = bounds.ROW.of_text(request.GET["before"], "before") if request.GET.get("before") else None
     except bounds.OutOfBounds as error:
         raise Http404 from error
     groups = queries.to_review(project, which, before)
@@ -92,7 +92,7 @@ def _words(request: HttpRequest) -> dict[int, bool | None]:
     for name, value in request.POST.items():
         if name.startswith("word-") and value in WORDS:
             try:
-                chosen[bounds.ROW.whole(name.removeprefix("word-"), name)] = WORDS[value]
+                chosen[bounds.ROW.of_text(name.removeprefix("word-"), name)] = WORDS[value]
             except bounds.OutOfBounds as error:
                 raise services.QualityError(str(error)) from error
     return chosen

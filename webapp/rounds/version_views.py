@@ -78,8 +78,8 @@ def start_comparison(request: HttpRequest, project: Project) -> HttpResponse:
     """Open a blind test of the versions `a` and `b`."""
     form = request.POST
     try:
-        a, b = (bounds.NUMBER.whole(form.get(name), name) for name in ("a", "b"))
-        most = bounds.VOTES.whole(form.get("most_votes"), "most_votes")
+        a, b = (bounds.NUMBER.of_text(form.get(name), name) for name in ("a", "b"))
+        most = bounds.VOTES.of_text(form.get("most_votes"), "most_votes")
         made = comparisons.start(project, a, b, request.user, most_votes=most)
     except (comparisons.ComparisonError, bounds.OutOfBounds) as error:
         messages.error(request, str(error))
