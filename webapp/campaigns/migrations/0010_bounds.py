@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("campaigns", "0008_prompt_draft"),
+        ("campaigns", "0009_project_salt"),
     ]
 
     operations = [
