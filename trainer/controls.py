@@ -17,7 +17,7 @@ import torch
 
 from common.files import write_atomic
 from trainer.backends import Backend, autocast
-from trainer.data import LabelledGroup, pad_rewards
+from trainer.data import GroupStore, LabelledGroup, pad_rewards
 from trainer.flow import renoise
 from trainer.losses import mean_square
 from trainer.sampler import load_trajectory
@@ -78,11 +78,12 @@ def final_latents(groups: Sequence[LabelledGroup]) -> torch.Tensor:
     return torch.stack([torch.cat([x, x[:1].expand(size - len(x), *x.shape[1:])]) for x in found])
 
 
-def recognised(backend: Backend, groups: Sequence[LabelledGroup], *, draws: int = 8) -> float:
-    """The share of these groups' labelled pairs that the base's own error ranks right already; NaN without a pair."""
-    rewards, known = pad_rewards([g.rewards for g in groups])
-    errors = own_errors(backend, final_latents(groups), [g.prompt for g in groups], draws=draws)
-    return pairs_ranked(-errors, rewards, known)
+def ranked_by_base(backend: Backend, store: GroupStore, index: torch.Tensor, *, draws: int = 4) -> float:
+    """The share of the labelled pairs in groups `index` (n,) of the store that the error of the model as it stands (for a
+    round, the base) ranks right already; NaN without a pair. From about .7 on a round from them will mostly sharpen."""
+    batch = store.take(index)
+    errors = own_errors(backend, batch.trajectory[:, :, -1], batch.prompts, draws=draws)
+    return pairs_ranked(-errors, batch.advantages, batch.advantages != 0)
 
 
 def write_control(

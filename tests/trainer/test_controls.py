@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from trainer.controls import by_own_error, own_errors, pairs_ranked, recognised, shuffled, write_control
-from trainer.data import LabelledGroup, read_groups
+from trainer.controls import by_own_error, own_errors, pairs_ranked, ranked_by_base, shuffled, write_control
+from trainer.data import LabelledGroup, load_groups, read_groups
 from trainer.sampler import SampledGroup, save_trajectory
 
 REWARDS = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.2, 0.8, 0.5, 0.0]])
@@ -51,11 +51,11 @@ def stored(folder, backend, rewards):
 
 
 def test_the_bases_error_is_small_on_what_it_finds_likely(backend, tmp_path):
-    groups = stored(tmp_path, backend, [(1.0, 0.0, None), (0.0, 1.0, 1.0)])
-    assert recognised(backend, groups) == 1
-    turned = stored(tmp_path, backend, [(1.0, 0.0, 1.0)])
-    turned = [LabelledGroup("0", "a heart", {}, "", turned[0].trajectory_file, (0.0, 1.0, 0.0))]
-    assert recognised(backend, turned) == 0
+    store = load_groups(stored(tmp_path, backend, [(1.0, 0.0, None), (0.0, 1.0, 1.0)]))
+    assert ranked_by_base(backend, store, torch.arange(2)) == 1
+    file = stored(tmp_path, backend, [(1.0, 0.0, 1.0)])[0].trajectory_file
+    turned = load_groups([LabelledGroup("0", "a heart", {}, "", file, (0.0, 1.0, 0.0))])
+    assert ranked_by_base(backend, turned, torch.arange(1)) == 0
 
 
 def test_errors_do_not_depend_on_the_other_groups_order_of_images(backend):

@@ -155,6 +155,7 @@ def test_groups_that_are_left_out_are_counted(make_spec, groups_file, caplog):
     assert (result.silent_groups, result.damaged_groups) == (1, 1)
     told = {name: value for name, value in seen[-1].metrics.items() if name.startswith("groups_")}
     assert told == {"groups_taught": 2, "groups_silent": 1, "groups_damaged": 1}
+    assert 0 <= seen[-1].metrics["base_ranks"] <= 1
     assert str(file) in caplog.text
 
 

@@ -6,6 +6,7 @@ order in which the update uses them, so that a resumed round draws what an unbro
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ import torch
 
 from common.settings import TDMR1Settings
 from trainer.advantages import group_advantages, has_signal
+from trainer.controls import ranked_by_base
 from trainer.data import GroupStore
 from trainer.methods.base import Groups, Method, Rollouts
 from trainer.oracles import Oracle
+from trainer.roles import TEACHER
 from trainer.rounds.spec import RoundState
 from trainer.sampler import related_noise
 from trainer.shares import gather_rows
@@ -87,6 +90,9 @@ class _Source:
         return [line["prompt"] for line in self.prompts.draw(step, self.settings.student_batch)]
 
 
+GROUPS_ASKED = 24  # labelled groups that the base is asked about before a round: seconds on a CPU
+
+
 class LabelSource(_Source):
     """Batches of stored labelled groups, drawn anew for each time that the method learns."""
 
@@ -122,9 +128,13 @@ class LabelSource(_Source):
             yield Groups(batch.trajectory.to(backend.device), conditioning, batch.advantages.to(backend.device), part)
 
     def about(self) -> dict[str, float]:
-        """How many groups are learned from, and how many are left out."""
+        """How many groups are learned from, how many are left out, and what the base knows of the labels already."""
         silent, damaged = self.store.silent, len(self.store.damaged)
-        return {"groups_taught": len(self.taught), "groups_silent": silent, "groups_damaged": damaged}
+        order = torch.randperm(len(self.taught), generator=torch.Generator().manual_seed(self.settings.seed))
+        self.method.roles.use(TEACHER)
+        known = ranked_by_base(self.method.backend, self.store, self.taught[order[:GROUPS_ASKED]])
+        counts = {"groups_taught": len(self.taught), "groups_silent": silent, "groups_damaged": damaged}
+        return counts if math.isnan(known) else {**counts, "base_ranks": known}
 
     def prompts_to_come(self, first: int) -> list[str]:
         """See `Source.prompts_to_come`."""

@@ -5,9 +5,19 @@ from __future__ import annotations
 from webapp.campaigns.models import Project
 from webapp.quality.counts import like_rates
 from webapp.rounds.lineage import Drawing, draw
+from webapp.rounds.models import TrainingRound
 from webapp.rounds.sequential import wilson
 
 MOST = 200  # versions of a drawing and of a chart
+SHARPENS = 0.7  # share of labelled pairs that the base ranks right by itself, from which on a round mostly sharpens
+
+
+def base_ranks(training: TrainingRound) -> dict | None:
+    """What the base knows of the round's labels already: `percent` of the labelled pairs that its own error ranks right,
+    and whether the round `sharpens` it for the most part. None before the first update, and where an oracle scores."""
+    first = training.metrics.order_by("step").first()
+    share = first.values.get("base_ranks") if first else None
+    return None if share is None else {"percent": round(100 * share), "sharpens": share > SHARPENS}
 
 
 def lineage(project: Project) -> Drawing:

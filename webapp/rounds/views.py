@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET, require_POST
 from webapp.accounts.permissions import Action, member
 from webapp.campaigns.models import Project
 from webapp.lib import media, paths
-from webapp.rounds import services
+from webapp.rounds import queries, services
 from webapp.rounds.forms import RoundForm
 from webapp.rounds.models import OPEN, TrainingRound
 
@@ -49,6 +49,7 @@ def _context(project: Project, number: int) -> dict:
         "open": training.state in OPEN,
         "percent": round(100 * training.step / training.total) if training.total else 0,
         "scores": rows,
+        "base_ranks": queries.base_ranks(training),
         "page": "rounds",
     }
 

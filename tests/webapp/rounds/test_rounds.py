@@ -185,3 +185,19 @@ def test_a_round_without_alarm_shows_none(client, project, labelled, boss):
     client.force_login(boss)
     for shown in (f"/p/{project.slug}/rounds/1/", f"/p/{project.slug}/"):
         assert "alarm" not in client.get(shown).content.decode().lower()
+
+
+@pytest.mark.parametrize(
+    ("share", "percent", "sharpens"), [(0.76, "76%", True), (0.55, "55%", False), (None, None, False)]
+)
+def test_the_page_says_what_the_base_knows_of_the_labels(project, labelled, client, boss, share, percent, sharpens):
+    training = start(project, updates=7)
+    claimed = services.claim_round(training.pk, "worker")
+    metrics = {"reward": 0.5} if share is None else {"reward": 0.5, "base_ranks": share}
+    for step, values in ((1, metrics), (2, {"reward": 0.6})):
+        progress = {"phase": "train", "step": step, "total": 7, "seconds_left": 4.0, "metrics": values}
+        assert services.heartbeat(training.pk, claimed.token, progress)
+    client.force_login(boss)
+    page = client.get(f"/p/{project.slug}/rounds/{training.number}/").content.decode()
+    assert (percent is not None and f"ranks {percent} as the labels do" in page) == (share is not None)
+    assert ("sharpen the model more than teach it" in page) == sharpens
