@@ -29,3 +29,13 @@ def test_no_test_imports_another():
     for folder in ("webapp", "workers", "e2e", "client"):
         for file in (ROOT / "tests" / folder).rglob("*.py"):
             assert not re.search(r"\btests\.[\w.]*\btest_", file.read_text()), file
+
+
+def test_usual_changes_need_three_files_at_most():
+    rows = (ROOT / "docs/architecture.md").read_text().partition("## Usual changes")[2].splitlines()
+    rows = [row.strip("|").split("|") for row in rows if row.startswith("| ") and "---" not in row][1:]
+    assert len(rows) >= 10
+    for change, files in rows:
+        named = re.findall(r"`((?:webapp|trainer|common|templates|static|docs)/[\w./]+|README\.md)`", files)
+        assert 1 <= len(named) <= 3, change
+        assert all((ROOT / name).exists() for name in named), (change, named)

@@ -82,7 +82,7 @@ def written(project, address, ready, person, boss):
     mallory = person(hostile("user"), Role.REVIEWER)
     project.name, project.guidelines = hostile("project"), hostile("guidelines")
     project.save()
-    seen, failed, flagged = Group.objects.get(), *ready(2)
+    seen, failed, flagged = Group.objects.get(), *ready(2)[:2]  # one more stands in for the one that somebody has
     prompt = seen.prompt
     prompt.text, prompt.metadata = hostile("prompt"), {"tag": hostile("metadata")}
     prompt.save()

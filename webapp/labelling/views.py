@@ -184,7 +184,7 @@ def image_response(image: Generation | None, width: str = "", *, may_redirect: b
     if image is None:
         raise Http404
     try:
-        if may_redirect and storage.store().shared:
+        if may_redirect and storage.store().origin:
             return media.away(pictures.name_at(image, width))
         data = pictures.read_at(image, width)
     except storage.Unreachable as error:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import itertools
+import json
 import mimetypes
 import os
 import shutil
@@ -23,12 +25,15 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from common import round_folder
 from common.cards import LORA_NAME
 from common.files import sha256_of, write_atomic
 from webapp.lib import paths
 
 PIECE = 1 << 20  # bytes read at once
 AT_ONCE = 16  # transfers of one task
+COPIES = 256  # of a bucket's files that lie on this machine at once, for a back-up
+CHECKPOINT_TRIES = 10
 HASH = "sha256"  # of an object's metadata
 TRIM_EVERY = 60  # seconds; copies that were used within them are in use
 CUT_OFF = 86_400  # seconds after which nobody is writing an unfinished copy any more
@@ -145,6 +150,34 @@ class Folder:
     def signed(self, name: str) -> str:
         """An address that anybody may read the file at for a short time; empty: serve the bytes yourself."""
         return ""
+
+    def place(self, prefix: str) -> str:
+        """What an admin calls the place of these files."""
+        return str(paths.data(prefix))
+
+    def copies(self, scratch: Path) -> Iterator[tuple[str, Path]]:
+        """(name, file) of everything, for a back-up: each file as it was at one moment. Raises Damaged and OSError."""
+        root = paths.data("")
+        for folder in paths.FOLDERS:
+            for file in _settled(root / folder):
+                yield str(file.relative_to(root)), file
+        for checkpoint in sorted(root.glob(f"{paths.training_round('*')}/{round_folder.CHECKPOINT}")):
+            for file in _hold(checkpoint, scratch / checkpoint.parent.name):
+                yield f"{checkpoint.relative_to(root)}/{file.name}", file
+
+    def bring_in(self, folder: Path, brought: list[str]) -> None:
+        """Everything of a back-up that was unpacked in `folder`; `brought` is told what `take_out` would take out again."""
+        root = paths.data("")
+        for name in paths.FOLDERS:
+            if (folder / name).exists():
+                shutil.rmtree(root / name, ignore_errors=True)  # holds no file
+                (folder / name).replace(root / name)
+                brought.append(name)
+
+    def take_out(self, brought: Iterable[str]) -> None:
+        """Undo `bring_in`."""
+        for name in brought:
+            shutil.rmtree(paths.data(name), ignore_errors=True)
 
     def check(self) -> None:
         """Raise OSError when files cannot be kept."""
@@ -274,6 +307,29 @@ class Bucket(Folder):
                 self._origin = f"{address.scheme}://{address.netloc}"
         return self._origin
 
+    def place(self, prefix: str) -> str:
+        return f"the bucket's {prefix}/"
+
+    def copies(self, scratch: Path) -> Iterator[tuple[str, Path]]:
+        # What goes meanwhile is an older checkpoint or garbage.
+        names = (entry.name for folder in paths.FOLDERS for entry in self.walk(folder))
+        while batch := list(itertools.islice(names, COPIES)):
+            for name, copy in zip(batch, self.fetch_all(batch, scratch), strict=True):
+                if isinstance(copy, Damaged):
+                    raise copy
+                if isinstance(copy, Path):
+                    yield name, copy
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def bring_in(self, folder: Path, brought: list[str]) -> None:
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        brought += [str(file.relative_to(folder)) for file in files]  # those that do not get there too
+        self.keep_all(zip(brought, files, strict=True))
+
+    def take_out(self, brought: Iterable[str]) -> None:
+        with suppress(Unreachable):  # the first error says so, and a bucket that has files is refused
+            self.delete(brought)
+
     def check(self) -> None:
         with self._asking(""):
             self._client.head_bucket(Bucket=self.name)
@@ -386,6 +442,28 @@ class Bucket(Folder):
         except (BotoCoreError, ClientError):
             return False
         return True
+
+
+def _settled(folder: Path) -> Iterator[Path]:
+    """The files below a folder, without checkpoints (see `_hold`) and what is being written."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(d for d in folders if d != round_folder.CHECKPOINT and not d.endswith((".tmp", ".old")))
+        yield from (Path(parent) / n for n in sorted(names) if not n.endswith(".tmp"))
+
+
+def _hold(checkpoint: Path, scratch: Path) -> list[Path]:
+    """Copy a checkpoint that may be replaced meanwhile; its own checksum tells whether both files are of one step."""
+    for _ in range(CHECKPOINT_TRIES):
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            shutil.copytree(checkpoint, scratch)
+            said = json.loads((scratch / round_folder.STATE_FILE).read_text())["sha256"]
+            if said == sha256_of(scratch / round_folder.WEIGHTS_FILE):
+                return sorted(scratch.iterdir())
+        except (OSError, shutil.Error):
+            if not checkpoint.exists() and not checkpoint.with_name(f"{checkpoint.name}.old").exists():
+                return []  # its round was cleared away, and it is not just being replaced
+    raise Damaged(f"checkpoint: {checkpoint} is damaged; delete it, its round then starts over")
 
 
 def _used(copy: Path) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import json
 import os
 import shutil
@@ -33,9 +32,7 @@ from webapp.rounds.models import ModelVersion
 FORMAT = 1
 MANIFEST = "manifest.json"
 DATABASE = {"postgresql": "database.pgdump", "sqlite": "database.sqlite3"}
-CHECKPOINT_TRIES = 10
 MOST_MANIFEST = 2_000_000_000  # bytes: about 15 million files
-COPIES = 256  # of a bucket's files that lie on this machine at once
 
 
 class BackupError(ValueError):
@@ -57,7 +54,7 @@ def back_up(target: Path) -> dict[str, int]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except storage.Unreachable as error:
+    except (storage.Unreachable, storage.Damaged) as error:
         raise BackupError(str(error)) from error
     except OSError as error:
         raise BackupError(f"file: {target} cannot be written: {error}") from error
@@ -78,60 +75,15 @@ def _write(file, scratch: Path) -> dict[str, int]:
         dump = scratch / DATABASE[connection.vendor]
         _dump(dump)
         add(dump, dump.name)
-        root, store = paths.data(""), storage.store()
-        if store.shared:
-            for name, copy in _objects(store, scratch / "objects"):
-                add(copy, f"data/{name}")
-                counts[name.split("/")[0]] += 1
-        for folder in () if store.shared else paths.FOLDERS:
-            for source in _files(root / folder):
-                add(source, f"data/{source.relative_to(root)}")
-                counts[folder] += 1
-        pattern = f"{paths.training_round('*')}/{round_folder.CHECKPOINT}"
-        for checkpoint in [] if store.shared else sorted(root.glob(pattern)):
-            for source in _hold(checkpoint, scratch / checkpoint.parent.name):
-                add(source, f"data/{checkpoint.relative_to(root)}/{source.name}")
-                counts["rounds"] += 1
+        for name, copy in storage.store().copies(scratch / "files"):
+            add(copy, f"data/{name}")
+            counts[name.split("/")[0]] += 1
         about = {"format": FORMAT, "made_at": timezone.now().isoformat(), "database": connection.vendor, "sha256": sums}
         data = json.dumps(about, indent=1).encode()
         entry = tarfile.TarInfo(MANIFEST)
         entry.size = len(data)
         tar.addfile(entry, io.BytesIO(data))
     return counts
-
-
-def _objects(store: storage.Bucket, scratch: Path) -> Iterator[tuple[str, Path]]:
-    """(name, copy) of everything in the bucket, checked. What goes meanwhile is an older checkpoint or garbage."""
-    names = (entry.name for folder in paths.FOLDERS for entry in store.walk(folder))
-    while batch := list(itertools.islice(names, COPIES)):
-        for name, copy in zip(batch, store.fetch_all(batch, scratch), strict=True):
-            if isinstance(copy, storage.Damaged):
-                raise BackupError(str(copy)) from copy
-            if isinstance(copy, Path):
-                yield name, copy
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """The files below a folder, without checkpoints (see `_hold`) and what is being written."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(d for d in folders if d != round_folder.CHECKPOINT and not d.endswith((".tmp", ".old")))
-        yield from (Path(parent) / n for n in sorted(names) if not n.endswith(".tmp"))
-
-
-def _hold(checkpoint: Path, scratch: Path) -> list[Path]:
-    """Copy a checkpoint that may be replaced meanwhile; its own checksum tells whether both files are of one step."""
-    for _ in range(CHECKPOINT_TRIES):
-        shutil.rmtree(scratch, ignore_errors=True)
-        try:
-            shutil.copytree(checkpoint, scratch)
-            said = json.loads((scratch / round_folder.STATE_FILE).read_text())["sha256"]
-            if said == sha256_of(scratch / round_folder.WEIGHTS_FILE):
-                return sorted(scratch.iterdir())
-        except (OSError, shutil.Error):
-            if not checkpoint.exists() and not checkpoint.with_name(f"{checkpoint.name}.old").exists():
-                return []  # its round was cleared away, and it is not just being replaced
-    raise BackupError(f"checkpoint: {checkpoint} is damaged; delete it, its round then starts over")
 
 
 # ---------------------------------------------------------------- restore
@@ -151,13 +103,12 @@ def restore(source: Path) -> dict[str, int]:
             raise BackupError(
                 f"DATABASE_URL: the back-up is of {about['database']}, this is {connection.vendor}; restore into the same"
             )
-        bring, take_back = (_upload, _delete_again) if storage.store().shared else (_move, _remove_again)
         unpacked, brought = Path(scratch) / "data", []
         try:
-            bring(unpacked, brought)
+            storage.store().bring_in(unpacked, brought)
             _load(Path(scratch) / DATABASE[connection.vendor])
         except BaseException as error:
-            take_back(brought)
+            storage.store().take_out(brought)
             if isinstance(error, storage.Unreachable):
                 raise BackupError(str(error)) from error
             raise
@@ -180,40 +131,13 @@ def restore_one(source: Path, name: str) -> None:
             raise BackupError(f"{name}: it cannot be written: {error}") from error
 
 
-def _move(unpacked: Path, brought: list[str]) -> None:
-    """Into the data folder; `brought` then names the folders."""
-    root = paths.data("")
-    for folder in paths.FOLDERS:
-        if (unpacked / folder).exists():
-            shutil.rmtree(root / folder, ignore_errors=True)  # holds no file
-            (unpacked / folder).replace(root / folder)
-            brought.append(folder)
-
-
-def _remove_again(brought: list[str]) -> None:
-    for folder in brought:
-        shutil.rmtree(paths.data(folder), ignore_errors=True)
-
-
-def _upload(unpacked: Path, brought: list[str]) -> None:
-    """Into the bucket; `brought` names the objects, those that did not get there too."""
-    files = [file for file in unpacked.rglob("*") if file.is_file()]
-    brought += [str(file.relative_to(unpacked)) for file in files]
-    storage.store().keep_all(zip(brought, files, strict=True))
-
-
-def _delete_again(brought: list[str]) -> None:
-    with contextlib.suppress(storage.Unreachable):  # the first error says so, and a bucket that has files is refused
-        storage.store().delete(brought)
-
-
 def _refuse_unless_empty(root: Path) -> None:
     user = apps.get_model(settings.AUTH_USER_MODEL)
     if user._meta.db_table in connection.introspection.table_names() and user.objects.exists():
         raise BackupError("DATABASE_URL: the database has people in it; restore into an empty one")
     for folder in paths.FOLDERS:
         if next(storage.store().walk(folder), None) is not None:
-            where = f"the bucket's {folder}/" if storage.store().shared else root / folder
+            where = storage.store().place(folder)
             raise BackupError(f"LIKESTEP_DATA: {where} has files in it; restore into an empty folder or bucket")
 
 
