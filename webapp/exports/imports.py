@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from common import filetypes
+from common import filetypes, tables
 from webapp.accounts.models import User
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
@@ -26,7 +22,7 @@ from webapp.labelling.leases import give
 from webapp.labelling.models import Generation, GroupDecision, Label, Outcome, UndoneDecision
 from webapp.lib import texts
 
-MOST_ROWS = 2_000_000
+MOST_ROWS = 250_000
 MOST_ERRORS = 200
 NEEDED = ("group", "position", "liked")
 READ = (*NEEDED, "annotator", "oracle", "score", "reason", "seed", "seconds")  # columns; others are passed over
@@ -51,7 +47,7 @@ def read_rows(data: bytes, name: str) -> tuple[list[tuple[int, dict]], list[str]
     if kind == "Parquet" or (kind in ("text", "binary") and name.lower().endswith(".parquet")):
         try:
             return list(enumerate(_parquet_rows(data), start=1)), []
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             return [], [_("file: not Parquet: %(error)s") % {"error": error}]
     if kind != "text":
         return [], [_("file: its content is %(kind)s; send JSONL or Parquet") % {"kind": kind}]
@@ -79,24 +75,9 @@ def too_large(size: int) -> str:
 
 
 def _parquet_rows(data: bytes) -> list[dict]:
-    """The rows; ValueError for a file that is small and would not be in memory."""
-    schema = pq.read_schema(io.BytesIO(data))
-    names = [f.name for f in schema if f.name in READ]
-    textual = [
-        n for n in names if pa.types.is_string(schema.field(n).type) or pa.types.is_large_string(schema.field(n).type)
-    ]
-    file = pq.ParquetFile(io.BytesIO(data), read_dictionary=textual)
-    if file.metadata.num_rows > MOST_ROWS:
-        raise ValueError(_("more than %(most)s rows; split the file") % {"most": f"{MOST_ROWS:,}"})
-    rows: list[dict] = []
-    for batch in file.iter_batches(batch_size=10_000, columns=names):
-        for name in textual:
-            column = batch.column(name)
-            words = column.dictionary if pa.types.is_dictionary(column.type) else column
-            if (pc.max(pc.utf8_length(words)).as_py() or 0) > LONGEST:
-                raise ValueError(_("%(name)s: more than %(most)s characters") % {"name": name, "most": f"{LONGEST:,}"})
-        rows += batch.to_pylist()
-    return rows
+    """The rows, read apart: a small file may not fit into memory. Raises ValueError."""
+    limits = tables.Limits(MOST_ROWS, 5 * settings.LIKESTEP_IMPORT_LIMIT, READ, LONGEST)
+    return [json.loads(line) for line in tables.read(data, limits)]
 
 
 def import_labels(project: Project, rows: Iterable[tuple[int, dict]], by=None) -> Imported:
