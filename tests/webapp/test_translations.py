@@ -1,5 +1,6 @@
 """Every text exists in German, the compiled catalogs are the ones of the sources, and no page speaks two languages."""
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po
 
+from common.settings import TDMR1Settings
 from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.labelling import guidelines
@@ -154,7 +156,8 @@ def test_no_page_speaks_english_to_a_german(boss_with_work, client, page):
         assert f'<html lang="{language}">' in html
         spoken[language] = {t for t in Texts(html).found if re.search(r"[A-Za-z]{3}", t)}
     # Settings and their choices are named as on the command line.
-    settings = {field.label or field.name for field in RoundForm()} | {"frozen", "ema", "surrogate", "teacher"}
+    choices = {name for field in dataclasses.fields(TDMR1Settings) for name in field.metadata.get("choices", ())}
+    settings = {field.label or field.name for field in RoundForm()} | choices
     names = SAME | settings | set(boss_with_work._meta.model.objects.values_list("username", flat=True))
     left = {t for t in spoken["en"] & spoken["de"] if t.rstrip(":") not in names and not re.fullmatch(r"\d+ stars", t)}
     assert left == set()
