@@ -28,10 +28,17 @@ def _short(value: Any) -> str:
 
 
 def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple = ()) -> Any:
-    """A dataclass field with its explanation and allowed range (both ends included), which every number has."""
+    """A dataclass field with its explanation and allowed range (both ends included), which every number has. The
+    explanation's first sentence names the field in words; the web form shows it as the label (`label_and_help`)."""
     if isinstance(default, int | float) and not isinstance(default, bool) and None in (low, high):
         raise TypeError(f"a number needs both bounds: {help}")
     return field(default=default, metadata={"help": help, "min": low, "max": high, "choices": choices})
+
+
+def label_and_help(explanation: str) -> tuple[str, str]:
+    """A field's explanation, or its translation, as the name in its first sentence and what follows."""
+    label, _, rest = explanation.partition(". ")
+    return label.removesuffix("."), rest
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Settings:
 class SampleSettings(Settings):
     """The few-step sampler: K plain Euler steps on the model's own grid, no guidance."""
 
-    steps: int = option(4, "Denoising steps K of the student.", low=1, high=50)
+    steps: int = option(4, "Denoising steps of the student, K in the paper.", low=1, high=50)
 
 
 @dataclass(frozen=True)
@@ -83,8 +90,9 @@ class MemorySettings(Settings):
     )
     text_encoders: str = option(
         "keep",
-        "Where text encoders are between uses: in the device's memory, in the machine's, or nowhere (free), read again for "
-        "a new prompt. Unless kept, a round embeds all its prompts first, and the transformer makes room meanwhile.",
+        "Where text encoders stay between uses. keep: in the device's memory; offload: in the machine's "
+        "memory; free: nowhere, so that they are read again for a new prompt. With offload and free a round "
+        "embeds all its prompts first, and the transformer leaves the device's memory meanwhile.",
         choices=("keep", "offload", "free"),
     )
     embeddings: str = option(
@@ -95,8 +103,8 @@ class MemorySettings(Settings):
     )
     micro_batch: int = option(
         0,
-        "Images the transformer takes at once; 0: all. The update stays the same. Passes with gradient then cost one more "
-        "without.",
+        "Images that pass through the transformer at once; 0: all. The result stays the same, but each pass "
+        "with gradient then needs one more pass without.",
         low=0,
         high=MOST_IMAGES,
     )
@@ -152,136 +160,233 @@ class DistillSettings(Settings):
     """TDM: the base model into a first few-step student."""
 
     updates: int = option(1200, "Student updates.", low=1, high=MOST_UPDATES)
-    batch: int = option(48, "Images a rollout.", low=1, high=MOST_IMAGES)
+    batch: int = option(48, "Images per rollout.", low=1, high=MOST_IMAGES)
     updates_per_rollout: int = option(2, "Updates made from one rollout.", low=1, high=100)
-    rank: int = option(32, "LoRA rank.", low=1, high=512)
-    alpha: int = option(64, "LoRA alpha; the adapter is scaled by alpha / rank.", low=1, high=4096)
+    rank: int = option(32, "LoRA rank. A higher rank can learn more and takes more memory.", low=1, high=512)
+    alpha: int = option(64, "LoRA alpha. An adapter's change is scaled by alpha / rank.", low=1, high=4096)
     student_lr: float = option(2e-4, "Learning rate of the student.", low=0, high=1)
-    fake_lr: float = option(6e-4, "Learning rate of the fake score.", low=0, high=1)
-    guidance: float = option(4.0, "w_cfg: guidance of the teacher that the student learns from.", low=1, high=20)
+    fake_lr: float = option(
+        6e-4,
+        "Learning rate of the fake. The fake learns what the student's images look like, so that they can be "
+        "compared with the base model's.",
+        low=0,
+        high=1,
+    )
+    guidance: float = option(4.0, "Guidance of the teacher that the student learns from (w_cfg).", low=1, high=20)
     t_min: float = option(0.02, "Smallest step up in un-shifted time when re-noising.", low=0, high=0.5)
-    fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0, high=1000)
+    fake_teacher: float = option(
+        0.02, "Pull of the fake to the teacher. A weight that keeps the fake near the base model.", low=0, high=1000
+    )
     ema: float = option(0.98, "Decay of the student's moving average, which is what is saved.", low=0, high=1)
-    weight_decay: float = option(1e-4, "AdamW weight decay.", low=0, high=1)
-    clip_norm: float = option(1.0, "Gradient clipping.", low=0, high=1e6)
+    weight_decay: float = option(1e-4, "Weight decay of AdamW.", low=0, high=1)
+    clip_norm: float = option(1.0, "Largest gradient norm. Longer gradients are scaled down to it.", low=0, high=1e6)
     seed: int = option(0, "Seed of prompts and noise.", low=0, high=MOST_SEED)
 
 
 @dataclass(frozen=True)
 class TDMR1Settings(Settings):
-    """One round of TDM-R1 (ALGORITHM.md names; the paper's values for SD3.5-M are in `paper()`)."""
+    """One round of TDM-R1 (docs/method.md explains it; the paper's values for SD3.5-M are in `paper()`)."""
 
     method: str = option(
         "tdm_r1",
-        "How the student learns. tdm_r1: it follows a surrogate that learns from the groups. The others train the student "
-        "alone: dgpo by the group preference itself, best_of_group by each group's best image, flow_grpo by policy "
-        "gradients, which needs a reward oracle.",
+        "Training method. tdm_r1: the student follows a surrogate, which learns from the groups what people "
+        "like. The others train the student directly: dgpo by comparing the images of a group, best_of_group "
+        "by each group's best image, flow_grpo by policy gradients, which needs a reward oracle.",
         choices=("tdm_r1", "dgpo", "best_of_group", "flow_grpo"),
     )
-    updates: int = option(60, "Updates in the round.", low=1, high=MOST_UPDATES)
+    updates: int = option(
+        60,
+        "Updates in the round. In each one the surrogate learns from groups, and the student follows it.",
+        low=1,
+        high=MOST_UPDATES,
+    )
     surrogate_updates: int = option(
         0,
-        "Surrogate updates before each student update. 0: one, and with many stored labels two or three, so that a round "
-        "looks at each labelled group about eight times.",
+        "Surrogate updates per student update. 0 means one, or two or three when many labels are stored, so "
+        "that a round looks at each labelled group about eight times.",
         low=0,
         high=100,
     )
     surrogate_first: float = option(
         0.0,
-        "Share of the updates in which only the surrogate learns; in the rest it stays as it is and the student follows. "
-        "Each part cools down for itself. 0: both learn in every update, as in the paper.",
+        "Share of updates for the surrogate alone. In this first part only the surrogate learns; in the "
+        "second it stays as it is, and the student follows it. Learning rates fall at the end of each part. "
+        "0: both learn in every update, as in the paper.",
         low=0,
         high=0.9,
     )
-    prompts_per_update: int = option(16, "Prompts (groups) an update looks at.", low=1, high=4096)
-    group_size: int = option(8, "Images of one prompt, G, when groups are sampled in training.", low=2, high=64)
+    prompts_per_update: int = option(
+        16, "Groups per update. How many groups of images an update looks at, one for each prompt.", low=1, high=4096
+    )
+    group_size: int = option(
+        8, "Images per group. Only for groups that are made during training, with an oracle.", low=2, high=64
+    )
     noise_spread: float = option(
         0.4,
-        "Share of the noise that differs between the images of a group sampled in training; 1 is independent noise. Images "
-        "that share the rest differ in little but what is liked or disliked, so fewer of them teach as much.",
+        "Share of noise that differs within a group. Only for groups made during training; 1 gives each image"
+        " noise of its own. Images that share the rest of their noise differ in little but what is liked or "
+        "disliked, so fewer of them teach as much.",
         low=0.01,
         high=1,
     )
-    student_batch: int = option(48, "Images the student trains on in an update.", low=1, high=4096)
-    steps_trained: int = option(1, "How many of the K steps an update trains.", low=1, high=50)
-    rank: int = option(32, "LoRA rank of every role.", low=1, high=512)
-    alpha: int = option(64, "LoRA alpha; an adapter is scaled by alpha / rank.", low=1, high=4096)
+    student_batch: int = option(
+        48, "Images per student update. How many images the student trains on in an update.", low=1, high=4096
+    )
+    steps_trained: int = option(
+        1,
+        "Denoising steps trained per update. How many of the student's steps an update trains for each image.",
+        low=1,
+        high=50,
+    )
+    rank: int = option(32, "LoRA rank. A higher rank can learn more and takes more memory.", low=1, high=512)
+    alpha: int = option(64, "LoRA alpha. An adapter's change is scaled by alpha / rank.", low=1, high=4096)
     student_lr: float = option(2e-4, "Learning rate of the student.", low=0, high=1)
-    fake_lr: float = option(6e-4, "Learning rate of the fake score.", low=0, high=1)
-    surrogate_lr: float = option(5e-4, "Learning rate of the surrogate reward.", low=0, high=1)
-    cool_down: float = option(
-        0.5,
-        "Last share of the updates over which the learning rates fall to zero, so that the student settles.",
+    fake_lr: float = option(
+        6e-4,
+        "Learning rate of the fake. The fake learns what the student's images look like, so that they can be "
+        "compared with the base model's.",
         low=0,
         high=1,
     )
-    weight_decay: float = option(1e-4, "AdamW weight decay.", low=0, high=1)
-    clip_norm: float = option(1.0, "Gradient clipping.", low=0, high=1e6)
-    guidance: float = option(4.0, "w_cfg: guidance of the teacher in the guidance term.", low=1, high=20)
-    rl_cfg: float = option(4.0, "Guidance in the reward term.", low=1, high=20)
+    surrogate_lr: float = option(
+        5e-4, "Learning rate of the surrogate. The surrogate learns from the groups what people like.", low=0, high=1
+    )
+    cool_down: float = option(
+        0.5,
+        "Share of updates with falling learning rates. Over this last part of the round the learning rates "
+        "fall to zero, so that the student settles.",
+        low=0,
+        high=1,
+    )
+    weight_decay: float = option(1e-4, "Weight decay of AdamW.", low=0, high=1)
+    clip_norm: float = option(1.0, "Largest gradient norm. Longer gradients are scaled down to it.", low=0, high=1e6)
+    guidance: float = option(
+        4.0,
+        "Guidance in the guidance term. How strongly the prompt guides the base model that the student learns"
+        " from; w_cfg in the paper.",
+        low=1,
+        high=20,
+    )
+    rl_cfg: float = option(
+        4.0,
+        "Guidance in the reward term. How strongly the prompt guides the direction in which images are liked better.",
+        low=1,
+        high=20,
+    )
     reward_guidance: str = option(
         "teacher",
-        "Whose guidance the reward term has: the surrogate's own, as in the paper, or the teacher's, which keeps what the "
-        "surrogate learned for both of its branches.",
+        "Source of guidance in the reward term. surrogate: its own, as in the paper. teacher: the base "
+        "model's; what the surrogate learned then counts fully, even where it is the same with and without "
+        "the prompt.",
         choices=("teacher", "surrogate"),
     )
     reward_scale: float = option(
-        5.0, "How far the reward term follows what the surrogate learned, with the teacher's guidance.", low=0, high=100
+        5.0,
+        "Strength of the reward term. How far the student follows what the surrogate learned; only with the "
+        "guidance of the teacher.",
+        low=0,
+        high=100,
     )
-    guidance_weight: float = option(0.3, "lambda: guidance against reward (1 - lambda).", low=0, high=1)
+    guidance_weight: float = option(
+        0.3,
+        "Weight of guidance against reward. 1 is guidance alone, 0 is reward alone; lambda in the paper.",
+        low=0,
+        high=1,
+    )
     trunc_steps: int = option(
         2,
-        "Steps from this one on drop the reward term. The first one decides what is in an image, later ones more of how it "
-        "looks: from the first alone little of a rule of colour or style is learned.",
+        "Denoising steps with the reward term. So many of the student's steps, from the first on, follow the "
+        "reward. The first step decides what is in an image, later ones more how it looks: from the first "
+        "alone little of a taste in colour or style is learned.",
         low=0,
         high=50,
     )
     reward_share: float = option(
         0.5,
-        "Share of the images whose step in an update, or the first of several, has the reward term; 0: as often as any "
-        "other step.",
+        "Share of images that get the reward term. For this share of the images an update trains a step that "
+        "has the reward term; if it trains several, the first of them has it. 0: all steps are drawn with the"
+        " same chance.",
         low=0,
         high=1,
     )
-    beta_dpo: float = option(10.0, "Sharpness of the group weight.", low=0, high=1e6)
+    beta_dpo: float = option(
+        10.0,
+        "Sharpness of group weights. The higher, the less a group counts that the surrogate already ranks "
+        "right; beta_dpo in the paper.",
+        low=0,
+        high=1e6,
+    )
     surrogate_kl: float = option(
         0.1,
-        "beta: keeps the surrogate near the teacher. Too small, and disliked images push it without end.",
+        "Pull of the surrogate to the teacher. Too small, and disliked images push the surrogate away without"
+        " end; beta in the paper.",
         low=0,
         high=1000,
     )
-    clip: float = option(0.5, "Trust region of one surrogate update.", low=0, high=1e6)
+    clip: float = option(
+        0.5,
+        "Trust region of a surrogate update. An image stops pulling once its likelihood has changed by more "
+        "than this share.",
+        low=0,
+        high=1e6,
+    )
     teacher_clip_from: float = option(
-        0.5, "Distance from the teacher at which its trust region starts.", low=0, high=1e6
+        0.5,
+        "Start of the teacher's trust region. From this distance from the teacher on, the trust region also "
+        "holds against the teacher.",
+        low=0,
+        high=1e6,
     )
     relative: bool = option(
-        True, "Measure distances of the surrogate relative to the teacher's own denoising error, not in absolute units."
+        True,
+        "Relative distances. Measure the surrogate's distances relative to the teacher's own denoising error,"
+        " not in absolute units as in the paper.",
     )
-    reference: str = option("frozen", "Reference of the surrogate's likelihood gain.", choices=("ema", "frozen"))
-    t_min: float = option(0.25, "Lowest time the surrogate and the reward term look at.", low=0, high=0.95)
-    fake_teacher: float = option(0.02, "Weight that keeps the fake score near the teacher.", low=0, high=1000)
+    reference: str = option(
+        "frozen",
+        "Reference of the surrogate. What the surrogate's opinion is measured against: frozen is the base "
+        "model, ema the surrogate's own moving average.",
+        choices=("ema", "frozen"),
+    )
+    t_min: float = option(
+        0.25,
+        "Lowest time of surrogate and reward term. They look at noise levels from this time to 1; 0 is the "
+        "image, 1 is pure noise.",
+        low=0,
+        high=0.95,
+    )
+    fake_teacher: float = option(
+        0.02, "Pull of the fake to the teacher. A weight that keeps the fake near the base model.", low=0, high=1000
+    )
     gradient_steps: int = option(
-        2, "Gradient steps from one batch of groups, with dgpo, best_of_group and flow_grpo.", low=1, high=100
+        2, "Gradient steps per batch of groups. Only with dgpo, best_of_group and flow_grpo.", low=1, high=100
     )
-    noise_level: float = option(0.7, "Noise of the sampler's steps, with flow_grpo.", low=0.01, high=10)
-    ratio_clip: float = option(1e-3, "Clip range of the ratio of probabilities, with flow_grpo.", low=0, high=10)
+    noise_level: float = option(0.7, "Noise of the sampler's steps. Only with flow_grpo.", low=0.01, high=10)
+    ratio_clip: float = option(1e-3, "Clip range of the probability ratio. Only with flow_grpo.", low=0, high=10)
     initial_kl: float = option(
-        0.04, "Weight of the divergence from the first student, with flow_grpo.", low=0, high=100
+        0.04, "Weight of the divergence from the first student. Only with flow_grpo.", low=0, high=100
     )
     ema: float = option(
-        0.95, "Decay of the student's moving average, which is what is evaluated and published.", low=0, high=1
+        0.95,
+        "Decay of the student's moving average. The average is what is evaluated and published; the nearer to"
+        " 1, the slower it follows the student.",
+        low=0,
+        high=1,
     )
-    validation_images: int = option(112, "Images scored before, during and after the round.", low=0, high=100_000)
+    validation_images: int = option(
+        112, "Validation images. How many images are scored before, during and after the round.", low=0, high=100_000
+    )
     validate_every: int = option(
         20,
-        "Updates between validations; the newest version is kept unless it is clearly worse.",
+        "Updates between validations. The newest version is kept unless it is clearly worse than an earlier one.",
         low=1,
         high=MOST_UPDATES,
     )
     alarm: bool = option(
         True,
-        "Stop early when the surrogate likes the validation images more and more while the oracle, held-out labels or "
-        "measures that know nothing of the reward say that they became worse; what was best before is kept.",
+        "Alarm. Stop the round early when the surrogate likes the validation images more and more while the "
+        "oracle, held-out labels or measures that know nothing of the reward say that they became worse; the "
+        "version that was best before is kept.",
     )
     seed: int = option(0, "Seed of prompts and noise.", low=0, high=MOST_SEED)
 

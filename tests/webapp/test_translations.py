@@ -1,6 +1,5 @@
 """Every text exists in German, the compiled catalogs are the ones of the sources, and no page speaks two languages."""
 
-import dataclasses
 import re
 import shutil
 import subprocess
@@ -12,8 +11,8 @@ from pathlib import Path
 import pytest
 from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po
+from django.utils import translation
 
-from common.settings import TDMR1Settings
 from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.labelling import guidelines
@@ -35,6 +34,7 @@ SAME = {
     "Status",
     "Pause",
     "Admin",
+    "Alarm",
     "noise",
     "reward",
     "Stars · Likestep",
@@ -155,12 +155,22 @@ def test_no_page_speaks_english_to_a_german(boss_with_work, client, page):
         html = client.get(f"/p/stars/{page}", headers={"accept-language": language}).content.decode()
         assert f'<html lang="{language}">' in html
         spoken[language] = {t for t in Texts(html).found if re.search(r"[A-Za-z]{3}", t)}
-    # Settings and their choices are named as on the command line.
-    choices = {name for field in dataclasses.fields(TDMR1Settings) for name in field.metadata.get("choices", ())}
-    settings = {field.label or field.name for field in RoundForm()} | choices
+    # A setting's help ends with its name on the command line, and its choices are named as there.
+    settings = {name for f in RoundForm() for name in (f.name, *(c for c, _ in getattr(f.field, "choices", ())))}
     names = SAME | settings | set(boss_with_work._meta.model.objects.values_list("username", flat=True))
     left = {t for t in spoken["en"] & spoken["de"] if t.rstrip(":") not in names and not re.fullmatch(r"\d+ stars", t)}
     assert left == set()
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_a_settings_label_is_words_and_its_help_ends_with_its_name(language):
+    with translation.override(language):
+        fields = [f for f in RoundForm() if f.name != "key"]
+    assert len(fields) > 40
+    for field in fields:
+        assert 3 < len(field.label) <= 65 and "_" not in field.label and not field.label.endswith("."), field.label
+        assert field.help_text.endswith(f" <code>{field.name}</code>"), field.help_text
+    assert len({f.label for f in fields}) == len(fields)
 
 
 def test_refusals_of_the_rating_page_are_german_too(client, ann, ready):

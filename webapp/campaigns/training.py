@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from django import forms
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
-from common.settings import TDMR1Settings
+from common.settings import TDMR1Settings, label_and_help
 
 # What an admin is likely to change; the rest is folded away.
 MAIN = ("updates", "student_lr", "surrogate_updates", "prompts_per_update", "guidance_weight", "reference", "seed")
@@ -15,12 +16,18 @@ KINDS = {"int": forms.IntegerField, "float": forms.FloatField, "bool": forms.Boo
 
 
 class TrainingForm(forms.Form):
-    """One field a setting, with the trainer's help, range and default."""
+    """One field per setting, with the trainer's label, help, range and default. The help ends with the name that the
+    setting has on the command line, in the API and in error messages."""
 
     def __init__(self, *args, defaults: dict | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         for f in dataclasses.fields(TDMR1Settings):
-            options = {"help_text": _(f.metadata["help"]), "initial": (defaults or {}).get(f.name, f.default)}
+            label, explanation = label_and_help(_(f.metadata["help"]))
+            options = {
+                "label": label,
+                "help_text": format_html("{} <code>{}</code>", explanation, f.name),
+                "initial": (defaults or {}).get(f.name, f.default),
+            }
             if f.metadata["choices"]:
                 self.fields[f.name] = forms.ChoiceField(choices=[(c, c) for c in f.metadata["choices"]], **options)
                 continue
