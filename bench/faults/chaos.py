@@ -45,11 +45,11 @@ RECOVERY = 180  # seconds until somebody's answer must arrive again, all parts b
 SETTLE = 300  # seconds for what was going on at the end to come to rest
 INVARIANTS = (
     "every acknowledged answer is there once, under its key, with just its labels",
-    "no lease of a group that its holder has decided, of a group that is not on offer, or long over",
-    "a version for each finished round and a finished round for each version, whose file is the one that was scored",
+    "no lease is left of a group that its holder has decided or that is not on offer, and none that is long over",
+    "each finished round has a version and each version a finished round, and its file is the one that was scored",
     "every file that a row names is there and whole; every ready or rated group has all its images",
     "nothing is left half-way: no queued or running group or round",
-    "it comes to itself: in peace answers arrive again, and over the run rounds are finished",
+    "it recovers: once the killing stops answers arrive again, and rounds were finished during the run",
 )
 
 
@@ -301,8 +301,9 @@ def report(arguments: argparse.Namespace, lines: list[str]) -> str:
         [
             "# Killed over and over",
             "",
-            f"`{command}`, commit {commit}. SIGKILL for a random one of {', '.join(TARGETS)}, while {LABELLERS} people",
-            "rate and an admin starts and publishes rounds; each is started again within a second. Checked at the end:",
+            f"`{command}`, commit {commit}. SIGKILL hits one of {', '.join(TARGETS)} at random, while",
+            f"{LABELLERS} simulated people rate and a simulated admin starts and publishes rounds. What was killed is",
+            "started again within a second. At the end it is checked that:",
             "",
             *(f"- {text}" for text in INVARIANTS),
             "",

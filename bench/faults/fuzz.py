@@ -70,7 +70,7 @@ def main() -> int:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     ended = ", ".join(f"{n} with {status}" for status, n in sorted(statuses.items()))
     failures = sum(1 for case in cases if case.find("failure") is not None or case.find("error") is not None)
-    text = f"""# The API under fuzzing
+    text = f"""# The API and the forms under random requests
 
 `python -m bench.faults.fuzz --requests {a.requests}`, commit {commit.strip()}: {total["API"]} requests to the API and
 {total["pages"]} to pages in {seconds:.0f} s; {failures} of {len(cases)} kinds of request met a server error. They ended

@@ -31,8 +31,12 @@ LATER_SEEDS = 2_000_000_000  # of the stochastic sampler's noise, far from those
 class PeerSettings(Settings):
     """What the variants have beside `TDMR1Settings`."""
 
-    refresh_every: int = option(10, "Updates between two copies of the surrogate into its reference.", low=1)
-    sibling_scale: float = option(1.0, "How far an image is pulled to its group's best; 1 is all the way.", low=0)
+    refresh_every: int = option(
+        10, "Updates between two copies of the surrogate into its reference.", low=1, high=100_000
+    )
+    sibling_scale: float = option(
+        1.0, "How far an image is pulled to its group's best; 1 is all the way.", low=0, high=100
+    )
 
 
 # --- pure functions ---------------------------------------------------------------------------------------------------
