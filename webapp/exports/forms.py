@@ -90,8 +90,8 @@ class ExportForm(forms.Form):
 
 
 def _day_after(day: date | None) -> datetime | None:
-    """The end of a day; None for the calendar's last, after which nothing comes."""
-    return _midnight(day + timedelta(days=1)) if day and day < date.max else None
+    """The end of a day, which has one after it: `bounds.DAYS`."""
+    return _midnight(day + timedelta(days=1)) if day else None
 
 
 def _midnight(day: date | None) -> datetime | None:

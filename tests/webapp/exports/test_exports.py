@@ -15,7 +15,7 @@ from tests.webapp import acting
 from webapp.exports import formats, identity, records, writers
 from webapp.labelling import decisions
 from webapp.labelling.models import Generation, Group, GroupDecision, Label
-from webapp.lib import paths
+from webapp.lib import bounds, paths
 from webapp.quality import services as quality
 
 PICKAPIC = (
@@ -176,7 +176,7 @@ def test_filters_leave_out_what_they_say(fetch, project, labelled):
     assert [r["label"] for r in map(json.loads, fetch("unpaired", annotator=bob).splitlines())].count(True) == 7
 
 
-def test_days_are_iso_in_every_language_and_have_no_edge(client, boss, labelled):
+def test_days_are_iso_in_every_language_and_have_bounds(client, boss, labelled):
     client.force_login(boss)
 
     def status(**query):
@@ -185,19 +185,53 @@ def test_days_are_iso_in_every_language_and_have_no_edge(client, boss, labelled)
         )
         return answer.status_code
 
-    assert status(since="0001-01-01", until="9999-12-31") == 200
-    assert status(since="31.12.2026") == status(since="12/31/2026") == status(until="10000-01-01") == 400
+    low, high, day = bounds.DAYS.low, bounds.DAYS.high, timedelta(days=1)
+    assert status(since=low, until=high) == status(since=high) == status(until=low) == 200
+    assert status(since=low - day) == status(until=low - day) == 400
+    assert status(since=high + day) == status(until=high + day) == 400
+    assert status(since="0001-01-01") == status(until="9999-12-31") == status(until="10000-01-01") == 400
+    assert status(since="31.12.2026") == status(since="12/31/2026") == 400
+    assert "2999-12-31" in client.get("/p/stars/export/download/?format=labels&until=3000-01-01").content.decode()
     page = client.get("/p/stars/export/download/?format=labels&since=2026-02-01&until=2026-01-31").content.decode()
     assert "2026-02-01 is after 2026-01-31, the last day" in page
 
 
-def test_a_flagged_group_is_left_out_until_it_is_put_back(project, labelled, person, boss):
-    group = labelled[1]
-    acting.flag_group(person("eve"), project, group.pk, kind="broken", position=None, idempotency_key="f")
-    assert {r.id for r in records.records(project, records.Filter())} == {labelled[0].pk, labelled[2].pk}
-    assert records.count(project, records.Filter()) == 2
-    decisions.resolve_flags(boss, project, group.pk, restore=True)
-    assert records.count(project, records.Filter()) == 3
+@pytest.fixture
+def exported(project):
+    """exported(): the groups that go out without a filter; they are as many as are counted."""
+
+    def groups():
+        found = {r.id for r in records.records(project, records.Filter())}
+        assert records.count(project, records.Filter()) == len(found)
+        return found
+
+    return groups
+
+
+def test_a_finished_groups_flag_leaves_its_labels_until_a_reviewer_has_looked(
+    project, labelled, person, boss, exported
+):
+    first, second, third = (g.pk for g in labelled)
+    for group in (second, third):
+        acting.flag_group(person(f"eve{group}"), project, group, kind="broken", position=None, idempotency_key="f")
+    assert exported() == {first, second, third}
+    decisions.resolve_flags(boss, project, second, restore=True)
+    assert exported() == {first, second, third}
+    decisions.resolve_flags(boss, project, third, restore=False)
+    assert exported() == {first, second}
+
+
+def test_a_flagged_group_of_the_queue_is_left_out_until_it_is_put_back(project, ready, ann, person, boss, exported):
+    project.overlap = 2
+    project.save()
+    flagged, other = ready(2)
+    for group in (flagged, other):
+        acting.submit(ann, project, group, [1, 0, 0, 1])
+    assert exported() == {flagged.pk, other.pk}
+    acting.flag_group(person("eve"), project, flagged.pk, kind="broken", position=None, idempotency_key="f")
+    assert exported() == {other.pk}
+    decisions.resolve_flags(boss, project, flagged.pk, restore=True)
+    assert exported() == {flagged.pk, other.pk}
 
 
 def test_a_filter_or_shape_that_does_not_exist_is_named(client, boss, project):
