@@ -134,3 +134,16 @@ def test_the_changelog_has_this_version():
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert headings[0] == "Unreleased"
     assert headings[1] == __version__
+
+
+def test_every_decision_has_a_date_and_a_status_newest_first():
+    text = (ROOT / "docs" / "decisions.md").read_text()
+    _, *entries = re.split(r"^## ", text, flags=re.M)
+    lines = [re.match(r".+\n\n\*(\d{4}-\d\d-\d\d) · (in force|overturned)\b[^\n]*\*\n\n\S", entry) for entry in entries]
+    wrong = [entry.splitlines()[0] for entry, line in zip(entries, lines, strict=True) if not line]
+    assert not wrong and len(entries) > 100
+    dates = [line[1] for line in lines]
+    assert dates == sorted(dates, reverse=True)
+    assert not re.search(r"^- \*\*", text, re.M), "a decision is a heading with its date and status, not a list's item"
+    anchors = {re.sub(r"[^\w\- ]", "", entry.splitlines()[0].lower()).replace(" ", "-") for entry in entries}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
