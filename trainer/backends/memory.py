@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from common.files import write_atomic
 from common.settings import MemorySettings
 from trainer.backends.base import Backend, Conditioning, autocast
 from trainer.backends.cpu import PlainAttention, rewrite
+from trainer.backends.folders import check_folder, listed_parts, parts_gone_without
 
 ENCODE_BATCH = 16  # prompts
 REMEMBERED_BYTES = 2**30  # of embeddings that can be read or made again
@@ -30,29 +31,39 @@ CPU_GRAPH_IMAGES = 32
 COMPILED_VARIANTS = 64  # of a block: each role with and without gradient, for some batch sizes
 
 
-def components(folder: Path) -> dict[str, tuple[str, str]]:
-    """Name → (library, class) of a pipeline folder's parts that are there."""
-    index = json.loads((folder / "model_index.json").read_text())
-    return {k: tuple(v) for k, v in index.items() if isinstance(v, list) and len(v) == 2 and v[0] is not None}
-
-
 def text_encoders(folder: Path) -> list[str]:
     """Names of the pipeline's text encoders."""
-    return [name for name in components(folder) if name.startswith("text_encoder")]
+    return [name for name in listed_parts(folder) if name.startswith("text_encoder")]
 
 
 def load_pipeline(folder: Path, memory: MemorySettings) -> diffusers.DiffusionPipeline:
     """The folder's stock pipeline on the CPU: VAE in fp32, the rest in bf16 with `half`; no text encoders with "free"."""
     family = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])
-    absent = dict.fromkeys(text_encoders(folder)) if memory.text_encoders == "free" else {}
-    return family.from_pretrained(folder, dtype={"default": frozen_dtype(memory), "vae": torch.float32}, **absent)
+    absent = dict.fromkeys(parts_gone_without(folder))  # stock wants to be told that they are meant to be absent
+    if memory.text_encoders == "free":
+        absent |= dict.fromkeys(text_encoders(folder))
+    dtype = {"default": frozen_dtype(memory), "vae": torch.float32}
+    variant = next(filter(None, check_folder(folder).values()), None)  # parts without it are read as they are
+    pipeline = family.from_pretrained(folder, dtype=dtype, variant=variant, use_safetensors=True, **absent)
+    check_finite(folder, {name: getattr(pipeline, name, None) for name in listed_parts(folder)})
+    return pipeline
+
+
+def check_finite(folder: Path, parts: Mapping[str, object]) -> None:
+    """Raise ValueError, naming part and tensor, on weights that are NaN or infinite."""
+    for name, part in parts.items():
+        if isinstance(part, torch.nn.Module):
+            for key, tensor in part.state_dict().items():
+                if tensor.is_floating_point() and not tensor.isfinite().all():
+                    raise ValueError(f"model: {key} in {folder / name} is not finite; take other weights")
 
 
 def empty_pipeline(folder: Path, memory: MemorySettings, shapes: FakeTensorMode) -> diffusers.DiffusionPipeline:
     """The folder's pipeline from its configurations alone, text encoders included; see `load_backend`."""
     family = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])
-    made = {}
-    for name, (library, kind) in components(folder).items():
+    check_folder(folder)
+    made = dict.fromkeys(parts_gone_without(folder))
+    for name, (library, kind) in listed_parts(folder).items():
         cls = getattr(importlib.import_module(library), kind)
         if not issubclass(cls, torch.nn.Module):
             made[name] = cls.from_pretrained(folder / name)
@@ -86,7 +97,7 @@ def encoders_identity(folder: Path, memory: MemorySettings) -> str:
     rounds' encoding)."""
     index = json.loads((folder / "model_index.json").read_text())
     digest = hashlib.sha256(f"1 {index['_class_name']} {frozen_dtype(memory)}".encode())
-    for name in sorted(components(folder)):
+    for name in sorted(listed_parts(folder)):
         if not name.startswith(("text_encoder", "tokenizer")):
             continue
         for path in sorted(p for p in (folder / name).rglob("*") if p.is_file()):
@@ -284,8 +295,12 @@ class Managed:
 
 def load_component(folder: Path, name: str, dtype: torch.dtype) -> torch.nn.Module:
     """One part of a pipeline folder, on the CPU."""
-    library, kind = components(folder)[name]
-    return getattr(importlib.import_module(library), kind).from_pretrained(folder / name, dtype=dtype)
+    library, kind = listed_parts(folder)[name]
+    part = getattr(importlib.import_module(library), kind).from_pretrained(
+        folder / name, dtype=dtype, variant=check_folder(folder)[name], use_safetensors=True
+    )
+    check_finite(folder, {name: part})
+    return part
 
 
 def tile_by_half(vae: torch.nn.Module, latent_size: int) -> None:

@@ -132,12 +132,12 @@ def pretrain(
     Weights are random at first, or those of `start`, a pipeline folder of the same shapes and autoencoder.
     `on_save(output, step)` is called after each save, e.g. to evaluate. Returns the last log line.
     """
-    vae = AutoencoderKL.from_pretrained(vae_dir).to(device).eval().requires_grad_(False)
+    vae = AutoencoderKL.from_pretrained(vae_dir, use_safetensors=True).to(device).eval().requires_grad_(False)
     pipeline = build_pipeline(vae, model or DemoModelSettings(), seed=settings.seed)
     modules = {name: getattr(pipeline, name) for name in TRAINED}
     if start is not None:
         for name, module in modules.items():
-            module.load_state_dict(type(module).from_pretrained(start / name).state_dict())
+            module.load_state_dict(type(module).from_pretrained(start / name, use_safetensors=True).state_dict())
     for module in modules.values():
         module.to(device)
     averages = {f"ema_{name}": copy.deepcopy(m).requires_grad_(False) for name, m in modules.items()}
