@@ -60,7 +60,7 @@ FIRST = {"updates": 120, "surrogate_first": 0.5}
 THRICE = {"surrogate_updates": 3}
 CURVE = (100, 300, 1000, 3000, 10_000)
 SERIES = (  # of the plot: legend, colour, the rows by labels
-    ("one surrogate update an update", "#1f5a96", {n: str(n) for n in CURVE}),
+    ("one surrogate update per student update", "#1f5a96", {n: str(n) for n in CURVE}),
     ("three", "#d9822b", {1000: "thrice", 3000: "3000_thrice", 10_000: "10000_thrice"}),
 )
 ROWS = {
@@ -95,10 +95,10 @@ ROWS = {
     "related_first": Row("the same, surrogate first", spread=0.4, settings=FIRST),
     "fours": Row("groups of 4", size=4),
     "signal": Row("only groups whose images truly differ (best possible choice)", only_signal=True),
-    "thrice": Row("three surrogate updates an update", settings=THRICE),
+    "thrice": Row("three surrogate updates per student update", settings=THRICE),
     "in_time": Row("the same, stopped by held-out groups", prepare=economy.stops_in_time, settings=THRICE),
-    "3000_thrice": Row("3,000 labels, three surrogate updates an update", 3000, settings=THRICE),
-    "10000_thrice": Row("10,000 labels, three surrogate updates an update", 10_000, settings=THRICE),
+    "3000_thrice": Row("3,000 labels, three surrogate updates per student update", 3000, settings=THRICE),
+    "10000_thrice": Row("10,000 labels, three surrogate updates per student update", 10_000, settings=THRICE),
     "head": Row("as many groups again labelled by a head on frozen features", more=125),
     "judge": Row("the head judges fresh groups in every update", prepare=economy.judged_by_head),
     "fresh": Row("two rounds of 500, each from its own labels", rounds=2, replay=False),

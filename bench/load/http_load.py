@@ -244,7 +244,7 @@ def quantiles(values: Sequence[float]) -> list[float]:
 
 
 COLUMNS = ("", "think, s", "answers/s", "labels/s", "next p50, p95, p99, ms", "submit p50, p95, p99, ms")
-COLUMNS += ("CPU, ms an answer", "failed")
+COLUMNS += ("CPU, ms per answer", "failed")
 
 
 def row(name: str, think: float, times: Times) -> str:

@@ -90,7 +90,7 @@ class Scenario:
     train: int
     flops: float
     ready_target: int  # of each project
-    overlap: int = 1  # people a group
+    overlap: int = 1  # people per group
     checkpoint_seconds: float = 60
     round_after: int = 200  # newly labelled groups
 
@@ -333,13 +333,13 @@ def row(simulation: Simulation) -> dict[str, str]:
         return " / ".join(f"{value / unit:,.{digits}f}" for value in load[name])
 
     return {
-        "people at work, people a group": f"{s.people:,}, {s.overlap}",
+        "people at work, people per group": f"{s.people:,}, {s.overlap}",
         "projects, groups kept ready in each": f"{s.projects}, {s.ready_target}",
         "GPUs that generate + train": f"{s.generate} + {s.train}",
-        "groups rated an hour": f"{simulation.rated:,}",
-        "labels a second": f"{load['labels'][0]:,.1f}",
-        "groups made an hour": f"{simulation.made:,}",
-        "images a second": f"{load['images'][0]:,.2f}",
+        "groups rated per hour": f"{simulation.rated:,}",
+        "labels per second": f"{load['labels'][0]:,.1f}",
+        "groups made per hour": f"{simulation.made:,}",
+        "images per second": f"{load['images'][0]:,.2f}",
         "generating GPUs busy": f"{simulation.busy / (HOUR * s.generate):.0%}",
         "people who had to wait": f"{waited:.2%}",
         "their wait, worst of 100, s": f"{share(simulation.waits, 0.99):.0f}",
@@ -350,7 +350,7 @@ def row(simulation: Simulation) -> dict[str, str]:
         "bucket HEAD/s": both("head", digits=1),
         "MB/s into the bucket": both("bytes in", 1e6, 1),
         "MB/s out of it": both("bytes out", 1e6, 1),
-        "GB kept an hour": f"{simulation.made * s.model.group_bytes / 1e9:,.1f}",
+        "GB kept per hour": f"{simulation.made * s.model.group_bytes / 1e9:,.1f}",
         "Redis commands/s": both("redis"),
         "PostgreSQL statements/s": both("sql"),
     }
@@ -371,8 +371,8 @@ def arithmetic() -> str:
             (
                 f"{model.name}, {device}",
                 {
-                    "seconds an image": f"{model.image_seconds(flops):.2f}",
-                    "groups an hour": f"{3600 / (GROUP_SIZE * model.image_seconds(flops)):,.0f}",
+                    "seconds per image": f"{model.image_seconds(flops):.2f}",
+                    "groups per hour": f"{3600 / (GROUP_SIZE * model.image_seconds(flops)):,.0f}",
                     "people whom that keeps busy": f"{PEOPLE_SECONDS / (GROUP_SIZE * model.image_seconds(flops)):,.1f}",
                     "trajectories of a group, MB": f"{model.trajectory_bytes / 1e6:.2f}",
                     "images of a group, MB": f"{GROUP_SIZE * (model.image_bytes + model.shown_bytes) / 1e6:.2f}",
@@ -395,7 +395,7 @@ def main() -> None:
     print(f"seed {seed}\n\n## One group, one round\n\n{arithmetic()}\n\n## An hour\n")
     print(table([(f"{s.name} ({s.model.name})", row(Simulation(s, seed).run())) for s in SCENARIOS]))
     large = SCENARIOS[-1]
-    keys = ("people who had to wait", "their wait, worst of 100, s", "generating GPUs busy", "groups rated an hour")
+    keys = ("people who had to wait", "their wait, worst of 100, s", "generating GPUs busy", "groups rated per hour")
     print("\n## 1,000 annotators: how many groups to keep ready in each of 10 projects\n")
     found = [(t, row(Simulation(replace(large, ready_target=t), seed).run())) for t in (15, 30, 60, 120)]
     print(table([(f"{t}", {key: values[key] for key in keys}) for t, values in found]))
