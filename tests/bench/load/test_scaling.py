@@ -16,8 +16,8 @@ from trainer.plan import UTILISATION
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
-from webapp.labelling import generation, views
-from webapp.lib import broker
+from webapp.labelling import generation
+from webapp.lib import broker, options
 from workers import tasks
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def test_the_simulation_knows_the_products_numbers():
     assert broker.HOUSEKEEPING_SECONDS == scaling.HOUSEKEEPING_SECONDS
-    assert views.PREFETCH == scaling.AHEAD
+    assert options.PREFETCH == scaling.AHEAD
     assert tasks.HEARTBEAT_SECONDS == scaling.HEARTBEAT_SECONDS
     assert UTILISATION == scaling.UTILISATION
     script = (ROOT / "static" / "js" / "annotate.js").read_text()
