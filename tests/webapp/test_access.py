@@ -278,7 +278,9 @@ def test_pages_allow_nothing_inline(client, boss, address):
 
 def test_the_start_form_explains_and_refuses(client, boss, address):
     client.force_login(boss)
-    assert "Updates in the round</label>" in client.get(address("start-round")).content.decode()
+    page = client.get(address("start-round")).content.decode()
+    assert "Updates in the round</label>" in page
+    assert "In each one the surrogate learns from groups, and the student follows it. <code>updates</code>" in page
     answer = client.post(address("start-round"), {"key": "k", "updates": "0"})
     assert answer.status_code == 400
     assert "greater than or equal to 1" in answer.content.decode()

@@ -43,7 +43,7 @@ def hold_groups(
             now = timezone.now()
             undecided = _undecided(user, project)
             live = [lease for lease in undecided if lease.expires_at > now]
-            held = [lease.task for lease in live]
+            held = [lease.name for lease in live]
             Lease.objects.filter(pk__in=[lease.pk for lease in live]).update(expires_at=now + options.LEASE)
             mine = [_group(lease) for lease in live if _is_shown(lease)][:count]
             if len(mine) < count:
@@ -66,7 +66,8 @@ def task_name(user_id: int, group_id: int) -> str:
 
 def group_of(user, project: Project, task: str) -> int:
     """The number of the group that this person knows by that name. Raises LabellingError when they never had it."""
-    number = Lease.objects.filter(user=user, task=task, group__project=project).values_list("group", flat=True).first()
+    mine = Lease.objects.filter(Lease.named(task), user=user, group__project=project)
+    number = mine.values_list("group", flat=True).first()
     if number is None:
         raise NotGiven(_("group: it is not there to be rated; ask for the next group"))
     return number
@@ -78,7 +79,7 @@ def give(user, group_id: int, *, lasts: bool) -> str:
     values = {"expires_at": until, "decided": False}
     new = {**values, "task": task_name(user.pk, group_id)}
     lease, _new = Lease.objects.update_or_create(group_id=group_id, user=user, defaults=values, create_defaults=new)
-    return lease.task
+    return lease.name
 
 
 def end_leases(group: Group) -> None:
@@ -100,7 +101,7 @@ def _is_shown(lease: Lease) -> bool:
 
 
 def _group(lease: Lease) -> Group:
-    lease.group.task = lease.task
+    lease.group.task = lease.name
     return lease.group
 
 

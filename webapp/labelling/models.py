@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -84,16 +86,36 @@ class Lease(models.Model):
 
     group = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="leases")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="leases")
-    task = models.CharField(max_length=32, help_text="The name the person knows the group by; it tells nothing of it.")
+    # The name and the group's number are bound to each other by a hash: that each is one person's once needs no constraint,
+    # which the version before, that knows no names, would violate while it is being replaced.
+    task = models.CharField(
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The name the person knows the group by; it tells nothing of it. Without one it is the number.",
+    )
     expires_at = models.DateTimeField(db_index=True)
     decided = models.BooleanField(default=False, db_default=False, help_text="The person is through with it.")
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["group", "user"], name="one_lease"),
-            models.UniqueConstraint(fields=["user", "task"], name="one_task"),
+        constraints = [models.UniqueConstraint(fields=["group", "user"], name="one_lease")]
+        indexes = [
+            models.Index(fields=["user", "id"], condition=Q(decided=False), name="undecided_leases"),
+            models.Index(fields=["user", "task"], name="lease_tasks"),
         ]
-        indexes = [models.Index(fields=["user", "id"], condition=Q(decided=False), name="undecided_leases")]
+
+    @property
+    def name(self) -> str:
+        """What the person knows the group by. A page of the version before there were names knows its number."""
+        return self.task or str(self.group_id)
+
+    @staticmethod
+    def named(name: str) -> Q:
+        """Leases with that `name`."""
+        if re.fullmatch(r"[1-9][0-9]{0,17}", name):
+            return Q(task=name) | Q(task="", group=int(name))
+        return Q(task=name)
 
 
 class Label(models.Model):

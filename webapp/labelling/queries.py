@@ -116,7 +116,7 @@ def unsafe(group: str):
 
 def task_image(user, project: Project, task: str, position: int) -> Generation | None:
     """An image of the group that this person knows by that name, unless it is flagged as unsafe."""
-    mine = Lease.objects.filter(group=OuterRef("group"), user=user, task=task)
+    mine = Lease.objects.filter(Lease.named(task), group=OuterRef("group"), user=user)
     rows = Generation.objects.filter(Exists(mine), group__project=project, position=position)
     return rows.exclude(Exists(unsafe("group"))).first()
 

@@ -150,7 +150,7 @@ def _unpack(source: Path, scratch: Path) -> dict:
                 continue
             _take(tar, entry, wanted.pop(entry.name, None), scratch, source)
     if wanted:
-        raise BackupError(f"file: {source} lacks {min(wanted)}; use another one")
+        raise BackupError(f"file: {source} lacks {_known_as(min(wanted))}; use another one")
     return about
 
 
@@ -196,6 +196,11 @@ def _is_data(name: str) -> bool:
     return name.startswith("data/") and folder in paths.FOLDERS and bool(rest) and parts_sound
 
 
+def _known_as(name: str) -> str:
+    """A file of the archive as rows, errors and `--only` name it."""
+    return name.removeprefix("data/")
+
+
 def _take(tar: tarfile.TarFile, entry: tarfile.TarInfo, digest: str | None, scratch: Path, source: Path) -> None:
     """Write one regular file of the archive below `scratch`, which holds nothing but what this wrote. `digest` is the
     SHA-256 that the manifest names; None: it does not name the file, or it came already."""
@@ -207,7 +212,7 @@ def _take(tar: tarfile.TarFile, entry: tarfile.TarInfo, digest: str | None, scra
     with target.open("xb") as file:
         shutil.copyfileobj(tar.extractfile(entry), file, 1 << 20)
     if target.stat().st_size != entry.size or sha256_of(target) != digest:
-        raise BackupError(f"file: {source} is damaged at {entry.name}; use another one")
+        raise BackupError(f"file: {source} is damaged at {_known_as(entry.name)}; use another one")
 
 
 def missing_files() -> list[str]:

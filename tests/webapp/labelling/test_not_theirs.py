@@ -2,6 +2,7 @@
 
 import random
 import re
+from datetime import timedelta
 
 import pytest
 from django.db import connection
@@ -195,6 +196,20 @@ def test_a_group_is_told_by_an_opaque_name_and_nothing_that_tells_gold(client, a
 def test_a_group_has_another_name_for_another_person(ann, person, ready):
     (group,) = ready()
     assert acting.task(ann, group) != acting.task(person("bob"), group)
+
+
+def test_while_an_update_runs_the_old_versions_leases_know_their_groups_by_number(client, ann, person, ready):
+    groups, until = ready(2), timezone.now() + timedelta(minutes=5)
+    for group in groups:
+        Lease.objects.create(group=group, user=ann, expires_at=until)  # the columns that there were
+    client.force_login(ann)
+    told = client.get("/p/stars/groups/next/").json()
+    assert [g["group"] for g in told["groups"]] == told["held"] == [str(g.pk) for g in groups]
+    assert client.get(told["groups"][0]["images"][0]["url"]).status_code == 200
+    path = f"/p/stars/groups/{groups[0].pk}/submit/"
+    assert client.post(path, BODIES["submit"], content_type="application/json").status_code == 200
+    client.force_login(person("bob"))
+    assert client.get(told["groups"][1]["images"][0]["url"]).status_code == 404
 
 
 def test_the_names_are_in_no_order(ann, project):

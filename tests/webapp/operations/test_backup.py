@@ -104,7 +104,7 @@ def test_a_damaged_or_cut_off_file_changes_nothing(lived_in, elsewhere, tmp_path
     whole = file.read_bytes()
     at = whole.index(b"RIFF") + 20
     for bad, message in (
-        (whole[:at] + b"\0" + whole[at + 1 :], "is damaged at data/media"),
+        (whole[:at] + b"\0" + whole[at + 1 :], "is damaged at media/"),
         (whole[: len(whole) // 2], "is not a whole back-up"),
     ):
         file.write_bytes(bad)
