@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from django.urls import get_resolver, reverse
+from django.utils import translation
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -23,6 +24,12 @@ from webapp.rounds import comparisons
 from webapp.rounds.models import ModelVersion, Pair, TrainingRound
 
 PROMPTS = [{"prompt": f"{n} stars", "split": split} for n in range(8) for split in ("train",)]
+
+
+@pytest.fixture(autouse=True)
+def english():
+    """A request's language stays in its thread, which is that of the next test."""
+    translation.deactivate()
 
 
 @pytest.fixture(autouse=True)
