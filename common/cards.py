@@ -18,6 +18,12 @@ from common.settings import TDMR1Settings
 LORA_NAME = "pytorch_lora_weights.safetensors"
 EXAMPLE = "a photo of a cat"  # prompt
 OWN_GUIDANCE = {"ZImagePipeline": 0.0}  # stock pipelines whose "no guidance" is not 1
+METHODS = {  # what a card calls each choice of the setting `method`
+    "tdm_r1": "TDM-R1 ([arXiv 2603.07700](https://arxiv.org/abs/2603.07700))",
+    "dgpo": "DGPO ([arXiv 2510.08425](https://arxiv.org/abs/2510.08425))",
+    "best_of_group": "flow matching on the best image of each group",
+    "flow_grpo": "Flow-GRPO ([arXiv 2505.05470](https://arxiv.org/abs/2505.05470))",
+}
 
 
 @dataclass(frozen=True)
@@ -141,16 +147,22 @@ def model_card(title: str, base: Base, versions: Sequence[Made], *, steps: int =
     return "\n\n".join(parts) + "\n"
 
 
+def _methods(versions: Sequence[Made]) -> list[str]:
+    """The methods of the rounds, first round first, each once; only rounds leave a number of updates."""
+    rounds = [made for made in reversed(versions) if made.updates]
+    return list(dict.fromkeys(made.settings.get("method", TDMR1Settings.method) for made in rounds))
+
+
 def _how(versions: Sequence[Made]) -> str:
-    """How the newest version was made, as the end of a sentence; only rounds leave a number of updates."""
-    if any(made.updates for made in versions):
-        return "trained with TDM-R1 ([arXiv 2603.07700](https://arxiv.org/abs/2603.07700)) by Likestep."
-    return "a first student as it was given to Likestep: no round of TDM-R1 has trained it."
+    """How the newest version was made, as the end of a sentence."""
+    if methods := _methods(versions):
+        return f"trained with {', then '.join(METHODS.get(method, method) for method in methods)} by Likestep."
+    return "a first student as it was given to Likestep: no round has trained it."
 
 
 def _front_matter(base: Base, versions: Sequence[Made], merged: bool) -> str:
     newest = versions[0]
-    trained = ["tdm-r1"] if any(made.updates for made in versions) else []
+    trained = [method.replace("_", "-") for method in _methods(versions)]
     tags = ["diffusers", "text-to-image", "few-step", *trained, "likestep", *([] if merged else ["lora"])]
     lines = [
         *_license(base),

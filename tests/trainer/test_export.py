@@ -14,9 +14,10 @@ from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from common.cards import LORA_NAME, Base, lineage, model_card
+from common.cards import LORA_NAME, METHODS, Base, Made, lineage, model_card
 from common.files import write_json
 from common.portable import portable_lora, read_tensors
+from common.settings import TDMR1Settings
 from trainer.cli import main
 from trainer.roles import STUDENT, Roles
 from trainer.sampler import Sampler, initial_noise
@@ -166,8 +167,19 @@ def test_the_card_has_lineage_labels_scores_and_settings(model_dir, version):
 def test_a_first_student_is_not_said_to_be_trained_by_rounds(model_dir, version):
     card = model_card("x", Base.of(model_dir), lineage(version.parent / "first"))
     front = yaml.safe_load(card.split("---\n")[1])
-    assert "no round of TDM-R1 has trained it" in card and "tdm-r1" not in front["tags"]
+    assert "no round has trained it" in card and "TDM-R1" not in card and "tdm-r1" not in front["tags"]
     assert "base_model" not in front  # a folder's name is none of the hub's
+
+
+def test_the_card_names_the_methods_of_the_rounds_in_their_order():
+    def card(*methods):
+        return model_card("x", Base("base", "P"), [Made("v", updates=9, settings={"method": m}) for m in methods])
+
+    for method in TDMR1Settings.__dataclass_fields__["method"].metadata["choices"]:
+        assert METHODS[method] in card(method) and ("TDM-R1" in card(method)) == (method == "tdm_r1")
+    text = card("dgpo", "dgpo", "tdm_r1")  # newest first
+    assert f"trained with {METHODS['tdm_r1']}, then {METHODS['dgpo']} by Likestep." in text
+    assert {"tdm-r1", "dgpo"} < set(yaml.safe_load(text.split("---\n")[1])["tags"])
 
 
 def test_a_model_folder_tells_its_hub_id_and_license(model_dir, version, tmp_path):
