@@ -25,6 +25,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from common.settings import MemorySettings, SampleSettings, TDMR1Settings
 from trainer.backends import Conditioning, Managed, autocast, load_backend
+from trainer.backends.base import planned_for
 from trainer.backends.memory import ENCODE_BATCH, text_encoders
 from trainer.methods import method_class
 from trainer.methods.base import Groups, Rollouts
@@ -331,6 +332,7 @@ class _Planner:
         }
 
     def _once(self, key: tuple, measure: Callable[[], PassCost]) -> PassCost:
+        key = (self.device, *key)
         if key not in self._known_costs:
             with self.mode, self.counter:
                 self._known_costs[key] = measure()
@@ -347,7 +349,8 @@ class _Planner:
         made = []
 
         def forward() -> None:
-            with autocast(self.backend.device, bf16), torch.set_grad_enabled(gradient):
+            half = self.memory.half
+            with autocast(self.backend.device, bf16, forced=half), torch.set_grad_enabled(gradient):
                 made.append(self.backend.one_pass(x, t, conditioning))
 
         counter.reset()
@@ -383,8 +386,8 @@ class _Planner:
         roles = self.trainer.roles
         if torch.is_grad_enabled():
             return _StandIn.apply(self, x, *self._role(roles.active))
-        kind = "bare" if roles.active == TEACHER else "adapter"
-        cost = self.costs[kind if torch.is_autocast_enabled("cpu") else "fp32"]
+        adapted = "adapter" if torch.is_autocast_enabled("cpu") else "fp32"
+        cost = self.costs["bare" if roles.active == TEACHER else adapted]
         self.counter.touch(cost.forward.at(len(x)))
         self.flops += cost.flops.at(len(x))
         return torch.empty(x.shape, dtype=torch.float32)
@@ -470,8 +473,9 @@ def plan_round(
     model: Path, settings: TDMR1Settings, memory: MemorySettings, *, device: str = "cuda", costs: dict | None = None
 ) -> Plan:
     """Memory and work of a round from an oracle. `device` "cpu" counts the machine's memory, where nothing is elsewhere.
-    `costs` keeps what was measured of the transformer for the next call. Raises ValueError on a folder that is no model."""
-    return _Planner(model, settings, memory, device, {} if costs is None else costs).run()
+    `costs` keeps what was measured of passes for the next call. Raises ValueError on a folder that is no model."""
+    with planned_for(device):
+        return _Planner(model, settings, memory, device, {} if costs is None else costs).run()
 
 
 # What to turn on, in turn, until a round fits: first what costs no time, then what computes passes again.

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+import trainer.backends.base
 from common.settings import MemorySettings, TDMR1Settings
 from tests.trainer.peaks import held, peak_of
 from trainer.backends import load_backend
@@ -73,10 +74,17 @@ def test_work_is_what_torch_counts_in_a_real_update(model_dir, parent, plan, cos
         made.surrogate_update(Groups(trajectory.unflatten(0, (3, 4)), conditioning, torch.ones(3, 4)), generator)
         rows = conditioning.repeat(4).map(lambda t: t[:8])
         made.student_update(trajectory[:8], rows, torch.zeros(8, dtype=torch.long), generator)
-    decoding = costs["decode bf16", False].flops.at(12)
+    decoding = costs["cuda", "decode bf16", False].flops.at(12)
     assert plan.update_flops - decoding == pytest.approx(counted.get_total_flops(), rel=0.05)
     longer = dataclasses.replace(plan.settings, updates=4)
     assert dataclasses.replace(plan, settings=longer).flops == plan.flops + 2 * plan.update_flops
+
+
+def test_a_plan_for_a_gpu_is_in_bf16_also_on_a_cpu_without(model_dir, plan, monkeypatch):
+    monkeypatch.setattr(trainer.backends.base, "bf16_pays", lambda kind: kind != "cpu")
+    gpus, own = (plan_round(model_dir, plan.settings, MemorySettings(), device=device) for device in ("cuda", "cpu"))
+    assert gpus.phases == plan.phases
+    assert all(gpus.phases[phase] < own.phases[phase] for phase in ("sample", "surrogate", "student"))
 
 
 @pytest.mark.parametrize("method", ["dgpo", "best_of_group", "flow_grpo"])

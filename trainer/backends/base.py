@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +17,8 @@ from PIL import Image
 from torch.nn.functional import pad
 
 from trainer.backends.lora import Lora
+
+_PLANNED: ContextVar[str | None] = ContextVar("planned", default=None)  # the kind of device that `planned_for` names
 
 
 @functools.cache
@@ -29,10 +33,22 @@ def bf16_pays(kind: str) -> bool:
     return one_dnn
 
 
+@contextmanager
+def planned_for(kind: str) -> Iterator[None]:
+    """Meanwhile `autocast` does on every device what it does on devices of this kind, as a plan for a GPU needs that a CPU
+    makes."""
+    token = _PLANNED.set(kind)
+    try:
+        yield
+    finally:
+        _PLANNED.reset(token)
+
+
 def autocast(device: torch.device, enabled: bool = True, *, forced: bool = False):
     """bfloat16 autocast on the device, where it is faster than fp32 (`bf16_pays`) or `forced`, as weights that are held in
     bfloat16 need it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and (forced or bf16_pays(device.type)))
+    pays = forced or bf16_pays(_PLANNED.get() or device.type)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and pays)
 
 
 @dataclass(frozen=True)
