@@ -7,7 +7,11 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from common import places
@@ -26,6 +30,11 @@ MODEL = places.models() / "demo"
 STUDENT = MODEL.with_name("demo-student")
 AFTER = MODEL.with_name("demo-after")
 RUNS = Path("runs")
+PICTURES = (".png", ".webp", ".jpg", ".jpeg")
+
+
+class Failure(Exception):
+    """Something in a command's way failed that is not the caller's mistake; the message is the sentence for them."""
 
 
 def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
@@ -53,8 +62,67 @@ def _preset(arguments: argparse.Namespace) -> dict:
     return TDMR1Settings.paper(arguments.preset).to_json() if arguments.preset else {}
 
 
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """The type of an option that takes whole numbers from `low` to `high`."""
+
+    def number(text: str) -> int:
+        if not (text.isascii() and text.removeprefix("-").isdecimal() and len(text) <= 20 and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from {low:,} to {high:,}")
+        return int(text)
+
+    return number
+
+
+count = whole(1, 1_000_000)
+seed = whole(0, 2**63 - 1)
+
+
+def picture(text: str) -> Path:
+    """The type of an option that names a picture to write: known before anything is sampled for it."""
+    if Path(text).suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"{text!r} must end in one of {', '.join(PICTURES)}")
+    return Path(text)
+
+
+def _write(image, path: Path) -> None:
+    write_image(path, image, path.suffix.lower().lstrip(".").replace("jpg", "jpeg"))
+
+
+def check_device(text: str) -> None:
+    """Raise ValueError unless the device is there."""
+    if text == "cpu":
+        return
+    import torch
+
+    kind, _, number = text.partition(":")
+    if kind == "cuda" and (not number or number.isdecimal()) and int(number or 0) < torch.cuda.device_count():
+        return
+    if text == "mps" and torch.backends.mps.is_available():
+        return
+    have = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    raise ValueError(f"device: {text!r} is not here; this machine has {', '.join(have)}")
+
+
 def _tags(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed meanwhile; a second one stops at once."""
+    asked = threading.Event()
+
+    def ask(number, frame) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        print("stopping after this update, with a checkpoint; Ctrl-C again stops now", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def draw(a: argparse.Namespace) -> None:
@@ -66,7 +134,7 @@ def draw(a: argparse.Namespace) -> None:
 
     rng = random.Random(a.seed)
     rows = [rng.choice(prompts(a.split)) for _ in range(a.count)]
-    image_grid([draw_scene(sample_scene(r.metadata, rng)) for r in rows], a.columns).save(a.output)
+    _write(image_grid([draw_scene(sample_scene(r.metadata, rng)) for r in rows], a.columns), a.output)
     for r in rows:
         print(r.prompt)
 
@@ -116,7 +184,8 @@ def train(a: argparse.Namespace) -> None:
     from common.prompt_files import read_prompts
     from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
     from trainer.oracles import get_oracle
-    from trainer.rounds import RoundSpec, run_round
+    from trainer.oracles.base import OracleError
+    from trainer.rounds import RoundCancelled, RoundSpec, run_round
 
     settings = _settings(a, TDMR1Settings, **_preset(a))
     validation_oracle = a.validation_oracle or (a.oracle if a.prompts else "demo")
@@ -164,7 +233,14 @@ def train(a: argparse.Namespace) -> None:
         if progress.alarm:
             print(f"alarm: {progress.alarm}", flush=True)
 
-    result = run_round(spec, on_progress=show, device=a.device, trackers=a.trackers)
+    with _stopping() as should_stop:
+        try:
+            result = run_round(spec, on_progress=show, should_stop=should_stop, device=a.device, trackers=a.trackers)
+        except RoundCancelled as stopped:
+            print(stopped, file=sys.stderr)
+            raise KeyboardInterrupt from stopped
+        except OracleError as error:
+            raise Failure(str(error)) from error
     print(json.dumps(dataclasses.asdict(result), indent=1))
 
 
@@ -214,8 +290,7 @@ def generate(a: argparse.Namespace) -> None:
     sampler = Sampler(a.model, device=a.device, memory=_settings(a, MemorySettings))
     sampler.use_version(None if a.base else a.student)
     group = sampler.sample_group(a.prompt, range(a.seed, a.seed + a.count))
-    path = Path(a.output)
-    write_image(path, image_grid(group.images, a.columns), path.suffix.lstrip(".") or "png")
+    _write(image_grid(group.images, a.columns), a.output)
 
 
 def evaluate(a: argparse.Namespace) -> None:
@@ -244,10 +319,10 @@ def evaluate(a: argparse.Namespace) -> None:
     if a.images:
         write_geneval(a.images, rows, result, tags=a.tags or TAGS)
     if a.picture and a.prompts:
-        image_grid(result.images[:64], min(8, len(result.images))).save(a.picture)
+        _write(image_grid(result.images[:64], min(8, len(result.images))), a.picture)
     elif a.picture:
         shown = [i for k, i in enumerate(result.images) if k % a.per_tag < 8]
-        image_grid(shown, min(8, a.per_tag)).save(a.picture)
+        _write(image_grid(shown, min(8, a.per_tag)), a.picture)
     conditions = {
         "model": "base" if a.base else str(a.student),
         "oracle": oracle.name,
@@ -321,11 +396,11 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
         sub.add_argument("--resume", action="store_true", help="resuming is what happens; accepted for clarity")
 
     sub = command(draw)
-    sub.add_argument("output", type=Path)
-    sub.add_argument("--split", default="train")
-    sub.add_argument("--count", type=int, default=48)
-    sub.add_argument("--columns", type=int, default=8)
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("output", type=picture)
+    sub.add_argument("--split", default="train", choices=("train", "validation", "test"))
+    sub.add_argument("--count", type=count, default=48)
+    sub.add_argument("--columns", type=count, default=8)
+    sub.add_argument("--seed", type=seed, default=0)
 
     sub = command(autoencoder)
     work_option(sub, "autoencoder")
@@ -372,7 +447,7 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     sub.add_argument(
         "--tflops", type=float, help="dense bf16 TFLOP/s, where they are not those of the GPU's name or size"
     )
-    sub.add_argument("--processes", type=int, default=1, help="GPUs that share the round (default: %(default)s)")
+    sub.add_argument("--processes", type=count, default=1, help="GPUs that share the round (default: %(default)s)")
     preset_option(sub)
     _add_settings(sub, TDMR1Settings)
     memory_options(sub)
@@ -380,11 +455,11 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     sub = command(generate)
     model_options(sub)
     sub.add_argument("prompt")
-    sub.add_argument("output")
+    sub.add_argument("output", type=picture)
     sub.add_argument("--base", action="store_true", help="the bare base model")
-    sub.add_argument("--count", type=int, default=8)
-    sub.add_argument("--columns", type=int, default=4)
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--count", type=count, default=8)
+    sub.add_argument("--columns", type=count, default=4)
+    sub.add_argument("--seed", type=seed, default=0)
     memory_options(sub)
 
     sub = command(evaluate)
@@ -393,19 +468,19 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     sub.add_argument("--split", default="validation", choices=("validation", "test"))
     sub.add_argument("--oracle", default="demo", help="any oracle, see docs/oracles.md (default: %(default)s)")
     sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
-    sub.add_argument("--repeats", type=int, default=1, help="images a prompt of --prompts; GenEval has 4")
+    sub.add_argument("--repeats", type=count, default=1, help="images a prompt of --prompts; GenEval has 4")
     sub.add_argument(
         "--images",
         type=Path,
         help="folder for the images and results.jsonl as GenEval lays them out; that has GenEval's six tags, or --tags",
     )
-    sub.add_argument("--per-tag", type=int, default=48, help="the demo's prompts a tag")
+    sub.add_argument("--per-tag", type=count, default=48, help="the demo's prompts a tag")
     sub.add_argument("--tags", type=_tags, help="comma-separated; all by default")
-    sub.add_argument("--batch", type=int, default=64, help="images sampled at once (default: %(default)s)")
-    sub.add_argument("--steps", type=int, default=4)
+    sub.add_argument("--batch", type=count, default=64, help="images sampled at once (default: %(default)s)")
+    sub.add_argument("--steps", type=count, default=4)
     sub.add_argument("--guidance", type=float, default=1.0)
     sub.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
-    sub.add_argument("--picture", type=Path)
+    sub.add_argument("--picture", type=picture)
     memory_options(sub)
 
     sub = command(release)
@@ -426,19 +501,31 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     sub.add_argument("file", type=Path, help="the authors' file, for example tdm_sd3-5_lora.ckpt")
     sub.add_argument("output", type=Path, help="LoRA folder to write")
     sub.add_argument("--model", type=Path, required=True, help="pipeline folder of the model it was made for")
-    sub.add_argument("--alpha", type=int, default=64, help="LoRA alpha it was trained with (default: %(default)s)")
+    sub.add_argument("--alpha", type=count, default=64, help="LoRA alpha it was trained with (default: %(default)s)")
     sub.add_argument("--targets", type=_tags, help="comma-separated modules it was trained on; the family's by default")
     return parser
 
 
 def main(argv: list[str] | None = None, program: str = "python -m trainer") -> int:
-    """Run one command; errors a user can mend are one sentence on stderr and status 2."""
+    """Run one command. What a user can mend is one sentence on stderr, with status 2 where the call is wrong and 1 where
+    something in its way failed; 130 after Ctrl-C."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     a = build_parser(program).parse_args(argv)
+    goes_on = f"; what is saved in {a.work} goes on with the same command" if hasattr(a, "work") else ""
     try:
+        check_device(getattr(a, "device", "cpu"))
         a.run(a)
+    except KeyboardInterrupt:
+        print(f"stopped{goes_on}", file=sys.stderr)
+        return 130
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'file'}: {error.strerror or error}{goes_on}", file=sys.stderr)
+        return 1
+    except Failure as error:
+        print(f"error: {error}{goes_on}", file=sys.stderr)
+        return 1
     return 0

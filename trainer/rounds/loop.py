@@ -12,6 +12,7 @@ from collections.abc import Callable
 from accelerate.utils import broadcast_object_list
 
 from trainer.evaluate import Evaluation, image_grid
+from trainer.oracles.base import OracleError
 from trainer.roles import STUDENT_EMA
 from trainer.rounds.judge import GRID_IMAGES
 from trainer.rounds.spec import Progress, RoundCancelled, RoundResult, RoundSpec
@@ -36,8 +37,8 @@ def run_round(
     checkpoint or the version replaces what is there, since a worker that stood still for long may have been replaced
     meanwhile.
 
-    Raises RoundLost when it says no, RoundCancelled at a step boundary once `should_stop()` is true, and ValueError, naming
-    the field, when the labels cannot teach anything.
+    Raises RoundLost when it says no, RoundCancelled at a step boundary once `should_stop()` is true, OracleError, with a
+    checkpoint saved, when an oracle fails for good, and ValueError, naming the field, when the labels cannot teach.
     """
     return run(
         prepare(spec, device=device, trackers=trackers, may_write=may_write),
@@ -136,6 +137,9 @@ def run(
             finish()
         method.accelerator.wait_for_everyone()
         return work.result()
+    except OracleError:  # its server may come back: nothing that was learned waits for the next regular checkpoint
+        save()
+        raise
     finally:
         trackers.close()
 
