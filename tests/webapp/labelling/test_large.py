@@ -93,8 +93,9 @@ def test_the_export_page_counts_no_further_than_it_says(client, project, large, 
 
 
 @pytest.fixture
-def crowd(project, boss):
+def crowd(project, boss, monkeypatch):
     """More of everything than a page shows."""
+    monkeypatch.setattr(options, "FLAGS_PER_HOUR", 30)
     people = User.objects.bulk_create(User(username=f"p{n:03}") for n in range(230))
     Membership.objects.bulk_create(Membership(user=u, project=project, role="annotator") for u in people)
     now = timezone.now()
