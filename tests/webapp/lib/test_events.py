@@ -68,4 +68,4 @@ def test_nobody_waits_for_a_redis_that_is_gone(monkeypatch, caplog):
         await asyncio.sleep(0)
 
     asyncio.run(listen())
-    assert "no live update labels for project 7: gone" in caplog.text
+    assert "no live update labels for project-7: gone" in caplog.text
