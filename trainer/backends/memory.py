@@ -203,8 +203,11 @@ class Managed:
         if not missing:
             return
         with self._encoders_at_work():
-            for start in range(0, len(missing), ENCODE_BATCH):
-                part = missing[start : start + ENCODE_BATCH]
+            # A CPU's products round by how many rows they have. One by one, a prompt's embedding does not depend on those
+            # beside it, which are others after a resume.
+            size = 1 if self.device.type == "cpu" else ENCODE_BATCH
+            for start in range(0, len(missing), size):
+                part = missing[start : start + size]
                 made = self.inner.encode(part).map(lambda t: t.cpu())
                 for i, prompt in enumerate(part):
                     row = made.row(i)
