@@ -129,8 +129,9 @@ def test_the_same_randomness_queues_the_same_prompts(learned):
 
 
 def test_a_new_prompt_is_as_likely_as_others_of_its_kind(learned):
-    rows = [("a comet", ["odd"]), ("x", "open"), ("y", "solved")]
+    rows = [("a comet", "odd"), ("x", "open"), ("y", "solved")]
     add_prompts(learned, [{"prompt": text, "metadata": {"tag": tag}} for text, tag in rows])
+    learned.prompts.filter(text="a comet").update(metadata={"tag": ["odd"]})  # as it could be stored once
     chances = {g.prompt.text: g.chance for g in fill(learned, 11)}
     assert chances["x"] == pytest.approx(chances["7 stars"], rel=0.2)
     assert chances["y"] == chances["0 stars"] < chances["x"]
