@@ -36,3 +36,8 @@ def has_signal(rewards: torch.Tensor, known: torch.Tensor | None = None) -> torc
     highest = torch.where(known, rewards, -torch.inf).amax(1)
     lowest = torch.where(known, rewards, torch.inf).amin(1)
     return highest - lowest > SAME + ROUNDING
+
+
+def better_pairs(rewards: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """(P, G, G) bool: whether a group's first image is known to be better than its second; `rewards`, `known` (P, G)."""
+    return (rewards[:, :, None] > rewards[:, None, :]) & known[:, :, None] & known[:, None, :]

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from common.files import write_atomic
+from trainer.advantages import better_pairs
 from trainer.backends import Backend, autocast
 from trainer.data import GroupStore, LabelledGroup, pad_rewards
 from trainer.flow import renoise
@@ -30,7 +31,7 @@ SEED = 912_000_000  # of the noise that errors are measured under
 def pairs_ranked(opinions: torch.Tensor, rewards: torch.Tensor, known: torch.Tensor) -> float:
     """The share of pairs of one group's images with unequal rewards that `opinions` (higher is better) order as the rewards
     do; an equal opinion is half right. All (P, G), `known` bool. NaN where there is no such pair."""
-    better = (rewards[:, :, None] > rewards[:, None, :]) & known[:, :, None] & known[:, None, :]
+    better = better_pairs(rewards, known)
     gap = opinions[:, :, None] - opinions[:, None, :]
     right = (gap > 0).float() + 0.5 * (gap == 0).float()
     return right[better].mean().item()

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
+from trainer.advantages import better_pairs
 from trainer.backends import Backend, Conditioning, autocast
 from trainer.flow import like, renoise
 from trainer.roles import Roles
@@ -31,7 +32,7 @@ def tapped_blocks(count: int) -> tuple[int, int]:
 def ranking_loss(scores: torch.Tensor, rewards: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Bradley–Terry over the pairs of one group's images with unequal rewards: mean of `-log sigmoid(s_better - s_worse)`.
     All (P, G), `known` bool; 0 where no group has such a pair."""
-    better = (rewards[:, :, None] > rewards[:, None, :]) & known[:, :, None] & known[:, None, :]
+    better = better_pairs(rewards, known)
     gap = scores[:, :, None] - scores[:, None, :]
     return (F.softplus(-gap) * better).sum() / better.sum().clamp_min(1)
 

@@ -36,21 +36,25 @@ def _entries(folder: Path) -> dict[str, tuple]:
 
 
 def check_folder(folder: Path) -> dict[str, str | None]:
-    """Check every listed part's files, without reading weights; returns the variant ("fp16", or None for plain files) of
-    each network's. Raises ValueError, naming the file, on one that is missing, cut off or pickled."""
-    variants: dict[str, str | None] = {}
-    for name in listed_parts(folder):
-        part = folder / name
-        if not part.is_dir():
-            raise ValueError(f"model: {folder} lists {name} and has no folder of that name; {COPY_AGAIN}")
-        if name.startswith(("tokenizer", "processor")):
-            _check_tokenizer(part)
-        elif name.startswith("scheduler"):
-            _require(part / "scheduler_config.json")
-        elif not name.startswith(("feature_extractor", "image_processor", "safety_checker")):
-            _require(part / "config.json")
-            variants[name] = _check_weights(part)
-    return variants
+    """Check every listed part's files, without reading weights; returns what `check_part` says of each. Raises what it
+    does."""
+    return {name: check_part(folder, name) for name in listed_parts(folder)}
+
+
+def check_part(folder: Path, name: str) -> str | None:
+    """Check the files of one part; returns the variant of its weights ("fp16"), None for plain files and where it has none.
+    Raises ValueError, naming the file, on one that is missing, cut off or pickled."""
+    part = folder / name
+    if not part.is_dir():
+        raise ValueError(f"model: {folder} lists {name} and has no folder of that name; {COPY_AGAIN}")
+    if name.startswith(("tokenizer", "processor")):
+        _check_tokenizer(part)
+    elif name.startswith("scheduler"):
+        _require(part / "scheduler_config.json")
+    elif not name.startswith(("feature_extractor", "image_processor", "safety_checker")):
+        _require(part / "config.json")
+        return _check_weights(part)
+    return None
 
 
 def _require(file: Path) -> None:

@@ -22,7 +22,7 @@ from common.files import write_atomic
 from common.settings import MemorySettings
 from trainer.backends.base import Backend, Conditioning, autocast
 from trainer.backends.cpu import PlainAttention, rewrite
-from trainer.backends.folders import check_folder, listed_parts, parts_gone_without
+from trainer.backends.folders import check_folder, check_part, listed_parts, parts_gone_without
 
 ENCODE_BATCH = 16  # prompts
 REMEMBERED_BYTES = 2**30  # of embeddings that can be read or made again
@@ -300,7 +300,7 @@ def load_component(folder: Path, name: str, dtype: torch.dtype) -> torch.nn.Modu
     """One part of a pipeline folder, on the CPU."""
     library, kind = listed_parts(folder)[name]
     part = getattr(importlib.import_module(library), kind).from_pretrained(
-        folder / name, dtype=dtype, variant=check_folder(folder)[name], use_safetensors=True
+        folder / name, dtype=dtype, variant=check_part(folder, name), use_safetensors=True
     )
     check_finite(folder, {name: part})
     return part
