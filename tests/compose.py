@@ -184,18 +184,25 @@ class Machine:
         )
 
     def stop(self) -> dict[str, int]:
-        """End every service as Compose does, with SIGTERM; exit codes by name."""
-        for process in self.processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        codes = {}
-        for name, process in self.processes.items():
-            try:
-                codes[name] = process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.signal(name, signal.SIGKILL)
-                codes[name] = process.wait()
+        """End every service as Compose does: with SIGTERM, and only once what depends on it has ended; exit codes by
+        name."""
+        codes: dict[str, int] = {}
+        while left := [name for name in self.processes if name not in codes]:
+            ready = [name for name in left if not any(name in self.needs(other) for other in left)]
+            for name in ready:
+                if self.processes[name].poll() is None:
+                    self.processes[name].send_signal(signal.SIGTERM)
+            for name in ready:
+                try:
+                    codes[name] = self.processes[name].wait(30)
+                except subprocess.TimeoutExpired:
+                    self.signal(name, signal.SIGKILL)
+                    codes[name] = self.processes[name].wait()
         return codes
+
+    def needs(self, name: str) -> list[str]:
+        """The services that a service waits for."""
+        return list(self.services[name].get("depends_on", []))
 
 
 class Person:
