@@ -41,3 +41,12 @@ def has_signal(rewards: torch.Tensor, known: torch.Tensor | None = None) -> torc
 def better_pairs(rewards: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """(P, G, G) bool: whether a group's first image is known to be better than its second; `rewards`, `known` (P, G)."""
     return (rewards[:, :, None] > rewards[:, None, :]) & known[:, :, None] & known[:, None, :]
+
+
+def pairs_right(opinions: torch.Tensor, rewards: torch.Tensor, known: torch.Tensor) -> float:
+    """The share of pairs of one group's images with unequal rewards that `opinions` (higher is better) order as the rewards
+    do; an equal opinion is half right. All (P, G), `known` bool. NaN where there is no such pair."""
+    better = better_pairs(rewards, known)
+    first, second = opinions[:, :, None], opinions[:, None, :]
+    right = (first > second).double() + 0.5 * (first == second).double()
+    return right[better].mean().item()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from common import places
 from common.files import write_image
+from common.numbers import whole_between
 from common.settings import (
     AutoencoderSettings,
     DistillSettings,
@@ -66,9 +67,10 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     """The type of an option that takes whole numbers from `low` to `high`."""
 
     def number(text: str) -> int:
-        if not (text.isascii() and text.removeprefix("-").isdecimal() and len(text) <= 20 and low <= int(text) <= high):
+        found = whole_between(text, low, high)
+        if found is None:
             raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from {low:,} to {high:,}")
-        return int(text)
+        return found
 
     return number
 

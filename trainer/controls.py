@@ -11,30 +11,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from common.files import write_atomic
-from trainer.advantages import better_pairs
+from trainer.advantages import pairs_right
 from trainer.backends import Backend, autocast
 from trainer.data import GroupStore, LabelledGroup, pad_rewards
-from trainer.flow import renoise
-from trainer.losses import mean_square
+from trainer.losses import denoising_error
 from trainer.sampler import load_trajectory
 
 KINDS = ("shuffled", "own_error")
 LEVELS = (0.3, 0.9)  # of noise, between which a base's error tells images apart
 SEED = 912_000_000  # of the noise that errors are measured under
-
-
-def pairs_ranked(opinions: torch.Tensor, rewards: torch.Tensor, known: torch.Tensor) -> float:
-    """The share of pairs of one group's images with unequal rewards that `opinions` (higher is better) order as the rewards
-    do; an equal opinion is half right. All (P, G), `known` bool. NaN where there is no such pair."""
-    better = better_pairs(rewards, known)
-    gap = opinions[:, :, None] - opinions[:, None, :]
-    right = (gap > 0).float() + 0.5 * (gap == 0).float()
-    return right[better].mean().item()
 
 
 @torch.no_grad()
@@ -49,12 +40,12 @@ def own_errors(
     total = torch.zeros(groups, size)
     for p in range(groups):
         x0, conditioning = images[p].to(backend.device).float(), backend.encode([prompts[p]]).repeat(size)
+        velocity = partial(backend.velocity, conditioning=conditioning)
         for d in range(draws):
             t = torch.full((size,), low + (high - low) * (d + 0.5) / draws, device=x0.device)
             eps = torch.randn((1, *shape), generator=generator).to(x0.device).expand_as(x0)
             with autocast(backend.device):
-                v = backend.velocity(renoise(x0, torch.zeros_like(t), t, eps), t, conditioning)
-            total[p] += mean_square(eps - x0 - v.float()).cpu() / draws
+                total[p] += denoising_error(velocity, x0, t, eps).cpu() / draws
     return total
 
 
@@ -84,7 +75,7 @@ def ranked_by_base(backend: Backend, store: GroupStore, index: torch.Tensor, *, 
     round, the base) ranks right already; NaN without a pair. From about .7 on a round from them will mostly sharpen."""
     batch = store.take(index)
     errors = own_errors(backend, batch.trajectory[:, :, -1], batch.prompts, draws=draws)
-    return pairs_ranked(-errors, batch.advantages, batch.advantages != 0)
+    return pairs_right(-errors, batch.advantages, batch.advantages != 0)
 
 
 def write_control(

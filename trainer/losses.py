@@ -6,17 +6,27 @@ Targets never carry gradient.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from trainer.flow import like
+from trainer.flow import like, renoise
 
 
 def mean_square(x: torch.Tensor) -> torch.Tensor:
     """Mean over C, h, w of the square: (…, C, h, w) → (…)."""
     return x.float().pow(2).mean((-3, -2, -1))
+
+
+def denoising_error(
+    velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    x0: torch.Tensor,
+    tau: torch.Tensor,
+    eps: torch.Tensor,
+) -> torch.Tensor:
+    """`‖eps - x0 - v(x_tau)‖²`, the mean over pixels, of images (B, C, h, w) with noise `eps`, levels `tau` (B,); (B,)."""
+    return mean_square(eps - x0 - velocity(renoise(x0, torch.zeros_like(tau), tau, eps), tau))
 
 
 def fake_loss(

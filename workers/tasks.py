@@ -138,9 +138,9 @@ def run_round(round_id: int) -> None:
         return
     from trainer.rounds import RoundCancelled, RoundLost
     from trainer.rounds import run_round as train_round
-    from workers.work import Work
+    from workers.work import work_of
 
-    work, waits = Work(training), False
+    work, waits = work_of(training), False
     with about(round=round_id), _Heart(training) as heart:
         try:
             result = train_round(

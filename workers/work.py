@@ -40,27 +40,55 @@ log = logging.getLogger(__name__)
 
 
 class Work:
-    """The files of a round that this process has claimed."""
+    """The files of a round that this process has claimed. In the data folder they are where they stay."""
 
     def __init__(self, training: TrainingRound):
-        self.training, self.remote = training, paths.training_round(training.pk)
-        self.store = storage.store()
-        # Of its own with a bucket: two workers of this machine may think that the round is theirs.
-        shared = self.store.shared
-        self.folder = paths.work_dir(training.pk, training.token) if shared else paths.round_dir(training.pk)
+        self.training, self.folder = training, self._place(training)
+
+    def _place(self, training: TrainingRound) -> Path:
+        return paths.round_dir(training.pk)
 
     def bring(self) -> RoundSpec:
         """Everything the round needs, on this machine. Raises OSError and ValueError that say what is missing."""
-        if not self.store.shared:
-            spec = rounds.write_spec(self.training)
-        else:
-            self._bring_what_is_done()
-            spec = rounds.write_spec(self.training, self.folder)
-            for name in ORDERS:
-                if not self.store.exists(f"{self.remote}/{name}"):
-                    self.store.keep(f"{self.remote}/{name}", self.folder / name)
-            self._bring_trajectories()
+        spec = rounds.write_spec(self.training, self.folder)
         return RoundSpec(**{**json.loads(spec.read_text()), "memory": settings.LIKESTEP_MEMORY.to_json()})
+
+    def keep(self, step: int, lost: Callable[[], None]) -> None:
+        """The trainer has saved a checkpoint of `step` updates: keep it where other machines find it, and tell the row.
+        `lost()` is called when another owner has the round."""
+        if not self._tell(step, ""):
+            lost()
+
+    def _tell(self, step: int, name: str) -> bool:
+        return patiently(lambda: rounds.keep_checkpoint(self.training.pk, self.training.token, step, name))
+
+    def deliver(self, result: RoundResult) -> dict:
+        """The finished version is where every machine finds it; returns the result as values. Raises OSError."""
+        return dataclasses.asdict(result)
+
+    def clear(self, *, waits: bool = False) -> None:
+        """Let go of what nobody needs here any more; `waits`: the round goes on later, here or elsewhere."""
+
+
+class BucketWork(Work):
+    """Files that are brought from the bucket and kept there."""
+
+    def __init__(self, training: TrainingRound):
+        super().__init__(training)
+        self.store, self.remote = storage.store(), paths.training_round(training.pk)
+
+    def _place(self, training: TrainingRound) -> Path:
+        # Of its own: two workers of this machine may think that the round is theirs.
+        return paths.work_dir(training.pk, training.token)
+
+    def bring(self) -> RoundSpec:
+        self._bring_what_is_done()
+        spec = super().bring()
+        for name in ORDERS:
+            if not self.store.exists(f"{self.remote}/{name}"):
+                self.store.keep(f"{self.remote}/{name}", self.folder / name)
+        self._bring_trajectories()
+        return spec
 
     def _bring_what_is_done(self) -> None:
         entries = [entry.name for entry in self.store.walk(self.remote)]
@@ -132,19 +160,15 @@ class Work:
         write_atomic(file, ("".join(json.dumps(line) + "\n" for line in lines)).encode())
 
     def keep(self, step: int, lost: Callable[[], None]) -> None:
-        """The trainer has saved a checkpoint of `step` updates: keep it in the bucket, if there is one, and tell the row. A
-        bucket that does not answer stops no round, the next checkpoint may be kept again. `lost()` is called when another
-        owner has the round."""
-        shared = self.store.shared
-        name = bucket_checkpoint(self.training.token, step) if shared else ""
+        # A bucket that does not answer stops no round: the next checkpoint may be kept again.
+        name = bucket_checkpoint(self.training.token, step)
         try:
-            if shared:
-                self._keep(name, [file for part in STATE for file in self._files(part)])
-            if not patiently(lambda: rounds.keep_checkpoint(self.training.pk, self.training.token, step, name)):
-                lost()
-            elif shared:
+            self._keep(name, [file for part in STATE for file in self._files(part)])
+            if self._tell(step, name):
                 self._keep_shown()
                 self._forget(name)
+            else:
+                lost()
         except storage.Unreachable as error:
             log.warning("round %s is not kept at step %s: %s", self.training.pk, step, error)
 
@@ -173,20 +197,23 @@ class Work:
             self.store.delete(sorted(folders[old], key=lambda n: not makes_whole(n)))
 
     def deliver(self, result: RoundResult) -> dict:
-        """The finished version is where every machine finds it; returns the result as values. Raises OSError."""
-        if self.store.shared:
-            made = Path(result.version_dir)
-            for file in sorted(made.iterdir()):
-                self.store.keep(f"{paths.round_version(self.training.pk, self.training.token)}/{file.name}", file)
-            if patiently(lambda: rounds.is_owner(self.training.pk, self.training.token)):
-                self._keep_shown()
-        return dataclasses.asdict(result)
+        for file in sorted(Path(result.version_dir).iterdir()):
+            self.store.keep(f"{paths.round_version(self.training.pk, self.training.token)}/{file.name}", file)
+        if patiently(lambda: rounds.is_owner(self.training.pk, self.training.token)):
+            self._keep_shown()
+        return super().deliver(result)
 
     def clear(self, *, waits: bool = False) -> None:
-        """With a bucket nothing of a round that has ended or is another machine's is needed here. One that `waits` leaves
-        its checkpoint, which may be nowhere else; a finished version is made again from it."""
-        if self.store.shared:
-            if not waits:
-                shutil.rmtree(self.folder, ignore_errors=True)
-            shutil.rmtree(paths.data(paths.round_version(self.training.pk, self.training.token)), ignore_errors=True)
-            self.store.trim()
+        # A round that waits leaves its checkpoint, which may be nowhere else; a finished version is made again from it.
+        if not waits:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(paths.data(paths.round_version(self.training.pk, self.training.token)), ignore_errors=True)
+        self.store.trim()
+
+
+OF_STORE = {storage.Folder: Work, storage.Bucket: BucketWork}
+
+
+def work_of(training: TrainingRound) -> Work:
+    """The files of a round, as this installation keeps them."""
+    return OF_STORE[type(storage.store())](training)

@@ -24,9 +24,10 @@ import torch
 
 from bench.harness import Parts
 from bench.learning.failures import things
+from trainer.advantages import pairs_right
 from trainer.backends import load_backend
 from trainer.cli import MODEL, STUDENT
-from trainer.controls import own_errors, pairs_ranked
+from trainer.controls import own_errors
 from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
 from trainer.evaluate import evaluate
 from trainer.oracles import get_oracle
@@ -85,13 +86,13 @@ def ranked(model: Path, lora: Path, taught: int, tested: int, seed: int) -> dict
     held = student_groups(model, lora, "validation", tested, seed + 1)
     known = torch.ones_like(held[2], dtype=torch.bool)
     backend = load_backend(model)
-    found = {"own_error": pairs_ranked(-own_errors(backend, held[0], held[1]), held[2], known)}
+    found = {"own_error": pairs_right(-own_errors(backend, held[0], held[1]), held[2], known)}
     images, names, likes = student_groups(model, lora, "train", taught, seed)
     roles = Roles(backend.transformer, backend.lora_targets, rank=32, alpha=64, roles=(STUDENT_ROLE, SURROGATE))
     torch.manual_seed(seed)
     head = RewardHead(backend, roles, SURROGATE)
     fit(head, images, names, likes, torch.ones_like(likes, dtype=torch.bool), seed=seed)
-    found["head"] = pairs_ranked(opinions(head, held[0], held[1]), held[2], known)
+    found["head"] = pairs_right(opinions(head, held[0], held[1]), held[2], known)
     return {**found, "groups_taught": len(images), "groups_held_out": len(held[0])}
 
 

@@ -11,6 +11,7 @@ import random
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,8 +21,7 @@ from trainer.backends import Backend, Conditioning
 from trainer.cli import MODEL
 from trainer.data import LabelledGroup, load_groups, read_groups
 from trainer.demo.scenes.prompts import TAGS, prompts
-from trainer.flow import renoise
-from trainer.losses import mean_square
+from trainer.losses import denoising_error
 from trainer.methods.base import Groups
 from trainer.oracles import get_oracle
 from trainer.oracles.scenes import detect
@@ -206,17 +206,16 @@ def features(backend: Backend, x0: torch.Tensor, conditioning: Conditioning) -> 
     blocks = backend.transformer.transformer_blocks
     hooks = [b.register_forward_hook(lambda _m, _in, out: seen.append(out[1])) for b in blocks[len(blocks) // 2 :]]
     eps = torch.randn(x0[:1].shape, generator=torch.Generator().manual_seed(0)).expand_as(x0)
-    empty, zero = backend.encode([""]).repeat(len(x0)), torch.zeros(len(x0))
+    empty = backend.encode([""]).repeat(len(x0))
     errors, tokens = [], []
     try:
         for t in HEAD_TIMES:
             tau = torch.full((len(x0),), t)
-            x_tau = renoise(x0, zero, tau, eps)
             seen.clear()
-            with_prompt = mean_square(eps - x0 - backend.velocity(x_tau, tau, conditioning))
+            with_prompt = denoising_error(partial(backend.velocity, conditioning=conditioning), x0, tau, eps)
             if t == HEAD_TOKENS:
                 tokens = [part.float().mean(1) for part in seen]
-            without = mean_square(eps - x0 - backend.velocity(x_tau, tau, empty))
+            without = denoising_error(partial(backend.velocity, conditioning=empty), x0, tau, eps)
             errors += [with_prompt, without, without - with_prompt]
     finally:
         for hook in hooks:

@@ -24,6 +24,7 @@ from bench.learning import economy
 from bench.learning.gains import GROUP_SIZE, oracle_spec
 from common.settings import TDMR1Settings
 from common.signal import has_signal
+from trainer.advantages import pairs_right
 from trainer.backends import load_backend
 from trainer.cli import MODEL, STUDENT
 from trainer.data import LabelledGroup, load_groups
@@ -32,7 +33,6 @@ from trainer.methods.base import rate_factor
 from trainer.methods.tdm_r1 import TDMR1
 from trainer.rounds import prepare
 from trainer.rounds.sources import generator_of
-from trainer.watch.alarm import pairs_right
 from trainer.watch.looks import opinions
 
 LABELS = (  # what labels of the ranked groups themselves say: name, people, weighed
@@ -46,7 +46,8 @@ def ranked(opinions: list[list[float]], rated: list[economy.RatedGroup]) -> dict
     """Mean share of right pairs over groups, in each of which images truly differ: of all, and of each tag."""
     found = defaultdict(list)
     for opinion, group in zip(opinions, rated, strict=True):
-        right = pairs_right(opinion, [1.0 if liked else -1.0 for liked in group.liked])
+        liked = torch.tensor([group.liked]).double()
+        right = pairs_right(torch.tensor([opinion], dtype=torch.float64), liked, torch.ones_like(liked).bool())
         for name in ("all", group.metadata["tag"]):
             found[name].append(right)
     return {name: statistics.mean(values) for name, values in found.items()}

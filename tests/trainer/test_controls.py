@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from trainer.controls import by_own_error, own_errors, pairs_ranked, ranked_by_base, shuffled, write_control
+from trainer.advantages import pairs_right
+from trainer.controls import by_own_error, own_errors, ranked_by_base, shuffled, write_control
 from trainer.data import LabelledGroup, load_groups, read_groups
 from trainer.sampler import SampledGroup, save_trajectory
 
@@ -11,21 +12,11 @@ REWARDS = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.2, 0.8, 0.5, 0.0]])
 KNOWN = torch.tensor([[True, True, True, True], [True, True, True, False]])
 
 
-def test_pairs_are_counted_within_groups_and_known_ones_only():
-    assert pairs_ranked(REWARDS, REWARDS, KNOWN) == 1
-    assert pairs_ranked(-REWARDS, REWARDS, KNOWN) == 0
-    assert pairs_ranked(torch.zeros_like(REWARDS), REWARDS, KNOWN) == 0.5
-    # The fourth image of the second group is unknown: what is thought of it does not count.
-    thought = REWARDS.clone()
-    thought[1, 3] = 9
-    assert pairs_ranked(thought, REWARDS, KNOWN) == 1
-
-
 def test_rewards_go_to_the_smallest_errors():
     errors = torch.tensor([[3.0, 1.0, 2.0, 4.0], [2.0, 3.0, 1.0, 0.0]])
     dealt = by_own_error(REWARDS, KNOWN, errors)
     assert dealt.tolist() == [[0, 1, 1, 0], [0.5, pytest.approx(0.2), pytest.approx(0.8), 0]]
-    assert pairs_ranked(-errors, dealt, KNOWN) == 1
+    assert pairs_right(-errors, dealt, KNOWN) == 1
 
 
 def test_shuffling_keeps_what_each_group_has():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trainer.controls import pairs_ranked
+from trainer.advantages import pairs_right
 from trainer.reward_head import RewardHead, fit, noisy, opinions, ranking_loss, tapped_blocks
 from trainer.roles import STUDENT, SURROGATE, Roles
 
@@ -47,7 +47,7 @@ def test_it_learns_a_taste_and_its_gradient_leads_there(head, backend):
     losses = fit(head, images, prompts, rewards, known, passes=4, lora_lr=2e-3, lr=5e-3)
     assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
     fresh, prompts, rewards = groups(backend, 16, 1)
-    assert pairs_ranked(opinions(head, fresh, prompts), rewards, torch.ones_like(rewards, dtype=torch.bool)) > 0.85
+    assert pairs_right(opinions(head, fresh, prompts), rewards, torch.ones_like(rewards, dtype=torch.bool)) > 0.85
     changed = {n for n, p in backend.transformer.named_parameters() if not torch.equal(p, before[n])}
     assert changed and all(f".{SURROGATE}." in name for name in changed)
 

@@ -33,7 +33,7 @@ from webapp.labelling.models import Group, Label, Scoring
 from webapp.lib import options, storage
 from webapp.rounds import services as rounds
 from workers import tasks
-from workers.work import Work
+from workers.work import BucketWork
 
 SHORT = {"updates": 2, "validate_every": 2}
 
@@ -205,7 +205,7 @@ def test_an_owner_who_lost_the_round_changes_nothing(bucket, project, machine, m
     settings.LIKESTEP_CHECKPOINT_SECONDS = 0
     label(project)
     training = rounds.start_round(project, SHORT, idempotency_key="k")
-    keep, hung = Work.keep, []
+    keep, hung = BucketWork.keep, []
 
     def hang(work, step, lost):
         if not hung and step == 1:
@@ -217,7 +217,7 @@ def test_an_owner_who_lost_the_round_changes_nothing(bucket, project, machine, m
             settings.LIKESTEP_DATA = here
         keep(work, step, lost)
 
-    monkeypatch.setattr(Work, "keep", hang)
+    monkeypatch.setattr(BucketWork, "keep", hang)
     tasks.run_round(training.pk)
     training.refresh_from_db()
     assert hung and (training.state, training.token) == ("done", 2)
@@ -310,7 +310,7 @@ def test_a_bucket_that_fails_meanwhile_stops_no_round(bucket, project, machine, 
     settings.LIKESTEP_CHECKPOINT_SECONDS = 0
     label(project)
     training = rounds.start_round(project, {"updates": 3, "validate_every": 3}, idempotency_key="k")
-    keep = Work.keep
+    keep = BucketWork.keep
 
     def fail_once(work, step, lost):
         if step == 1:
@@ -319,7 +319,7 @@ def test_a_bucket_that_fails_meanwhile_stops_no_round(bucket, project, machine, 
         if step == 1:
             s3.start()
 
-    monkeypatch.setattr(Work, "keep", fail_once)
+    monkeypatch.setattr(BucketWork, "keep", fail_once)
     tasks.run_round(training.pk)
     training.refresh_from_db()
     assert (training.state, training.error, training.attempt) == ("done", "", 1)
@@ -331,7 +331,7 @@ def test_what_the_bucket_did_not_take_is_kept_here_and_used(bucket, project, mac
     settings.LIKESTEP_CHECKPOINT_SECONDS = 0
     label(project)
     training = rounds.start_round(project, {"updates": 4, "validate_every": 4}, idempotency_key="k")
-    keep, update, made = Work.keep, Stages.step, []
+    keep, update, made = BucketWork.keep, Stages.step, []
 
     def keep_or_not(work, step, lost):
         if step == 2:
@@ -342,7 +342,7 @@ def test_what_the_bucket_did_not_take_is_kept_here_and_used(bucket, project, mac
         made.append(step)
         return update(self, step)
 
-    monkeypatch.setattr(Work, "keep", keep_or_not)
+    monkeypatch.setattr(BucketWork, "keep", keep_or_not)
     monkeypatch.setattr(Stages, "step", count)
     try:
         tasks.run_round(training.pk)
@@ -367,17 +367,17 @@ def test_a_damaged_checkpoint_of_this_machine_is_not_preferred(bucket, project, 
     settings.LIKESTEP_CHECKPOINT_SECONDS = 0
     label(project)
     training = rounds.start_round(project, {"updates": 3, "validate_every": 3}, idempotency_key="k")
-    keep = Work.keep
+    keep = BucketWork.keep
 
     def killed(work, step, lost):
         if step == 2:
             raise KeyboardInterrupt
         keep(work, step, lost)
 
-    monkeypatch.setattr(Work, "keep", killed)
+    monkeypatch.setattr(BucketWork, "keep", killed)
     with pytest.raises(KeyboardInterrupt):
         tasks.run_round(training.pk)
-    monkeypatch.setattr(Work, "keep", keep)
+    monkeypatch.setattr(BucketWork, "keep", keep)
     damage(here / "work" / f"{training.pk}-1" / "checkpoint" / "state.safetensors")
     is_silent(training)
     tasks.run_round(training.pk)

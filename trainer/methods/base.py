@@ -19,8 +19,8 @@ from accelerate import Accelerator
 from common.settings import DistillSettings, TDMR1Settings
 from trainer.backends import Backend, Conditioning, autocast
 from trainer.backends.lora import Lora
-from trainer.flow import renoise, sample_tau
-from trainer.losses import mean_square
+from trainer.flow import sample_tau
+from trainer.losses import SurrogateTerms, denoising_error, surrogate_loss
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, Roles
 from trainer.sampler import sample_latents
 from trainer.shares import Part, Share
@@ -194,9 +194,33 @@ class Method:
     def denoising_error(
         self, role: str, x0: torch.Tensor, conditioning: Conditioning, tau: torch.Tensor, eps: torch.Tensor
     ) -> torch.Tensor:
-        """`‖eps - x0 - v(x_tau)‖²`, the mean over pixels, of images (B, C, h, w) with noise `eps` at levels `tau`; (B,)."""
-        x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
-        return mean_square(eps - x0 - self.fixed_velocity(role, x_tau, tau, conditioning))
+        """See `losses.denoising_error`; (B,)."""
+        return denoising_error(lambda x, t: self.fixed_velocity(role, x, t, conditioning), x0, tau, eps)
+
+    def preference_loss(
+        self,
+        v_star: torch.Tensor,
+        v: torch.Tensor,
+        reference: torch.Tensor,
+        old: torch.Tensor,
+        teacher: torch.Tensor,
+        advantages: torch.Tensor,
+    ) -> SurrogateTerms:
+        """`losses.surrogate_loss` by the round's settings."""
+        s = self.settings
+        return surrogate_loss(
+            v_star,
+            v,
+            reference,
+            old,
+            teacher,
+            advantages,
+            beta_dpo=s.beta_dpo,
+            teacher_weight=s.surrogate_kl,
+            clip=s.clip,
+            teacher_clip_from=s.teacher_clip_from,
+            relative=s.relative,
+        )
 
     def draw_levels(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Levels (count,) that a finished image is re-noised to when the surrogate is asked about it."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from trainer.flow import renoise
-from trainer.losses import SurrogateTerms, surrogate_loss
+from trainer.losses import SurrogateTerms
 from trainer.methods.base import Groups
 from trainer.methods.student_only import INITIAL, StudentOnly
 from trainer.roles import STUDENT, STUDENT_EMA
@@ -29,7 +29,6 @@ class DGPO(StudentOnly):
 
     def preference_step(self, groups: Groups, generator: torch.Generator) -> dict[str, float]:
         """One gradient step: level s_j a group, later ones more often, and one noise a group, as the surrogate's update."""
-        s = self.settings
         p, g = groups.advantages.shape
         part = groups.part or Part.whole(p)
         weights = torch.arange(1.0, self.steps + 1)
@@ -55,18 +54,13 @@ class DGPO(StudentOnly):
                 images = slice(some.start * g, some.stop * g)
                 own = self.velocity(STUDENT, x_tau[images], tau[images], conditioning.take(images))
                 parts.append(
-                    surrogate_loss(
+                    self.preference_loss(
                         target[some],
                         own.unflatten(0, (-1, g)),
                         initial[some],
                         old[some],
                         initial[some],
                         weighted[some],
-                        beta_dpo=s.beta_dpo,
-                        teacher_weight=s.surrogate_kl,
-                        clip=s.clip,
-                        teacher_clip_from=s.teacher_clip_from,
-                        relative=s.relative,
                     )
                 )
                 yield parts[-1].loss, len(parts[-1].group_weight)

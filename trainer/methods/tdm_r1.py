@@ -12,7 +12,7 @@ import torch
 
 from trainer.backends import Conditioning
 from trainer.flow import conditional_velocity, guided, renoise, x0_from_velocity
-from trainer.losses import SurrogateTerms, surrogate_loss
+from trainer.losses import SurrogateTerms
 from trainer.methods.base import Groups, Rollouts
 from trainer.methods.tdm import TDM
 from trainer.roles import SURROGATE, SURROGATE_EMA, TDM_R1_ROLES, TEACHER
@@ -130,18 +130,13 @@ class TDMR1(TDM):
                 v = self.velocity(SURROGATE, x_tau[images], tau[images], conditioning.take(images))
                 held = {name: t[images].unflatten(0, (-1, g)) for name, t in fixed.items()}
                 parts.append(
-                    surrogate_loss(
+                    self.preference_loss(
                         held[TARGET],
                         v.unflatten(0, (-1, g)),
                         held[self.reference],
                         held[SURROGATE_EMA],
                         held[TEACHER],
                         weighted[some],
-                        beta_dpo=s.beta_dpo,
-                        teacher_weight=s.surrogate_kl,
-                        clip=s.clip,
-                        teacher_clip_from=s.teacher_clip_from,
-                        relative=s.relative,
                     )
                 )
                 yield parts[-1].loss, len(v) // g

@@ -85,14 +85,6 @@ class Look:
         return found
 
 
-def pairs_right(gains: Sequence[float], advantages: Sequence[float]) -> float:
-    """Share of a group's pairs of a better and a worse image that the surrogate ranks so; ties are half right. Images of
-    advantage 0 are left out: they are padding, or nobody decided."""
-    known = [(g, a) for g, a in zip(gains, advantages, strict=True) if a != 0]
-    pairs = [(g, h) for g, a in known for h, b in known if a > b]
-    return sum(0.5 if g == h else float(g > h) for g, h in pairs) / len(pairs)
-
-
 def fallen(look: Look, *, clearly: bool = False) -> list[str]:
     """Measures that lost more than their share of the parent's value, beyond noise, while the surrogate does not find the
     images worse; the deepest fall first. It need not like them better: of images unlike any that it learned from it knows

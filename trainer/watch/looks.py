@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
+from trainer.advantages import pairs_right
 from trainer.data import GroupStore
 from trainer.evaluate import Evaluation
 from trainer.methods.base import Groups, Method
 from trainer.methods.tdm_r1 import TDMR1
 from trainer.roles import SURROGATE, TEACHER
-from trainer.watch.alarm import ERRORS, Look, Reading, mean_of, pairs_right, relative
+from trainer.watch.alarm import ERRORS, Look, Reading, mean_of, relative
 from trainer.watch.measures import measure_images
 
 BATCH = 32  # images at once; `evaluate` takes twice as many
@@ -40,11 +41,12 @@ def opinions(trainer: TDMR1, store: GroupStore, index: torch.Tensor) -> list[lis
 
 
 def ranked_right(trainer: TDMR1, store: GroupStore | None, index: torch.Tensor | None) -> tuple[float, ...]:
-    """The surrogate's share of right pairs in each of the groups `index` of the store; none without groups."""
+    """The surrogate's share of right pairs in each of the groups `index` of the store; none without groups. Images of
+    advantage 0 are left out: they are padding, or nobody decided."""
     if store is None or index is None:
         return ()
-    pairs = zip(opinions(trainer, store, index), store.advantages[index].tolist(), strict=True)
-    return tuple(pairs_right(opinion, advantages) for opinion, advantages in pairs)
+    pairs = zip(opinions(trainer, store, index), store.advantages[index], strict=True)
+    return tuple(pairs_right(torch.tensor([opinion]), own[None], own[None] != 0) for opinion, own in pairs)
 
 
 class Watch:

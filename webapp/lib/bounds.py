@@ -3,7 +3,6 @@ all take it from here; `tests/webapp/test_bounds.py` has the table and fails for
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.utils.translation import gettext as _
 
-DIGITS = re.compile(r"-?[0-9]{1,20}", re.ASCII)  # no number above has more
+from common.numbers import whole_between
 
 
 class OutOfBounds(ValueError):
@@ -44,7 +43,7 @@ class Range:
 
     def of_text(self, value: str | None, field: str) -> int:
         """A whole number as a form, a query or a JSON key has it: ASCII digits and nothing else. Raises OutOfBounds."""
-        return self.whole(int(value) if isinstance(value, str) and DIGITS.fullmatch(value) else None, field)
+        return self.whole(whole_between(value, self.low, self.high), field)
 
     def real(self, value: Any, field: str) -> float:
         """A number as JSON has it. Raises OutOfBounds, also for NaN."""

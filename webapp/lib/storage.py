@@ -59,7 +59,6 @@ class Entry:
 class Folder:
     """The data folder. A file is used where it lies, so fetching and keeping cost nothing."""
 
-    shared = False
     origin = ""  # where browsers get files from, beside this site
 
     def write(self, name: str, data: bytes) -> None:
@@ -188,8 +187,6 @@ class Folder:
 
 class Bucket(Folder):
     """An S3 bucket through django-storages. Objects carry the SHA-256 of what was written, and reading checks it."""
-
-    shared = True
 
     def __init__(self) -> None:
         from django.core.files.storage import storages

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from trainer.watch.alarm import Look, Reading, mean_of, pairs_right, parting, relative, suspicious
+from trainer.watch.alarm import Look, Reading, mean_of, parting, relative, suspicious
 
 LIKED = Reading(0.1, 0.01)
 
@@ -83,11 +83,6 @@ def test_held_out_groups_that_are_ranked_worse_while_the_others_are_not():
     )
     looks[-1] = look(30, held_out=(0.5, 0.55, 0.45, 0.5), trained=(0.5,) * 4)  # it forgets everything alike
     assert parting(looks) == ""
-
-
-def test_pairs_are_counted_by_rank_and_images_nobody_decided_are_left_out():
-    assert pairs_right([0.3, 0.1, 0.9], [1.0, -1.0, 0.0]) == 1.0
-    assert pairs_right([0.1, 0.3, 0.1], [1.0, -1.0, -1.0]) == 0.25
 
 
 def test_differences_are_paired_and_relative():
