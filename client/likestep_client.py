@@ -79,16 +79,23 @@ class Group:
 
 @dataclass(frozen=True)
 class Label:
-    """One like or dislike; of a person, or of an oracle."""
+    """What became of a like or dislike; of a person, or of an oracle. The newest one with the same `whose` counts, and
+    without `liked` (None) there is no label any more."""
 
     id: int
+    change: str  # labelled, undone, left_out, restored or overruled
     group: int
     position: int
     annotator: str | None
     oracle: str | None
-    liked: bool
+    liked: bool | None
     score: float | None
     created_at: str
+
+    @property
+    def whose(self) -> tuple:
+        """What it is about: the image, who spoke, and whether as a reviewer, whose word stands above everybody's."""
+        return self.group, self.position, self.annotator, self.oracle, self.change == "overruled"
 
 
 @dataclass(frozen=True)
@@ -177,8 +184,16 @@ class Likestep:
         return _make(Group, self._json("GET", f"{self._project}/groups/{number}"))
 
     def labels(self, *, after: int = 0, annotator: str | None = None) -> Iterator[Label]:
-        """The labels with an id above `after`, oldest first."""
+        """What became of labels since the entry `after`, to the newest one."""
         return self._pages("labels", Label, after=after, annotator=annotator)
+
+    def follow_labels(self, *, after: int = 0, annotator: str | None = None, every: float = 10.0) -> Iterator[Label]:
+        """The same without an end: it asks again `every` seconds. Keep the last `id` to go on from it another time."""
+        while True:
+            for label in self.labels(after=after, annotator=annotator):
+                after = label.id
+                yield label
+            time.sleep(every)
 
     def versions(self) -> Iterator[Version]:
         """The versions by number."""

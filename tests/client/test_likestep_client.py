@@ -5,11 +5,13 @@ import json
 import pytest
 
 from client.likestep_client import Likestep, LikestepError
+from tests.webapp import acting
 from tests.webapp.conftest import make_ready
 from webapp.accounts.models import User
 from webapp.api.services import create_token
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
+from webapp.labelling import decisions
 
 
 @pytest.fixture
@@ -50,6 +52,25 @@ def test_a_program_goes_through_the_whole_loop(connected, tmp_path, monkeypatch)
     assert client.round(1).state == "cancelled" and len(list(client.rounds())) == 1
     assert client.publish(1).number == next(v.number for v in client.versions())
     assert client.create_webhook("https://example.org/", ["round.finished"])["secret"]
+
+
+def test_a_program_follows_the_labels(connected, monkeypatch):
+    project, client = connected
+    (group,) = make_ready(project, 1)
+    owner, waits = User.objects.get(username="robot"), []
+    monkeypatch.setattr("client.likestep_client.time.sleep", waits.append)
+    acting.submit(owner, project, group, [1, 0])
+    following, now = client.follow_labels(), {}
+    for _ in range(2):
+        label = next(following)
+        now[label.whose] = label.liked
+    assert list(now.values()) == [True, False] and waits == []
+    decisions.undo(owner, project)
+    for _ in range(2):
+        label = next(following)
+        now[label.whose] = label.liked
+    assert (label.change, list(now.values()), len(waits)) == ("undone", [None, None], 1)
+    assert list(client.labels(after=label.id)) == []
 
 
 def test_refusals_are_errors_with_the_servers_sentence(connected, tmp_path):

@@ -33,13 +33,14 @@ SET = {
 }
 # Numbers that code counts, measures or draws, or has checked (`Comparison` in comparisons.start, `seconds` when they come).
 COUNTED = """
-    Project.labels_after Prompt.shown ModelVersion.number TrainingRound.number TrainingRound.token
+    Prompt.shown ModelVersion.number TrainingRound.number TrainingRound.token
     TrainingRound.attempt TrainingRound.kept_step TrainingRound.step TrainingRound.total TrainingRound.seconds_left
     TrainingRound.groups_used RoundMetric.step RoundForecast.needed RoundForecast.had RoundForecast.chance
     Comparison.number Comparison.alpha Comparison.margin Comparison.most_votes Comparison.wins_a Comparison.wins_b
     Comparison.ties Pair.seed Pair.attempt Pair.token Pair.seconds Group.first_seed Group.size Group.attempt
     Group.token Group.decisions Group.chance Generation.position Generation.seed Generation.width Generation.height
-    Scoring.attempts Label.score GroupDecision.seconds Tally.groups Tally.images Tally.likes Tally.skips
+    Scoring.attempts Label.score LabelEvent.score LabelEvent.number
+    GroupDecision.seconds Tally.groups Tally.images Tally.likes Tally.skips
     Tally.seconds Consensus.people PersonQuality.groups PersonQuality.labels PersonQuality.likes
     PersonQuality.seconds_per_image PersonQuality.shared PersonQuality.agreement PersonQuality.bias
     PersonQuality.like_accuracy PersonQuality.dislike_accuracy PersonQuality.hasty ProjectQuality.alpha

@@ -23,11 +23,12 @@ from webapp.api import schemas as s
 from webapp.api import services
 from webapp.api.auth import ANY, TokenThrottle, may_administer, may_label, may_read
 from webapp.campaigns import services as campaigns
+from webapp.campaigns.models import Project
 from webapp.exports import identity, imports
 from webapp.exports.forms import ExportForm
 from webapp.exports.views import export_response
-from webapp.labelling import decisions, errors, leases, queries, views
-from webapp.labelling.models import Generation, Group, GroupState, Label
+from webapp.labelling import decisions, errors, history, leases, queries, views
+from webapp.labelling.models import Generation, Group, GroupState, LabelEvent
 from webapp.lib import bounds, texts
 from webapp.quality import counts
 from webapp.quality.signal import GROUP_HAS_SIGNAL
@@ -264,27 +265,26 @@ def labels(
     after: int = After,
     limit: int = Limit,
 ):
-    """The labels, oldest first: `after` the last one that was read, there are only new ones. Exports are faster."""
-    # Labels are read in order of id: those of before the project, of other projects, are not even looked at.
+    """What became of labels since `after`, in the order it was committed: nothing comes later with a lower id. Of the
+    entries of an image and somebody the newest one counts; `liked` null: their label is gone. See docs/api.md."""
     project = request.auth.project
-    rows = Label.objects.filter(generation__group__project=project, pk__gt=project.labels_after)
-    rows = rows.select_related("generation")
-    if annotator is not None:
-        rows = rows.filter(annotator__in=[user.pk for user in identity.resolve(project, [annotator]).values()])
+    by = [user.pk for user in identity.resolve(project, [annotator]).values()] if annotator is not None else None
+    found, following = history.changes(project, after=after, limit=limit, annotators=by)
+    return {"items": [_change(project, event) for event in found], "next": following}
 
-    def out(v: Label) -> dict:
-        return {
-            "id": v.pk,
-            "group": v.generation.group_id,
-            "position": v.generation.position,
-            "annotator": identity.pseudonym(project, v.annotator_id) if v.annotator_id else None,
-            "oracle": v.oracle or None,
-            "liked": v.liked,
-            "score": v.score,
-            "created_at": v.created_at,
-        }
 
-    return _page(rows, after, limit, out)
+def _change(project: Project, event: LabelEvent) -> dict:
+    return {
+        "id": event.number,
+        "change": event.change,
+        "group": event.generation.group_id,
+        "position": event.generation.position,
+        "annotator": identity.pseudonym(project, event.annotator_id) if event.annotator_id else None,
+        "oracle": event.oracle or None,
+        "liked": event.liked,
+        "score": event.score,
+        "created_at": event.created_at,
+    }
 
 
 # ---------------------------------------------------------------- labelling

@@ -8,6 +8,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from ninja import Schema
 from pydantic import Field
 
+from webapp.labelling.models import Change
 from webapp.lib import bounds
 from webapp.webhooks.events import EVENTS
 
@@ -133,12 +134,18 @@ class Saved(Schema):
 
 
 class LabelOut(Schema):
-    id: int
+    """What became of a label."""
+
+    id: int = Field(description="Ask again with the last one as `after`, at any time, for what came since.")
+    change: Change = Field(
+        description="labelled; undone by who gave it; left_out, since the group is flagged; restored after that; "
+        "overruled: `annotator` is a reviewer, whose word stands above everybody's."
+    )
     group: int
     position: int
     annotator: str | None
     oracle: str | None
-    liked: bool
+    liked: bool | None = Field(description="null: the label, or the reviewer's word, does not count any more.")
     score: float | None
     created_at: datetime
 

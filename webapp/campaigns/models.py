@@ -87,11 +87,6 @@ class Project(models.Model):
         validators=bounds.COST.validators,
         help_text=_("What an hour of the machine that trains costs, in the same currency; 0 if unknown."),
     )
-    labels_after = models.BigIntegerField(
-        default=0,
-        editable=False,
-        help_text="The newest label of any project when this one was made: its own come later.",
-    )
     salt = models.CharField(
         max_length=64,
         default=new_salt,

@@ -12,7 +12,6 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -22,7 +21,6 @@ from common.texts import LONGEST, canonical_prompt
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import LabelSource, Membership, Project, Prompt, PromptDraft, Role, Split
-from webapp.labelling.models import Label
 from webapp.lib import bounds, texts
 from webapp.rounds.models import ModelVersion, VersionStatus
 
@@ -106,8 +104,7 @@ def create_project(
         raise CampaignError(
             _("slug: a project has the address %(slug)s already; choose another") % {"slug": repr(slug)}
         )
-    newest = Label.objects.aggregate(n=Max("pk"))["n"] or 0
-    project = Project(slug=slug, name=name, model_dir=model_dir, labels_after=newest, **fields)
+    project = Project(slug=slug, name=name, model_dir=model_dir, **fields)
     _check_bounds(project, [*EDITABLE, "steps", "slug", "model_dir"])
     project.save()
     if by is not None:

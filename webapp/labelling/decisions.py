@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.models import Project
+from webapp.labelling import history
 from webapp.labelling.errors import Busy, Conflict, LabellingError, NotGiven
 from webapp.labelling.leases import end_leases, give
 from webapp.labelling.models import (
@@ -22,7 +23,6 @@ from webapp.labelling.models import (
     GroupDecision,
     GroupState,
     Label,
-    LabelEvent,
     Lease,
     Outcome,
     SkipReason,
@@ -54,6 +54,8 @@ def submit_group(
             )
         images = list(generations.values())
         labels = _set_labels(user, images, {generations[position]: liked for position, liked in answer.items()})
+        if group.state == GroupState.FLAGGED:  # kept, and unused as all of the group's
+            history.left_out(group, [label for label in labels if label.annotator_id == user.pk])
         group.decisions += 1  # the row is locked
         tie = quality.settle(group, images, labels, known).tie
         if group.state == GroupState.READY and group.decisions >= quality.wanted(project, tie):
@@ -100,7 +102,7 @@ def flag_group(
         fresh = {"resolved_at": None, "resolved_by": None, "restored": None}
         Flag.objects.update_or_create(group=group, user=user, defaults={**values, **fresh})
         if group.state == GroupState.READY:
-            states.move(states.GROUP_MOVES, group, GroupState.FLAGGED)
+            _leave_out(group)
         group.save(update_fields=["state"])  # also a gold group's, which is done: it takes no less time
         end_leases(group)
 
@@ -201,7 +203,7 @@ def _set_labels(user, images: Sequence[Generation], liked: dict[Generation, bool
         Label.objects.filter(pk__in=old).delete()
     made = [Label(generation=g, annotator=user, liked=value) for g, value in liked.items()]
     Label.objects.bulk_create(made)
-    LabelEvent.objects.bulk_create(LabelEvent(generation=g, annotator=user, liked=value) for g, value in liked.items())
+    history.given(made)
     return [label for label in there if label.annotator_id != user.pk] + made
 
 
@@ -254,9 +256,7 @@ def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
         return None
     if decision.outcome == Outcome.SUBMITTED:
         labels = Label.objects.filter(generation__group=group, annotator=user)
-        LabelEvent.objects.bulk_create(
-            LabelEvent(generation_id=label.generation_id, annotator=user, liked=None) for label in labels
-        )
+        history.taken_back(labels)
         labels.delete()
         group.decisions = max(0, group.decisions - 1)
         left = quality.settle(group)
@@ -286,11 +286,17 @@ def resolve_flags(user, project: Project, group_id: int, *, restore: bool) -> Gr
     if restore:
         _back_from_flags(group)
     elif group.state in (GroupState.READY, GroupState.DONE):
-        states.move(states.GROUP_MOVES, group, GroupState.FLAGGED)
+        _leave_out(group)
         group.save(update_fields=["state"])
         end_leases(group)
     events.publish(project.pk, "labels")
     return group
+
+
+def _leave_out(group: Group) -> None:
+    """The group is flagged: its labels are not used."""
+    states.move(states.GROUP_MOVES, group, GroupState.FLAGGED)
+    history.left_out(group)
 
 
 def _back_from_flags(group: Group) -> None:
@@ -301,4 +307,5 @@ def _back_from_flags(group: Group) -> None:
     done = group.decisions >= quality.wanted(group.project, tie)
     if group.state == GroupState.FLAGGED and not out:
         states.move(states.GROUP_MOVES, group, GroupState.DONE if done else GroupState.READY)
+        history.restored(group)
     group.save(update_fields=["state"])

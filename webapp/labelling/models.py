@@ -144,14 +144,59 @@ class Label(models.Model):
         ]
 
 
+class Cause(models.TextChoices):
+    """Why an entry of the history is there, where nobody gave a label or took it back."""
+
+    FLAGGED = "flagged"
+    RESTORED = "restored"
+    OVERRULED = "overruled"
+
+
+class Change(models.TextChoices):
+    """What an entry of the history tells."""
+
+    LABELLED = "labelled"
+    UNDONE = "undone"
+    LEFT_OUT = "left_out"
+    RESTORED = "restored"
+    OVERRULED = "overruled"
+
+
+CHANGES = {Cause.FLAGGED: Change.LEFT_OUT, Cause.RESTORED: Change.RESTORED, Cause.OVERRULED: Change.OVERRULED}
+
+
 class LabelEvent(models.Model):
-    """Append-only history: every label given and taken back."""
+    """Append-only history of what became of labels: given, taken back, left out with a flagged group and restored, and
+    reviewers' last words. `history` writes it and numbers it for those who follow."""
 
     generation = models.ForeignKey(Generation, on_delete=models.CASCADE, related_name="label_events")
     annotator = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
     oracle = models.CharField(max_length=40, blank=True)
-    liked = models.BooleanField(null=True, help_text="Empty: the label was taken back.")
+    liked = models.BooleanField(
+        null=True, help_text="Empty: the label, or the reviewer's word, does not count any more."
+    )
+    score = models.FloatField(null=True, help_text="An oracle's score in 0..1.")
+    cause = models.CharField(max_length=10, choices=Cause, blank=True, default="", db_default="")
+    number = models.BigIntegerField(
+        null=True, help_text="Its place among all that is committed; empty until somebody reads."
+    )
+    # What the image's group says, written with the number.
+    project = models.ForeignKey(
+        "campaigns.Project", null=True, on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+    )
     created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["id"], condition=Q(number__isnull=True), name="events_without_a_number"),
+            models.Index(fields=["project", "number"], condition=Q(number__isnull=False), name="events_to_follow"),
+            models.Index(fields=["number"], condition=Q(number__isnull=False), name="numbered_events"),
+        ]
+
+    @property
+    def change(self) -> Change:
+        """What it tells."""
+        return CHANGES.get(self.cause) or (Change.UNDONE if self.liked is None else Change.LABELLED)
 
 
 class Outcome(models.TextChoices):

@@ -9,11 +9,11 @@ from django.db import transaction
 from django.utils import timezone
 
 from webapp.campaigns.models import LabelSource
+from webapp.labelling import history
 from webapp.labelling.models import (
     Group,
     GroupState,
     Label,
-    LabelEvent,
     Scoring,
 )
 from webapp.lib import events, options, states
@@ -72,10 +72,16 @@ def fail_scoring(group_id: int, attempt: int, error: str, *, counts: bool = True
 def record_oracle_labels(group_id: int, oracle: str, verdicts: Sequence[dict]) -> None:
     """Keep an oracle's verdicts `{score, liked, reason}`, one an image. With the oracle alone the group is then done."""
     group = Group.objects.select_for_update().select_related("project").get(pk=group_id)
+    labels = []
     for generation, verdict in zip(group.generations.all(), verdicts, strict=True):
         values = {"liked": verdict["liked"], "score": verdict["score"], "reason": verdict["reason"][:300]}
-        Label.objects.update_or_create(generation=generation, annotator=None, oracle=oracle, defaults=values)
-        LabelEvent.objects.create(generation=generation, oracle=oracle, liked=verdict["liked"])
+        label, _new = Label.objects.update_or_create(
+            generation=generation, annotator=None, oracle=oracle, defaults=values
+        )
+        labels.append(label)
+    history.given(labels)
+    if group.state == GroupState.FLAGGED:
+        history.left_out(group, labels)
     if oracle == group.project.oracle:
         Scoring.objects.filter(group=group).delete()
     quality.settle(group)

@@ -116,6 +116,7 @@ def _people(now: datetime) -> Iterator[GaugeMetricFamily]:
     newest = LabelEvent.objects.aggregate(n=Max("id"))["n"] or 0
     since = now - RATE_WINDOW
     recent = LabelEvent.objects.filter(id__gt=_edge(newest, since), created_at__gt=since, liked__isnull=False)
+    recent = recent.filter(cause="")
     lately = recent.values_list("generation__group__project__slug").annotate(
         people=Count("id", filter=Q(oracle="")), oracle=Count("id", filter=~Q(oracle=""))
     )

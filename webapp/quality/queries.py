@@ -112,7 +112,9 @@ def review(group: Group) -> dict:
     for word in Overrule.objects.filter(generation__group=group).select_related("reviewer"):
         words.setdefault(word.generation_id, []).append(word)
     events: dict[int, list[LabelEvent]] = {}
-    for event in LabelEvent.objects.filter(generation__group=group).select_related("annotator").order_by("id"):
+    for event in (
+        LabelEvent.objects.filter(generation__group=group, cause="").select_related("annotator").order_by("id")
+    ):
         events.setdefault(event.generation_id, []).append(event)
     images = [
         {

@@ -14,7 +14,18 @@ from django.utils.translation import gettext as _
 from common.signal import has_signal
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project
-from webapp.labelling.models import Flag, Generation, Group, GroupDecision, GroupState, Label, Lease, Outcome
+from webapp.labelling.models import (
+    Cause,
+    Flag,
+    Generation,
+    Group,
+    GroupDecision,
+    GroupState,
+    Label,
+    LabelEvent,
+    Lease,
+    Outcome,
+)
 from webapp.lib import events, options
 from webapp.quality import counts, measure
 from webapp.quality.consensus import Reliability, Vote, reward, tied
@@ -160,6 +171,9 @@ def overrule(reviewer, project: Project, words: dict[int, bool | None], reason: 
         Overrule.objects.create(generation=image, reviewer=reviewer, liked=words[image.pk], reason=reason[:300])
         for image in images
     ]
+    LabelEvent.objects.bulk_create(
+        LabelEvent(generation=i, annotator=reviewer, liked=words[i.pk], cause=Cause.OVERRULED) for i in images
+    )
     settle(group)
     audit(project, reviewer, "labels overruled", group=group.pk, images=len(made), reason=reason[:300])
     events.publish(project.pk, "labels")

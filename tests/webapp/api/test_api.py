@@ -8,13 +8,13 @@ from django.utils import timezone
 
 from tests.webapp import acting
 from tests.webapp.acting import submit
-from tests.webapp.conftest import make_ready
 from webapp.accounts.permissions import NEEDED, RANK
 from webapp.api.endpoints import api, router
 from webapp.api.models import ApiToken
 from webapp.api.services import FIRST, ApiError, create_token, find_token, revoke_token
 from webapp.campaigns.models import Membership, Role
 from webapp.campaigns.services import create_project
+from webapp.labelling import decisions
 from webapp.labelling.models import GroupDecision, Label
 
 LABELS = {"0": True, "1": False, "2": False, "3": True}
@@ -228,6 +228,11 @@ def test_what_is_read_is_what_the_database_has(token, call, ready, ann, project)
     assert call(text, "get", "labels", {"after": labels[-1]["id"]})[1]["items"] == []
     rows = call(text, "get", "export", {"format": "unpaired"})[1].splitlines()
     assert "/api/v1/projects/stars/images/" in json.loads(rows[0])["completion"]
+    decisions.undo(ann, project)
+    _status, answer = call(text, "get", "labels", {"after": labels[-1]["id"]})
+    assert [(v["change"], v["position"], v["liked"]) for v in answer["items"]] == [
+        ("undone", n, None) for n in range(4)
+    ]
 
 
 def test_the_reference_is_openapi_and_loads_nothing_from_elsewhere(client, ann, project):
@@ -239,16 +244,3 @@ def test_the_reference_is_openapi_and_loads_nothing_from_elsewhere(client, ann, 
     assert schema["openapi"].startswith("3.1")
     assert len(ROUTES) > 20
     assert all(operation.get("summary") for methods in schema["paths"].values() for operation in methods.values())
-
-
-def test_labels_are_read_from_where_the_projects_own_begin(client, ready, ann, project, person):
-    (group,) = ready()
-    acting.submit_group(ann, project, group.pk, dict.fromkeys(range(4), True), seconds=1, idempotency_key="a")
-    later = create_project("moons", "Moons", model_dir="x", student_dir="x", prompts=[{"prompt": "m"}], by=ann)
-    assert later.labels_after == Label.objects.order_by("-pk").first().pk
-    (other,) = make_ready(later, 1)
-    answer = {i: i == 0 for i in range(other.size)}
-    acting.submit_group(ann, later, other.pk, answer, seconds=1, idempotency_key="b")
-    secret = create_token(later, ann, "t", ["read"])[1]
-    found = client.get("/api/v1/projects/moons/labels", headers={"Authorization": f"Bearer {secret}"}).json()["items"]
-    assert [(v["group"], v["liked"]) for v in found] == [(other.pk, liked) for liked in answer.values()]
