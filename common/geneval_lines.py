@@ -10,15 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from common.language import gettext_noop
+
 RELATIONS = ("left of", "right of", "above", "below")
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 _LISTS = ("include", "exclude")
 _OPTIONAL = ("color", "position")
-
-
-def gettext_noop(text: str) -> str:
-    """Marks a sentence for translation; who has a language translates `LineError.template`."""
-    return text
 
 
 class LineError(ValueError):

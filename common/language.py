@@ -16,3 +16,8 @@ def speak_through(translate: Callable[[str], str]) -> None:
 def gettext(text: str) -> str:
     """The text in the reader's language; itself where no language was set up."""
     return _translate(text)
+
+
+def gettext_noop(text: str) -> str:
+    """Marks a sentence for translation that is translated later, where somebody reads it."""
+    return text

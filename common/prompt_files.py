@@ -10,19 +10,17 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from common import filetypes
+from common import tables
 from common.geneval_lines import LineError, checked_line
+from common.intake import Unreadable, check_json, form
 from common.language import gettext as _
+from common.language import gettext_noop
 from common.texts import LONGEST, canonical_prompt
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("text", "csv", "json", "jsonl", "parquet")
@@ -30,6 +28,7 @@ FIELDS = ("prompt", "split", "metadata")  # what a column map may name
 DELIMITERS = ",;\t|"
 MOST_ROWS = 20_000
 MOST_BYTES = 2_000_000
+UNLIMITED = 2**62
 
 Check = Callable[[str, dict], None]  # of a prompt and its metadata; raises ValueError
 
@@ -125,7 +124,7 @@ def _is_one_object(text: str) -> bool:
         return False
     try:
         return isinstance(_json(text), dict)
-    except (ValueError, RecursionError):
+    except ValueError:
         return False
 
 
@@ -136,13 +135,11 @@ def decode(data: bytes, name: str = "", *, most: int | None = MOST_BYTES, most_r
     are more than `most` bytes (None: no limit; Parquet may unpack to five times as many).
     """
     check_size(len(data), most)
-    kind = filetypes.kind(data)
-    if kind == "Parquet" or (kind in ("text", "binary") and name.lower().endswith(".parquet")):
-        return _parquet_text(data, most, most_rows)
-    if kind not in ("text", "binary"):
-        raise ValueError(
-            _("prompts: the file's content is %(kind)s; send text, CSV, JSONL or Parquet") % {"kind": kind}
-        )
+    try:
+        if form(data, name) == "Parquet":
+            return _parquet_text(data, most, most_rows)
+    except Unreadable as error:
+        raise ValueError(_("prompts: %(error)s") % {"error": error}) from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -257,7 +254,7 @@ def _row(line: int, found: dict, validation: float | None, test: float, check: C
     if isinstance(metadata, str):
         try:
             metadata = _json(metadata) if metadata.strip() else None
-        except (ValueError, RecursionError):
+        except ValueError:
             return Problem(line, _("metadata: not JSON"))
     if wrong := _cannot_be_kept(metadata):
         return Problem(line, wrong)
@@ -293,7 +290,7 @@ def _cannot_be_kept(metadata: object) -> str | None:
         text.encode()
     except UnicodeEncodeError:
         return _("metadata: it holds half a character; write the whole one")
-    except (ValueError, RecursionError):
+    except ValueError:
         return _("metadata: a number is too large, or it is nested too deeply")
     if "\\u0000" in text:
         return _("metadata: it holds a NUL character; remove it")
@@ -301,7 +298,8 @@ def _cannot_be_kept(metadata: object) -> str | None:
 
 
 def _json(text: str):
-    """JSON without NaN and Infinity, which no database keeps, and without a key that is there twice."""
+    """JSON without NaN and Infinity, which no database keeps, and without a key that is there twice. Raises ValueError."""
+    check_json(text)
     return DECODER.decode(text)
 
 
@@ -322,55 +320,12 @@ DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_object)
 
 
 def _parquet_text(data: bytes, most: int | None, most_rows: int | None) -> str:
-    """JSON lines, a line a row. Columns of bytes (images) are passed over; an empty cell is a key that is not there."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    lines, size = [], 0
+    """JSON lines, a line a row."""
+    limits = tables.Limits(most_rows or UNLIMITED, 5 * most if most else UNLIMITED)
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
-        if most_rows is not None and file.metadata.num_rows > most_rows:
-            raise ValueError(_("more than %(most)s prompts; split the file") % {"most": f"{most_rows:,}"})
-        _check_names([f.name for f in file.schema_arrow])
-        names = [f.name for f in file.schema_arrow if not _holds_bytes(f.type)]
-        for batch in file.iter_batches(batch_size=100, columns=names):
-            for row in batch.to_pylist():
-                lines.append(json.dumps(_without_empty(row), ensure_ascii=False, default=str))
-                size += len(lines[-1])
-            if most is not None and size > 5 * most:  # a small file may hold one long text many times
-                raise ValueError(_("more than %(most)s bytes of text; split the file") % {"most": f"{5 * most:,}"})
-    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(_("prompts: not Parquet that can be read: %(error)s") % {"error": error}) from error
-    return "\n".join(lines)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    """Raise ValueError that names two columns with one name."""
-    seen: dict[str, int] = {}
-    for place, name in enumerate(names, start=1):
-        if name and name in seen:
-            raise ValueError(
-                _("columns %(first)s and %(second)s are both called %(name)s; rename or remove one of them")
-                % {"first": seen[name], "second": place, "name": name}
-            )
-        seen[name] = place
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_nested(kind):
-        return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
-    if pa.types.is_dictionary(kind):
-        return _holds_bytes(kind.value_type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-
-
-def _without_empty(value: object) -> object:
-    """Parquet has every key in every row; GenEval's lines have only those that say something."""
-    if isinstance(value, dict):
-        return {k: _without_empty(v) for k, v in value.items() if v is not None}
-    return [_without_empty(v) for v in value] if isinstance(value, list) else value
+        return "\n".join(tables.read(data, limits))
+    except Unreadable as error:
+        raise Unreadable(gettext_noop("not Parquet that can be read: %(error)s"), error=error) from error
 
 
 def _renamed(row: dict, columns: Mapping[str, str]) -> dict:
@@ -463,8 +418,8 @@ def _ended(lines: list[str]) -> list[str]:
 
 def _wrong_header(columns: list[str], wanted: Mapping[str, str]) -> str | None:
     try:
-        _check_names(columns)
-    except ValueError as error:
+        tables.check_names(columns)
+    except Unreadable as error:
         return str(error)
     for name in wanted.values():
         if name not in columns:
@@ -476,7 +431,7 @@ def _cells(columns: list[str], cells: list[str]) -> dict:
     """A record as a dict; what is empty, or has no name, is not there. GenEval's lists are JSON in their cells."""
     found: dict = {name: cell for name, cell in zip(columns, cells, strict=True) if name and cell.strip()}
     for name in ("include", "exclude"):
-        with suppress(ValueError, RecursionError):
+        with suppress(ValueError):
             if name in found:
                 found[name] = _json(found[name])
     return found
@@ -488,7 +443,7 @@ def _json_lines(text: str, columns: Mapping[str, str]):
             continue
         try:
             found = _json(content.strip())
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             yield line, Problem(line, _("not JSON: %(error)s") % {"error": getattr(error, "msg", error)})
             continue
         yield line, _entry(line, found, columns)
@@ -498,6 +453,7 @@ def _json_entries(text: str, columns: Mapping[str, str]):
     """The entries of a JSON list (objects, or prompts alone), or one object, each with the line it starts on."""
     at, line, counted = 0, 1, 0
     try:
+        check_json(text)
         if text.lstrip().startswith("["):
             _json(text)  # as a whole, so that no entry of a broken list counts
             at = text.index("[") + 1
@@ -509,7 +465,7 @@ def _json_entries(text: str, columns: Mapping[str, str]):
             line, counted = line + text.count("\n", counted, at), at
             found, at = DECODER.raw_decode(text, at)
             yield line, _entry(line, {"prompt": found} if isinstance(found, str) else found, columns)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         line = getattr(error, "lineno", line)
         yield line, Problem(line, _("not JSON: %(error)s") % {"error": getattr(error, "msg", error)})
 

@@ -11,9 +11,13 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from common.intake import Unreadable
+from common.language import gettext_noop
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_FOOTER = 1_000_000  # bytes that tell what is in the file
@@ -22,30 +26,39 @@ MEMORY = 768_000_000  # bytes that reading may take beyond what the reader itsel
 SECONDS = 60
 BATCH = 500  # rows at once
 READER = [sys.executable, "-m", "common.tables"]
-
-
-class Unreadable(ValueError):
-    """Why a table is not read, in a sentence."""
+TURN = threading.Lock()  # one reader at once, or MEMORY would say little
 
 
 @dataclass(frozen=True)
 class Limits:
     """`rows` and `size` (bytes of the rows as JSON) that a table may have; of it only `columns` are read, None: all that
-    hold no bytes. A text has at most `longest` characters."""
+    hold no bytes. A text has at most `longest` characters. With `flat` no column may hold lists or objects."""
 
     rows: int
     size: int
     columns: tuple[str, ...] | None = None
     longest: int = 1_000_000
+    flat: bool = False
 
 
 def read(data: bytes, limits: Limits) -> list[str]:
-    """The table's rows, each a JSON object in a line; columns of bytes are passed over. Raises Unreadable."""
+    """The table's rows, each a JSON object in a line; columns of bytes are passed over, and an empty cell is a key that is
+    not there. Raises Unreadable."""
     footer = int.from_bytes(data[-8:-4], "little")
     if len(data) < 12 or data[-4:] != b"PAR1" or footer > len(data) - 12:
-        raise Unreadable("it does not end as Parquet does")
+        raise Unreadable(gettext_noop("it does not end as Parquet does"))
     if footer > MOST_FOOTER:
-        raise Unreadable(f"it takes {footer:,} bytes to say what is in it; {MOST_FOOTER:,} are the most")
+        about = {"size": f"{footer:,}", "most": f"{MOST_FOOTER:,}"}
+        raise Unreadable(gettext_noop("it takes %(size)s bytes to say what is in it; %(most)s are the most"), **about)
+    if not TURN.acquire(timeout=SECONDS):
+        raise Unreadable(gettext_noop("other files are being read; try again in a minute"))
+    try:
+        return _rows(data, limits)
+    finally:
+        TURN.release()
+
+
+def _rows(data: bytes, limits: Limits) -> list[str]:
     with tempfile.TemporaryFile() as found:
         try:
             run = subprocess.run(  # noqa: S603 - this module, by this Python
@@ -58,18 +71,24 @@ def read(data: bytes, limits: Limits) -> list[str]:
                 timeout=SECONDS,
             )
         except subprocess.TimeoutExpired as error:
-            raise Unreadable(f"reading it takes more than {SECONDS} seconds; split the file") from error
+            raise Unreadable(TOO_LONG, most=SECONDS) from error
         if run.returncode == REFUSED:
-            raise Unreadable(run.stderr.decode(errors="replace").strip()[-500:])
+            template, about = json.loads(run.stderr)
+            raise Unreadable(template, **about)
         if run.returncode:  # out of memory or time, or a fault of the library
-            raise Unreadable(f"reading it takes more than {MEMORY // 1_000_000:,} MB of memory; split the file")
+            raise Unreadable(TOO_MUCH, most=f"{MEMORY // 1_000_000:,}")
         found.seek(0)
         return found.read().decode().split("\n")[:-1]
 
 
+TOO_LONG = gettext_noop("reading it takes more than %(most)s seconds; split the file")
+TOO_MUCH = gettext_noop("reading it takes more than %(most)s MB of memory; split the file")
+TWICE = gettext_noop("columns %(first)s and %(second)s are both called %(name)s; rename or remove one of them")
+TOO_LARGE = gettext_noop("its rows have more than %(most)s bytes; split the file")
+
 # ---------------------------------------------------------------- in the process that reads
 
-REFUSED = 3  # exit status; the sentence is on stderr
+REFUSED = 3  # exit status; what `Unreadable` is made of is on stderr, as JSON
 
 
 def _confine() -> None:
@@ -96,25 +115,50 @@ def _lines(data: bytes, limits: Limits) -> Iterator[str]:
     )
     about = file.metadata
     if about.num_rows > limits.rows:
-        raise Unreadable(f"it has more than {limits.rows:,} rows; split the file")
+        raise Unreadable(gettext_noop("it has more than %(most)s rows; split the file"), most=f"{limits.rows:,}")
     if about.num_columns > MOST_COLUMNS:
-        raise Unreadable(f"it has {about.num_columns:,} columns; {MOST_COLUMNS:,} are the most")
+        told = {"count": f"{about.num_columns:,}", "most": f"{MOST_COLUMNS:,}"}
+        raise Unreadable(gettext_noop("it has %(count)s columns; %(most)s are the most"), **told)
+    check_names([f.name for f in file.schema_arrow])
     fields = [f for f in file.schema_arrow if limits.columns is None or f.name in limits.columns]
     names = [f.name for f in fields if not _holds_bytes(f.type)]
+    for field in fields:
+        if limits.flat and pa.types.is_nested(field.type):
+            raise Unreadable(gettext_noop("%(name)s: it is a list or an object"), name=field.name)
     _check_chunks(about, set(names), limits)
     size = 0
     for batch in file.iter_batches(batch_size=BATCH, columns=names, use_threads=False):
         if batch.nbytes > limits.size:
-            raise Unreadable(f"its rows have more than {limits.size:,} bytes; split the file")
+            raise Unreadable(TOO_LARGE, most=f"{limits.size:,}")
         for row in batch.to_pylist():
             for name, value in row.items():
                 if isinstance(value, str) and len(value) > limits.longest:
-                    raise Unreadable(f"{name}: more than {limits.longest:,} characters")
-            line = json.dumps(row, ensure_ascii=False, default=str)
+                    told = {"name": name, "most": f"{limits.longest:,}"}
+                    raise Unreadable(gettext_noop("%(name)s: more than %(most)s characters"), **told)
+            line = json.dumps(_without_empty(row), ensure_ascii=False, default=str)
             size += len(line)
             if size > limits.size:
-                raise Unreadable(f"its rows have more than {limits.size:,} bytes; split the file")
+                raise Unreadable(TOO_LARGE, most=f"{limits.size:,}")
             yield line
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise Unreadable that names two columns with one name."""
+    seen: dict[str, int] = {}
+    for place, name in enumerate(names, start=1):
+        if name and name in seen:
+            sentence = gettext_noop(
+                "columns %(first)s and %(second)s are both called %(name)s; rename or remove one of them"
+            )
+            raise Unreadable(sentence, first=seen[name], second=place, name=name)
+        seen[name] = place
+
+
+def _without_empty(value: object) -> object:
+    """Parquet has every key in every row; GenEval's lines have only those that say something."""
+    if isinstance(value, dict):
+        return {k: _without_empty(v) for k, v in value.items() if v is not None}
+    return [_without_empty(v) for v in value] if isinstance(value, list) else value
 
 
 def _check_chunks(about, names: set[str], limits: Limits) -> None:
@@ -126,7 +170,8 @@ def _check_chunks(about, names: set[str], limits: Limits) -> None:
                 size += chunk.total_uncompressed_size
                 values += chunk.num_values
     if size > limits.size or values > limits.size:
-        raise Unreadable(f"it unpacks to {max(size, values):,} bytes; {limits.size:,} are the most, so split the file")
+        told = {"size": f"{max(size, values):,}", "most": f"{limits.size:,}"}
+        raise Unreadable(gettext_noop("it unpacks to %(size)s bytes; %(most)s are the most, so split the file"), **told)
 
 
 def _holds_bytes(kind) -> bool:
@@ -147,9 +192,12 @@ def main() -> int:
     try:
         for line in _lines(data, limits):
             print(line)
-    except Exception as error:  # of the library, of many types; MemoryError is no Exception's fault of the file's
-        print("out of memory" if isinstance(error, MemoryError) else error, file=sys.stderr)
-        return 1 if isinstance(error, MemoryError) else REFUSED
+    except MemoryError:
+        return 1
+    except Exception as error:  # of the library, of many types
+        known = error if isinstance(error, Unreadable) else Unreadable("%(error)s", error=str(error)[-500:])
+        print(json.dumps([known.template, known.about]), file=sys.stderr)
+        return REFUSED
     return 0
 
 

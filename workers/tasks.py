@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
-import io
 import logging
 import os
 import socket
@@ -18,9 +17,9 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import close_old_connections, connections
 from django.utils import timezone
-from PIL import Image
 
 from common.files import image_bytes
+from common.intake import picture
 from trainer.oracles import get_oracle
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import oracle_spec
@@ -124,7 +123,7 @@ def score_group(group_id: int) -> None:
 
 def _score(group: Group) -> list[dict]:
     files = [storage.store().read(g.image) for g in group.generations.all()]
-    images = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
+    images = [picture(file) for file in files]
     prompts, metadata = [group.prompt.text] * len(images), [group.prompt.metadata] * len(images)
     verdicts = get_oracle(oracle_spec(group.project.oracle)).score(images, prompts, metadata)
     return [dataclasses.asdict(verdict) for verdict in verdicts]

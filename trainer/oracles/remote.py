@@ -19,6 +19,7 @@ import urllib3
 from PIL import Image
 
 from common.addresses import is_public
+from common.intake import check_json
 from trainer.oracles.base import OracleError, Verdict
 
 LONGEST_REASON = 500  # characters
@@ -167,8 +168,9 @@ def _png(image: Image.Image) -> str:
 def read_verdicts(data: bytes, count: int) -> list[Verdict]:
     """The answer's verdicts. Raises RemoteOracleError, naming the field, unless there are `count` well-formed ones."""
     try:
+        check_json(data)
         answer = json.loads(data)
-    except (ValueError, RecursionError) as e:
+    except ValueError as e:
         raise RemoteOracleError(f"remote: the answer is not JSON ({e})") from None
     rows = answer.get("verdicts") if isinstance(answer, dict) else None
     if not isinstance(rows, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,8 +10,10 @@ from dataclasses import dataclass, field
 from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
-from common import filetypes, tables
+from common import tables
+from common.intake import NotRows, Unreadable, check_json, form
 from webapp.accounts.models import User
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
@@ -27,6 +30,7 @@ MOST_ERRORS = 200
 NEEDED = ("group", "position", "liked")
 READ = (*NEEDED, "annotator", "oracle", "score", "reason", "seed", "seconds")  # columns; others are passed over
 LONGEST = 10_000  # characters of a text in Parquet, where a dictionary may repeat a long one at no cost
+LONGEST_LINE = 100_000  # bytes of a row in JSONL
 
 
 @dataclass
@@ -40,30 +44,57 @@ class Imported:
 
 
 def read_rows(data: bytes, name: str) -> tuple[list[tuple[int, dict]], list[str]]:
-    """(line, row) of a JSONL or Parquet file, and what cannot be read, by line."""
+    """(line, row) of a JSONL or Parquet file, and what cannot be read, by line. A row has what is READ, none of it a list
+    or an object."""
     if len(data) > settings.LIKESTEP_IMPORT_LIMIT:
         return [], [too_large(len(data))]
-    kind = filetypes.kind(data)
-    if kind == "Parquet" or (kind in ("text", "binary") and name.lower().endswith(".parquet")):
-        try:
+    try:
+        found = form(data, name)
+        if found == "Parquet":
             return list(enumerate(_parquet_rows(data), start=1)), []
-        except (OSError, ValueError) as error:
-            return [], [_("file: not Parquet: %(error)s") % {"error": error}]
-    if kind != "text":
-        return [], [_("file: its content is %(kind)s; send JSONL or Parquet") % {"kind": kind}]
-    found, errors = [], []
-    for number, line in enumerate(data.split(b"\n"), start=1):
+        if found == "binary":
+            raise NotRows(found)
+    except Unreadable as error:
+        return [], [_("file: %(error)s") % {"error": error}]
+    return _json_rows(data)
+
+
+def _json_rows(data: bytes) -> tuple[list[tuple[int, dict]], list[str]]:
+    """The same of JSONL, line by line: a file of lists without end is never in memory as Python's."""
+    found: list[tuple[int, dict]] = []
+    errors: list[str] = []
+    for number, line in enumerate(io.BytesIO(data), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
+        if len(found) == MOST_ROWS:
+            return [], [_("file: it has more than %(most)s rows; split the file") % {"most": f"{MOST_ROWS:,}"}]
+        row, wrong = _json_row(line)
+        if row is not None:
             found.append((number, row))
-        else:
-            errors.append(_("line %(number)s: not a JSON object") % {"number": number})
-    return found, errors[:MOST_ERRORS]
+        elif len(errors) < MOST_ERRORS:
+            errors.append(_("line %(number)s: %(wrong)s") % {"number": number, "wrong": wrong})
+    return found, errors
+
+
+def _json_row(line: bytes) -> tuple[dict | None, str]:
+    """What is READ of a line, or what is wrong with it."""
+    if len(line) > LONGEST_LINE:
+        return None, _("%(count)s bytes; a row has at most %(most)s") % {
+            "count": f"{len(line):,}",
+            "most": f"{LONGEST_LINE:,}",
+        }
+    try:
+        check_json(line)
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        return None, _("not a JSON object")
+    row = {name: row[name] for name in READ if name in row}
+    for name, value in row.items():
+        if isinstance(value, dict | list):
+            return None, _("%(name)s: it is a list or an object") % {"name": name}
+    return row, ""
 
 
 def too_large(size: int) -> str:
@@ -75,9 +106,12 @@ def too_large(size: int) -> str:
 
 
 def _parquet_rows(data: bytes) -> list[dict]:
-    """The rows, read apart: a small file may not fit into memory. Raises ValueError."""
-    limits = tables.Limits(MOST_ROWS, 5 * settings.LIKESTEP_IMPORT_LIMIT, READ, LONGEST)
-    return [json.loads(line) for line in tables.read(data, limits)]
+    """The rows, read apart: a small file may not fit into memory. Raises Unreadable."""
+    limits = tables.Limits(MOST_ROWS, 2 * settings.LIKESTEP_IMPORT_LIMIT, READ, LONGEST, flat=True)
+    try:
+        return [json.loads(line) for line in tables.read(data, limits)]
+    except Unreadable as error:
+        raise Unreadable(gettext_noop("not Parquet that can be read: %(error)s"), error=error) from error
 
 
 def import_labels(project: Project, rows: Iterable[tuple[int, dict]], by=None) -> Imported:

@@ -9,6 +9,7 @@ import os
 from PIL import Image
 
 from common.files import check_webp, image_bytes
+from common.intake import picture
 from webapp.labelling.models import Generation
 from webapp.lib import paths, storage
 
@@ -66,7 +67,7 @@ def _whole(generation: Generation) -> bytes:
 
 
 def _shrink(data: bytes, name: str, width: int) -> None:
-    with Image.open(io.BytesIO(data)) as image:
-        height = round(image.height * width / image.width)
-        shrunk = image.convert("RGB").resize((width, height), Image.LANCZOS)
+    image = picture(data)
+    height = round(image.height * width / image.width)
+    shrunk = image.resize((width, height), Image.LANCZOS)
     storage.store().write(name, image_bytes(shrunk, "WEBP", quality=90))

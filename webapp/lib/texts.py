@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.http.request import RawPostDataException
 from django.utils.translation import gettext as _
 
+from common.intake import check_json
 from webapp.lib import bounds
 
 BAD = re.compile("[\0\ud800-\udfff]")
@@ -53,10 +54,9 @@ def _whole(digits: str) -> int | float:
 
 
 def loads(body: bytes | str) -> Any:
-    """JSON that can be kept. Raises ValueError (Unstorable where JSON itself is fine), also for what is nested too deep."""
-    try:
-        value = json.loads(body, parse_int=_whole)
-        check(value, "body")
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+    """JSON that can be kept. Raises ValueError: Unreadable where it holds too much or is nested too deep, Unstorable where
+    JSON itself is fine."""
+    check_json(body)
+    value = json.loads(body, parse_int=_whole)
+    check(value, "body")
     return value

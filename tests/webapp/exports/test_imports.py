@@ -146,7 +146,7 @@ def test_an_imported_answer_that_was_taken_back_stays_so(send, exported, ann, pr
         ({"seed": -1}, "belongs to another database"),
         ({"oracle": "scenes"}, "give the annotator"),
         ({"group": None}, "group: it is missing"),
-        ({"annotator": ["ann"]}, "[&#x27;ann&#x27;] is not a member"),
+        ({"annotator": ["ann"]}, "annotator: it is a list or an object"),
         ({"annotator": "a\0b"}, "leave out null characters"),
         ({"annotator": "\ud83d"}, "leave out null characters"),
     ],
@@ -184,8 +184,11 @@ def test_a_file_is_judged_by_its_content_and_its_size(settings):
     picture = io.BytesIO()
     Image.new("RGB", (8, 8)).save(picture, "PNG")
     for name in ("labels.jsonl", "labels.parquet"):
-        assert imports.read_rows(picture.getvalue(), name) == ([], ["file: its content is PNG; send JSONL or Parquet"])
-    assert imports.read_rows(b"{}\n\0", "x")[1] == ["file: its content is binary; send JSONL or Parquet"]
+        assert imports.read_rows(picture.getvalue(), name) == (
+            [],
+            ["file: its content is PNG; send text, CSV, JSONL or Parquet"],
+        )
+    assert imports.read_rows(b"{}\n\0", "x")[1] == ["file: its content is binary; send text, CSV, JSONL or Parquet"]
     rows = [{"group": 1, "position": 0, "liked": True, "annotator": "ann", "image": b"bytes that nobody asked for"}]
     read, wrong = imports.read_rows(parquet(rows), "labels.jsonl")  # whatever its name says
     assert (wrong, read) == ([], [(1, {k: v for k, v in rows[0].items() if k != "image"})])
