@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from common.settings import MemorySettings, SampleSettings, TDMR1Settings
 from trainer.backends import Conditioning, Managed, autocast, load_backend
 from trainer.backends.base import planned_for
-from trainer.backends.memory import ENCODE_BATCH, text_encoders
+from trainer.backends.memory import encode_batch, text_encoders
 from trainer.methods import method_class
 from trainer.methods.base import Groups, Rollouts
 from trainer.roles import STUDENT, SURROGATE, TEACHER
@@ -304,7 +304,8 @@ class _Planner:
         """The phase of embeddings; also remembers one, which every prompt of the dry run then has."""
         with self.mode, self.counter, torch.no_grad(), self._phase("embed"):
             self.row = self.backend.inner.outline(1)
-            self.encode_flops = self._count(lambda: self.backend.inner.outline(ENCODE_BATCH)) / ENCODE_BATCH
+            size = encode_batch(self.device)
+            self.encode_flops = self._count(lambda: self.backend.inner.outline(size)) / size
 
     def _conditioning(self, count: int) -> Conditioning:
         """What `Managed.encode` gives for `count` prompts."""

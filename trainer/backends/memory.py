@@ -24,11 +24,17 @@ from trainer.backends.base import Backend, Conditioning, autocast
 from trainer.backends.cpu import PlainAttention, rewrite
 from trainer.backends.folders import check_folder, check_part, listed_parts, parts_gone_without
 
-ENCODE_BATCH = 16  # prompts
+ENCODE_BATCH = 16  # prompts, on a GPU
 REMEMBERED_BYTES = 2**30  # of embeddings that can be read or made again
 SAMPLE_BYTES = 2**20
 CPU_GRAPH_IMAGES = 32
 COMPILED_VARIANTS = 64  # of a block: each role with and without gradient, for some batch sizes
+
+
+def encode_batch(kind: str) -> int:
+    """Prompts that are embedded at once on devices of this kind. A CPU's products round by how many rows they have: one by
+    one, a prompt's embedding does not depend on those beside it, which are others after a resume."""
+    return 1 if kind == "cpu" else ENCODE_BATCH
 
 
 def text_encoders(folder: Path) -> list[str]:
@@ -203,9 +209,7 @@ class Managed:
         if not missing:
             return
         with self._encoders_at_work():
-            # A CPU's products round by how many rows they have. One by one, a prompt's embedding does not depend on those
-            # beside it, which are others after a resume.
-            size = 1 if self.device.type == "cpu" else ENCODE_BATCH
+            size = encode_batch(self.device.type)
             for start in range(0, len(missing), size):
                 part = missing[start : start + size]
                 made = self.inner.encode(part).map(lambda t: t.cpu())

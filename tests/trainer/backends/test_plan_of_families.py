@@ -1,5 +1,7 @@
 """`plan` knows every family: its estimate of a tiny model's round is within 15% of what the round takes."""
 
+import sys
+
 import pytest
 import torch
 
@@ -14,8 +16,11 @@ SETTINGS = TDMR1Settings(**SMALL, rank=4, alpha=8, guidance=1, rl_cfg=1)
 LINES = [{"prompt": f"{count} red stars", "tag": "counting"} for count in range(16)]
 
 
-def test_the_estimate_is_within_15_percent_of_the_measured_peak(family, backend, tmp_path, reddish):
+def test_the_estimate_is_within_15_percent_of_the_measured_peak(family, backend, tmp_path, reddish, monkeypatch):
     _, folder = family
+    lengths = backend.encode([line["prompt"] for line in LINES]).lengths
+    if lengths is not None:  # a plan takes prompts of usual length
+        monkeypatch.setattr(sys.modules[type(backend.inner).__module__], "OUTLINE_TOKENS", int(lengths.max()))
     torch.manual_seed(1)
     state = Roles(backend.transformer, backend.lora_targets, rank=4, alpha=8).state_dict(STUDENT)
     backend.save_lora(tmp_path / "parent", state, rank=4, alpha=8)
