@@ -263,9 +263,10 @@ class Likestep:
 
     # ------------------------------------------------ out and in
 
-    def export_to(self, path: str | Path, *, format: str = "labels", container: str = "jsonl", **filters) -> int:
+    def export_to(self, path: str | Path, *, format: str = "labels", container: str = "", **filters) -> int:
         """Stream an export into a file; returns its bytes. The file appears when it is whole.
 
+        Without a `container` it is the format's usual file.
         `filters`: version, split, since, until (YYYY-MM-DD), annotator, signal.
         """
         query = _query(format=format, container=container, **filters)

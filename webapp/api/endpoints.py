@@ -25,7 +25,8 @@ from webapp.api.auth import ANY, TokenThrottle, may_administer, may_label, may_r
 from webapp.campaigns import services as campaigns
 from webapp.campaigns.models import Project
 from webapp.exports import identity, imports
-from webapp.exports.forms import ExportForm
+from webapp.exports.formats import FORMATS
+from webapp.exports.forms import CONTAINERS, ExportForm
 from webapp.exports.views import export_response
 from webapp.labelling import decisions, errors, history, leases, queries, views
 from webapp.labelling.models import Generation, Group, GroupState, LabelEvent
@@ -56,6 +57,8 @@ api = NinjaAPI(
 )
 router = Router()
 Limit = Query(100, ge=1, le=500, description="Rows of a page.")
+FORMATS_HELP = " ".join(f"`{f.name}`: {f.help}" for f in FORMATS.values())
+CONTAINERS_HELP = f"One of {', '.join(CONTAINERS)}; without one the format's usual file."
 After = Query(0, **bounds.AFTER.limits, description="`next` of the page before.")
 
 
@@ -416,8 +419,8 @@ def cancel_round(request, slug: Path[str], number: int):
 def export(
     request,
     slug: Path[str],
-    format: str = Query("labels", max_length=bounds.WORD),
-    container: str = Query("jsonl", max_length=bounds.WORD),
+    format: str = Query("labels", max_length=bounds.WORD, description=FORMATS_HELP),
+    container: str = Query("", max_length=bounds.WORD, description=CONTAINERS_HELP),
     version: str = Query("", max_length=bounds.WORD),
     split: str = Query("", max_length=bounds.WORD),
     since: str = Query("", max_length=bounds.WORD),

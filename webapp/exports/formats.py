@@ -1,220 +1,84 @@
-"""What each export format makes of a group: pure functions from a record to rows. docs/data-formats.md has the columns."""
+"""The export formats: what each is for, its columns' types, its files. docs/data-formats.md says who reads them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import pyarrow as pa
 from django.utils.translation import gettext_lazy as _
 
-from webapp.exports.identity import number
-from webapp.exports.records import GroupRecord, ImageRecord, LabelRecord
+from webapp.exports import rows, tools
+from webapp.exports.records import GroupRecord, ImageRecord
+from webapp.exports.rows import Reference
 
-# How an image is named in a row: its address, or its path in the archive.
-Reference = Callable[[GroupRecord, ImageRecord], str]
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # the layout of `datasets.Image`
+TABLE = ("jsonl", "csv", "parquet", "parquet-images", "zip-jsonl", "zip-csv", "zip-parquet")
+LIST = ("json", "zip-json")
+
+
+def in_archive(group: GroupRecord, image: ImageRecord) -> str | None:
+    """An image's path in an archive; None when its file is gone."""
+    return f"images/{group.id}/{image.position}.webp" if image.file else None
+
+
+def _local_file(group: GroupRecord, image: ImageRecord) -> str:
+    """The address by which Label Studio serves a file below its LOCAL_FILES_DOCUMENT_ROOT."""
+    return "/data/local-files/?d=" + quote(in_archive(group, image))
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its rows, its columns' types, and the columns that hold an image reference."""
+    """A format: its rows, its columns' types, and what an image is in it."""
 
     name: str
     label: str
+    help: str
     rows: Callable[[GroupRecord, Reference], Iterator[dict]]
-    schema: pa.Schema | None  # None: JSON only
-    images: tuple[str, ...] = ()
+    schema: pa.Schema | None = None  # None: one JSON list
+    containers: tuple[str, ...] = TABLE  # the first is the usual one
+    images: tuple[str, ...] = ()  # columns that hold an image
+    binary: bool = False  # images inside are plain bytes; without them the columns are left out
+    whole: bool = False  # rows whose image is gone stay, without it
+    file: str = "metadata"  # the data file in an archive, without its ending; `imagefolder` looks for this name
+    reference: Reference = in_archive  # how a row names an image of the archive
+    inline: bool = False  # images are data URIs in an archive too
+    beside: Callable[[], dict[str, str]] = dict  # other files of an archive: text by name
 
-    def embedded_schema(self) -> pa.Schema:
-        """The schema with images as `datasets` reads them, bytes inside the file."""
-        fields = [pa.field(f.name, IMAGE) if f.name in self.images else f for f in self.schema]
-        features = {f.name: {"_type": "Image"} if f.name in self.images else _feature(f.type) for f in self.schema}
-        note = {"huggingface": json.dumps({"info": {"features": features}})}
+    def columns(self, container: str) -> dict[str, str]:
+        """What each column that the file has is called there. In an archive, an image's column has the name by which
+        `datasets` finds the file."""
+        if container.startswith("zip-"):
+            found = {name: "file_name" if name == "image" else f"{name}_file_name" for name in self.images}
+            return {name: found.get(name, name) for name in self.schema.names}
+        left_out = self.images if self.binary and container != "parquet-images" else ()
+        return {name: name for name in self.schema.names if name not in left_out}
+
+    def schema_of(self, container: str) -> pa.Schema:
+        """The types of these columns; for images inside, with the note from which `datasets` knows them."""
+        fields = [pa.field(name, self.schema.field(old).type) for old, name in self.columns(container).items()]
+        if container != "parquet-images":
+            return pa.schema(fields)
+        kind = pa.binary() if self.binary else IMAGE
+        fields = [pa.field(f.name, kind) if f.name in self.images else f for f in fields]
+        note = {"huggingface": json.dumps({"info": {"features": {f.name: _feature(f.type) for f in fields}}})}
         return pa.schema(fields, metadata=note)
-
-
-def image_uid(group: GroupRecord, image: ImageRecord) -> str:
-    """A name for an image that is the same in every export: project, group and position."""
-    return f"{group.project}-{group.id}-{image.position}"
-
-
-def likes(group: GroupRecord) -> tuple[list[ImageRecord], list[ImageRecord]]:
-    """(liked, disliked) images by reward; one half, and nobody's decision, is neither."""
-    liked = [i for i in group.images if i.reward is not None and i.reward > 0.5]
-    return liked, [i for i in group.images if i.reward is not None and i.reward < 0.5]
-
-
-def labels_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
-    """One row a label with its whole provenance; the only format that can be imported back."""
-    for image in group.images:
-        for v in image.labels:
-            yield {
-                "group": group.id,
-                "position": image.position,
-                "image_uid": image_uid(group, image),
-                "image": reference(group, image),
-                "prompt": group.prompt,
-                "metadata": json.dumps(group.metadata, ensure_ascii=False),
-                "split": group.split,
-                "version": group.version,
-                "version_sha256": group.version_sha256,
-                "seed": image.seed,
-                "steps": group.steps,
-                "annotator": v.annotator or None,
-                "oracle": v.oracle or None,
-                "liked": v.liked,
-                "score": v.score,
-                "reason": v.reason or None,
-                "reward": image.reward,
-                "seconds": group.seconds.get(v.annotator) if v.annotator else None,
-                "created_at": v.created_at,
-            }
-
-
-def unpaired_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
-    """TRL's unpaired preference: one row an image that people like or dislike."""
-    for liked, images in zip((True, False), likes(group), strict=True):
-        for image in images:
-            yield {"prompt": group.prompt, "completion": reference(group, image), "label": liked}
-
-
-def preference_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
-    """TRL's preference: every liked image of the group against every disliked one."""
-    liked, disliked = likes(group)
-    for chosen in liked:
-        for rejected in disliked:
-            yield {
-                "prompt": group.prompt,
-                "chosen": reference(group, chosen),
-                "rejected": reference(group, rejected),
-            }
-
-
-def pickapic_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
-    """Pick-a-Pic v2: one row a person and pair of a liked and a disliked image, in order of position."""
-    for who in group.annotators():
-        own = [(i, v) for i in group.images for v in i.labels if v.annotator == who]
-        pairs = [(a, b) for n, a in enumerate(own) for b in own[n + 1 :] if a[1].liked != b[1].liked]
-        for (first, v0), (second, v1) in pairs:
-            best = first if v0.liked else second
-            yield {
-                "are_different": True,
-                "best_image_uid": image_uid(group, best),
-                "caption": group.prompt,
-                "created_at": max(v0.created_at, v1.created_at),
-                "has_label": True,
-                "image_0_uid": image_uid(group, first),
-                "image_0_url": reference(group, first),
-                "image_1_uid": image_uid(group, second),
-                "image_1_url": reference(group, second),
-                "jpg_0": reference(group, first),
-                "jpg_1": reference(group, second),
-                "label_0": float(v0.liked),
-                "label_1": float(v1.liked),
-                "model_0": f"version-{group.version}",
-                "model_1": f"version-{group.version}",
-                "ranking_id": group.id,
-                "user_id": number(who),
-                "num_example_per_prompt": len(pairs),
-            }
-
-
-def hpd_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
-    """HPDv2's test split, a row a group: ranks by reward, 1 is the best and equal rewards share one."""
-    decided = [i for i in group.images if i.reward is not None]
-    if not decided:
-        return
-    yield {
-        "prompt": group.prompt,
-        "image_path": [reference(group, i) for i in decided],
-        "rank": _ranks([i.reward for i in decided]),
-        "human_preference": [i.reward for i in decided],
-        "raw_annotations": [
-            {"rank": _ranks([float(v.liked) for v in own]), "user_hash": who.removeprefix("person-")}
-            for who, own in _complete(group, decided)
-        ],
-    }
-
-
-def _ranks(values: list[float]) -> list[int]:
-    best_first = sorted(set(values), reverse=True)
-    return [best_first.index(v) + 1 for v in values]
-
-
-def _complete(group: GroupRecord, images: list[ImageRecord]) -> Iterator[tuple[str, list[LabelRecord]]]:
-    """The people who labelled each of the images, with their labels in the images' order."""
-    for who in group.annotators():
-        own = [next((v for v in i.labels if v.annotator == who), None) for i in images]
-        if None not in own:
-            yield who, own
-
-
-def labelstudio_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
-    """Label Studio's task: images in `data`, an annotation a person, a prediction an oracle. There is no `completed_by`,
-    which must be an account of the Label Studio that imports; who it was stands in each result's `meta`."""
-    positions = {i.position: i for i in group.images}
-    data = {"prompt": group.prompt, "group": group.id, "version": group.version}
-    data |= {f"image_{p}": reference(group, i) for p, i in positions.items()}
-    annotations = []
-    for who in group.annotators():
-        own = [(i, v) for i in group.images for v in i.labels if v.annotator == who]
-        moment = max(v.created_at for _image, v in own).isoformat()
-        annotations.append(
-            {
-                "was_cancelled": False,
-                "ground_truth": False,
-                "lead_time": group.seconds.get(who, 0.0),
-                "created_at": moment,
-                "updated_at": moment,
-                "result": [_choice(i, v) | {"meta": {"annotator": who}} for i, v in own],
-            }
-        )
-    predictions = []
-    for oracle in sorted({v.oracle for i in group.images for v in i.labels if v.oracle}):
-        own = [(i, v) for i in group.images for v in i.labels if v.oracle == oracle]
-        known = [v.score for _image, v in own if v.score is not None]
-        predictions.append(
-            {
-                "model_version": oracle,
-                "score": sum(known) / len(known) if known else None,
-                "result": [_choice(i, v) for i, v in own],
-            }
-        )
-    yield {"id": group.id, "data": data, "annotations": annotations, "predictions": predictions}
-
-
-def _choice(image: ImageRecord, label: LabelRecord) -> dict:
-    return {
-        "id": f"image-{image.position}",
-        "from_name": f"like_{image.position}",
-        "to_name": f"image_{image.position}",
-        "type": "choices",
-        "value": {"choices": ["like" if label.liked else "dislike"]},
-    }
-
-
-def labelstudio_config(size: int) -> str:
-    """The labelling interface that the tasks belong to, for a Label Studio project's settings."""
-    views = "".join(
-        f'\n  <Image name="image_{p}" value="$image_{p}"/>\n  <Choices name="like_{p}" toName="image_{p}" choice="single">'
-        f'<Choice value="like"/><Choice value="dislike"/></Choices>'
-        for p in range(size)
-    )
-    return f'<View>\n  <Header value="$prompt"/>{views}\n</View>\n'
 
 
 def _feature(kind: pa.DataType) -> dict:
     """A column's type as `datasets` writes it in a file's metadata."""
-    if pa.types.is_list(kind):
-        return {"feature": _feature(kind.value_type), "_type": "List"}
+    if kind == IMAGE:
+        return {"_type": "Image"}
     if pa.types.is_timestamp(kind):
-        return {"dtype": f"timestamp[{kind.unit}, tz={kind.tz}]", "_type": "Value"}
+        return {
+            "dtype": f"timestamp[{kind.unit}, tz={kind.tz}]" if kind.tz else f"timestamp[{kind.unit}]",
+            "_type": "Value",
+        }
     return {"dtype": {"double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}
 
 
-WHEN = pa.timestamp("us", tz="UTC")
 TEXT, INT, FLOAT, BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 FORMATS = {
@@ -222,8 +86,9 @@ FORMATS = {
     for f in (
         Format(
             "labels",
-            _("Every label with its provenance; can be imported back"),
-            labels_rows,
+            _("Labels with their provenance"),
+            _("One row a label, with all that is known of it; the only format that can be imported back."),
+            rows.labels_rows,
             pa.schema(
                 {
                     "group": INT,
@@ -244,35 +109,50 @@ FORMATS = {
                     "reason": TEXT,
                     "reward": FLOAT,
                     "seconds": FLOAT,
-                    "created_at": WHEN,
+                    "created_at": pa.timestamp("us", tz="UTC"),
                 }
             ),
-            ("image",),
+            images=("image",),
+            whole=True,
         ),
         Format(
             "unpaired",
-            "TRL unpaired preference (KTO)",
-            unpaired_rows,
-            pa.schema({"prompt": TEXT, "completion": TEXT, "label": BOOL}),
-            ("completion",),
+            _("Liked and disliked images"),
+            _("One row an image with its caption, for Diffusion-KTO; a folder for imagefolder of datasets."),
+            rows.unpaired_rows,
+            pa.schema({"image": TEXT, "caption": TEXT, "label": BOOL}),
+            images=("image",),
         ),
         Format(
             "preference",
-            "TRL preference (DPO)",
-            preference_rows,
-            pa.schema({"prompt": TEXT, "chosen": TEXT, "rejected": TEXT}),
-            ("chosen", "rejected"),
+            _("Pairs by consensus"),
+            _("A liked against a disliked image of one prompt, for Diffusion-DPO and diffusers' DPO script."),
+            rows.preference_rows,
+            pa.schema(
+                {
+                    "caption": TEXT,
+                    "image_0_url": TEXT,
+                    "image_1_url": TEXT,
+                    "jpg_0": TEXT,
+                    "jpg_1": TEXT,
+                    "label_0": FLOAT,
+                    "label_1": FLOAT,
+                }
+            ),
+            images=("jpg_0", "jpg_1"),
+            binary=True,
         ),
         Format(
             "pickapic",
             "Pick-a-Pic v2",
-            pickapic_rows,
+            _("The pairs as each person decided them, in the columns and types of Pick-a-Pic v2."),
+            rows.pickapic_rows,
             pa.schema(
                 {
                     "are_different": BOOL,
                     "best_image_uid": TEXT,
                     "caption": TEXT,
-                    "created_at": WHEN,
+                    "created_at": pa.timestamp("ns"),
                     "has_label": BOOL,
                     "image_0_uid": TEXT,
                     "image_0_url": TEXT,
@@ -289,22 +169,52 @@ FORMATS = {
                     "num_example_per_prompt": INT,
                 }
             ),
-            ("jpg_0", "jpg_1"),
+            images=("jpg_0", "jpg_1"),
+            binary=True,
         ),
         Format(
-            "hpd",
-            "HPDv2 groups",
-            hpd_rows,
-            pa.schema(
-                {
-                    "prompt": TEXT,
-                    "image_path": pa.list_(TEXT),
-                    "rank": pa.list_(INT),
-                    "human_preference": pa.list_(FLOAT),
-                    "raw_annotations": pa.list_(pa.struct([("rank", pa.list_(INT)), ("user_hash", TEXT)])),
-                }
-            ),
+            "hpd-train",
+            "HPDv2, train.json",
+            _("The pairs by consensus, as HPSv2 is trained on them."),
+            rows.hpd_train_rows,
+            containers=LIST,
+            file="train",
         ),
-        Format("labelstudio", "Label Studio JSON", labelstudio_rows, None),
+        Format(
+            "hpd-test",
+            "HPDv2, test.json",
+            _("Rankings of groups and each person's own, as HPSv2 is evaluated on them."),
+            rows.hpd_test_rows,
+            containers=LIST,
+            file="test",
+        ),
+        Format(
+            "imagereward",
+            "ImageReward",
+            _("Rankings of groups, as ImageReward is trained and tested on them."),
+            rows.imagereward_rows,
+            containers=LIST,
+            file="train",
+        ),
+        Format(
+            "labelstudio",
+            "Label Studio",
+            _("A task an image: people's answers as annotations, the oracles' as predictions."),
+            tools.labelstudio_rows,
+            containers=("json-images", "zip-json"),
+            file="tasks",
+            reference=_local_file,
+            beside=lambda: {"labelling-interface.xml": tools.LABELSTUDIO_INTERFACE},
+        ),
+        Format(
+            "argilla",
+            "Argilla",
+            _("A folder for rg.Dataset.from_disk: an image a record, the consensus as its suggestion."),
+            tools.argilla_rows,
+            containers=("zip-json",),
+            file="records",
+            inline=True,
+            beside=tools.argilla_settings,
+        ),
     )
 }

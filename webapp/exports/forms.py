@@ -15,10 +15,15 @@ from webapp.lib import bounds
 
 CONTAINERS = {
     "jsonl": "JSONL",
+    "csv": "CSV",
     "parquet": "Parquet",
     "parquet-images": _("Parquet with the images inside"),
+    "json": "JSON",
+    "json-images": _("JSON with the images inside"),
     "zip-jsonl": _("Zip of the images and JSONL"),
+    "zip-csv": _("Zip of the images and CSV"),
     "zip-parquet": _("Zip of the images and Parquet"),
+    "zip-json": _("Zip of the images and JSON"),
 }
 
 
@@ -26,7 +31,9 @@ class ExportForm(forms.Form):
     """A GET form: its query is the address of the download."""
 
     format = forms.ChoiceField(label=_("Format"), choices=[(f.name, f.label) for f in FORMATS.values()])
-    container = forms.ChoiceField(label=_("File"), choices=list(CONTAINERS.items()), required=False)
+    container = forms.ChoiceField(
+        label=_("File"), choices=[("", _("The usual one of the format")), *CONTAINERS.items()], required=False
+    )
     version = forms.TypedChoiceField(label=_("Version"), required=False, coerce=int, empty_value=None)
     split = forms.ChoiceField(label=_("Split"), required=False, choices=[("", _("All")), *Split.choices])
     since = forms.DateField(
@@ -57,23 +64,18 @@ class ExportForm(forms.Form):
         self.fields["annotator"].choices = [("", _("Everybody")), *shown]
 
     def clean(self):
-        """Images fit only where the format has a place for them; days are in order."""
+        """Without a container it is the format's usual one; days are in order."""
         data = super().clean()
         since, until = data.get("since"), data.get("until")
         if since and until and since > until:
             days = {"since": since.isoformat(), "until": until.isoformat()}
             self.add_error("since", _("%(since)s is after %(until)s, the last day") % days)
-        chosen = FORMATS.get(data.get("format", ""))
-        data["container"] = container = data.get("container") or "jsonl"
-        if chosen is not None and container == "parquet-images" and not chosen.images:
-            self.add_error(
-                "container", _("%(label)s names its images in lists; choose a zip instead") % {"label": chosen.label}
-            )
-        if chosen is not None and chosen.schema is None and container in ("parquet", "zip-parquet"):
-            self.add_error(
-                "container",
-                _("%(label)s has no Parquet form; choose JSONL or the zip with it") % {"label": chosen.label},
-            )
+        if (chosen := FORMATS.get(data.get("format", ""))) is None:
+            return data
+        data["container"] = data.get("container") or chosen.containers[0]
+        if data["container"] not in chosen.containers:
+            about = {"label": chosen.label, "values": ", ".join(chosen.containers)}
+            self.add_error("container", _("%(label)s comes as one of %(values)s") % about)
         return data
 
     def filter(self) -> Filter:

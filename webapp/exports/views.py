@@ -13,12 +13,17 @@ from django.views.decorators.http import require_GET, require_POST
 from webapp.accounts.permissions import Action, member
 from webapp.campaigns.models import Project
 from webapp.exports import imports, writers
-from webapp.exports.formats import FORMATS, GroupRecord, ImageRecord
-from webapp.exports.forms import ExportForm
-from webapp.exports.records import MOST_COUNTED, count, records
+from webapp.exports.formats import FORMATS
+from webapp.exports.forms import CONTAINERS, ExportForm
+from webapp.exports.records import MOST_COUNTED, GroupRecord, ImageRecord, count, records
 from webapp.lib.streaming import streamed
 
-TYPES = {"jsonl": "application/jsonl", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
+TYPES = {
+    "jsonl": "application/jsonl",
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "parquet": "application/vnd.apache.parquet",
+}
 
 
 @require_GET
@@ -28,14 +33,13 @@ def export_page(request: HttpRequest, project: Project) -> HttpResponse:
     form = ExportForm(request.GET or None, project=project)
     groups = count(project, form.filter()) if form.is_bound and form.is_valid() else None
     more = groups is not None and groups > MOST_COUNTED
-    context = {
-        "project": project,
-        "form": form,
-        "groups": MOST_COUNTED if more else groups,
-        "more": more,
-        "page": "export",
-    }
-    return render(request, "exports/export.html", context)
+    return _page(request, project, form, groups=MOST_COUNTED if more else groups, more=more)
+
+
+def _page(request: HttpRequest, project: Project, form: ExportForm, *, status: int = 200, **context) -> HttpResponse:
+    formats = [(f, [CONTAINERS[name] for name in f.containers]) for f in FORMATS.values()]
+    context |= {"project": project, "form": form, "formats": formats, "page": "export"}
+    return render(request, "exports/export.html", context, status=status)
 
 
 @require_GET
@@ -44,8 +48,7 @@ def download(request: HttpRequest, project: Project) -> HttpResponse:
     """The file of the form's query."""
     form = ExportForm(request.GET, project=project)
     if not form.is_valid():
-        context = {"project": project, "form": form, "page": "export"}
-        return render(request, "exports/export.html", context, status=400)
+        return _page(request, project, form, status=400)
     return export_response(request, project, form)
 
 
@@ -55,13 +58,13 @@ def export_response(request: HttpRequest, project: Project, form: ExportForm, *,
     groups = records(project, form.filter())
     name = f"{project.slug}-{chosen.name}"
     if container.startswith("zip-"):
-        pieces = writers.archive(chosen, container.removeprefix("zip-"), groups)
+        pieces = writers.archive(chosen, container, groups)
         return streamed(pieces, content_type="application/zip", name=f"{name}.zip")
 
     def reference(group: GroupRecord, record: ImageRecord) -> str:
         return request.build_absolute_uri(reverse(image, args=[group.project, record.id]))
 
-    ending = "json" if chosen.schema is None else container.partition("-")[0]
+    ending = container.partition("-")[0]
     pieces = writers.one_file(chosen, container, groups, reference)
     return streamed(pieces, content_type=TYPES[ending], name=f"{name}.{ending}")
 
@@ -79,5 +82,4 @@ def import_labels(request: HttpRequest, project: Project) -> HttpResponse:
     else:
         rows, errors = imports.read_rows(file.read(), file.name)
         result = imports.Imported(errors=errors) if errors else imports.import_labels(project, rows, by=request.user)
-    context = {"project": project, "form": ExportForm(project=project), "result": result, "page": "export"}
-    return render(request, "exports/export.html", context, status=400 if result.errors else 200)
+    return _page(request, project, ExportForm(project=project), status=400 if result.errors else 200, result=result)

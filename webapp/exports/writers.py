@@ -1,24 +1,31 @@
-"""Rows to bytes, a piece at a time: JSONL, a JSON list, Parquet, and a zip archive with the images."""
+"""Rows to bytes, a piece at a time: JSONL, CSV, Parquet, a JSON list, and a zip archive with the images."""
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import itertools
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from zipstream import ZIP_STORED, ZipStream
 
-from webapp.exports.formats import FORMATS, Format, Reference, labelstudio_config
+from webapp.exports.formats import Format, in_archive
 from webapp.exports.records import GroupRecord, ImageRecord
+from webapp.exports.rows import Reference
 from webapp.lib import storage
 
-ROWS = 1000  # of a Parquet row group
+ROWS = 1000  # of a Parquet row group, and of a piece of CSV
 EMBEDDED_ROWS = 50  # the same where rows hold images
 PIECE = 1 << 16  # bytes of a file read at once
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet may take for a formula begins with one of these
 
 
 def _plain(value):
@@ -34,12 +41,38 @@ def jsonl(rows: Iterable[dict]) -> Iterator[bytes]:
 
 
 def json_list(rows: Iterable[dict]) -> Iterator[bytes]:
-    """One JSON list, as Label Studio's importer takes it."""
+    """One JSON list."""
     before = b"[\n"
     for line in jsonl(rows):
         yield before + line.rstrip(b"\n")
         before = b",\n"
     yield b"\n]\n" if before == b",\n" else b"[]\n"
+
+
+def csv_table(rows: Iterable[dict], names: list[str]) -> Iterator[bytes]:
+    """CSV for spreadsheets: UTF-8 with the mark by which they know it, and no text that they would run as a formula."""
+    rows, out = iter(rows), io.StringIO("\ufeff")
+    out.seek(0, io.SEEK_END)
+    writer = csv.writer(out)
+    writer.writerow(names)
+    while True:
+        yield out.getvalue().encode()
+        out = io.StringIO()
+        writer = csv.writer(out)
+        if not (part := list(itertools.islice(rows, ROWS))):
+            return
+        writer.writerows([_cell(row[name]) for name in names] for row in part)
+
+
+def _cell(value) -> str | int | float:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bool):
+        return str(value).lower()
+    # The apostrophe makes it a text: OWASP, "CSV injection".
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 class _Sink:
@@ -82,74 +115,101 @@ def parquet(rows: Iterable[dict], schema: pa.Schema, *, size: int = ROWS) -> Ite
     yield sink.drain()
 
 
-def embedded(format: Format, rows: Iterable[dict], files: dict[str, str]) -> Iterator[dict]:
-    """Rows with their images' bytes in place of the references; `files` maps a reference to its file."""
-    store = storage.store()
-    for row in rows:
-        full = dict(row)
-        for name in format.images:
-            try:
-                full[name] = {"bytes": store.read(files[row[name]]), "path": row[name]}
-            except FileNotFoundError:
-                full[name] = None
-        yield full
-
-
-def in_archive(group: GroupRecord, image: ImageRecord) -> str:
-    """An image's path in an archive."""
-    return f"images/{group.id}/{image.position}.webp"
-
-
 def one_file(format: Format, container: str, groups: Iterable[GroupRecord], reference: Reference) -> Iterator[bytes]:
-    """The export as one file, images by reference, or inside it with container `parquet-images`."""
+    """The export as one file, its images by reference, or inside with a container that ends with `-images`."""
+    if container == "json-images":
+        return json_list(_inline(format, groups))
     if container == "parquet-images":
-        return parquet(_embedded_rows(format, groups, reference), format.embedded_schema(), size=EMBEDDED_ROWS)
+        rows = _embedded(format, groups, reference)
+        return parquet(rows, format.schema_of(container), size=EMBEDDED_ROWS)
+    return _data(format, container, groups, reference)
+
+
+def _data(format: Format, container: str, groups: Iterable[GroupRecord], reference: Reference) -> Iterator[bytes]:
     rows = (row for group in groups for row in format.rows(group, reference))
     if format.schema is None:
         return json_list(rows)
-    return parquet(rows, format.schema) if container == "parquet" else jsonl(rows)
+    columns = format.columns(container)
+    named = ({name: row[old] for old, name in columns.items()} for row in rows)
+    kind = container.removeprefix("zip-")
+    if kind == "parquet":
+        return parquet(named, format.schema_of(container))
+    return csv_table(named, list(columns.values())) if kind == "csv" else jsonl(named)
 
 
-def _embedded_rows(format: Format, groups: Iterable[GroupRecord], reference: Reference) -> Iterator[dict]:
+def _loaded(format: Format, groups: Iterable[GroupRecord]) -> Iterator[tuple[GroupRecord, dict[int, bytes]]]:
+    """Groups with their images' bytes by id. Images that are gone are left out, unless the format keeps their rows."""
+    store = storage.store()
     for group in groups:
-        files = {reference(group, image): image.file for image in group.images}
-        yield from embedded(format, format.rows(group, reference), files)
+        held = {}
+        for image in group.images:
+            with suppress(FileNotFoundError):
+                held[image.id] = store.read(image.file)
+        kept = group.images if format.whole else [i for i in group.images if i.id in held]
+        yield replace(group, images=kept), held
+
+
+def _embedded(format: Format, groups: Iterable[GroupRecord], reference: Reference) -> Iterator[dict]:
+    """Rows with bytes in place of references."""
+    for group, held in _loaded(format, groups):
+        data = {reference(group, image): held.get(image.id) for image in group.images}
+
+        def inside(name: str, data: dict = data) -> bytes | dict | None:
+            found = data[name]
+            return found if format.binary or found is None else {"bytes": found, "path": name}
+
+        for row in format.rows(group, reference):
+            yield row | {name: inside(row[name]) for name in format.images}
+
+
+def _inline(format: Format, groups: Iterable[GroupRecord]) -> Iterator[dict]:
+    """Rows whose images are data URIs."""
+    for group, held in _loaded(format, groups):
+        texts = {n: "data:image/webp;base64," + base64.b64encode(data).decode() for n, data in held.items()}
+
+        def reference(_group: GroupRecord, image: ImageRecord, texts: dict = texts) -> str:
+            return texts[image.id]
+
+        yield from format.rows(group, reference)
+
+
+def _present(format: Format, groups: Iterable[GroupRecord], missing: list[str]) -> Iterator[GroupRecord]:
+    """Groups with the images that are there; `missing` is told of the others, which are left out, or, where the format
+    keeps their rows, without a file."""
+    store = storage.store()
+    for group in groups:
+        gone = [image for image in group.images if not store.exists(image.file)]
+        missing.extend(in_archive(group, image) for image in gone)
+        lost = {image.id for image in gone}
+        kept = [replace(i, file="") if i.id in lost else i for i in group.images if format.whole or i.id not in lost]
+        yield replace(group, images=kept)
 
 
 def archive(format: Format, container: str, groups: Iterable[GroupRecord]) -> Iterator[bytes]:
     """A zip of the images and one data file that names them by their paths in it. Images that are gone are listed in
     `missing.txt`. The data file grows in a temporary file, not in memory, and comes last."""
-    packed = ZipStream(compress_type=ZIP_STORED)
-    store = storage.store()
+    packed, store = ZipStream(compress_type=ZIP_STORED), storage.store()
     missing: list[str] = []
-    largest = 0
-    ending = {"jsonl": "jsonl", "parquet": "parquet"}[container] if format.schema is not None else "json"
+    waiting: list[tuple[str, str]] = []  # (file, name in the archive)
+
+    def seen() -> Iterator[GroupRecord]:
+        for group in _present(format, groups, missing):
+            waiting.extend((i.file, in_archive(group, i)) for i in group.images if i.file and not format.inline)
+            yield group
+
+    parts = json_list(_inline(format, seen())) if format.inline else _data(format, container, seen(), format.reference)
     with tempfile.TemporaryFile() as data:
-        pieces: list[ImageRecord] = []
-
-        def seen() -> Iterator[GroupRecord]:
-            for group in groups:
-                pieces.extend(group.images)
-                names.extend(in_archive(group, image) for image in group.images)
-                yield group
-
-        names: list[str] = []
-        for part in one_file(format, container, seen(), in_archive):
+        for part in parts:
             data.write(part)
-            for name, image in zip(names, pieces, strict=True):
-                largest = max(largest, image.position + 1)
-                if not store.exists(image.file):
-                    missing.append(name)
-                    continue
-                packed.add(store.pieces(image.file), name)
-            names.clear()
-            pieces.clear()
+            for file, name in waiting:
+                packed.add(store.pieces(file), name)
+            waiting.clear()
             yield from packed.all_files()
         data.seek(0)
-        packed.add(iter(lambda: data.read(PIECE), b""), f"data.{ending}")
+        packed.add(iter(lambda: data.read(PIECE), b""), f"{format.file}.{container.removeprefix('zip-')}")
         yield from packed.all_files()
-    if format is FORMATS["labelstudio"]:
-        packed.add(labelstudio_config(largest).encode(), "labelling-interface.xml")
+    for name, text in format.beside().items():
+        packed.add(text.encode(), name)
     if missing:
         packed.add(("\n".join(missing) + "\n").encode(), "missing.txt")
     yield from packed.finalize()

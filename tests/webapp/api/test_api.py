@@ -227,7 +227,7 @@ def test_what_is_read_is_what_the_database_has(token, call, ready, ann, project)
     assert [v["liked"] for v in labels] == [True, False, False, True]
     assert call(text, "get", "labels", {"after": labels[-1]["id"]})[1]["items"] == []
     rows = call(text, "get", "export", {"format": "unpaired"})[1].splitlines()
-    assert "/api/v1/projects/stars/images/" in json.loads(rows[0])["completion"]
+    assert "/api/v1/projects/stars/images/" in json.loads(rows[0])["image"]
     decisions.undo(ann, project)
     _status, answer = call(text, "get", "labels", {"after": labels[-1]["id"]})
     assert [(v["change"], v["position"], v["liked"]) for v in answer["items"]] == [

@@ -21,3 +21,16 @@ def labelled(project, ready, ann, person):
     verdicts = [{"score": s, "liked": s > 0.5, "reason": "a reason"} for s in (0.9, 0.1, 0.2, 0.8)]
     scoring.record_oracle_labels(groups[0].pk, "scenes", verdicts)
     return groups
+
+
+@pytest.fixture
+def fetch(client, boss, labelled):
+    """fetch(format, container, **filters): the downloaded bytes."""
+    client.force_login(boss)
+
+    def get(format, container="", **filters):
+        answer = client.get("/p/stars/export/download/", {"format": format, "container": container, **filters})
+        assert answer.status_code == 200, answer.content.decode()
+        return b"".join(answer.streaming_content)
+
+    return get

@@ -1,45 +1,30 @@
 """Every export, read back by the library that it is for."""
 
+import csv
 import gc
+import html
 import io
 import json
 import tracemalloc
 import zipfile
 from datetime import timedelta
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from django.utils import timezone
 
 from tests.webapp import acting
-from webapp.exports import formats, identity, records, writers
+from webapp.exports import formats, identity, records, tools, writers
 from webapp.labelling import decisions
 from webapp.labelling.models import Generation, Group, GroupDecision, Label
 from webapp.lib import bounds, paths
 from webapp.quality import services as quality
 
-PICKAPIC = (
-    "are_different best_image_uid caption created_at has_label image_0_uid image_0_url image_1_uid image_1_url jpg_0 "
-    "jpg_1 label_0 label_1 model_0 model_1 ranking_id user_id num_example_per_prompt"
-).split()
-
-
-@pytest.fixture
-def fetch(client, boss, labelled):
-    """fetch(format, container, **filters): the downloaded bytes."""
-    client.force_login(boss)
-
-    def get(format, container="jsonl", **filters):
-        answer = client.get("/p/stars/export/download/", {"format": format, "container": container, **filters})
-        assert answer.status_code == 200, answer.content.decode()
-        return b"".join(answer.streaming_content)
-
-    return get
-
 
 @pytest.fixture
 def load(fetch, tmp_path):
-    """load(format, container): the export through `datasets.load_dataset`."""
+    """load(format, container): the export through `datasets.load_dataset`; tests/stock has who reads it unchanged."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -56,94 +41,103 @@ def load(fetch, tmp_path):
 
 
 @pytest.mark.parametrize("container", ["jsonl", "parquet"])
-def test_unpaired_is_what_trl_expects(load, container):
+def test_unpaired_says_of_each_decided_image_whether_it_is_liked(load, container):
     data = load("unpaired", container)
-    assert data.column_names == ["prompt", "completion", "label"]
-    assert data.features["label"].dtype == "bool" and data.features["prompt"].dtype == "string"
+    assert data.column_names == ["image", "caption", "label"]
+    assert data.features["label"].dtype == "bool" and data.features["caption"].dtype == "string"
     # The third group's image 2 is split evenly, so it is neither.
     assert sum(data["label"]) == 2 + 4 + 1
     assert len(data) == 4 + 4 + 3
-    assert data[0]["completion"].startswith("http://testserver/p/stars/images/")
+    assert data[0]["image"].startswith("http://testserver/p/stars/images/")
 
 
 def test_preference_pairs_likes_with_dislikes_of_a_group(load, labelled):
     data = load("preference", "parquet")
-    assert data.column_names == ["prompt", "chosen", "rejected"]
+    assert data.column_names == ["caption", "image_0_url", "image_1_url", "label_0", "label_1"]
     assert len(data) == 2 * 2 + 0 + 1 * 2
     urls = {f"http://testserver/p/stars/images/{g.pk}.webp": g for g in Generation.objects.all()}
     for row in data:
-        chosen, rejected = urls[row["chosen"]], urls[row["rejected"]]
-        assert chosen.group_id == rejected.group_id
-        assert chosen.group.prompt.text == row["prompt"]
+        first, second = urls[row["image_0_url"]], urls[row["image_1_url"]]
+        assert first.group_id == second.group_id and first.position < second.position
+        assert first.group.prompt.text == row["caption"]
+        assert row["label_0"] + row["label_1"] == 1
 
 
 def test_images_inside_parquet_are_decoded_by_datasets(load):
-    data = load("preference", "parquet-images")
-    assert type(data.features["chosen"]).__name__ == "Image"
-    assert data[0]["chosen"].size == (128, 128)
+    data = load("unpaired", "parquet-images")
+    assert type(data.features["image"]).__name__ == "Image"
+    assert data[0]["image"].size == (128, 128)
     assert len(load("labels", "parquet-images")) == 28
 
 
 @pytest.mark.parametrize("container", ["jsonl", "parquet", "parquet-images"])
-def test_pickapic_has_the_columns_of_v2(load, container, project, ann):
+def test_pickapic_has_a_row_a_person_and_pair(load, container, project, ann):
     data = load("pickapic", container)
-    assert data.column_names == PICKAPIC
     assert len(data) == 2 * 4 + 4 + 3
     for row in data:
         assert row["label_0"] + row["label_1"] == 1
         assert row["best_image_uid"] == row[f"image_{int(row['label_1'])}_uid"]
         assert int(row["image_0_uid"].rsplit("-")[-1]) < int(row["image_1_uid"].rsplit("-")[-1])
+        assert row["image_0_url"].startswith("http://testserver/p/stars/images/")
     assert {
         row["num_example_per_prompt"]
         for row in data
         if row["user_id"] == identity.number(identity.pseudonym(project, ann.pk))
     } == {4}
-    if container == "parquet-images":
-        assert data[0]["jpg_0"].size == (128, 128)
 
 
-def test_hpd_ranks_each_group_and_each_person(load):
-    data = load("hpd", "jsonl")
-    assert data.column_names == ["prompt", "image_path", "rank", "human_preference", "raw_annotations"]
-    assert data[0]["rank"] == [1, 2, 2, 1]
-    assert data[1]["rank"] == [1, 1, 1, 1]
-    assert (data[2]["rank"], data[2]["human_preference"]) == ([1, 3, 2, 3], [1.0, 0.0, 0.5, 0.0])
-    assert len({a["user_hash"] for row in data for a in row["raw_annotations"]}) == 2
-    assert load("hpd", "parquet")[2]["raw_annotations"] == data[2]["raw_annotations"]
+def test_hpd_and_imagereward_have_the_keys_of_the_originals(fetch, project):
+    test, train = json.loads(fetch("hpd-test")), json.loads(fetch("hpd-train"))
+    assert {frozenset(row) for row in test} == {frozenset({"prompt", "image_path", "rank", "raw_annotations"})}
+    assert [row["rank"] for row in test] == [[1, 2, 2, 1], [1, 3, 2, 3]]  # a group that is all liked ranks nothing
+    assert [[a["rank"] for a in row["raw_annotations"]] for row in test] == [
+        [[1, 2, 2, 1]] * 2,
+        sorted([[1, 2, 1, 2], [1, 2, 2, 2]], key=[a["rank"] for a in test[1]["raw_annotations"]].index),
+    ]
+    assert len({a["user_hash"] for row in test for a in row["raw_annotations"]}) == 2
+    assert {frozenset(row) for row in train} == {frozenset({"prompt", "file_path", "human_preference"})}
+    assert len(train) == 2 * 2 + 1 * 2 and all(sorted(row["human_preference"]) == [0, 1] for row in train)
+    ranked = json.loads(fetch("imagereward"))
+    assert {frozenset(row) for row in ranked} == {frozenset({"id", "prompt", "generations", "ranking"})}
+    assert [row["ranking"] for row in ranked] == [row["rank"] for row in test]
+    assert len({row["id"] for row in ranked}) == len(ranked)
 
 
 def test_label_studio_tasks_have_the_documented_keys(fetch, labelled):
     tasks = json.loads(fetch("labelstudio"))
-    assert [t["id"] for t in tasks] == [g.pk for g in labelled]
-    task = tasks[0]
-    assert set(task) == {"id", "data", "annotations", "predictions"}
-    assert {"prompt", "image_0", "image_3"} <= set(task["data"])
-    assert len(task["annotations"]) == 2
-    for annotation in task["annotations"]:
-        keys = "result was_cancelled ground_truth lead_time created_at updated_at"
-        assert set(annotation) == set(keys.split())
-        assert annotation["lead_time"] == 4
-        for result in annotation["result"]:
+    assert len(tasks) == sum(g.size for g in labelled)
+    for task in tasks:
+        assert set(task) == {"data", "annotations", "predictions"}
+        assert set(task["data"]) == {"image", "prompt", "image_uid", "group", "position", "version"}
+        assert len(task["annotations"]) == 2
+        for annotation in task["annotations"]:
+            keys = "result was_cancelled ground_truth lead_time created_at updated_at"
+            assert set(annotation) == set(keys.split())
+            (result,) = annotation["result"]
             assert set(result) == {"id", "from_name", "to_name", "type", "value", "meta"}
-            assert result["to_name"] in task["data"]
-            assert result["value"]["choices"][0] in ("like", "dislike")
-    assert task["predictions"][0]["model_version"] == "scenes"
-    assert task["predictions"][0]["score"] == pytest.approx(0.5)
-    config = formats.labelstudio_config(4)
-    assert all(f'name="{r["from_name"]}"' in config for r in task["annotations"][0]["result"])
+            assert f'name="{result["from_name"]}" toName="{result["to_name"]}"' in tools.LABELSTUDIO_INTERFACE
+    assert tasks[0]["predictions"][0]["model_version"] == "scenes"
+    assert [t["predictions"][0]["score"] for t in tasks[:4]] == [0.9, 0.1, 0.2, 0.8]
 
 
-def test_label_studios_own_library_reads_the_tasks(fetch):
-    # Not among the pinned packages: its OpenCV is older than the product's. `pip install label-studio-sdk` to run this.
-    label_interface = pytest.importorskip("label_studio_sdk.label_interface")
-    interface = label_interface.LabelInterface(formats.labelstudio_config(4))
-    interface.validate()
-    for task in json.loads(fetch("labelstudio")):
-        assert all(task["data"].get(o.value_name) for o in interface.objects if o.value_is_variable)
-        for one in task["annotations"]:
-            assert interface._validate_object(one, return_errors=True) == []
-        for one in task["predictions"]:
-            assert interface.validate_prediction(one, return_errors=True) == []
+def test_csv_is_read_by_spreadsheets_and_runs_nothing_in_them(fetch, labelled, project):
+    hostile = ["=1+1", "+49", "-5 degrees", "@SUM(A1)", "\tx", "fine = yes", 'a "b", c\nd']
+    for text in hostile:
+        rows = list(csv.reader(io.StringIO(b"".join(writers.csv_table([{"t": text}], ["t"])).decode("utf-8-sig"))))
+        assert rows == [["t"], [f"'{text}" if text in hostile[:5] else text]]
+    (prompt := labelled[0].prompt).text = "=HYPERLINK(1)"
+    prompt.save()
+    data = fetch("labels", "csv")
+    assert data.startswith(b"\xef\xbb\xbf") and data.count(b"\r\n") == 29
+    rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
+    assert {row["prompt"] for row in rows if row["group"] == str(labelled[0].pk)} == {"'=HYPERLINK(1)"}
+    plain = [json.loads(line) for line in fetch("labels", "jsonl").splitlines()]
+    assert [row["seed"] for row in rows] == [str(row["seed"]) for row in plain]
+    assert {row["liked"] for row in rows} == {"true", "false"}
+    assert [row["score"] for row in rows] == ["" if row["score"] is None else str(row["score"]) for row in plain]
+    table = pd.read_csv(io.BytesIO(data))
+    assert list(table.columns) == formats.FORMATS["labels"].schema.names
+    assert table["liked"].tolist() == [row["liked"] for row in plain]
 
 
 def test_the_labels_export_keeps_the_whole_provenance(load, labelled, project):
@@ -236,37 +230,66 @@ def test_a_flagged_group_of_the_queue_is_left_out_until_it_is_put_back(project, 
 
 def test_a_filter_or_shape_that_does_not_exist_is_named(client, boss, project):
     client.force_login(boss)
-    for query in ("format=pdf", "format=labels&version=9", "format=hpd&container=parquet-images"):
+    for query in ("format=pdf", "format=labels&version=9", "format=hpd-test&container=parquet-images"):
         assert client.get(f"/p/stars/export/download/?{query}").status_code == 400
     page = client.get("/p/stars/export/?format=labelstudio&container=parquet").content.decode()
-    assert "has no Parquet form" in page
+    assert "Label Studio comes as one of json-images, zip-json" in page
+
+
+def test_every_format_has_a_description_on_the_page_and_in_the_reference(client, boss, project):
+    client.force_login(boss)
+    page = html.unescape(client.get("/p/stars/export/").content.decode())
+    schema = client.get("/api/v1/openapi.json").json()
+    parameters = schema["paths"]["/api/v1/projects/{slug}/export"]["get"]["parameters"]
+    said = next(p for p in parameters if p["name"] == "format")["description"]
+    for chosen in formats.FORMATS.values():
+        assert f"<code>{chosen.name}</code>" in page and str(chosen.help) in page
+        assert f"`{chosen.name}`: {chosen.help}" in said
 
 
 @pytest.mark.parametrize("container", ["zip-jsonl", "zip-parquet"])
-def test_an_archive_has_every_image_that_its_rows_name(fetch, container, project, labelled):
+@pytest.mark.parametrize("format", ["unpaired", "labels"])
+def test_an_archive_has_every_image_that_its_rows_name(fetch, format, container, labelled):
     lost = Generation.objects.get(group=labelled[1], position=2)
-    (project_file := paths.data(lost.image)).unlink()
-    packed = zipfile.ZipFile(io.BytesIO(fetch("unpaired", container)))
+    paths.data(lost.image).unlink()
+    packed = zipfile.ZipFile(io.BytesIO(fetch(format, container)))
     assert packed.testzip() is None
     ending = container.removeprefix("zip-")
-    data = packed.read(f"data.{ending}")
+    data = packed.read(f"metadata.{ending}")
     rows = (
         [json.loads(line) for line in data.splitlines()]
         if ending == "jsonl"
         else pq.read_table(io.BytesIO(data)).to_pylist()
     )
-    named = {row["completion"] for row in rows}
-    missing = set(packed.read("missing.txt").decode().split())
-    assert missing == {f"images/{lost.group_id}/2.webp"}
-    assert named - missing <= set(packed.namelist())
-    assert packed.read(sorted(named - missing)[0])[:4] == b"RIFF"
-    assert not project_file.exists()
+    named = {row["file_name"] for row in rows}
+    assert packed.read("missing.txt").decode() == f"images/{lost.group_id}/2.webp\n"
+    assert named - {None} <= set(packed.namelist())
+    assert all(packed.read(name)[:4] == b"RIFF" for name in named - {None})
+    # A label is a label without its image; who trains on images has no use for one.
+    assert len(rows) == {"labels": 28, "unpaired": 10}[format]
+    assert (None in named) == (format == "labels")
 
 
-def test_label_studios_archive_has_its_interface(fetch):
-    packed = zipfile.ZipFile(io.BytesIO(fetch("labelstudio", "zip-jsonl")))
-    assert b'<Choices name="like_3"' in packed.read("labelling-interface.xml")
-    assert packed.read(json.loads(packed.read("data.json"))[0]["data"]["image_0"])[:4] == b"RIFF"
+@pytest.mark.parametrize(
+    "format", ["unpaired", "preference", "pickapic", "labelstudio", "argilla", "hpd-test", "labels"]
+)
+def test_an_image_that_is_gone_is_in_no_row_that_needs_it(fetch, format, labelled):
+    for image in Generation.objects.filter(position=0):
+        paths.data(image.image).unlink()
+    container = next(
+        c for c in ("parquet-images", "json-images", "zip-json") if c in formats.FORMATS[format].containers
+    )
+    data = fetch(format, container)
+    if container == "parquet-images":
+        rows = pq.read_table(io.BytesIO(data)).to_pylist()
+        assert (None in [r[name] for r in rows for name in formats.FORMATS[format].images]) == (format == "labels")
+    elif container == "json-images":
+        assert all(row["data"]["position"] for row in json.loads(data))
+    else:
+        packed = zipfile.ZipFile(io.BytesIO(data))
+        names = str(json.loads(packed.read(f"{formats.FORMATS[format].file}.json")))
+        assert "/0.webp" not in names and "stars-1-0" not in names
+        assert packed.read("missing.txt")
 
 
 def test_memory_does_not_grow_with_the_number_of_groups(project, ann, monkeypatch):
@@ -297,7 +320,7 @@ def test_memory_does_not_grow_with_the_number_of_groups(project, ann, monkeypatc
             for n, group in enumerate(records.records(project, records.Filter())):
                 if n % 20 == 0:
                     gc.collect()  # garbage in cycles waits for its time otherwise, longest on SQLite
-                yield from chosen.rows(group, writers.in_archive)
+                yield from chosen.rows(group, formats.in_archive)
 
         gc.collect()
         gc.freeze()  # what was there before is not looked through again and again
