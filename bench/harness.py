@@ -1,4 +1,4 @@
-"""What the benches of many runs share: finished runs are lines of a file and are not made again."""
+"""What the benches share: a finished run is a line of a file, most are not made again, and tables come of such lines."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import io
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import matplotlib
-import torch
 from matplotlib.figure import Figure
 
 from common.files import append_line
 
+ROOT = Path(__file__).resolve().parents[1]
+ALWAYS = ("row", "seed", "settings", "commit", "machine")  # what every line of a run has
 START = "start"  # the line of the untrained student
 # As in the paper's preset for GenEval, and shipped until both were compared; now the first two steps are rewarded.
 EVERY_STEP = {"rl_cfg": 2.5, "trunc_steps": 4, "reward_share": 0.0}
@@ -29,17 +33,72 @@ def heading(column: str) -> str:
     return "benchmark" if column == "geneval" else column
 
 
+@dataclass(frozen=True)
+class Run:
+    """A finished run of a bench, a line of its file: the row of the table that it belongs to, its seed (None: it has none),
+    what the bench was told, the commit and the machine, and what came of it. Where the last two are empty, the run is older
+    than their being kept, and its page says both."""
+
+    row: str
+    seed: int | None
+    settings: Mapping[str, Any] | None
+    commit: str
+    machine: str
+    found: Mapping[str, Any]
+
+    @classmethod
+    def made_here(cls, row: str, seed: int | None, settings: Mapping[str, Any] | None, found: Mapping[str, Any]) -> Run:
+        """One that was just made, in this checkout and on this machine."""
+        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+        return cls(row, seed, settings, head.stdout.strip(), machine(), found)
+
+    def to_json(self) -> dict:
+        """Its line: plain values, `found` beside the others."""
+        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "found"}
+        return {**named, **self.found}
+
+
+def machine() -> str:
+    """The processor and, where torch is in use, what it takes of it."""
+    about = Path("/proc/cpuinfo")  # of Linux
+    model = re.search(r"^model name\s*: (.*)$", about.read_text() if about.exists() else "", re.M)
+    parts = [model[1] if model else platform.machine(), f"{os.cpu_count()} cores"]
+    if torch := sys.modules.get("torch"):
+        parts.append(torch.backends.cpu.get_cpu_capability())
+        parts += [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+    return ", ".join(parts)
+
+
 def read(file: Path) -> list[dict]:
-    """The lines of finished runs."""
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    """The lines of finished runs. Raises ValueError on one that lacks what every run has."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    for number, line in enumerate(lines, 1):
+        if missing := [name for name in ALWAYS if name not in line]:
+            raise ValueError(f"{file}: line {number} has no {', '.join(missing)}")
+    return lines
 
 
-def made_here() -> dict[str, str]:
-    """What every line of a run says beside its settings and what came of it: the commit and the machine. Lines of before
-    this was noted lack it; their pages say both."""
-    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
-    return {"commit": run.stdout.strip(), "machine": machine}
+def title(line: dict) -> str:
+    """The name of a run among others of its row."""
+    return line["row"] if line["seed"] is None else f"{line['row']}, seed {line['seed']}"
+
+
+def told(a: argparse.Namespace, *but: str) -> dict:
+    """A bench's options as the settings of its runs, without those named in `but` and the folder of the runs."""
+    kept = {name: value for name, value in vars(a).items() if name not in (*but, "work")}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in kept.items()}
+
+
+def add_work(parser: argparse.ArgumentParser, name: str) -> None:
+    """The option that says where a bench's runs are kept."""
+    parser.add_argument("--work", type=Path, default=Path("runs") / name, help="the folder of runs.jsonl")
+
+
+def keep(work: Path, run: Run) -> dict:
+    """Add a run to WORK/runs.jsonl; returns its line."""
+    work.mkdir(parents=True, exist_ok=True)
+    append_line(work / "runs.jsonl", run.to_json())
+    return run.to_json()
 
 
 def svg(figure: Figure) -> bytes:
@@ -69,28 +128,31 @@ def with_starts(lines: list[dict]) -> list[tuple[dict, dict]]:
     return found
 
 
-class Parts:
-    """Named parts of a bench, each a line of a file with what it came to and what the bench was told. Raises SystemExit on
-    a file with parts of a bench that was told otherwise."""
+class Runs:
+    """The runs of WORK/runs.jsonl, which are not made again. `settings(row)` is what a row's runs are made with now. Raises
+    SystemExit on a file with runs that were made with something else, also since defaults changed."""
 
-    def __init__(self, file: Path, made_with: dict):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self.file, self.made_with, self.lines = file, made_with, {line["name"]: line for line in read(file)}
-        for line in self.lines.values():
-            if line["made_with"] != made_with:
-                sys.exit(f"--work: {file} has parts made with {line['made_with']}, not {made_with}; use another folder")
+    def __init__(self, work: Path, settings: Callable[[str], Mapping[str, Any]]):
+        self.work, self.settings, self.lines = work, settings, read(work / "runs.jsonl")
+        for line in self.lines:
+            now, then = settings(line["row"]), line["settings"] or {}
+            if differ := [key for key in now if then.get(key) != now[key]]:
+                what = " and ".join(differ).replace("_", "-")
+                sys.exit(f"--work: {work} has row {line['row']} of other {what}; use another folder")
 
-    def once(self, name: str, make: Callable[[], dict]) -> None:
-        """Make the part unless it is there, and tell on stderr what came of it."""
-        if name not in self.lines:
-            self.lines[name] = {"name": name, "made_with": self.made_with, **made_here(), **make()}
-            append_line(self.file, self.lines[name])
-            print(json.dumps(self.lines[name]), file=sys.stderr, flush=True)
+    def once(self, row: str, seed: int | None, make: Callable[[], Mapping[str, Any]]) -> dict:
+        """The line of this row and seed; it is made, and told on stderr, unless it is there."""
+        for line in self.lines:
+            if (line["row"], line["seed"]) == (row, seed):
+                return line
+        self.lines.append(keep(self.work, Run.made_here(row, seed, self.settings(row), make())))
+        print(json.dumps(self.lines[-1]), file=sys.stderr, flush=True)
+        return self.lines[-1]
 
 
-def seeds_of(lines: Iterable[dict], row: str) -> list[dict]:
-    """The lines of a part that was made once for each seed, named `row, seed N`."""
-    return [line for line in lines if line["name"].startswith(f"{row}, seed ")]
+def runs_of(lines: Iterable[dict], row: str) -> list[dict]:
+    """The lines of a row, one a seed."""
+    return [line for line in lines if line["row"] == row]
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -124,28 +186,15 @@ def parser_of_rows(description: str, rows: Iterable[str], work: Path) -> argpars
 def make_missing(
     parser: argparse.ArgumentParser,
     a: argparse.Namespace,
-    made_with: Callable[[str], dict],
+    settings: Callable[[str], dict],
     make: Callable[[str, int], dict],
 ) -> list[dict]:
-    """Every line of WORK/runs.jsonl after the missing rows and seeds were made. `make(row, seed)` gives a line's values,
-    `made_with(row)` what it is made with; the first row is START, which nothing was trained for. Ends with the parser's
-    error when the file has runs that were made with something else, also since defaults changed, or none."""
-    torch.set_num_threads(a.threads)
-    file = a.work / "runs.jsonl"
-    plan = [] if a.table else [(START, 0), *((name, seed) for seed in a.seeds for name in a.rows)]
-    for name, seed in plan:
-        lines = read(file)
-        for line in lines:
-            wanted = made_with(line["row"])
-            if differ := [key for key in wanted if line["made_with"].get(key) != wanted[key]]:
-                what = " and ".join(differ).replace("_", "-")
-                parser.error(f"--work: {file} has row {line['row']} of other {what}; use another folder")
-        if any((line["row"], line["seed"]) == (name, seed) for line in lines):
-            continue
-        a.work.mkdir(parents=True, exist_ok=True)
-        append_line(file, {"row": name, "seed": seed, "made_with": made_with(name), **made_here(), **make(name, seed)})
-        print(file.read_text().splitlines()[-1], flush=True)
-    lines = read(file)
-    if not lines:
-        parser.error(f"--table: {file} has no runs yet; run without --table first")
-    return lines
+    """Every line of WORK/runs.jsonl after the missing rows and seeds were made. `make(row, seed)` gives what came of one,
+    `settings(row)` what it is made with; the first row is START, which nothing was trained for. Ends as `Runs` does, and
+    with the parser's error when only a table of no runs is asked for."""
+    runs = Runs(a.work, settings)
+    for name, seed in [] if a.table else [(START, 0), *((name, seed) for seed in a.seeds for name in a.rows)]:
+        runs.once(name, seed, lambda n=name, s=seed: make(n, s))
+    if not runs.lines:
+        parser.error(f"--table: {a.work} has no runs yet; run without --table first")
+    return runs.lines

@@ -19,7 +19,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bench.harness import read, svg
-from bench.learning import ablation, failures, headline, label_economy, words
+from bench.learning import ablation, alarm, failures, headline, label_economy, words
+from bench.load import scaling
 from common.files import write_atomic
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -36,9 +37,11 @@ class Page:
 
 PAGES = {
     "ablation": Page(ablation.sections, ablation.plot),
+    "alarm": Page(alarm.sections),
     "failures": Page(failures.sections),
     "headline": Page(headline.sections),
     "label-economy": Page(label_economy.sections, label_economy.plot),
+    "scaling": Page(scaling.sections),
     "words": Page(words.sections),
 }
 

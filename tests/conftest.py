@@ -1,11 +1,17 @@
 """Fixtures for every test; `environment.py` has what must be there before Django."""
 
+import subprocess
+import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
 
 from tests.servers import S3_KEYS, start_s3
 from webapp.lib.buckets import s3_storage
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +61,25 @@ def use_bucket(settings, s3, name):
     """What LIKESTEP_S3_BUCKET and LIKESTEP_S3_ENDPOINT do."""
     settings.LIKESTEP_S3_BUCKET = name
     settings.STORAGES = {**settings.STORAGES, "default": s3_storage(name, s3.endpoint, "us-east-1")}
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory):
+    """The code's and the demo's, built from the checkout."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for project in (ROOT, ROOT / "packaging" / "demo"):
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+        subprocess.run(build, cwd=project, check=True)
+    return sorted(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheels, tmp_path_factory):
+    """`likestep` of a new virtual environment with both wheels; all else is seen in the one that runs the tests."""
+    folder = tmp_path_factory.mktemp("installed") / "venv"
+    venv.create(folder, with_pip=False)
+    install = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "--quiet"]
+    subprocess.run([*install, "--no-deps", "--no-index", *wheels], check=True)
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    (packages / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin" / "likestep"

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bench.abuse import CHECKS, Instance, Outcome
+from bench.harness import Run, add_work, keep
 
 MODULES = ("network", "members")  # of this package
 
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         "(data/secrets.json); else they come from the environment",
     )
     parser.add_argument("--only", default="", help="names of checks, with commas between")
+    add_work(parser, "abuse")
     a = parser.parse_args(arguments)
     for module in MODULES:
         import_module(f"bench.abuse.{module}")
@@ -46,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
             outcome = Outcome(False, f"{type(error).__name__}: {error}"[:300])
         held &= outcome.held
         took = time.monotonic() - started
+        found = {"held": outcome.held, "seen": outcome.seen, "seconds": took}
+        keep(a.work, Run.made_here(name, None, {"project": a.project}, found))
         print(f"{'held    ' if outcome.held else 'NOT HELD'} {name}: {outcome.seen} ({took:.0f} s)", flush=True)
     return 0 if held else 1
 

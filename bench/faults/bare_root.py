@@ -25,6 +25,7 @@ import sys
 import time
 from pathlib import Path
 
+from bench.harness import Run, add_work, keep
 from tests.compose import ROOT, SMALL, from_a_click_to_the_next_version, instructions, parse
 from tests.servers import wait_for
 
@@ -376,14 +377,13 @@ def main() -> int:
     )
     parser.add_argument("--write", type=Path, help="a Markdown file for the report")
     parser.add_argument("--keep", action="store_true", help="leave the roots there")
+    add_work(parser, "bare-root")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.inside:
         a.inside.with_suffix(".found").write_text(json.dumps(loop(json.loads(a.inside.read_text()))))
         return 0
     a.folder.mkdir(parents=True, exist_ok=True)
-    head = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(head, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     extra = dict(pair.split("=", 1) for pair in a.env)
     build = Build(a.folder.resolve(), [b.resolve() for b in a.bind], {"DEVICE": a.device}, extra)
     try:
@@ -400,10 +400,13 @@ def main() -> int:
         }
         apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
         again = [sys.executable, "-m", "bench.faults.bare_root", "--folder", str(a.folder), "--inside", str(state)]
-        run = subprocess.run([*apart, *again], cwd=ROOT)
-        if run.returncode:
+        if subprocess.run([*apart, *again], cwd=ROOT).returncode:
             return 1
-        text = report(build, json.loads(state.with_suffix(".found").read_text()), a, size, commit)
+        found = json.loads(state.with_suffix(".found").read_text())
+        steps = {"steps": build.steps, "sizes_mb": size, "inside": found}
+        run = Run.made_here("image", None, {"device": a.device}, steps)
+        keep(a.work, run)
+        text = report(build, found, a, size, run.commit)
     finally:
         if not a.keep:
             shutil.rmtree(a.folder)

@@ -30,6 +30,7 @@ from pathlib import Path
 import psutil
 import requests
 
+from bench.harness import Run, add_work, keep, told
 from bench.postgres import Postgres
 from common.settings import TDMR1Settings
 from tests.compose import Machine, parse
@@ -291,17 +292,15 @@ def violations(product: Product, labellers: list[Labeller]) -> tuple[list[str], 
     return found, made
 
 
-def report(arguments: argparse.Namespace, lines: list[str]) -> str:
+def report(run: Run, lines: list[str]) -> str:
     """The Markdown of a run."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    command = (
-        f"python -m bench.faults.chaos --kills {arguments.kills} --seed {arguments.seed} --pause {arguments.pause:g}"
-    )
+    told = run.settings
+    command = f"python -m bench.faults.chaos --kills {told['kills']} --seed {run.seed} --pause {told['pause']:g}"
     return "\n".join(
         [
             "# Killed over and over",
             "",
-            f"`{command}`, commit {commit}. SIGKILL hits one of {', '.join(TARGETS)} at random, while",
+            f"`{command}`, commit {run.commit}. SIGKILL hits one of {', '.join(TARGETS)} at random, while",
             f"{LABELLERS} simulated people rate and a simulated admin starts and publishes rounds. What was killed is",
             "started again within a second. At the end it is checked that:",
             "",
@@ -322,6 +321,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=6.0, help="longest time between a start and the next kill")
     parser.add_argument("--write", type=Path, help="a Markdown file for the result")
+    add_work(parser, "chaos")
     a = parser.parse_args()
     print(f"seed {a.seed}", flush=True)
     rng, most = random.Random(a.seed), 0.0
@@ -372,8 +372,11 @@ def main() -> int:
     lines += [f"VIOLATION: {violation}" for violation in found]
     lines.append(f"{len(found)} violations")
     print("\n".join(lines))
+    kept = {"seconds": seconds, "killed": killed, "answers": answers, "made": made, "memory_mb": most, "disk_mb": disk}
+    run = Run.made_here("kills", a.seed, told(a, "seed", "write"), {**kept, "refused": refused, "violations": found})
+    keep(a.work, run)
     if a.write:
-        a.write.write_text(report(a, lines))
+        a.write.write_text(report(run, lines))
     return 1 if found else 0
 
 

@@ -19,6 +19,8 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
+from bench.harness import Run, add_work, keep, told
+
 ROOT = Path(__file__).resolve().parents[2]
 API, PAGES = "tests/webapp/api/test_fuzz.py", "tests/webapp/test_page_fuzz.py"
 
@@ -36,6 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.faults.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=10_000, help="the API gets at least as many")
     parser.add_argument("--write", type=Path, help="a Markdown file for the result")
+    add_work(parser, "fuzz")
     a = parser.parse_args()
     # Some operations run out of different requests before the others; hence a quarter more.
     examples = -(-5 * a.requests // (4 * operations()))
@@ -57,7 +60,7 @@ def main() -> int:
         ]
         failed = subprocess.run(command, cwd=ROOT, env={**os.environ, "LIKESTEP_FUZZ": str(examples)}).returncode
         cases = list(ET.parse(report).iter("testcase"))
-    seconds, total, statuses, rows = time.monotonic() - started, Counter(), Counter(), []
+    seconds, total, statuses, rows, asked = time.monotonic() - started, Counter(), Counter(), [], []
     for case in cases:
         values = {p.get("name"): p.get("value") for p in case.iter("property")}
         counts = {int(k): v for k, v in json.loads(values.get("statuses", "{}")).items()}
@@ -66,13 +69,15 @@ def main() -> int:
         total[kind] += sum(counts.values())
         name = case.get("name").partition("[")[2].removesuffix("]")
         shown = ", ".join(f"{status}: {n}" for status, n in sorted(counts.items())) or "failed"
+        asked.append({"kind": kind, "name": name, "statuses": counts, "failed": not counts})
         rows.append(f"| {kind} | `{name}` | {sum(counts.values())} | {shown} |")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     ended = ", ".join(f"{n} with {status}" for status, n in sorted(statuses.items()))
     failures = sum(1 for case in cases if case.find("failure") is not None or case.find("error") is not None)
+    run = Run.made_here("requests", None, told(a, "write"), {"seconds": seconds, "asked": asked, "failures": failures})
+    keep(a.work, run)
     text = f"""# The API and the forms under random requests
 
-`python -m bench.faults.fuzz --requests {a.requests}`, commit {commit.strip()}: {total["API"]} requests to the API and
+`python -m bench.faults.fuzz --requests {a.requests}`, commit {run.commit}: {total["API"]} requests to the API and
 {total["pages"]} to pages in {seconds:.0f} s; {failures} of {len(cases)} kinds of request met a server error. They ended
 {ended}.
 

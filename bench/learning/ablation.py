@@ -14,6 +14,7 @@ import statistics
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 
 from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, svg, with_starts
@@ -151,6 +152,7 @@ def main() -> None:
         "--split", choices=("test", "validation"), default="test", help="of the scores; to choose: validation"
     )
     a = parser.parse_args()
+    torch.set_num_threads(a.threads)
 
     def make(name: str, seed: int) -> dict:
         version, spent = STUDENT, {}

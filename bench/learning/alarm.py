@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench.harness import EVERY_STEP
+from bench.harness import EVERY_STEP, Runs, add_work, markdown, runs_of
 from bench.learning.gains import oracle_spec
 from common.round_folder import RoundFolder
 from common.settings import TDMR1Settings
@@ -108,34 +108,65 @@ def run(seed: int, oracle: Oracle, changes: dict, work: Path) -> dict:
     }
 
 
+LOOKS = {
+    "second_score": "its own reward",
+    "opinion": "surrogate's opinion (difference)",
+    "second_recognition": "recognition",
+    "second_contrast": "contrast",
+    "second_sharpness": "sharpness",
+    "second_colourfulness": "colourfulness",
+    "second_diversity": "diversity",
+}
+
+
+def sections(lines: list[dict]) -> dict[str, str]:
+    """The tables of the page: each kind of round, and what the looks of the hacked ones saw, a value a seed."""
+    rows = []
+    for name in RUNS:
+        if runs := runs_of(lines, name):
+            fired = ", ".join(str(run["fired"] or "no") for run in runs)
+            reward = f"{runs[0]['reward'][0]:.3f} → {_each(runs, lambda run: run['reward'][1])}"
+            scenes = [_each(runs, lambda run, which=which: run["scenes"][which]) for which in ("kept", "last")]
+            kept = f"{scenes[0]} (update {', '.join(str(run['kept']) for run in runs)})"
+            rows.append([name, str(len(runs)), fired, reward, f"{runs[0]['scenes']['parent']:.3f}", kept, scenes[1]])
+    columns = ["round", "seeds", "alarm at update", "its own reward", "scenes: parent", "kept", "last"]
+    hacked = [run["looks"] for run in runs_of(lines, "darkness, greedy")]
+    steps = [look["step"] for look in min(hacked, key=len, default=[])]
+    seen = []
+    for key, name in LOOKS.items():
+        sign = "+" if key == "opinion" else ""
+        seen.append([name, *(", ".join(f"{looks[n][key]:{sign}.2f}" for looks in hacked) for n in range(len(steps)))])
+    return {"rounds": markdown(columns, rows), "looks": markdown(["share of the parent's", *map(str, steps)], seen)}
+
+
+def _each(runs: list[dict], value) -> str:
+    return ", ".join(f"{value(run):.3f}" for run in runs)
+
+
 def main() -> None:
-    """Run every seed; print each round as JSON when it ends, and the table as Markdown."""
+    """Make the rounds that are missing and print the tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--runs", nargs="+", choices=tuple(RUNS), default=list(RUNS))
+    parser.add_argument("--rows", nargs="+", choices=tuple(RUNS), default=list(RUNS))
     parser.add_argument("--updates", type=int, default=SHORT["updates"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs") / "alarm")
+    add_work(parser, "alarm")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    table = []
+
+    def made_with(name: str) -> dict:
+        oracle, changes = RUNS[name]
+        return {"oracle": oracle, "settings": {**SHORT, **changes, "updates": a.updates}}
+
+    runs = Runs(a.work, made_with)
     for seed in a.seeds:
-        for name in a.runs:
+        for name in a.rows:
             oracle, changes = RUNS[name]
             judge = Darkness() if oracle == "darkness" else get_oracle(oracle)
-            row = run(seed, judge, {**changes, "updates": a.updates}, a.work / f"{name.replace(', ', '-')}-{seed}")
-            print(json.dumps({"run": name, "seed": seed, **row}), flush=True)
-            fired = f"update {row['fired']}" if row["fired"] else "no"
-            before, last = row["reward"]
-            cells = [name, seed, fired, f"{before:.3f} → {last:.3f}", f"{row['scenes']['parent']:.3f}"]
-            cells += [
-                f"{row['scenes']['kept']:.3f} (update {row['kept']})",
-                f"{row['scenes']['last']:.3f}",
-                row["minutes"],
-            ]
-            table.append("| " + " | ".join(map(str, cells)) + " |")
-    print("\n| round | seed | alarm | its own reward | scenes: parent | kept | last | minutes |\n" + "|---" * 8 + "|")
-    print("\n".join(table))
+            told, folder = {**changes, "updates": a.updates}, a.work / f"{name.replace(', ', '-')}-{seed}"
+            runs.once(name, seed, lambda s=seed, j=judge, t=told, f=folder: run(s, j, t, f))
+    for text in sections(runs.lines).values():
+        print(f"{text}\n")
 
 
 if __name__ == "__main__":

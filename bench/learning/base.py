@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from bench.harness import Parts
+from bench.harness import Runs, add_work, markdown, told
 from bench.learning.failures import things
 from trainer.advantages import pairs_right
 from trainer.backends import load_backend
@@ -38,6 +38,7 @@ from trainer.roles import SURROGATE, Roles
 from trainer.sampler import Sampler, related_noise, sample_latents
 
 GROUP = 8
+SCORES = ("geneval", "strict", "word", "ill_formed")
 WAYS = {"guided": {"steps": 40, "guidance": 4.0}, "unguided": {"steps": 40}, "student": {"steps": 4}}
 
 
@@ -107,23 +108,21 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=(*WAYS, "ranked"), default=[*WAYS, "ranked"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs") / "base")
+    add_work(parser, "base")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    made_with = {name: getattr(a, name) for name in ("per_tag", "taught", "tested", "seed")}
-    parts = Parts(a.work / "runs.jsonl", made_with | {"model": a.model.name, "student": a.student.name})
+    made_with = told(a, "parts", "seed", "threads") | {"model": a.model.name, "student": a.student.name}
+    runs = Runs(a.work, lambda row: made_with)
     for way in a.parts:
         if way == "ranked":
-            parts.once(way, lambda: ranked(a.model, a.student, a.taught, a.tested, a.seed))
+            runs.once(way, a.seed, lambda: ranked(a.model, a.student, a.taught, a.tested, a.seed))
         else:
             lora = a.student if way == "student" else None
-            parts.once(way, lambda v=lora, w=way: drawn(a.model, v, a.per_tag, WAYS[w]))
-    print("| | benchmark | strict | words | ill-formed |\n|---|---|---|---|---|")
-    for way in WAYS:
-        if line := parts.lines.get(way):
-            cells = (f"{line[name]:.3f}" for name in ("geneval", "strict", "word", "ill_formed"))
-            print(f"| {way} | {' | '.join(cells)} |")
-    if line := parts.lines.get("ranked"):
+            runs.once(way, a.seed, lambda v=lora, w=way: drawn(a.model, v, a.per_tag, WAYS[w]))
+    mine = {line["row"]: line for line in runs.lines if line["seed"] == a.seed}
+    drawn_by = [[way, *(f"{mine[way][name]:.3f}" for name in SCORES)] for way in WAYS if way in mine]
+    print(markdown(["", "benchmark", "strict", "words", "ill-formed"], drawn_by))
+    if line := mine.get("ranked"):
         print(
             f"\nOf pairs in {line['groups_held_out']} held-out groups the base's own error ranks {line['own_error']:.3f},"
         )

@@ -19,11 +19,12 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 
+from bench.harness import Runs, add_work, told
 from bench.learning.gains import GROUP_SIZE
 from trainer.cli import MODEL
 from trainer.demo.scenes.prompts import TAGS, prompts
@@ -68,16 +69,16 @@ def some_prompts(per_tag: int, seed: int) -> list[Prompt]:
 
 
 @dataclass(frozen=True)
-class Run:
+class Asked:
     """What a way of choosing came to: shares of groups with signal, mean spread, and which prompts it asked about."""
 
     signal: float
     spread: float
     prompts: int
-    tags: Counter
+    tags: dict[str, int]
 
 
-def label(luck: Luck, power: float, noise: float, groups: int) -> Run:
+def label(luck: Luck, power: float, noise: float, groups: int) -> Asked:
     """Label `groups` groups one after the other; a power of 0 is an even draw."""
     tags, shown, rng = {i: row.tag for i, row in enumerate(luck.rows)}, Counter(), random.Random(f"draw-{luck.seed}")
     learned: list[tuple[int, float]] = []
@@ -92,7 +93,7 @@ def label(luck: Luck, power: float, noise: float, groups: int) -> Run:
         spreads.append(spread(verdicts))
         shown[index] += 1
     asked = Counter(tags[index] for index, _spread in learned)
-    return Run(sum(s > 0 for s in spreads) / groups, statistics.mean(spreads), len(shown), asked)
+    return Asked(sum(s > 0 for s in spreads) / groups, statistics.mean(spreads), len(shown), asked)
 
 
 def main() -> None:
@@ -107,17 +108,28 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
+    add_work(parser, "choice")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     print("| version | labels flipped | prompts | groups with signal | SD | by seed | over evenly | SD | mean spread |")
     print("|---|---|---|---|---|---|---|---|---|")
-    asked: dict[tuple[str, float, float], list[Run]] = {}
+    made_with = told(a, "versions", "noise", "powers", "seeds", "threads")
+    kept = Runs(a.work, lambda row: made_with)
+    asked: dict[tuple[str, float, float], list[Asked]] = {}
     for version in a.versions:
         lucks = [Luck(MODEL.with_name(version), some_prompts(a.per_tag, seed), seed) for seed in a.seeds]
-        even = [label(luck, 0, 0, a.groups) for luck in lucks]
+
+        def labelled(power: float, noise: float, version=version, lucks=lucks) -> list[Asked]:
+            row = f"{version}, power {power:g}, {noise:.0%} flipped"
+            made = [
+                kept.once(row, luck.seed, lambda k=luck: asdict(label(k, power, noise, a.groups))) for luck in lucks
+            ]
+            return [Asked(**{field.name: line[field.name] for field in fields(Asked)}) for line in made]
+
+        even = labelled(0, 0)
         ways = [(0.0, 0.0), *((noise, power) for noise in a.noise for power in a.powers)]
         for noise, power in ways:
-            runs = [label(luck, power, noise, a.groups) for luck in lucks] if power else even
+            runs = labelled(power, noise) if power else even
             asked[version, noise, power] = runs
             over = [run.signal - base.signal for run, base in zip(runs, even, strict=True)]
             name = f"chosen, power {power:g}" if power else "drawn evenly"
@@ -129,7 +141,7 @@ def main() -> None:
     print("|---|---|---|---|" + "---|" * len(TAGS))
     for (version, noise, power), runs in asked.items():
         name = f"chosen, power {power:g}" if power else "drawn evenly"
-        counts = [f"{_mean(r.tags[tag] for r in runs):.0f}" for tag in TAGS]
+        counts = [f"{_mean(r.tags.get(tag, 0) for r in runs):.0f}" for tag in TAGS]
         cells = [version, f"{noise:.0%}" if power else "any", name, f"{_mean(r.prompts for r in runs):.0f}", *counts]
         print("| " + " | ".join(cells) + " |")
 

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from bench.harness import Parts, markdown, mean_row, seeds_of
+from bench.harness import Runs, add_work, markdown, mean_row, runs_of
 from trainer.cli import AFTER, MODEL, STUDENT
 from trainer.demo.scenes.prompts import TAGS, evaluation_prompts
 from trainer.evaluate import FIRST_SEEDS, evaluate
@@ -75,7 +75,7 @@ def sections(lines: list[dict]) -> dict[str, str]:
     """A table for all images and for each tag's: the share of each kind, mean ± standard deviation over the sets."""
     found = {}
     for tag in ("all", *TAGS):
-        runs = {way: [{"scores": line["scores"][tag]} for line in seeds_of(lines, way)] for way in WAYS}
+        runs = {way: [{"scores": line["scores"][tag]} for line in runs_of(lines, way)] for way in WAYS}
         rows = [[way, str(len(made)), *mean_row(made, KINDS)] for way, made in runs.items() if made]
         found[tag] = markdown([tag, "seeds", *KINDS], rows)
     return found
@@ -87,14 +87,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--per-tag", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs") / "failures")
+    add_work(parser, "failures")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    parts = Parts(a.work / "runs.jsonl", {"per_tag": a.per_tag})
+    runs = Runs(a.work, lambda row: {"per_tag": a.per_tag})
     for seed in a.seeds:
         for way, (lora, how) in WAYS.items():
-            parts.once(f"{way}, seed {seed}", lambda v=lora, s=seed, h=how: {"scores": shares(v, s, a.per_tag, h)})
-    for text in sections(list(parts.lines.values())).values():
+            runs.once(way, seed, lambda v=lora, s=seed, h=how: {"scores": shares(v, s, a.per_tag, h)})
+    for text in sections(runs.lines).values():
         print(f"{text}\n")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from bench.harness import EVERY_STEP, Parts, heading, markdown, mean_row
+from bench.harness import EVERY_STEP, Runs, add_work, heading, markdown, mean_row, title
 from bench.learning.gains import oracle_spec, run_once, scores_and_looks, word_accuracy
 from common.settings import TDMR1Settings
 from trainer.cli import STUDENT
@@ -52,7 +52,7 @@ def sections(lines: list[dict]) -> dict[str, str]:
     after = [line for line in lines if "seconds" in line]
     found = {}
     for name, columns in SECTIONS.items():
-        rows = [[line["name"], *(f"{line['scores'][column]:.3f}" for column in columns)] for line in lines]
+        rows = [[title(line), *(f"{line['scores'][column]:.3f}" for column in columns)] for line in lines]
         if after:
             mean = [f"after, {len(after)} seeds: mean ± standard deviation", *mean_row(after, columns)]
             rows.insert(1 + max(k for k, line in enumerate(lines) if line in after), mean)
@@ -68,11 +68,16 @@ def main() -> None:
     parser.add_argument("--parent", type=Path, default=STUDENT)
     parser.add_argument("--per-tag", type=int, default=96)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs") / "headline")
+    add_work(parser, "headline")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    told = {"updates": a.updates, "parent": a.parent.name, "per_tag": a.per_tag, "settings": {**RATES, **EVERY_STEP}}
-    parts = Parts(a.work / "runs.jsonl", told)
+    made_with = {
+        "updates": a.updates,
+        "parent": a.parent.name,
+        "per_tag": a.per_tag,
+        "settings": {**RATES, **EVERY_STEP},
+    }
+    runs = Runs(a.work, lambda row: made_with)
 
     def tested(lora: Path | None, **how) -> dict:
         words = word_accuracy(lora, a.per_tag, **how)
@@ -82,17 +87,17 @@ def main() -> None:
         version, spent = train(seed, a.updates, a.parent, a.work / str(seed))
         return {**spent, **tested(version)}
 
-    parts.once("student before, 4 steps", lambda: tested(a.parent))
+    runs.once("student before, 4 steps", None, lambda: tested(a.parent))
     for seed in a.seeds:
-        parts.once(f"student after, 4 steps, seed {seed}", lambda s=seed: trained(s))
+        runs.once("student after, 4 steps", seed, lambda s=seed: trained(s))
     for steps in (40, 80):
         how = {"steps": steps, "guidance": GUIDANCE}
-        parts.once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
-    for text in sections(list(parts.lines.values())).values():
+        runs.once(f"base, {steps} steps, guided", None, lambda h=how: tested(None, **h))
+    for text in sections(runs.lines).values():
         print(f"{text}\n")
-    after = [line for line in parts.lines.values() if "seconds" in line]
+    after = [line for line in runs.lines if "seconds" in line]
     for line in after:
-        print(f"\n{line['name']}: {line['images_scored']} scored images, {line['seconds'] / 60:.0f} minutes")
+        print(f"\n{title(line)}: {line['images_scored']} scored images, {line['seconds'] / 60:.0f} minutes")
 
 
 if __name__ == "__main__":

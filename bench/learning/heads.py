@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from bench.harness import Runs, add_work, told
 from bench.learning import economy
 from bench.learning.gains import GROUP_SIZE, oracle_spec
 from common.settings import TDMR1Settings
@@ -107,10 +108,15 @@ def main() -> None:
     )
     parser.add_argument("--tested", type=int, default=125, help="groups to rank")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs") / "label-economy")
+    add_work(parser, "heads")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    runs = [measure(seed, a.groups, a.taught, a.tested, a.work) for seed in a.seeds]
+    made_with = told(a, "seeds", "threads")
+    kept = Runs(a.work, lambda row: made_with)
+    runs = [
+        kept.once("heads", seed, lambda s=seed: {"right": measure(s, a.groups, a.taught, a.tested, a.work)})["right"]
+        for seed in a.seeds
+    ]
     print(f"| ranked by | right pairs | SD | {' | '.join(TAGS)} |\n|{'---|' * (len(TAGS) + 3)}")
     for name in runs[0]:
         means = [run[name]["all"] for run in runs]

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 
 from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, svg, with_starts
@@ -239,6 +240,7 @@ def main() -> None:
     """Make what is missing, then print the table and draw the plot."""
     parser = parser_of_rows(__doc__, ROWS, Path("runs") / "label-economy")
     a = parser.parse_args()
+    torch.set_num_threads(a.threads)
 
     def make(name: str, seed: int) -> dict:
         version, spent = STUDENT, {}

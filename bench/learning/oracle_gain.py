@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import statistics
 import time
 from pathlib import Path
 
 import torch
 
+from bench.harness import START, Runs, add_work, markdown, spread, told
 from bench.learning.gains import oracle_spec, test_scores
 from common.round_folder import RoundFolder
 from common.settings import TDMR1Settings
@@ -55,23 +55,26 @@ def main() -> None:
         "--settings", type=json.loads, default={}, help="JSON of settings that differ from the defaults"
     )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs") / "oracle-gain")
+    add_work(parser, "oracle-gain")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    before = test_scores(STUDENT, a.per_tag)
-    rows = []
-    for seed in a.seeds:
+    made_with = told(a, "seeds", "threads")
+    runs = Runs(a.work, lambda row: made_with)
+    before = runs.once(START, 0, lambda: {"scores": test_scores(STUDENT, a.per_tag)})["scores"]
+
+    def trained(seed: int) -> dict:
         best, spent = train(seed, a.minutes, a.updates, a.settings, a.work / str(seed))
-        rows.append({"seed": seed, **spent, "before": before, "after": test_scores(best, a.per_tag)})
-        print(json.dumps(rows[-1]), flush=True)
+        return {**spent, "scores": test_scores(best, a.per_tag)}
+
+    rows = [runs.once("trained", seed, lambda s=seed: trained(s)) for seed in a.seeds]
     for score in ("geneval", "strict", "reward"):
-        print(f"\n{score}\n| seed | before | after | gain |\n|---|---|---|---|")
-        for r in rows:
-            b, c = r["before"][score], r["after"][score]
-            print(f"| {r['seed']} | {b:.3f} | {c:.3f} | {c - b:+.3f} |")
-        gains = [r["after"][score] - r["before"][score] for r in rows]
-        spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
-        print(f"gain {statistics.mean(gains):+.3f}, standard deviation {spread:.3f} over {len(gains)} seeds")
+        gains = [row["scores"][score] - before[score] for row in rows]
+        cells = [
+            [str(row["seed"]), f"{before[score]:.3f}", f"{row['scores'][score]:.3f}", f"{gain:+.3f}"]
+            for row, gain in zip(rows, gains, strict=True)
+        ]
+        print(f"\n{score}\n{markdown(['seed', 'before', 'after', 'gain'], cells)}")
+        print(f"gain {spread(gains)} over {len(gains)} seeds")
 
 
 if __name__ == "__main__":

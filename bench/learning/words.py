@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from bench.harness import Parts, heading, markdown, mean_row, seeds_of
+from bench.harness import Runs, add_work, heading, markdown, mean_row, runs_of, title, told
 from bench.learning.gains import oracle_spec, run_once, scores_and_looks, word_accuracy
 from common.settings import DistillSettings, TDMR1Settings
 from trainer.cli import MODEL, STUDENT
@@ -59,9 +59,9 @@ def sections(lines: list[dict]) -> dict[str, str]:
     for line in lines:
         cells = [f"{line['scores'][column]:.3f}" for column in COLUMNS]
         spent = [f"{line['images_scored']:,}", f"{line['seconds'] / 60:.0f}"] if "seconds" in line else ["", ""]
-        rows.append([line["name"], *cells, *spent])
+        rows.append([title(line), *cells, *spent])
     for kind in ("young", "guidance alone", "shipped"):
-        if runs := seeds_of(lines, kind):
+        if runs := runs_of(lines, kind):
             rows.append([f"{kind}, {len(runs)} seeds", *mean_row(runs, COLUMNS), "", ""])
     return {"scores": markdown(["", *map(heading, COLUMNS), "scored images", "minutes"], rows)}
 
@@ -75,11 +75,11 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=192, help="test images of words")
     parser.add_argument("--per-tag", type=int, default=48, help="test images a tag of scenes")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs") / "words")
+    add_work(parser, "words")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    told = {"updates": a.updates, "young": a.young, "words": a.words, "per_tag": a.per_tag}
-    parts = Parts(a.work / "runs.jsonl", {**told, "settings": SETTINGS.to_json()})
+    made_with = {**told(a, "seeds", "threads"), "settings": SETTINGS.to_json()}
+    runs = Runs(a.work, lambda row: made_with)
 
     def tested(lora: Path | None, **how) -> dict:
         words = word_accuracy(lora, a.words, **how)
@@ -91,16 +91,16 @@ def main() -> None:
 
     young = young_student(a.young, a.work)
     kinds = (("young", young, {}), ("guidance alone", young, {"surrogate_lr": 0.0}), ("shipped", STUDENT, {}))
-    parts.once("young, before", lambda: tested(young))
-    parts.once("shipped, before", lambda: tested(STUDENT))
+    runs.once("young, before", None, lambda: tested(young))
+    runs.once("shipped, before", None, lambda: tested(STUDENT))
     for seed in a.seeds:
         for kind, parent, changes in kinds:
             folder = f"{kind.replace(' ', '-')}-{seed}"
-            parts.once(f"{kind}, seed {seed}", lambda p=parent, s=seed, c=changes, f=folder: trained(p, s, c, f))
+            runs.once(kind, seed, lambda p=parent, s=seed, c=changes, f=folder: trained(p, s, c, f))
     for steps in (40, 80):
         how = {"steps": steps, "guidance": GUIDANCE}
-        parts.once(f"base, {steps} steps, guided", lambda h=how: tested(None, **h))
-    print(sections(list(parts.lines.values()))["scores"])
+        runs.once(f"base, {steps} steps, guided", None, lambda h=how: tested(None, **h))
+    print(sections(runs.lines)["scores"])
 
 
 if __name__ == "__main__":

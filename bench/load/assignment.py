@@ -14,6 +14,7 @@ import os
 import statistics
 import time
 
+from bench.harness import Run, add_work, keep, told
 from tests.servers import start_postgres, start_redis, temporary_folder
 
 IMAGES, PEOPLE, RUNS = 4, 50, 40
@@ -139,10 +140,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--sqlite", action="store_true")
+    add_work(parser, "assignment")
     arguments = parser.parse_args()
     stop = prepare(arguments.sqlite)
     try:
-        rows = {size: measure(size) for size in arguments.sizes}
+        rows = {}
+        for size in arguments.sizes:
+            rows[size] = measure(size)
+            keep(arguments.work, Run.made_here(f"{size:,} groups", None, told(arguments), {"ms": rows[size]}))
     finally:
         for end in stop:
             end()

@@ -19,6 +19,7 @@ import time
 
 from django.core.management import call_command
 
+from bench.harness import Run, add_work, keep, told
 from bench.load.assignment import prepare
 from tests.servers import temporary_folder
 
@@ -197,12 +198,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--runs", type=int, default=20, help="submits; pages are asked for a quarter as often")
+    add_work(parser, "growth")
     arguments = parser.parse_args()
     os.environ["STATIC_ROOT"] = str(temporary_folder("bench-static"))
     stop = prepare(sqlite=False)
     try:
         call_command("collectstatic", verbosity=0)
-        measured = {size: measure(size, arguments.runs) for size in arguments.sizes}
+        measured = {}
+        for size in arguments.sizes:
+            measured[size] = measure(size, arguments.runs)
+            keep(arguments.work, Run.made_here(f"{size:,} groups", None, told(arguments), {"ms": measured[size]}))
     finally:
         for end in stop:
             end()

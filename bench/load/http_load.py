@@ -32,6 +32,7 @@ from pathlib import Path
 import psutil
 
 from bench.faults.chaos import Product
+from bench.harness import Run, add_work, keep, told
 from bench.load.growth import IMAGES, PROMPTS, fill
 from bench.postgres import Postgres
 
@@ -243,6 +244,7 @@ def quantiles(values: Sequence[float]) -> list[float]:
     return [cuts[49], cuts[94], cuts[98]]
 
 
+KINDS = ("next", "submit")
 COLUMNS = ("", "think, s", "answers/s", "labels/s", "next p50, p95, p99, ms", "submit p50, p95, p99, ms")
 COLUMNS += ("CPU, ms per answer", "failed")
 
@@ -279,6 +281,14 @@ def run(system, paces: Sequence[float], seconds: float) -> tuple[dict[float, Tim
     return found, wrong
 
 
+def kept(work: Path, name: str, settings: dict, found: dict[float, Times]) -> None:
+    """Add a run to WORK/runs.jsonl for each pace."""
+    for think, times in found.items():
+        quick = {kind: dict(zip(("p50", "p95", "p99"), quantiles(getattr(times, kind)), strict=True)) for kind in KINDS}
+        counts = {"answers": len(times.submit), "seconds": times.seconds, "cpu": times.cpu, "failed": times.failed}
+        keep(work, Run.made_here(f"{name}, think {think:g} s", None, settings, {**counts, "ms": quick}))
+
+
 def main() -> int:
     """Run, print, and tell by the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.load.http_load", description=__doc__.splitlines()[0])
@@ -288,6 +298,7 @@ def main() -> int:
     parser.add_argument("--think", type=float, default=6, help="mean seconds between a group and its answer")
     parser.add_argument("--label-studio", action="store_true")
     parser.add_argument("--label-studio-env", type=Path, help="keep its virtual environment here for the next run")
+    add_work(parser, "http-load")
     a = parser.parse_args()
     paces = [a.think, 0.0]
     print(line(COLUMNS) + "\n" + "|---" * len(COLUMNS) + "|", flush=True)
@@ -298,6 +309,7 @@ def main() -> int:
         ours = Likestep(Path(folder) / "ours", a.people, a.groups, postgres)
         try:
             found, wrong = run(ours, paces, a.seconds)
+            kept(a.work, ours.name, told(a), found)
         finally:
             ours.stop()
         if a.label_studio:
@@ -309,6 +321,7 @@ def main() -> int:
             theirs = LabelStudio(Path(folder) / "theirs", environment, a.people, max(1000, a.groups // 20), processes)
             try:
                 other, more = run(theirs, paces, a.seconds)
+                kept(a.work, theirs.name, told(a), other)
             finally:
                 theirs.stop()
             wrong += more

@@ -13,7 +13,10 @@ import argparse
 import heapq
 import random
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+
+from bench.harness import Run, add_work, keep, runs_of
 
 # The product's own numbers; tests/bench/load/test_scaling.py holds them to the code.
 GROUP_SIZE = 8
@@ -363,45 +366,65 @@ def table(columns: list[tuple[str, dict[str, str]]]) -> str:
     return "\n".join(lines)
 
 
-def arithmetic() -> str:
-    """One group and one round of each model."""
-    columns = []
+def arithmetic() -> dict[str, dict[str, str]]:
+    """One group and one round of each model on a device."""
+    columns = {}
     for model, device, flops in ((DEMO, "one core", CORE), (SD35, "an L4", L4), (SD35, "an H100", H100)):
-        columns.append(
-            (
-                f"{model.name}, {device}",
-                {
-                    "seconds per image": f"{model.image_seconds(flops):.2f}",
-                    "groups per hour": f"{3600 / (GROUP_SIZE * model.image_seconds(flops)):,.0f}",
-                    "people whom that keeps busy": f"{PEOPLE_SECONDS / (GROUP_SIZE * model.image_seconds(flops)):,.1f}",
-                    "trajectories of a group, MB": f"{model.trajectory_bytes / 1e6:.2f}",
-                    "images of a group, MB": f"{GROUP_SIZE * (model.image_bytes + model.shown_bytes) / 1e6:.2f}",
-                    "a million groups, TB": f"{model.group_bytes * 1e6 / 1e12:.2f}",
-                    "a round (60 updates of 64 images), hours": f"{model.round_seconds(flops) / 3600:.2f}",
-                    "a checkpoint, MB": f"{model.state_bytes / 1e6:,.0f}",
-                    "a version, MB": f"{model.lora_bytes / 1e6:,.1f}",
-                    "an update's 16 groups in a trainer's memory (fp32), MB": f"{32 * model.trajectory_bytes / 1e6:,.1f}",
-                },
-            )
-        )
-    return table(columns)
+        columns[f"{model.name}, {device}"] = {
+            "seconds per image": f"{model.image_seconds(flops):.2f}",
+            "groups per hour": f"{3600 / (GROUP_SIZE * model.image_seconds(flops)):,.0f}",
+            "people whom that keeps busy": f"{PEOPLE_SECONDS / (GROUP_SIZE * model.image_seconds(flops)):,.1f}",
+            "trajectories of a group, MB": f"{model.trajectory_bytes / 1e6:.2f}",
+            "images of a group, MB": f"{GROUP_SIZE * (model.image_bytes + model.shown_bytes) / 1e6:.2f}",
+            "a million groups, TB": f"{model.group_bytes * 1e6 / 1e12:.2f}",
+            "a round (60 updates of 64 images), hours": f"{model.round_seconds(flops) / 3600:.2f}",
+            "a checkpoint, MB": f"{model.state_bytes / 1e6:,.0f}",
+            "a version, MB": f"{model.lora_bytes / 1e6:,.1f}",
+            "an update's 16 groups in a trainer's memory (fp32), MB": f"{32 * model.trajectory_bytes / 1e6:,.1f}",
+        }
+    return columns
+
+
+READY, GPUS = (15, 30, 60, 120), (36, 44, 50, 54)
+SHOWN = ("people who had to wait", "their wait, worst of 100, s", "generating GPUs busy", "groups rated per hour")
+
+
+def sections(lines: list[dict]) -> dict[str, str]:
+    """The tables of the page, a column a run."""
+    found = {name: [(line["column"], line["values"]) for line in runs_of(lines, name)] for name in ROWS}
+    short = {name: [(c, {key: v[key] for key in SHOWN}) for c, v in found[name]] for name in ("ready", "gpus")}
+    return {name: table(columns) for name, columns in (found | short).items() if columns}
+
+
+ROWS = ("arithmetic", "hour", "ready", "gpus")
+
+
+def simulated(seed: int) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Row, column and values of every run: the arithmetic, an hour of each scenario, and of the largest one with other
+    numbers of groups kept ready in each project and of GPUs that generate."""
+    for column, values in arithmetic().items():
+        yield "arithmetic", column, values
+    for s in SCENARIOS:
+        yield "hour", f"{s.name} ({s.model.name})", row(Simulation(s, seed).run())
+    large = SCENARIOS[-1]
+    for target in READY:
+        yield "ready", str(target), row(Simulation(replace(large, ready_target=target), seed).run())
+    for count in GPUS:
+        yield "gpus", str(count), row(Simulation(replace(large, generate=count), seed).run())
 
 
 def main() -> None:
-    """Print everything."""
+    """Simulate everything and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
-    seed = parser.parse_args().seed
-    print(f"seed {seed}\n\n## One group, one round\n\n{arithmetic()}\n\n## An hour\n")
-    print(table([(f"{s.name} ({s.model.name})", row(Simulation(s, seed).run())) for s in SCENARIOS]))
-    large = SCENARIOS[-1]
-    keys = ("people who had to wait", "their wait, worst of 100, s", "generating GPUs busy", "groups rated per hour")
-    print("\n## 1,000 annotators: how many groups to keep ready in each of 10 projects\n")
-    found = [(t, row(Simulation(replace(large, ready_target=t), seed).run())) for t in (15, 30, 60, 120)]
-    print(table([(f"{t}", {key: values[key] for key in keys}) for t, values in found]))
-    print("\n## 1,000 annotators: how many GPUs generate\n")
-    found = [(n, row(Simulation(replace(large, generate=n), seed).run())) for n in (36, 44, 50, 54)]
-    print(table([(f"{n}", {key: values[key] for key in keys}) for n, values in found]))
+    add_work(parser, "scaling")
+    a = parser.parse_args()
+    lines = [
+        keep(a.work, Run.made_here(name, a.seed, {}, {"column": column, "values": values}))
+        for name, column, values in simulated(a.seed)
+    ]
+    for name, text in sections(lines).items():
+        print(f"## {name}\n\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from diffusers import StableDiffusion3Pipeline
 from diffusers.utils import logging
 from PIL import Image
 
+from bench.harness import Run, add_work, keep, told
 from trainer.cli import MODEL, STUDENT
 from trainer.demo.scenes.prompts import TAGS, evaluation_prompts
 from trainer.sampler import Sampler, initial_noise
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", type=int, default=8, help="images of a prompt")
     parser.add_argument("--rounds", type=int, default=12, help="groups, each made by both")
+    add_work(parser, "generation")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     logging.set_verbosity_error()  # the demo's third text encoder has one token, and stock says so at every call
@@ -61,6 +63,9 @@ def main() -> None:
         apart = max(apart, *(int(np.abs(np.asarray(x, int) - np.asarray(y, int)).max()) for x, y in pairs))
         if i:
             rows.append((*spent, *stock_spent))
+    names = ("clock", "cpu", "stock_clock", "stock_cpu")
+    seconds = {name: [group[column] for group in rows] for column, name in enumerate(names)}
+    keep(a.work, Run.made_here("groups", None, told(a), {"seconds": seconds, "largest_difference": apart}))
     print(f"{a.size} images a group, {len(rows)} groups, {a.threads} thread(s); ", end="")
     print(f"largest difference of a pixel: {apart} of 255\n")
     print("| by | sampler, images/s | stock, images/s | ratio, median (min to max) |\n|---|---|---|---|")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from bench.harness import Run, add_work, keep, told
 from common.settings import TDMR1Settings
 from trainer.backends import load_backend
 from trainer.backends.cpu import restore
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
+    add_work(parser, "passes")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     made = variants(a.batch)
@@ -68,6 +70,8 @@ def main() -> None:
             run()
             if turn:  # the first turn warms up
                 seconds[name].append(time.perf_counter() - start)
+    for name, values in seconds.items():
+        keep(a.work, Run.made_here(name, None, told(a), {"seconds": values}))
     middle = {name: statistics.median(s) for name, s in seconds.items()}
     print(f"{a.batch} images, {a.threads} thread(s), median of {a.rounds} turns\n")
     print("| what | seconds | min to max | against |\n|---|---|---|---|")

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import torch
 
-from bench.harness import EVERY_STEP
+from bench.harness import EVERY_STEP, Run, add_work, keep, told
 from bench.learning.gains import oracle_spec
 from common.settings import TDMR1Settings
 from trainer.advantages import group_advantages, has_signal
@@ -341,6 +341,9 @@ def report(a: argparse.Namespace) -> None:
             runs[side].append(child(f"time:{side}", a))
             print(f"turn {turn + 1}, {side}: {runs[side][-1]}", file=sys.stderr, flush=True)
     tensors = {side: child(f"memory:{side}", a)["tensors"] for side in SIDES}
+    keep(a.work, Run.made_here("losses", None, told(a, "job"), equal))
+    for side, of in runs.items():
+        keep(a.work, Run.made_here(side, None, told(a, "job"), {"turns": of, "tensors": tensors[side]}))
     images = a.prompts * TDMR1Settings.from_json(a.settings).group_size
     extra = {side: max(r["peak"] - r["loaded"] for r in of) for side, of in runs.items()}
     print(
@@ -381,6 +384,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="timed steps a process")
     parser.add_argument("--compared", type=int, default=2, help="steps whose losses are compared")
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON of settings that differ")
+    add_work(parser, "step")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -24,6 +25,8 @@ PICTURES = ROOT / "test-artifacts" / "screenshots"
 LOADED = """() => [...document.images].every((image) => image.complete ||
   !image.getClientRects().length || image.getBoundingClientRect().top > innerHeight)"""
 TOUR = ROOT / "docs" / "images" / "tour"
+FILM_SIZE = (900, 605)
+TAKEN = os.environ.get("LIKESTEP_TOUR") == "1"  # the documentation's pictures are to be written anew
 
 
 def picture(page, name: str, *, whole: bool = True) -> None:
@@ -33,11 +36,43 @@ def picture(page, name: str, *, whole: bool = True) -> None:
     page.wait_for_function(LOADED)
     page.wait_for_timeout(200)  # colours that are changing
     page.screenshot(path=file, full_page=whole)
-    if os.environ.get("LIKESTEP_TOUR") == "1" and f"tour/{name}.webp" in (ROOT / "docs" / "tour.md").read_text():
+    if TAKEN and f"tour/{name}.webp" in (ROOT / "docs" / "tour.md").read_text():
         TOUR.mkdir(parents=True, exist_ok=True)
         with Image.open(file) as image:
             image.thumbnail((1000, 1000))
             image.convert("RGB").save(TOUR / f"{name}.webp", quality=80, method=6)
+
+
+class Film:
+    """A moving picture of what a page shows, for the README; empty, and never written, unless the tour is taken."""
+
+    def __init__(self):
+        self.frames, self.milliseconds = [], []
+
+    def shoot(self, page, seconds: float) -> None:
+        """The window as it is now, shown for so long. The same picture again only shows longer."""
+        if not TAKEN:
+            return
+        page.wait_for_function(LOADED)
+        page.wait_for_timeout(200)
+        with Image.open(io.BytesIO(page.screenshot())) as image:
+            frame = image.convert("RGB")
+        frame.thumbnail(FILM_SIZE, Image.Resampling.LANCZOS)
+        if self.frames and frame.tobytes() == self.frames[-1].tobytes():
+            self.milliseconds[-1] += round(1000 * seconds)
+            return
+        self.frames.append(frame)
+        self.milliseconds.append(round(1000 * seconds))
+
+    def write(self, name: str) -> None:
+        """Keep it among the tour's pictures, and its frames where a developer can look at them."""
+        if not self.frames:
+            return
+        for number, frame in enumerate(self.frames):
+            frame.save(PICTURES / f"{name}-{number:02}.png")
+        first, *others = self.frames
+        shown = {"duration": self.milliseconds, "loop": 0, "quality": 80, "method": 6}
+        first.save(TOUR / f"{name}.webp", save_all=True, append_images=others, **shown)
 
 
 def choose(page, menu: str, entry: str) -> None:

@@ -1,87 +1,26 @@
 """The whole loop as a newcomer meets it: the demo command, a browser, likes, a round, images of the new version."""
 
-import contextlib
 import os
-import re
-import signal
 import sqlite3
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, FLAGS, choose, log_in, picture, rate_by_keyboard, wait_saved
-from tests.servers import free_port
+from tests.demo import Demo
+from tests.e2e.helpers import CHROMIUM, FLAGS, TAKEN, Film, choose, log_in, picture, rate_by_keyboard, wait_saved
 
 ROOT = Path(__file__).resolve().parents[2]
-# A small round: the demo's model and loop, few updates.
-SMALL = '{"updates": 4, "validate_every": 4, "validation_images": 14, "student_batch": 8, "prompts_per_update": 4}'
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None and not os.environ.get("CI"), reason="no chromium; install Debian's package `chromium`"
 )
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """The demo's data folder, which both tests share."""
-    return tmp_path_factory.mktemp("demo")
-
-
-class Demo:
-    """The demo as its command starts it; `text` is what it said until everything was up."""
-
-    def __init__(self, data: Path):
-        self.data, started = data, time.monotonic()
-        environment = {
-            k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE")
-        }
-        environment |= {"LIKESTEP_ROUND_SETTINGS": SMALL, "OMP_NUM_THREADS": "2"}
-        command = [
-            sys.executable,
-            "-u",
-            "likestep",
-            "--this-python",
-            "demo",
-            "--port",
-            str(free_port()),
-            "--data",
-            str(data),
-        ]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if "Ctrl-C stops" in line:
-                break
-        self.seconds, self.text = time.monotonic() - started, "".join(lines)
-        (self.address,) = re.findall(r"open (http\S+)", self.text) or pytest.fail(self.text)
-        self.passwords = dict(re.findall(r"log in as (\w+) with password (\S+)", self.text))
-
-    def stop(self) -> None:
-        """Ctrl-C; afterwards no process of the demo is left."""
-        assert len(self.parts()) >= 6
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(30) == 0
-        assert self.parts() == []
-
-    def parts(self) -> list[str]:
-        """The command lines of the processes that work on the data folder."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                ours = f"LIKESTEP_DATA={self.data}\0" in (process / "environ").read_text()
-                if ours or (process / "cwd").readlink() == self.data:  # Redis overwrites its environment
-                    found.append((process / "cmdline").read_text())
-        return found
-
-
 @pytest.fixture
-def demo(data):
-    """A running demo."""
-    made = Demo(data)
+def demo(installed, tmp_path):
+    """A running demo of an installation, which knows nothing of the checkout and chooses its data folder itself."""
+    made = Demo([installed, "demo"], tmp_path / ".local" / "share" / "likestep", folder=tmp_path, HOME=str(tmp_path))
     try:
         yield made
     finally:
@@ -124,27 +63,45 @@ def tour_of_reviewing(page):
     picture(page, "guidelines", whole=False)
 
 
+def film_of_rating(page, film) -> list[str]:
+    """Two groups rated key by key; their names."""
+    rated = []
+    for likes in ("146", "257"):
+        page.locator("#grid .tile-image").nth(7).wait_for(timeout=90_000)
+        group = page.locator("#grid").get_attribute("data-group")
+        film.shoot(page, 1.2)
+        page.keyboard.press("d")
+        film.shoot(page, 0.6)
+        for key in likes:
+            page.keyboard.press(key)
+            film.shoot(page, 0.4)
+        film.shoot(page, 0.8)
+        page.keyboard.press("Enter")
+        page.wait_for_function("n => document.querySelector('#grid').dataset.group !== n", arg=group)
+        rated.append(group)
+    return rated
+
+
 def see_before_and_after(page):
     """Both pictures of a round are there."""
     for which in ("Images of the old version", "Images of the new version"):
         assert page.get_by_alt_text(which).evaluate("i => i.decode().then(() => i.naturalWidth)") > 128
 
 
-def test_from_clicks_to_a_new_version(demo, data, monkeypatch):
+def test_from_clicks_to_a_new_version(demo, monkeypatch):
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
     from playwright.sync_api import sync_playwright
 
     address, passwords = demo.address, demo.passwords
-    said = demo.text.index
-    assert said("preparing") < said("waiting for the first group of images") < said("open ")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         log_in(page, address, "annotator", passwords["annotator"])
         page.get_by_role("link", name="Rate images").click()
-        rated = []
-        for n in range(12):
-            if n == 1:
+        film = Film()
+        rated = film_of_rating(page, film) if TAKEN else []
+        for n in range(len(rated), 12):
+            if n == 2:
                 tour_of_rating(page)
             rated.append(rate_by_keyboard(page, lambda position, n=n: (position + n) % 3 == 0))
         wait_saved(page)
@@ -173,16 +130,24 @@ def test_from_clicks_to_a_new_version(demo, data, monkeypatch):
         admin.goto(f"{address}/p/demo/")
         admin.get_by_role("link", name="Start a round").click()
         picture(admin, "start")
+        film.shoot(admin, 1.5)
         admin.get_by_role("button", name="Start the round").click()
         admin.locator("[data-state=running], [data-state=done]").wait_for(timeout=60_000)
         picture(admin, "running")
+        while not admin.locator("[data-state=done]").count() and TAKEN:
+            film.shoot(admin, 0.5)
         admin.locator("[data-state=done]").wait_for(timeout=240_000)
         see_before_and_after(admin)
         admin.wait_for_timeout(1000)
         picture(admin, "done")
+        film.shoot(admin, 1.5)
         admin.get_by_role("button", name="Publish version 3").click()
         admin.get_by_text("Version 3 is published").wait_for()
         picture(admin, "published")
+        admin.goto(f"{address}/p/demo/rounds/1/")
+        admin.locator(".compare").scroll_into_view_if_needed()
+        film.shoot(admin, 3.5)  # of the long round: four updates change little
+        film.write("loop")
 
         phone = browser.new_page(viewport={"width": 390, "height": 844})
         log_in(phone, address, "annotator", passwords["annotator"])
@@ -193,7 +158,7 @@ def test_from_clicks_to_a_new_version(demo, data, monkeypatch):
             ask = "SELECT v.number FROM labelling_lease l JOIN labelling_group g ON g.id = l.group_id"
             ask += " JOIN rounds_modelversion v ON v.id = g.version_id WHERE l.task = ?"
             task = page.locator("#grid").get_attribute("data-group")
-            return sqlite3.connect(data / "likestep.sqlite3").execute(ask, [task]).fetchone()[0]
+            return sqlite3.connect(demo.data / "likestep.sqlite3").execute(ask, [task]).fetchone()[0]
 
         # Groups that were on screen when the version was published may come first.
         for _ in range(6):
@@ -206,11 +171,17 @@ def test_from_clicks_to_a_new_version(demo, data, monkeypatch):
         browser.close()
 
 
-def test_the_second_start_takes_seconds(data):
-    if not (data / "likestep.sqlite3").exists():
-        Demo(data).stop()
-    again = Demo(data)
-    again.stop()
-    print(f"second start: {again.seconds:.1f} s")
-    assert again.seconds < 15
-    assert "waiting for the first group" not in again.text
+def test_a_second_start_takes_seconds(tmp_path):
+    command = [sys.executable, "-u", "likestep", "--this-python", "demo", "--data", tmp_path]
+    first = Demo(command, tmp_path, folder=ROOT)
+    first.stop()
+    said = first.text.index
+    assert said("preparing") < said("waiting for the first group of images") < said("open ")
+    seconds = []
+    while len(seconds) < 3 and min(seconds, default=99) > 6:  # a machine with other work may need more than one try
+        again = Demo(command, tmp_path, folder=ROOT)
+        again.stop()
+        assert "preparing" not in again.text and "waiting for the first group" not in again.text
+        seconds.append(again.seconds)
+    print(f"second start: {min(seconds):.1f} s")
+    assert min(seconds) <= 6, seconds
