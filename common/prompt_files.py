@@ -1,5 +1,5 @@
 """The one reader of prompt files, for the web form, the API and the command line: text, CSV, JSON, JSONL or Parquet in,
-rows and errors by line out. Pure functions; nothing is written here. Only Parquet needs a package."""
+rows and errors by line out. Nothing is written here. Only Parquet and a model's tokenizers need packages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ DELIMITERS = ",;\t|"
 MOST_ROWS = 20_000
 MOST_BYTES = 2_000_000
 UNLIMITED = 2**62
+SHOWN = 80  # characters of what is cut
 
 Check = Callable[[str, dict], None]  # of a prompt and its metadata; raises ValueError
 
@@ -63,12 +64,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Parsed:
-    """The outcome for a whole file. With `errors` nothing may be imported; `left_out` are lines that say nothing new."""
+    """The outcome for a whole file. With `errors` nothing may be imported; `left_out` are lines that say nothing new, `cut`
+    prompts that are longer than the model reads."""
 
     format: str
     rows: list[Row] = field(default_factory=list)
     errors: list[Problem] = field(default_factory=list)
     left_out: list[Problem] = field(default_factory=list)
+    cut: list[Problem] = field(default_factory=list)
     delimiter: str = ""  # of CSV
 
     def splits(self) -> dict[str, int]:
@@ -166,6 +169,7 @@ def parse(
     test: float = 0.0,
     columns: Mapping[str, str] | None = None,
     check: Check | None = None,
+    model: Path | str | None = None,
     most_rows: int | None = MOST_ROWS,
 ) -> Parsed:
     """Read a prompt file of any of `FORMATS`, as `decode` gives it.
@@ -177,7 +181,7 @@ def parse(
     field of `FIELDS` to the column (or key) that holds it where that is called otherwise. Metadata may be JSON in a
     string. Every prompt is in its canonical form. A row without a split gets one by `split_of`, or "" with `validation`
     None. Each prompt with its metadata is shown to `check`, which may raise ValueError on one that an oracle cannot
-    judge. Blank lines are passed over.
+    judge; what of them the pipeline in the folder `model` does not read is told in `cut`. Blank lines are passed over.
     """
     columns = {k: v.strip() for k, v in (columns or {}).items() if v and v.strip()}
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
@@ -200,13 +204,33 @@ def parse(
         parsed.errors.append(
             Problem(over, _("more than %(most)s prompts; split the file here") % {"most": f"{most_rows:,}"})
         )
+    elif model is not None:
+        parsed.cut.extend(cut_prompts(model, [(row.line, row.prompt) for row in parsed.rows]))
     return parsed
 
 
-def read_prompts(path: Path, *, split: str, only_marked: bool = False, check: Check | None = None) -> list[dict]:
+def cut_prompts(model: Path | str, prompts: Iterable[tuple[int, str]]) -> list[Problem]:
+    """Which prompts (each with its line) are longer than the text encoders of the pipeline in `model` read, and what is
+    cut of them; none where that cannot be said."""
+    from common.reading import unread  # its package is loaded where prompts are read
+
+    prompts = list(prompts)
+    rest = unread(model, [prompt for _line, prompt in prompts])
+    return [Problem(line, _cut(end), harmless=True) for (line, _prompt), end in zip(prompts, rest, strict=True) if end]
+
+
+def _cut(end: str) -> str:
+    shown = end if len(end) <= SHOWN else end[: SHOWN - 1].rstrip() + "…"
+    return _("prompt: it is longer than the model reads; cut is “%(cut)s”") % {"cut": shown}
+
+
+def read_prompts(
+    path: Path, *, split: str, only_marked: bool = False, check: Check | None = None, model: Path | None = None
+) -> list[dict]:
     """The command line's `--prompts`: each line's metadata with its `prompt`, of the lines whose split is `split`; those
     without a split count unless `only_marked`. Those that count are shown to `check(prompt, line)`, which may raise
-    ValueError on one that it cannot use. Lines that are left out are logged.
+    ValueError on one that it cannot use. Lines that are left out are logged, and what the pipeline in `model` does not
+    read.
 
     Raises ValueError that names the file's first bad lines, or says that there is none.
     """
@@ -221,11 +245,13 @@ def read_prompts(path: Path, *, split: str, only_marked: bool = False, check: Ch
         told = "; ".join(str(problem) for problem in parsed.errors[:5])
         more = f"; and {len(parsed.errors) - 5} more" if len(parsed.errors) > 5 else ""
         raise ValueError(f"prompts: {path}, {told}{more}")
-    for problem in parsed.left_out[:20]:
-        log.warning("%s, %s", path, problem)
-    if len(parsed.left_out) > 20:
-        log.warning("%s, and %s lines more are left out", path, len(parsed.left_out) - 20)
     found = [row for row in parsed.rows if (row.split or (None if only_marked else split)) == split]
+    cut = [] if model is None else cut_prompts(model, [(row.line, row.prompt) for row in found])
+    for problems, what in ((parsed.left_out, "left out"), (cut, "cut")):
+        for problem in problems[:20]:
+            log.warning("%s, %s", path, problem)
+        if len(problems) > 20:
+            log.warning("%s, and %s lines more are %s", path, len(problems) - 20, what)
     if not found:
         raise ValueError(f"prompts: {path} has none" + (f" with the split {split}" if parsed.rows else ""))
     return [_checked(path, row, check) for row in found]

@@ -163,7 +163,7 @@ def distill(a: argparse.Namespace) -> None:
     from trainer.demo.scenes.prompts import sample_training_prompt
     from trainer.methods.distill import distill as run
 
-    own = [line["prompt"] for line in read_prompts(a.prompts, split="train")] if a.prompts else None
+    own = [line["prompt"] for line in read_prompts(a.prompts, split="train", model=a.model)] if a.prompts else None
 
     def draw(rng: random.Random) -> str:
         return rng.choice(own) if own else sample_training_prompt(rng).prompt
@@ -192,8 +192,10 @@ def train(a: argparse.Namespace) -> None:
     settings = _settings(a, TDMR1Settings, **_preset(a))
     validation_oracle = a.validation_oracle or (a.oracle if a.prompts else "demo")
     if a.prompts:
-        train_prompts = read_prompts(a.prompts, split="train", check=get_oracle(a.oracle).check if a.oracle else None)
-        judge = {"split": "validation", "check": get_oracle(validation_oracle).check if validation_oracle else None}
+        check = get_oracle(a.oracle).check if a.oracle else None
+        train_prompts = read_prompts(a.prompts, split="train", check=check, model=a.model)
+        check = get_oracle(validation_oracle).check if validation_oracle else None
+        judge = {"split": "validation", "check": check, "model": a.model}
         if a.validation_prompts:
             validation = read_prompts(a.validation_prompts, **judge)
         else:
@@ -307,7 +309,7 @@ def evaluate(a: argparse.Namespace) -> None:
 
     oracle = get_oracle(a.oracle)
     if a.prompts:
-        found = read_prompts(a.prompts, split=a.split, check=oracle.check)
+        found = read_prompts(a.prompts, split=a.split, check=oracle.check, model=a.model)
         lines = [line for line in found if not a.tags or line.get("tag") in a.tags]
         rows = [Prompt.of_line(m, a.split) for m in lines for _ in range(a.repeats)]
     else:

@@ -142,7 +142,7 @@ def add_prompts(request, slug: Path[str], body: s.PromptsIn):
     """Add prompts, all or none; those that are there already are left as they are."""
     rows = [p.dict() for p in body.prompts]
     new = campaigns.add_prompts(request.auth.project, rows, by=request.auth.user)
-    return {"new": new, "known": len(rows) - new}
+    return {"new": new, "known": len(rows) - new, "cut": campaigns.cut_rows(request.auth.project, rows)}
 
 
 @router.post(
@@ -169,7 +169,14 @@ def add_prompt_file(
     except ValueError as error:
         raise HttpError(400, str(error)) from error
     check = campaigns.prompt_check(request.auth.project.oracle)
-    parsed = prompt_files.parse(text, name=file.name, validation=validation_share, columns=columns, check=check)
+    parsed = prompt_files.parse(
+        text,
+        name=file.name,
+        validation=validation_share,
+        columns=columns,
+        check=check,
+        model=request.auth.project.model_dir,
+    )
     if parsed.errors or not parsed.rows:
         raise HttpError(400, "; ".join(map(str, parsed.errors[:20])) or "prompts: the file has none")
     new = campaigns.add_prompts(request.auth.project, [row.plain() for row in parsed.rows], by=request.auth.user)
@@ -178,6 +185,7 @@ def add_prompt_file(
         "known": len(parsed.rows) - new,
         "read_as": parsed.read_as(),
         "left_out": [str(problem) for problem in parsed.left_out],
+        "cut": [str(problem) for problem in parsed.cut],
     }
 
 

@@ -74,6 +74,7 @@ class PromptsIn(Schema):
 class PromptsAdded(Schema):
     new: int
     known: int
+    cut: list[str] = Field(description="Prompts that are longer than the model reads, each with what is cut of it.")
 
 
 class PromptFileAdded(PromptsAdded):

@@ -114,9 +114,9 @@ class PromptsForm(forms.Form):
     text = name = ""
     known: PromptDraft | None = None  # what was previewed
 
-    def __init__(self, *args, user, project: Project | None = None, oracle: str = "", **kwargs):
+    def __init__(self, *args, user, project: Project | None = None, oracle: str = "", model: str = "", **kwargs):
         super().__init__(*args, **kwargs)
-        self.user, self.project, self.oracle = user, project, oracle
+        self.user, self.project, self.oracle, self.model = user, project, oracle, model
 
     def clean(self):
         """Read the prompts; `parsed` holds rows and problems. What was previewed is read as the format it was then."""
@@ -141,6 +141,7 @@ class PromptsForm(forms.Form):
             validation=data.get("validation_share") or 0,
             columns=columns,
             check=prompt_check(self.oracle),
+            model=self.model or None,
         )
         if not self.parsed.rows and not self.parsed.errors:
             self.add_error("prompts", _("give at least one prompt"))
@@ -215,6 +216,10 @@ class NewProjectForm(ProjectForm):
         if Project.objects.filter(slug=slug).exists():
             raise forms.ValidationError(_("a project has this address already; choose another"))
         return slug
+
+    def model_dir(self) -> str:
+        """The chosen model's folder; empty where none of the choices was sent."""
+        return self.models.get(self.cleaned_data.get("model"), ("", ""))[1]
 
     def values(self) -> dict:
         """What `services.create_project` takes beside the prompts."""

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from common.geneval_lines import LineError, checked_line, quoted_text
-from common.prompt_files import Check
+from common.prompt_files import Check, cut_prompts
 from common.texts import LONGEST, canonical_prompt
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
@@ -166,6 +166,15 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
     if by is not None:
         audit(project, by, "prompts added", new=new, rows=len(rows))
     return new
+
+
+def cut_rows(project: Project, rows: list[dict]) -> list[str]:
+    """Which of the added prompts are longer than the project's model reads, by row, and what is cut of them."""
+    found = cut_prompts(
+        project.model_dir, ((n, canonical_prompt(row["prompt"])) for n, row in enumerate(rows, start=1))
+    )
+    sentence = _("prompts, row %(number)s: %(error)s")
+    return [sentence % {"number": problem.line, "error": problem.message} for problem in found]
 
 
 @transaction.atomic

@@ -33,7 +33,7 @@ def new_project(request: HttpRequest) -> HttpResponse:
     training = TrainingForm(request.POST, prefix="training")
     valid = [form.is_valid(), training.is_valid()]
     oracle = form.cleaned_data.get("oracle") or ""
-    prompts = PromptsForm(request.POST, request.FILES, user=request.user, oracle=oracle)
+    prompts = PromptsForm(request.POST, request.FILES, user=request.user, oracle=oracle, model=form.model_dir())
     valid.append(prompts.ready())
     if all(valid) and request.POST.get("action") == "create" and not _changed(request, prompts):
         rows = prompts.rows()
@@ -123,7 +123,8 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
     """The prompts page by page, and more of them by upload with a preview (`action=preview|add`)."""
     form, checked, status = PromptsForm(user=request.user), False, 200
     if request.method == "POST":
-        form = PromptsForm(request.POST, request.FILES, user=request.user, project=project, oracle=project.oracle)
+        about = {"project": project, "oracle": project.oracle, "model": project.model_dir}
+        form = PromptsForm(request.POST, request.FILES, user=request.user, **about)
         checked = form.ready()
         if checked and request.POST.get("action") == "add" and not _changed(request, form):
             rows = form.rows()
@@ -136,6 +137,9 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
             messages.success(
                 request, _("%(new)s prompts added; %(known)s were there already.") % {"new": new, "known": known}
             )
+            if form.parsed.cut and form.known is None:  # else the preview said so
+                said = "; ".join(str(problem) for problem in form.parsed.cut[:5])
+                messages.warning(request, _("Longer than the model reads: %(prompts)s.") % {"prompts": said})
             return redirect("prompts", project.slug)
         form, status = form.shown_again(), 200 if checked else 400
     split = request.GET.get("split") if request.GET.get("split") in Split.values else ""

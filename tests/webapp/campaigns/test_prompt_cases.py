@@ -14,7 +14,8 @@ from webapp.api.services import create_token
 from webapp.campaigns import services
 from webapp.campaigns.models import PromptDraft, Role
 
-CASES = Path(__file__).resolve().parents[2] / "cases" / "prompts"
+ROOT = Path(__file__).resolve().parents[3]
+CASES, DEMO = ROOT / "tests" / "cases" / "prompts", ROOT / "models" / "demo"
 
 # File: the prompts that are kept, and what is said of the lines that are not.
 READ = {
@@ -179,7 +180,7 @@ def test_prompts_that_differ_in_nothing_seen_are_one_whoever_sends_them(project,
             content_type="application/json",
             headers={"Authorization": f"Bearer {text}"},
         )
-        assert answer.json() == {"new": int(n == 0), "known": int(n > 0)}
+        assert answer.json() == {"new": int(n == 0), "known": int(n > 0), "cut": []}
     assert stored(project, before) == ["a café"]
     answer = client.post(
         "/api/v1/projects/stars/prompts",
@@ -188,6 +189,38 @@ def test_prompts_that_differ_in_nothing_seen_are_one_whoever_sends_them(project,
         headers={"Authorization": f"Bearer {text}"},
     )
     assert answer.status_code == 400 and "row 2: prompt: it holds U+202E" in answer.json()["detail"]
+
+
+def test_what_the_model_does_not_read_of_a_prompt_is_named_everywhere(
+    project, before, boss, client, ways, tmp_path, caplog
+):
+    project.model_dir = str(DEMO)  # it reads ten words
+    project.save()
+    long = "a red star left of a blue circle above a <b>black</b> square"
+    (file := tmp_path / "long.txt").write_text(f"a red star\n{long}\n")
+    sentence = "line 2: prompt: it is longer than the model reads; cut is “<b>black</b> square”"
+    good, page = ways["form"](file, "preview")
+    assert good and sentence in page and "1 prompts are longer than the model reads" in page
+    assert "<b>black" not in client.get("/p/stars/prompts/").content.decode()
+    good, answer = ways["api"](file)
+    assert good and sentence in answer
+    _token, text = create_token(project, boss, "a script", ["admin"])
+    answer = client.post(
+        "/api/v1/projects/stars/prompts",
+        {"prompts": [{"prompt": "a dog"}, {"prompt": f"  {long}"}]},
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {text}"},
+    )
+    assert answer.json()["cut"] == [sentence.replace("line 2", "prompts, row 2")]
+    sent = {"prompts": long + " once more", "validation_share": 0, "action": "add"}
+    added = client.post("/p/stars/prompts/", sent, follow=True)
+    assert "“<b>black</b> square once more”" in html.unescape(added.content.decode())
+    assert stored(project, before) == ["a red star", long, "a dog", long + " once more"]
+    read_prompts(file, split="train", model=DEMO)
+    assert f"{file}, {sentence}" in caplog.text
+    caplog.clear()
+    read_prompts(file, split="train")
+    assert "longer" not in caplog.text
 
 
 def test_prompts_are_shown_in_their_own_direction(project, boss, client):

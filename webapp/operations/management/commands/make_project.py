@@ -54,6 +54,7 @@ class Command(BaseCommand):
                 validation=o["validation_share"],
                 columns={"prompt": o["prompt_column"]},
                 check=prompt_check(o["oracle"]),
+                model=model,
             )
             if parsed.errors:
                 raise CampaignError("; ".join(str(problem) for problem in parsed.errors[:5]))
@@ -77,7 +78,7 @@ class Command(BaseCommand):
             )
         except (OSError, CampaignError, RoundError, ValueError) as error:
             raise CommandError(str(error)) from error
-        for problem in parsed.left_out:
+        for problem in (*parsed.left_out, *parsed.cut):
             self.stdout.write(f"{prompts.name}, {problem}")
         queued = top_up(project.pk)
         counts = ", ".join(f"{n} {split}" for split, n in parsed.splits().items() if n)
