@@ -97,6 +97,18 @@ def test_documents_link_to_files_that_exist():
                 assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
 
 
+def test_a_usual_change_needs_at_most_three_files():
+    table = (ROOT / "docs" / "architecture.md").read_text().split("## Usual changes")[1]
+    rows = re.findall(r"^\| ([^|]+) \| (.+) \|$", table, re.M)[1:]
+    assert len(rows) == 10
+    for change, needs in rows:
+        files = [file for file in re.findall(r"`([\w./-]+)`", needs) if "/" in file or file.endswith(".md")]
+        files = [file for file in files if not file.startswith("tests/")]
+        either = len(re.findall(r"\([^)]*`[^)]*, [^)]*`[^)]*\)", needs))  # of which a change needs one
+        assert 1 <= len(files) - either <= 3, (change, files)
+        assert all((ROOT / file).exists() for file in files), (change, files)
+
+
 def module_of(file):
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 

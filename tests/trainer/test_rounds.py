@@ -36,10 +36,18 @@ def test_it_works(make_spec, reddish, parent, monkeypatch):
     assert card["rounds_state"]["images_scored"] == 4 * 12
 
 
-def test_it_learns_from_labels(make_spec, reddish, groups_file, parent):
-    seen = []
-    run_round(make_spec(reward_oracle=None, groups_file=str(groups_file)), on_progress=seen.append)
-    assert {"surrogate", "margin", "student"} <= set(seen[-1].metrics)
+def margins_of_labels(make_spec, groups_file, rate):
+    """What the surrogate finds liked images better by than disliked ones, before each update."""
+    seen, more = [], {"updates": 8, "surrogate_updates": 4, "surrogate_lr": rate, "validation_images": 0}
+    source = {"reward_oracle": None, "groups_file": str(groups_file)}
+    run_round(make_spec(f"rate-{rate}", **source, settings=more), on_progress=seen.append)
+    return [p.metrics["margin"] for p in seen if "margin" in p.metrics]
+
+
+def test_it_learns_from_labels(make_spec, reddish, groups_file):
+    learned, untrained = (margins_of_labels(make_spec, groups_file, rate) for rate in (1e-3, 0.0))
+    assert sum(learned[-4:]) / 4 > 1e-3
+    assert max(map(abs, untrained)) < 1e-5
 
 
 @pytest.mark.parametrize(("groups", "wanted"), [(0, 1), (12, 1), (115, 1), (232, 2), (346, 3), (10_000, 3)])

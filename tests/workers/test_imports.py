@@ -1,5 +1,6 @@
 """Beat and the oracle worker wait for hours: they take no more memory than Django and Celery do."""
 
+import re
 import subprocess
 import sys
 
@@ -24,6 +25,12 @@ def test_beat_and_the_oracle_worker_start_without_torch():
         "devices._worker(None, type('W', (), {'app': app, 'pool_cls': TaskPool}))"
     )
     assert loaded_by(f"{beat}\n{oracle}") == set()
+
+
+def test_beat_takes_little_memory():
+    code = "from workers.app import app; app.loader.init_worker(); print(open('/proc/self/status').read())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(re.search(r"VmHWM:\s+(\d+) kB", run.stdout)[1]) < 120_000
 
 
 def test_a_worker_that_trains_has_torch_before_it_forks():

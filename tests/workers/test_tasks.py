@@ -183,11 +183,16 @@ def test_a_round_that_cannot_learn_says_why(project, ann):
     assert "cannot be read" in training.error or "damaged" in training.error
 
 
-def test_housekeeping_fills_the_queue_and_works_without_a_broker(project, monkeypatch):
+def test_housekeeping_fills_the_queue_and_sends_each_group_once(
+    project, monkeypatch, django_capture_on_commit_callbacks
+):
     sent = []
     monkeypatch.setattr("webapp.lib.broker.send", lambda kind, row: sent.append((kind, row)))
-    tasks.housekeeping()
-    assert project.groups.filter(state="queued").count() == project.ready_target
+    with django_capture_on_commit_callbacks(execute=True):
+        tasks.housekeeping()
+    queued = project.groups.filter(state="queued").values_list("pk", flat=True)
+    assert len(queued) == project.ready_target
+    assert sorted(row for kind, row in sent if kind == "generate_group") == sorted(queued)
 
 
 @pytest.mark.django_db(transaction=True)

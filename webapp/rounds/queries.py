@@ -1,4 +1,4 @@
-"""Reads of versions: lineage, and scores with their intervals."""
+"""Reads of rounds and versions: what a round found in its labels, lineage, and scores with their intervals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ MOST = 200  # versions of a drawing and of a chart
 SHARPENS = 0.7  # share of labelled pairs that the base ranks right by itself, from which on a round mostly sharpens
 
 
-def base_ranks(training: TrainingRound) -> dict | None:
-    """What the base knows of the round's labels already: `percent` of the labelled pairs that its own error ranks right,
-    and whether the round `sharpens` it for the most part. None before the first update, and where an oracle scores."""
+def first_look(training: TrainingRound) -> dict:
+    """What the trainer said of the round's labels before it learned from them: how many groups it leaves out, the `silent`
+    ones without signal and the `damaged` ones, whose files cannot be read; and as `base` what the base knows of the labels
+    already, `percent` of the labelled pairs that its own error ranks right and whether the round `sharpens` it for the most
+    part. Empty before the first update, and where an oracle scores."""
     first = training.metrics.order_by("step").first()
-    share = first.values.get("base_ranks") if first else None
-    return None if share is None else {"percent": round(100 * share), "sharpens": share > SHARPENS}
+    said = first.values if first else {}
+    found = {name: round(said[f"groups_{name}"]) for name in ("silent", "damaged") if said.get(f"groups_{name}")}
+    if (share := said.get("base_ranks")) is not None:
+        found["base"] = {"percent": round(100 * share), "sharpens": share > SHARPENS}
+    return found
 
 
 def lineage(project: Project) -> Drawing:

@@ -49,7 +49,7 @@ def _context(project: Project, number: int) -> dict:
         "open": training.state in OPEN,
         "percent": round(100 * training.step / training.total) if training.total else 0,
         "scores": rows,
-        "base_ranks": queries.base_ranks(training),
+        "look": queries.first_look(training),
         "page": "rounds",
     }
 

@@ -201,3 +201,15 @@ def test_the_page_says_what_the_base_knows_of_the_labels(project, labelled, clie
     page = client.get(f"/p/{project.slug}/rounds/{training.number}/").content.decode()
     assert (percent is not None and f"ranks {percent} as the labels do" in page) == (share is not None)
     assert ("sharpen the model more than teach it" in page) == sharpens
+
+
+def test_the_page_says_which_groups_were_left_out(project, labelled, client, boss):
+    training = start(project, updates=7)
+    claimed = services.claim_round(training.pk, "worker")
+    metrics = {"groups_taught": 9, "groups_silent": 1, "groups_damaged": 2}
+    progress = {"phase": "train", "step": 1, "total": 7, "seconds_left": 4.0, "metrics": metrics}
+    assert services.heartbeat(training.pk, claimed.token, progress)
+    client.force_login(boss)
+    page = client.get(f"/p/{project.slug}/rounds/{training.number}/").content.decode()
+    assert "1 of them has no signal and was left out." in page
+    assert "files of 2 groups cannot be read, so they were left out" in page
