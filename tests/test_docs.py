@@ -97,6 +97,13 @@ def test_documents_link_to_files_that_exist():
                 assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
 
 
+def test_documents_name_files_that_exist():
+    rooms = "tests|trainer|webapp|workers|common|bench|launcher|static|templates|deploy|configs|client|packaging"
+    for path in DOCUMENTS:
+        for file in re.findall(rf"`((?:{rooms})/[\w./-]+)`", path.read_text()):
+            assert (ROOT / file).exists(), f"{path.relative_to(ROOT)}: {file}"
+
+
 def test_a_usual_change_needs_at_most_three_files():
     table = (ROOT / "docs" / "architecture.md").read_text().split("## Usual changes")[1]
     rows = re.findall(r"^\| ([^|]+) \| (.+) \|$", table, re.M)[1:]
