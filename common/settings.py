@@ -238,8 +238,30 @@ class TDMR1Settings(Settings):
         low=1,
         high=50,
     )
+    steps_together: bool = option(
+        False,
+        "One step of the optimizers for all of them. As in the authors' code: the update's denoising steps are trained "
+        "together, and the surrogate looks at as many points of each group. Else they are trained one after the other.",
+    )
+    solver: str = option(
+        "euler",
+        "Solver of the images that a round makes for itself. dpm: DPM-Solver++ (2M), as in the authors' code; euler: as "
+        "everybody else's images are made, labelled ones among them.",
+        choices=("euler", "dpm"),
+    )
     rank: int = option(32, "LoRA rank. A higher rank can learn more and takes more memory.", low=1, high=512)
     alpha: int = option(64, "LoRA alpha. An adapter's change is scaled by alpha / rank.", low=1, high=4096)
+    lora_init: str = option(
+        "uniform",
+        "Start of a new adapter's A. gaussian: with a deviation of 1 / rank, as in the authors' code; uniform: PEFT's own.",
+        choices=("uniform", "gaussian"),
+    )
+    fake_start: str = option(
+        "carried",
+        "Start of the fake. carried: where the round before left it, or else at the base model; teacher: at the base "
+        "model; student: at the student.",
+        choices=("carried", "teacher", "student"),
+    )
     student_lr: float = option(2e-4, "Learning rate of the student.", low=0, high=1)
     fake_lr: float = option(
         6e-4,
@@ -301,6 +323,12 @@ class TDMR1Settings(Settings):
         low=0,
         high=50,
     )
+    late_steps: str = option(
+        "full",
+        "Other denoising steps. What the steps without the reward term weigh: full, or scaled by the weight of guidance "
+        "as a whole, as in the authors' code.",
+        choices=("full", "scaled"),
+    )
     reward_share: float = option(
         0.5,
         "Share of images that get the reward term. For this share of the images an update trains a step that "
@@ -315,6 +343,12 @@ class TDMR1Settings(Settings):
         "right; beta_dpo in the paper.",
         low=0,
         high=1e6,
+    )
+    step_weight: str = option(
+        "advantages",
+        "Weight of later points. Later points of an image's way count more: within the group's weight (advantages), or for "
+        "the whole loss with its pull to the teacher, as in the authors' code (loss).",
+        choices=("advantages", "loss"),
     )
     surrogate_kl: float = option(
         0.1,
@@ -337,6 +371,12 @@ class TDMR1Settings(Settings):
         low=0,
         high=1e6,
     )
+    teacher_clip: str = option(
+        "image",
+        "What the teacher's trust region looks at. image: each image's own distance; batch: the mean distance, and then "
+        "without the margin of the trust region, as in the authors' code.",
+        choices=("image", "batch"),
+    )
     relative: bool = option(
         True,
         "Relative distances. Measure the surrogate's distances relative to the teacher's own denoising error,"
@@ -350,8 +390,13 @@ class TDMR1Settings(Settings):
     )
     t_min: float = option(
         0.25,
-        "Lowest time of surrogate and reward term. They look at noise levels from this time to 1; 0 is the "
-        "image, 1 is pure noise.",
+        "Lowest time of the reward term. It looks at noise levels from this time to 1; 0 is the image, 1 is pure noise.",
+        low=0,
+        high=0.95,
+    )
+    surrogate_t_min: float = option(
+        0.25,
+        "Lowest time of the surrogate. It learns at noise levels from this time to 1; 0 is the image, 1 is pure noise.",
         low=0,
         high=0.95,
     )
@@ -422,22 +467,54 @@ class TDMR1Settings(Settings):
 
     @classmethod
     def paper(cls, preset: str = "geneval") -> TDMR1Settings:
-        """The paper's settings for SD3.5-M: `geneval`, `ocr` or `preference`."""
+        """The settings of the authors' public configuration for SD3.5-M: `geneval`, `ocr` or `preference` (that of HPSv2;
+        ImageReward's differs by `beta_dpo = 1`). Source: github.com/Luo-Yihong/TDM-R1, config/tdmr1_clean.py."""
         presets = {
-            "geneval": {"beta_dpo": 1.0, "t_min": 0.25, "rl_cfg": 2.5, "trunc_steps": 4, "clip": 1e-3},
-            "ocr": {"beta_dpo": 10.0, "t_min": 0.30, "rl_cfg": 4.5, "trunc_steps": 4, "clip": 1e-3},
-            "preference": {"t_min": 0.40, "rl_cfg": 3.5, "trunc_steps": 2, "clip": 2e-3},
+            "geneval": {
+                "prompts_per_update": 48,
+                "beta_dpo": 1.0,
+                "t_min": 0.25,
+                "surrogate_t_min": 0.55,
+                "rl_cfg": 2.5,
+                "trunc_steps": 4,
+                "clip": 1e-3,
+            },
+            "ocr": {
+                "prompts_per_update": 48,
+                "beta_dpo": 10.0,
+                "t_min": 0.30,
+                "surrogate_t_min": 0.30,
+                "rl_cfg": 4.5,
+                "trunc_steps": 4,
+                "clip": 1e-3,
+            },
+            "preference": {
+                "prompts_per_update": 24,
+                "beta_dpo": 10.0,
+                "t_min": 0.40,
+                "surrogate_t_min": 0.55,
+                "rl_cfg": 3.5,
+                "trunc_steps": 2,
+                "clip": 2e-3,
+            },
         }
         if preset not in presets:
             raise SettingsError(f"preset: {preset!r} is not one of {', '.join(presets)}")
         common = {
-            "prompts_per_update": 24,
             "group_size": 24,
+            "student_batch": 24 * presets[preset]["prompts_per_update"],  # every image of the update
             "student_lr": 7.5e-5,
             "fake_lr": 3e-4,
             "surrogate_lr": 3e-4,
             "guidance": 4.5,
             "steps_trained": 2,
+            "steps_together": True,
+            "solver": "dpm",
+            "lora_init": "gaussian",
+            "fake_start": "teacher",
+            "step_weight": "loss",
+            "teacher_clip": "batch",
+            "late_steps": "scaled",
             "ema": 0.9,
             "surrogate_kl": 1e-3,
             "reward_guidance": "surrogate",
@@ -445,7 +522,7 @@ class TDMR1Settings(Settings):
             "reward_share": 0.0,
             "teacher_clip_from": 0.05,
             "relative": False,
-            "reference": "ema",
+            "reference": "frozen",
             "cool_down": 0.0,
             "surrogate_updates": 1,
         }

@@ -93,13 +93,17 @@ def surrogate_loss(
     clip: float,
     teacher_clip_from: float,
     relative: bool,
+    weights: torch.Tensor | None = None,
+    teacher_clip: str = "image",
 ) -> SurrogateTerms:
     """Group preference loss `mean(w·A·d_surrogate) + beta·‖v_surrogate - v_teacher‖²`; velocities (P, G, C, h, w).
 
     `d_m = mean over pixels of (v* - v_m)²`. Trust region: with `ratio = exp(d_old - d_surrogate)` an image with A > 0 and
-    ratio > 1 + clip, or A < 0 and ratio < 1 - clip, gives no gradient; the same against the teacher for images whose
-    distance from it is above `teacher_clip_from`. With `relative`, every distance is divided by its group's mean
+    ratio > 1 + clip, or A < 0 and ratio < 1 - clip, gives no gradient. The same against the teacher: with `teacher_clip`
+    "image" for images whose distance from it is above `teacher_clip_from`; with "batch" for all once their mean distance
+    is, and then with clip 0, as in the authors' code. With `relative`, every distance is divided by its group's mean
     denoising error under the teacher, so that the thresholds mean the same at every noise level and for every model.
+    `weights` (P,) multiply each group's part of both terms.
     """
     d_surrogate = mean_square(v_star - v_surrogate)
     with torch.no_grad():
@@ -110,12 +114,15 @@ def surrogate_loss(
     with torch.no_grad():
         weight = group_weight(advantages, d_surrogate, d_reference, beta_dpo)
         inside = _inside(d_old - d_surrogate, advantages, clip)
-        far = drift > teacher_clip_from
-        inside &= ~far | _inside(d_teacher - d_surrogate, advantages, clip)
+        if teacher_clip == "batch":
+            far, margin = drift.mean() > teacher_clip_from, 0.0
+        else:
+            far, margin = drift > teacher_clip_from, clip
+        inside &= ~far | _inside(d_teacher - d_surrogate, advantages, margin)
         active = inside & (advantages != 0)
-    preference = (weight[:, None] * advantages * d_surrogate * inside).mean()
+    loss = weight[:, None] * advantages * d_surrogate * inside + teacher_weight * drift
     return SurrogateTerms(
-        loss=preference + teacher_weight * drift.mean(),
+        loss=(loss if weights is None else loss * weights[:, None]).mean(),
         group_weight=weight,
         active=active.float().mean(),
         gain=(d_reference - d_surrogate).detach(),
@@ -146,13 +153,15 @@ def student_loss(
     guidance: float,
     guidance_weight: float,
     reward_on: torch.Tensor | None = None,
+    late_steps: str = "full",
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """`lambda·guidance + (1 - lambda)·reward + KL`: x0_hat is regressed to three stop-gradient targets.
 
     guidance: `x0_hat + (w_cfg - 1)·(teacher_cond - teacher_uncond)`; KL: `x0_hat + (teacher_cond - fake)`; reward:
     `x0_hat + (surrogate_cfg - reference)`. Each squared error is divided by its own detached normaliser, per image: mean
     |x0_hat - teacher_cfg| for the first two, mean |x0_hat - surrogate_cfg| for the third. `reward_on` (B,) switches the
-    reward term off for late steps. Without the reward pair this is TDM, with lambda = 1.
+    reward term off for late steps, whose KL term weighs lambda too where `late_steps` is "scaled". Without the reward pair
+    this is TDM, with lambda = 1.
     """
     held = x0_hat.detach()
     pull = (guidance - 1) * (targets.teacher_cond - targets.teacher_uncond)
@@ -171,7 +180,10 @@ def student_loss(
     else:
         direction = targets.surrogate_cfg - targets.reference
         terms["reward"] = regress(direction, _mean_abs(held - targets.surrogate_cfg)) * reward_on
-        loss = guidance_weight * terms["guidance"] + (1 - guidance_weight) * terms["reward"] + terms["kl"]
+        kl = terms["kl"]
+        if late_steps == "scaled":
+            kl = kl * (reward_on + guidance_weight * (1 - reward_on))
+        loss = guidance_weight * terms["guidance"] + (1 - guidance_weight) * terms["reward"] + kl
     return loss.mean(), {name: term.detach().mean() for name, term in terms.items()}
 
 

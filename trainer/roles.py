@@ -32,13 +32,25 @@ class Roles:
     """
 
     def __init__(
-        self, transformer: torch.nn.Module, targets: Sequence[str], *, rank: int, alpha: float, roles=TDM_ROLES
+        self,
+        transformer: torch.nn.Module,
+        targets: Sequence[str],
+        *,
+        rank: int,
+        alpha: float,
+        roles=TDM_ROLES,
+        gaussian: bool = False,
     ):
+        """`gaussian`: A starts normal with a deviation of 1 / rank instead of PEFT's uniform numbers; B starts at 0."""
         self.transformer = transformer.requires_grad_(False)
         self.names = tuple(roles)
         for name in self.names:
             config = LoraConfig(
-                r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True, lora_dropout=0.0
+                r=rank,
+                lora_alpha=alpha,
+                target_modules=list(targets),
+                init_lora_weights="gaussian" if gaussian else True,
+                lora_dropout=0.0,
             )
             transformer.add_adapter(config, adapter_name=name)
         self._layers = [m for m in transformer.modules() if isinstance(m, LoraLayer)]

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from common.files import write_atomic
 from common.settings import MemorySettings, SampleSettings
 from trainer.backends import Backend, Conditioning, autocast, load_backend
-from trainer.flow import guided, rollout
+from trainer.flow import SOLVERS, guided
 from trainer.roles import STUDENT, TEACHER, Roles
 
 
@@ -44,8 +44,9 @@ def sample_latents(
     *,
     guidance: float = 1.0,
     bf16: bool = False,
+    solver: str = "euler",
 ) -> torch.Tensor:
-    """Whole trajectories (B, K + 1, C, h, w) by plain Euler steps under the active role.
+    """Whole trajectories (B, K + 1, C, h, w) by one of `flow.SOLVERS` under the active role.
 
     `guidance` above 1 evaluates the empty prompt beside each prompt, which doubles the NFE: K steps, 2·K evaluations.
     """
@@ -59,7 +60,7 @@ def sample_latents(
         return guided(*backend.velocity(x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2), guidance)
 
     with autocast(backend.device, bf16):
-        return rollout(velocity, noise.to(backend.device), grid)
+        return SOLVERS[solver](velocity, noise.to(backend.device), grid)
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ class Naive:
         """Evaluations 4 to 6: old surrogate, teacher, surrogate, of all groups. Those without signal then weigh nothing."""
         s, (p, g) = self.settings, advantages.shape
         x_n, s_n = trajectory[torch.arange(p), :, j + 1], self.grid[j + 1]
-        tau = self.tau(s_n, u, low=s.t_min)
+        tau = self.tau(s_n, u, low=s.surrogate_t_min)
         x_n, eps = x_n.flatten(0, 1), eps.expand_as(x_n).flatten(0, 1)
         s_n, tau = s_n.repeat_interleave(g), tau.repeat_interleave(g)
         x_tau = renoise(x_n, s_n, tau, eps)

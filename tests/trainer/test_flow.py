@@ -5,9 +5,11 @@ import torch
 
 from trainer.flow import (
     conditional_velocity,
+    like,
     renoise,
     renoise_coefficients,
     rollout,
+    rollout_dpm,
     sample_tau,
     shift_time,
     step_grid,
@@ -71,3 +73,39 @@ def test_a_straight_flow_is_followed_exactly():
     assert torch.allclose(points[:, -1], x0, atol=1e-6)
     t = torch.full((3,), 0.75)
     assert torch.allclose(x0_from_velocity(points[:, 2], t, noise - x0), x0, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [2, 4, 9])
+def test_dpm_solver_is_diffusers_own(steps):
+    from diffusers import DPMSolverMultistepScheduler
+
+    grid = step_grid(steps, 3.0)
+    grid[0] = 0.999  # at 1 diffusers' own is not finite
+    noise = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+
+    def velocity(x, t):
+        return torch.sin(3 * x) * like(1 + t, x) - 0.2 * x
+
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, algorithm_type="dpmsolver++", solver_order=2
+    )
+    scheduler.set_timesteps(steps)
+    scheduler.sigmas = grid.clone()
+    scheduler.timesteps = grid[:-1] * 1000
+    x, points = grid[0] * noise, []
+    for i, t in enumerate(scheduler.timesteps):
+        x = scheduler.step(velocity(x, grid[i].expand(2)), t, x, return_dict=False)[0]
+        points.append(x)
+    made = rollout_dpm(velocity, noise, grid)
+    assert torch.allclose(made[:, 1:], torch.stack(points, 1), atol=2e-5)
+
+
+def test_dpm_solver_starts_from_pure_noise_with_two_euler_steps():
+    noise, grid = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0)), step_grid(4, 3.0)
+
+    def velocity(x, t):
+        return torch.sin(3 * x)
+
+    plain, made = rollout(velocity, noise, grid), rollout_dpm(velocity, noise, grid)
+    assert made.isfinite().all()
+    assert torch.allclose(plain[:, :3], made[:, :3], atol=1e-5) and not torch.allclose(plain[:, 3], made[:, 3])

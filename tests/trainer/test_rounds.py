@@ -16,6 +16,7 @@ from tests.trainer.rounds_helpers import same, stop_after, weights
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.data import GroupStore
 from trainer.evaluate import Evaluation, clearly_worse
+from trainer.methods.base import FAKE_NAME
 from trainer.methods.tdm_r1 import TDMR1
 from trainer.oracles import Verdict
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA
@@ -101,6 +102,27 @@ def test_a_surrogate_that_learns_first_then_stays_while_the_student_follows(make
         assert not same(states[0][role], states[1][role])
         assert same(states[1][role], states[3][role])
     assert made.state.images_scored == (24 if mode == "oracle" else 0)
+
+
+@pytest.mark.parametrize("start", ["carried", "teacher", "student"])
+def test_where_the_fake_starts(make_spec, reddish, tmp_path, start):
+    first = run_round(make_spec())
+    left = load_file(Path(first.version_dir) / FAKE_NAME)
+    assert any(t.any() for name, t in left.items() if "lora_B" in name)
+    spec = make_spec(parent_dir=first.version_dir, work_dir=str(tmp_path / "next"), settings={"fake_start": start})
+    roles = prepare(spec).method.roles
+    fake = roles.state_dict(FAKE)
+    assert same(fake, left) == (start == "carried")
+    assert same(fake, roles.state_dict(STUDENT)) == (start == "student")
+    assert (start == "teacher") == (not any(t.any() for name, t in fake.items() if "lora_B" in name))
+
+
+def test_a_fake_that_cannot_be_read_is_named(make_spec, reddish, tmp_path):
+    first = run_round(make_spec())
+    (Path(first.version_dir) / FAKE_NAME).write_bytes(b"nothing")
+    spec = make_spec(parent_dir=first.version_dir, work_dir=str(tmp_path / "next"))
+    with pytest.raises(ValueError, match=r"fake_start: .*fake\.safetensors cannot be read"):
+        prepare(spec)
 
 
 def test_nothing_is_validated_before_the_student_moves(make_spec, reddish):

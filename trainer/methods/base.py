@@ -15,7 +15,10 @@ from typing import ClassVar
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
+from common.files import write_atomic
 from common.settings import DistillSettings, TDMR1Settings
 from trainer.backends import Backend, Conditioning, autocast
 from trainer.backends.lora import Lora
@@ -25,6 +28,7 @@ from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, Roles
 from trainer.sampler import sample_latents
 from trainer.shares import Part, Share
 
+FAKE_NAME = "fake.safetensors"  # beside a version's LoRA
 TAU_GAP = 0.02  # un-shifted time between a point and the level it is re-noised to
 SURROGATE_BETAS = (0.9, 0.999)
 DISTRIBUTION_BETAS = (0.0, 0.999)  # student and fake chase each other; momentum would lag behind
@@ -53,6 +57,18 @@ class Groups:
     part: Part | None = None  # which groups of the update these are; None: all
     sampled: torch.Tensor | None = None  # (P,): which groups of the last `roll_out`; None: stored ones
 
+    def each(self, times: int) -> Groups:
+        """Every group `times` times, neighbours together."""
+        part = self.part or Part.whole(len(self.advantages))
+        sampled = None if self.sampled is None else self.sampled.repeat_interleave(times)
+        return Groups(
+            self.trajectory.repeat_interleave(times, 0),
+            self.conditioning.repeat(times),
+            self.advantages.repeat_interleave(times, 0),
+            part.each(times),
+            sampled,
+        )
+
 
 def rate_factor(step: int, total: int, cool_down: float) -> float:
     """What the learning rates are multiplied by in step `step` (from 0) of `total`: 1, then falling in a line to 1 / n in
@@ -73,6 +89,19 @@ class Rollouts:
     )
 
 
+def read_fake(file: Path) -> dict[str, torch.Tensor]:
+    """What `Method.save_fake` wrote. Raises ValueError, naming the file, when it is damaged or not finite."""
+    try:
+        state = load(file.read_bytes())
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"fake_start: {file} cannot be read ({error}); delete it, or use fake_start teacher"
+        ) from error
+    if not all(t.isfinite().all() for t in state.values()):
+        raise ValueError(f"fake_start: {file} is not finite; delete it, or use fake_start teacher")
+    return state
+
+
 class Method:
     """How the student is taught: the roles with their optimizers, and an update's two halves, `learn` and `follow`.
 
@@ -85,8 +114,7 @@ class Method:
     follows: ClassVar[bool] = True  # has a half that needs no scores
     own_images: ClassVar[bool] = False  # learns only from images of the update itself, not from stored labels
     one_process: ClassVar[bool] = False  # its update cannot be dealt out to several
-    # The fake score starts where the student is: it must score the student's distribution, not the teacher's.
-    starts_as_student: ClassVar[tuple[str, ...]] = (STUDENT, STUDENT_EMA, FAKE)
+    starts_as_student: ClassVar[tuple[str, ...]] = (STUDENT, STUDENT_EMA)
     betas: ClassVar[dict[str, tuple[float, float]]] = {
         STUDENT: DISTRIBUTION_BETAS,
         FAKE: DISTRIBUTION_BETAS,
@@ -126,12 +154,19 @@ class Method:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)  # an adapter's A matrices are random
             self.roles = Roles(
-                backend.transformer, lora.targets, rank=self.rank, alpha=self.alpha, roles=self.roles_needed
+                backend.transformer,
+                lora.targets,
+                rank=self.rank,
+                alpha=self.alpha,
+                roles=self.roles_needed,
+                gaussian=getattr(settings, "lora_init", "") == "gaussian",
             )
         backend.recompute = self.roles.recompute
         if parent is not None:
             for role in self.starts_as_student:
                 self.roles.load_state_dict(role, lora.state)
+            if FAKE in self.roles_needed:
+                self._start_fake(parent, lora.state)
         rates = {STUDENT: settings.student_lr, FAKE: settings.fake_lr, SURROGATE: getattr(settings, "surrogate_lr", 0)}
         self.optimizers = {
             role: torch.optim.AdamW(
@@ -145,6 +180,15 @@ class Method:
         }
         self.rates = rates
         self.surrogate_count = 0  # updates of the surrogate so far; a resumed round sets it
+
+    def _start_fake(self, parent: Path, student: dict[str, torch.Tensor]) -> None:
+        """The fake scores the student's images. It starts where the parent's round left it, or at the teacher: from there
+        it needs a third of the updates that it needs from the student, which is no score of its own images."""
+        start = getattr(self.settings, "fake_start", "carried")
+        if start == "student":
+            self.roles.load_state_dict(FAKE, student)
+        elif start == "carried" and (parent / FAKE_NAME).is_file():
+            self.roles.load_state_dict(FAKE, read_fake(parent / FAKE_NAME))
 
     def learn(self, groups: Groups, generator: torch.Generator) -> dict[str, float]:
         """Learn from groups that all have signal; returns what is worth logging. A process that holds none of the update's
@@ -162,7 +206,8 @@ class Method:
     def sample(self, conditioning: Conditioning, noise: torch.Tensor, *, role: str = STUDENT) -> torch.Tensor:
         """Trajectories (B, K + 1, C, h, w) of a role from `noise`."""
         with self.roles.merged(role):
-            return sample_latents(self.backend, conditioning, noise, self.levels, bf16=self.bf16)
+            solver = getattr(self.settings, "solver", "euler")
+            return sample_latents(self.backend, conditioning, noise, self.levels, bf16=self.bf16, solver=solver)
 
     def velocity(self, role: str, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """A role's velocity, float32; with gradient unless called under no_grad."""
@@ -205,16 +250,21 @@ class Method:
         old: torch.Tensor,
         teacher: torch.Tensor,
         advantages: torch.Tensor,
+        j: torch.Tensor,
     ) -> SurrogateTerms:
-        """`losses.surrogate_loss` by the round's settings."""
-        s = self.settings
+        """`losses.surrogate_loss` by the round's settings, of groups whose points step `j` (P,) led to: later ones count
+        more."""
+        s, later = self.settings, (j + 1) / self.steps
+        whole = s.step_weight == "loss"
         return surrogate_loss(
             v_star,
             v,
             reference,
             old,
             teacher,
-            advantages,
+            advantages if whole else advantages * later[:, None],
+            weights=later if whole else None,
+            teacher_clip=s.teacher_clip,
             beta_dpo=s.beta_dpo,
             teacher_weight=s.surrogate_kl,
             clip=s.clip,
@@ -225,7 +275,7 @@ class Method:
     def draw_levels(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Levels (count,) that a finished image is re-noised to when the surrogate is asked about it."""
         u = self.uniform(Part.whole(count), generator)
-        return self.tau(torch.zeros_like(u), u, low=self.settings.t_min)
+        return self.tau(torch.zeros_like(u), u, low=self.settings.surrogate_t_min)
 
     def draw_noise(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Noise of `count` images."""
@@ -254,6 +304,11 @@ class Method:
     def save_student(self, folder: Path) -> Path:
         """Write the student's moving average as a standard diffusers LoRA; returns the file."""
         return self.backend.save_lora(folder, self.roles.state_dict(STUDENT_EMA), rank=self.rank, alpha=self.alpha)
+
+    def save_fake(self, folder: Path) -> None:
+        """Write the fake, where there is one, for the round that starts from this version."""
+        if FAKE in self.roles_needed:
+            write_atomic(folder / FAKE_NAME, save({k: v.cpu() for k, v in self.roles.state_dict(FAKE).items()}))
 
     # Random numbers are drawn on the CPU, so that a seed gives the same ones on every device, and for the whole batch.
     def noise(self, part: Part, shape, generator: torch.Generator) -> torch.Tensor:

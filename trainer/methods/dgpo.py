@@ -46,7 +46,7 @@ class DGPO(StudentOnly):
         initial, old = (
             self.fixed_velocity(role, x_tau, tau, conditioning).unflatten(0, (p, g)) for role in (INITIAL, STUDENT_EMA)
         )
-        weighted = groups.advantages * ((j + 1) / self.steps).to(x0.device)[:, None]
+        j = j.to(x0.device)
         parts: list[SurrogateTerms] = []
 
         def losses() -> Iterator[tuple[torch.Tensor, int]]:
@@ -60,7 +60,8 @@ class DGPO(StudentOnly):
                         initial[some],
                         old[some],
                         initial[some],
-                        weighted[some],
+                        groups.advantages[some],
+                        j[some],
                     )
                 )
                 yield parts[-1].loss, len(parts[-1].group_weight)

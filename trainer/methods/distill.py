@@ -72,5 +72,6 @@ def distill(
                 extra={"seconds": seconds, "settings": settings.to_json()},
             )
             trainer.save_student(output)
+            trainer.save_fake(output)
             saved = time.monotonic()
     return line

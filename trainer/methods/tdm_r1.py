@@ -40,15 +40,21 @@ class TDMR1(TDM):
 
     def learn(self, groups: Groups, generator: torch.Generator) -> dict[str, float]:
         """See `Method.learn`."""
+        if self.settings.steps_together:
+            groups = groups.each(min(self.settings.steps_trained, self.steps))
         return self.surrogate_update(groups, generator)
 
     def follow(self, rollouts: Rollouts, generator: torch.Generator) -> dict[str, float]:
         """See `Method.follow`: fake and student on `steps_trained` steps of every trajectory."""
         part, conditioning = rollouts.part, self.backend.encode(rollouts.prompts)
-        orders = part.pick(self.draw_orders(part.total, generator))
+        orders = part.pick(self.draw_orders(part.total, generator))[:, : self.settings.steps_trained]
+        orders = orders.to(self.backend.device)
+        if self.settings.steps_together:
+            times = orders.shape[1]
+            trajectory, conditioning = rollouts.trajectory.repeat_interleave(times, 0), conditioning.repeat(times)
+            return self.student_update(trajectory, conditioning, orders.flatten(), generator, part.each(times))
         metrics: dict[str, float] = {}
-        for k in range(min(self.settings.steps_trained, self.steps)):
-            j = orders[:, k].to(self.backend.device)
+        for j in orders.unbind(1):
             metrics |= self.student_update(rollouts.trajectory, conditioning, j, generator, part)
         return metrics
 
@@ -61,7 +67,11 @@ class TDMR1(TDM):
         # Where every step is rewarded no value has to be looked at, which `trainer.plan` could not do.
         where = slice(None) if s.trunc_steps >= self.steps else rewarded.nonzero().flatten()
         pair = self.reward_targets(x_n, s_n, conditioning, generator, part, where)
-        return pair, {"guidance_weight": s.guidance_weight, "reward_on": rewarded.float()}
+        return pair, {
+            "guidance_weight": s.guidance_weight,
+            "reward_on": rewarded.float(),
+            "late_steps": s.late_steps,
+        }
 
     @torch.no_grad()
     def reward_targets(self, x_n, s_n, conditioning: Conditioning, generator, part, where) -> dict[str, torch.Tensor]:
@@ -114,14 +124,13 @@ class TDMR1(TDM):
         j = j.to(self.backend.device)
         rows = torch.arange(p, device=j.device)
         x_n, s_n = groups.trajectory[rows, :, j + 1], self.grid[j + 1]
-        tau = self.tau(s_n, self.uniform(part, generator), low=s.t_min)
+        tau = self.tau(s_n, self.uniform(part, generator), low=s.surrogate_t_min)
         eps = self.noise(part, (1, *x_n.shape[2:]), generator).expand_as(x_n).flatten(0, 1)
         x_n, s_n, tau = x_n.flatten(0, 1), s_n.repeat_interleave(g), tau.repeat_interleave(g)
         x_tau = renoise(x_n, s_n, tau, eps)
         conditioning = groups.conditioning.repeat(g)
         fixed = {TARGET: conditional_velocity(x_n, s_n, tau, eps)}
         fixed |= {role: self.fixed_velocity(role, x_tau, tau, conditioning) for role in (SURROGATE_EMA, TEACHER)}
-        weighted = groups.advantages * ((j + 1) / self.steps)[:, None]
         parts: list[SurrogateTerms] = []
 
         def losses() -> Iterator[tuple[torch.Tensor, int]]:
@@ -136,7 +145,8 @@ class TDMR1(TDM):
                         held[self.reference],
                         held[SURROGATE_EMA],
                         held[TEACHER],
-                        weighted[some],
+                        groups.advantages[some],
+                        j[some],
                     )
                 )
                 yield parts[-1].loss, len(v) // g

@@ -73,6 +73,7 @@ class RoundWork:
         fresh = self.output.with_name(self.output.name + ".tmp")
         shutil.rmtree(fresh, ignore_errors=True)
         file = method.save_student(fresh)
+        method.save_fake(fresh)
         result = RoundResult(
             version_dir=str(self.output),
             sha256=sha256_of(file),
