@@ -1,6 +1,8 @@
 """Files that people have: the web form, the API and the command line read each of them alike."""
 
 import html
+import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -153,6 +155,38 @@ def test_a_file_is_refused_alike_everywhere(name, project, before, ways):
     with pytest.raises(ValueError) as refused:  # noqa: PT011 - the sentence is the table's
         read_prompts(CASES / name, split="train")
     assert REFUSED[name] in str(refused.value)
+
+
+# GenEval's lines: what is null is as if absent; what no rule can judge, by its field.
+GENEVAL = {
+    "d_single_colornull": None,
+    "d_single_posnull": None,
+    "g_exclude_null": None,
+    "d_pos_out": "line 1: include: `position` of star is not [relation, number of an earlier entry]",
+    "d_pos_str": "line 1: include: `position` of star is not [relation, number of an earlier entry]",
+    "g_count_zero": "line 1: include: `count` of star is not a whole number above 0",
+    "g_count_str": "line 1: include: `count` of star is not a whole number above 0",
+    "g_class_missing": "line 1: include: every entry needs a `class`",
+}
+
+
+@pytest.mark.parametrize("name", GENEVAL)
+def test_a_line_of_geneval_is_judged_when_it_is_read(name, project, before, ways):
+    file, refused = ROOT / "tests" / "cases" / "geneval" / f"{name}.jsonl", GENEVAL[name]
+    good, page = ways["form"](file, "add")
+    assert good == (refused is None) and (refused or "") in page
+    good, answer = ways["api"](file)
+    assert good == (refused is None) and (refused or "") in answer
+    if refused:
+        with pytest.raises(ValueError, match=re.escape(refused)):
+            read_prompts(file, split="train")
+        assert stored(project, before) == []
+        return
+    (line,) = read_prompts(file, split="train")
+    (prompt,) = project.prompts.exclude(text__in=before)
+    assert line == prompt.metadata and "null" not in json.dumps(line)
+    with pytest.raises(services.CampaignError, match="include: "):
+        services.add_prompts(project, [{"prompt": "p", "metadata": {"include": [{"class": "star", "count": None}]}}])
 
 
 @pytest.mark.parametrize("name", ["ocr_curly.txt", "ocr_emptyquote.txt"])
