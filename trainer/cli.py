@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from common import places
 from common.files import write_image
 from common.numbers import whole_between
@@ -529,7 +531,7 @@ def main(argv: list[str] | None = None, program: str = "python -m trainer") -> i
     except OSError as error:
         print(f"error: {error.filename or 'file'}: {error.strerror or error}{goes_on}", file=sys.stderr)
         return 1
-    except Failure as error:
+    except (Failure, SafetensorError) as error:  # safetensors tells of a full disk by its own type
         print(f"error: {error}{goes_on}", file=sys.stderr)
         return 1
     return 0

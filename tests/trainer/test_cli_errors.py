@@ -1,10 +1,12 @@
 """What goes wrong at the command line is one sentence and a status: 2 for a wrong call, 1 for something in its way."""
 
+import errno
 import json
 import os
 import signal
 
 import pytest
+from safetensors import SafetensorError
 
 from tests.trainer.rounds_helpers import LINES
 from trainer.cli import main
@@ -76,6 +78,17 @@ def test_a_folder_that_cannot_be_written(model_dir, tmp_path, capsys):
     assert "Permission denied" in capsys.readouterr().err
 
 
+def test_a_full_disk(model_dir, tmp_path, capsys, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file = tmp_path / "scenes.png"
+    monkeypatch.setattr("common.files.os.fsync", full)
+    assert main(["draw", str(file)]) == 1
+    assert capsys.readouterr().err == f"error: {file}: No space left on device\n"
+    assert not list(tmp_path.glob(".*")) and not file.exists()
+
+
 class Counting:
     """Scores two updates' images, then fails."""
 
@@ -120,6 +133,16 @@ def test_an_oracle_that_fails_loses_no_update(round_of, tmp_path, capsys):
     assert "reward.example did not answer after 3 tries; what is saved in" in said and "same command" in said
     assert round_of(Counting(1)) == 0
     assert "train 3/3" in capsys.readouterr().out
+
+
+def test_a_disk_that_is_full_at_a_checkpoint(round_of, tmp_path, capsys, monkeypatch):
+    def full(tensors, file):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("trainer.checkpoint.save_file", full)
+    assert round_of(Counting(9)) == 1
+    said = capsys.readouterr().err
+    assert "No space left on device" in said and "goes on with the same command" in said and "Traceback" not in said
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(round_of, capsys):

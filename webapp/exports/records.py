@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db.models import Exists, OuterRef
 
+from common.signal import has_signal
 from webapp.campaigns.models import Project
 from webapp.exports.identity import pseudonym
 from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Label
@@ -84,11 +86,14 @@ class GroupRecord:
 
 def count(project: Project, chosen: Filter) -> int:
     """How many groups the filter lets through, `MOST_COUNTED` + 1 when there are more than `MOST_COUNTED`."""
+    if chosen.signal and chosen.part:
+        return sum(1 for _group in itertools.islice(records(project, chosen), MOST_COUNTED + 1))
     return _groups(project, chosen)[: MOST_COUNTED + 1].count()
 
 
 def records(project: Project, chosen: Filter) -> Iterator[GroupRecord]:
-    """The labelled groups that the filter lets through, in order of id, each with the labels it lets through."""
+    """The labelled groups that the filter lets through, in order of id, each with the labels it lets through. Whether a
+    group has signal is asked of the rewards that go out."""
     last = 0
     while True:
         groups = list(
@@ -96,7 +101,8 @@ def records(project: Project, chosen: Filter) -> Iterator[GroupRecord]:
         )
         if not groups:
             return
-        yield from _chunk(project, groups, chosen)
+        found = _chunk(project, groups, chosen)
+        yield from (g for g in found if has_signal([i.reward for i in g.images])) if chosen.signal else found
         last = groups[-1].pk
 
 
@@ -113,7 +119,7 @@ def _labels(chosen: Filter):
 
 def _groups(project: Project, chosen: Filter):
     groups = Group.objects.filter(project=project, consensus__isnull=False).exclude(state=GroupState.FLAGGED)
-    if chosen.signal:
+    if chosen.signal and not chosen.part:
         groups = groups.filter(GROUP_HAS_SIGNAL)
     if chosen.version is not None:
         groups = groups.filter(version__number=chosen.version)

@@ -1,6 +1,6 @@
 """Signal (`common.signal`) in queries: `Consensus.signal` holds what the rule says of the group's rewards.
 
-A filter "with signal" always means the rewards of all labels, whatever other filters choose among the labels.
+Exports that leave labels out ask the rule itself, of the rewards that go out.
 """
 
 from __future__ import annotations

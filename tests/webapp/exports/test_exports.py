@@ -15,6 +15,7 @@ import pytest
 from django.utils import timezone
 
 from tests.webapp import acting
+from webapp.accounts.models import User
 from webapp.exports import formats, identity, records, tools, writers
 from webapp.labelling import decisions
 from webapp.labelling.models import Generation, Group, GroupDecision, Label
@@ -160,7 +161,6 @@ def test_filters_leave_out_what_they_say(fetch, project, labelled):
     assert groups(split="test") == set()
     bob = identity.pseudonym(project, GroupDecision.objects.filter(user__username="bob").first().user_id)
     assert {json.loads(r)["annotator"] for r in fetch("labels", annotator=bob).splitlines()} == {bob}
-    # With one person's labels, signal still means the rewards of all: bob alone likes one image of the third group.
     assert groups(annotator=bob, signal="on") == {first, third}
     Label.objects.filter(generation__group=first).update(created_at=timezone.now() - timedelta(days=9))
     today = timezone.now().date()
@@ -168,6 +168,32 @@ def test_filters_leave_out_what_they_say(fetch, project, labelled):
     assert groups(until=today - timedelta(days=1)) == {first}
     # With part of the labels the reward is theirs alone: bob dislikes image 2 of the third group.
     assert [r["label"] for r in map(json.loads, fetch("unpaired", annotator=bob).splitlines())].count(True) == 7
+
+
+def test_signal_is_that_of_the_rewards_that_go_out(client, fetch, project, labelled, ann):
+    """Together two people may have signal that one of them has not, and the other way round."""
+    first, second, third = (g.pk for g in labelled)
+    by = {
+        name: identity.pseudonym(project, u.pk) for name, u in (("ann", ann), ("bob", User.objects.get(username="bob")))
+    }
+    Label.objects.filter(generation__group=third, annotator__username="bob").update(liked=True)
+    Label.objects.filter(generation__group=second, generation__position=0, annotator=ann).update(liked=False)
+    Label.objects.filter(generation__group=second, generation__position=1, annotator__username="bob").update(
+        liked=False
+    )
+    quality.settle_groups(project, labelled)
+
+    def groups(**filters):
+        return {json.loads(line)["group"] for line in fetch("labels", signal="on", **filters).splitlines()}
+
+    assert groups() == {first, second, third}
+    assert groups(annotator=by["ann"]) == {first, second, third}
+    assert groups(annotator=by["bob"]) == {first, second}
+    page = client.get("/p/stars/export/", {"format": "labels", "signal": "on", "annotator": by["bob"]}).content.decode()
+    assert "2 groups." in page
+    for line in fetch("labels", signal="on", annotator=by["bob"]).splitlines():
+        row = json.loads(line)
+        assert row["reward"] == row["liked"]
 
 
 def test_days_are_iso_in_every_language_and_have_bounds(client, boss, labelled):
