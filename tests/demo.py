@@ -21,7 +21,8 @@ AWAY = ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE", "PYTHONPATH", "XD
 
 
 class Demo:
-    """A demo that is up: its `address`, its `passwords` by account, what it said as `text`, and the `seconds` it took."""
+    """A demo that is up: its `address`, its `passwords` by account, what it said as `text`, and the `seconds` and the
+    processors' seconds (`cpu`) that it took until then."""
 
     def __init__(self, command: Sequence, data: Path, *, folder: Path, **variables: str):
         """`command` is run in `folder`; `data` is the folder that it keeps its data in, or keeps them by itself."""
@@ -36,6 +37,7 @@ class Demo:
             if "Ctrl-C stops" in line:
                 break
         self.seconds, self.text = time.monotonic() - started, "".join(lines)
+        self.cpu = sum(map(cpu_seconds, [Path("/proc") / str(self.process.pid), *self._processes()]))
         (self.address,) = re.findall(r"open (http\S+)", self.text) or pytest.fail(self.text)
         self.passwords = dict(re.findall(r"log in as (\w+) with password (\S+)", self.text))
 
@@ -48,10 +50,19 @@ class Demo:
 
     def parts(self) -> list[str]:
         """The command lines of the processes that work on the data folder."""
+        return [(process / "cmdline").read_text() for process in self._processes()]
+
+    def _processes(self) -> list[Path]:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 ours = f"LIKESTEP_DATA={self.data}\0" in (process / "environ").read_text()
                 if ours or (process / "cwd").readlink() == self.data:  # Redis overwrites its environment
-                    found.append((process / "cmdline").read_text())
+                    found.append(process)
         return found
+
+
+def cpu_seconds(process: Path) -> float:
+    """What a process, named by its folder in /proc, and its children that have ended took of the processors."""
+    times = (process / "stat").read_text().rpartition(")")[2].split()[11:15]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
