@@ -192,9 +192,9 @@ def make_missing(
     """Every line of WORK/runs.jsonl after the missing rows and seeds were made. `make(row, seed)` gives what came of one,
     `settings(row)` what it is made with; the first row is START, which nothing was trained for. Ends as `Runs` does, and
     with the parser's error when only a table of no runs is asked for."""
+    if a.table:  # of whatever settings
+        return read(a.work / "runs.jsonl") or parser.error(f"--table: {a.work} has no runs yet; leave --table out")
     runs = Runs(a.work, settings)
-    for name, seed in [] if a.table else [(START, 0), *((name, seed) for seed in a.seeds for name in a.rows)]:
+    for name, seed in [(START, 0), *((name, seed) for seed in a.seeds for name in a.rows)]:
         runs.once(name, seed, lambda n=name, s=seed: make(n, s))
-    if not runs.lines:
-        parser.error(f"--table: {a.work} has no runs yet; run without --table first")
     return runs.lines

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.harness import ALWAYS, Run, Runs, keep, read, runs_of, title, told
+from bench.harness import ALWAYS, Run, Runs, keep, make_missing, parser_of_rows, read, runs_of, title, told
 from bench.pages import RESULTS
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -33,6 +33,15 @@ def test_runs_of_other_settings_are_named(tmp_path):
     keep(tmp_path, Run.made_here("plain", 0, {"updates": 4, "per_tag": 8}, {}))
     with pytest.raises(SystemExit, match="row plain of other per-tag; use another folder"):
         Runs(tmp_path, lambda row: {"updates": 4, "per_tag": 9})
+
+
+def test_a_table_is_of_runs_of_any_settings(tmp_path):
+    keep(tmp_path, Run.made_here("plain", 0, {"updates": 4}, {}))
+    parser = parser_of_rows("", ["plain"], tmp_path)
+    lines = make_missing(parser, parser.parse_args(["--table"]), lambda row: {"updates": 5}, lambda row, seed: 1 / 0)
+    assert [title(line) for line in lines] == ["plain, seed 0"]
+    with pytest.raises(SystemExit):
+        make_missing(parser, parser.parse_args(["--table", "--work", str(tmp_path / "none")]), dict, dict)
 
 
 def test_options_are_settings_but_for_the_folder():
