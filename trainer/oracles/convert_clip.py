@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.oracles.models import model_folder
+from trainer.oracles.models import check_finite, model_folder
 
 _BLOCK = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
 _NAMES = {
@@ -78,6 +78,7 @@ def convert(checkpoint: Path, output: Path, like: Path) -> Path:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"checkpoint: {checkpoint} cannot be read as tensors alone ({error})") from error
     state = {k: v.float() for k, v in renamed(content.get("state_dict", content)).items()}
+    check_finite("checkpoint", checkpoint, state.items())
     model = CLIPModel(CLIPConfig.from_pretrained(like))
     try:
         missing, _ = model.load_state_dict(state, strict=False)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from trainer.oracles.geneval import CONFIDENCE, Detection
-from trainer.oracles.models import ClipScorer, model_folder
+from trainer.oracles.models import ClipScorer, check_finite, model_folder
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 TEMPLATES = ("a photo of a {color} {label}", "a photo of a {color}-colored {label}", "a photo of a {color} object")
@@ -92,6 +92,7 @@ class Detector:
         self._model = Mask2FormerForUniversalSegmentation.from_pretrained(
             folder, local_files_only=True, use_safetensors=True
         )
+        check_finite(field, folder, self._model.named_parameters())
         self._model.to(device).eval()
         names = self._model.config.id2label
         self.labels = [_GENEVAL_NAMES.get(names[i], names[i]) for i in range(len(names))]

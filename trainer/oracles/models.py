@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +28,13 @@ def pick_device(field: str, device: str) -> torch.device:
         raise ValueError(f"{field}: {device!r} is not a device of this machine ({str(e).splitlines()[0]})") from None
 
 
+def check_finite(field: str, where: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Raise ValueError, naming the option and the tensor, on weights that are NaN or infinite."""
+    for name, tensor in tensors:
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{field}: {name} in {where} is not finite; take other weights")
+
+
 class ClipScorer:
     """CLIP's embeddings of images and texts, of length one, (N, D) in float32."""
 
@@ -39,6 +46,7 @@ class ClipScorer:
         self._processor = CLIPImageProcessorPil.from_pretrained(folder)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        check_finite(field, folder, self.model.named_parameters())
         self.model.to(device).eval()
 
     @torch.no_grad()

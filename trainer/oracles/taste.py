@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from trainer.oracles.base import Verdict
-from trainer.oracles.models import ClipScorer, pick_device
+from trainer.oracles.models import ClipScorer, check_finite, pick_device
 
 HIGHEST_PICKSCORE = 26.0  # what Flow-GRPO divides by; good images have 22
 HIGHEST_AESTHETIC = 10.0
@@ -90,6 +90,7 @@ def load_linear_layers(
         tensors = load_file(path, device=str(device))
     except (OSError, SafetensorError) as e:
         raise ValueError(f"{field}: {path} cannot be read as safetensors ({e})") from None
+    check_finite(field, path, tensors.items())
     numbers = sorted(int(key.split(".")[1]) for key in tensors if key.startswith("layers.") and key.endswith(".weight"))
     layers = []
     for n in numbers:

@@ -1,11 +1,12 @@
 """PickScore, aesthetic and JPEG oracles, on tiny random models."""
 
 import itertools
+import shutil
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from trainer.oracles import get_oracle
 from trainer.oracles.models import ClipScorer
@@ -70,6 +71,20 @@ def test_a_head_that_does_not_fit_is_refused(clip_dir, tmp_path, widths, message
     save_file(layers(*widths) or {"other": torch.zeros(1)}, tmp_path / "head.safetensors")
     with pytest.raises(ValueError, match=message):
         get_oracle(f"aesthetic:clip={clip_dir},head={tmp_path}/head.safetensors,device=cpu")
+
+
+def test_weights_that_are_no_numbers_are_refused(clip_dir, tmp_path):
+    weights = layers(16, 1)
+    weights["layers.0.bias"] /= 0
+    save_file(weights, tmp_path / "head.safetensors")
+    with pytest.raises(ValueError, match=r"aesthetic\.head: layers\.0\.bias in .*head\.safetensors is not finite"):
+        get_oracle(f"aesthetic:clip={clip_dir},head={tmp_path}/head.safetensors,device=cpu")
+    shutil.copytree(clip_dir, tmp_path / "clip")
+    tensors = load_file(tmp_path / "clip" / "model.safetensors")
+    tensors["visual_projection.weight"][0, 0] = torch.nan
+    save_file(tensors, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"visual_projection\.weight in .*clip is not finite"):
+        get_oracle(f"pickscore:model={tmp_path}/clip,device=cpu")
 
 
 def test_a_pickled_head_is_refused(clip_dir, tmp_path):
