@@ -163,6 +163,7 @@ def distill(a: argparse.Namespace) -> None:
     """Distil a base model into a first few-step student (TDM)."""
     from common.prompt_files import read_prompts
     from trainer.demo.scenes.prompts import sample_training_prompt
+    from trainer.methods.distill import DistillStopped
     from trainer.methods.distill import distill as run
 
     own = [line["prompt"] for line in read_prompts(a.prompts, split="train", model=a.model)] if a.prompts else None
@@ -171,15 +172,14 @@ def distill(a: argparse.Namespace) -> None:
         return rng.choice(own) if own else sample_training_prompt(rng).prompt
 
     settings = _settings(a, DistillSettings)
-    result = run(
-        a.model,
-        draw,
-        settings,
-        a.work,
-        a.work / "student",
-        device=a.device,
-        memory=_settings(a, MemorySettings),
-    )
+    memory = _settings(a, MemorySettings)
+    with _stopping() as should_stop:
+        try:
+            options = {"device": a.device, "memory": memory, "drawn_from": own, "should_stop": should_stop}
+            result = run(a.model, draw, settings, a.work, a.work / "student", **options)
+        except DistillStopped as stopped:
+            print(stopped, file=sys.stderr)
+            raise KeyboardInterrupt from stopped
     print(json.dumps(result))
 
 

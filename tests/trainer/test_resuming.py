@@ -14,6 +14,7 @@ from trainer.backends import load_backend
 from trainer.checkpoint import whole_step
 from trainer.methods import tdm
 from trainer.methods.base import NotFinite
+from trainer.methods.distill import DistillStopped, distill
 from trainer.methods.tdm import TDM
 from trainer.roles import FAKE
 from trainer.rounds import RoundCancelled, prepare, run_round
@@ -74,6 +75,29 @@ def test_nor_one_of_other_labels(make_spec, groups_file):
     groups_file.write_text(groups_file.read_text().replace("[1.0, 0.0, null, 1.0]", "[0.0, 1.0, null, 1.0]", 1))
     with pytest.raises(ValueError, match=r"groups_file: .* was made with another one"):
         prepare(make_spec(**labels))
+
+
+def test_a_distillation_goes_on_with_its_own_model_prompts_and_settings(model_dir, tmp_path):
+    def go(*, prompts=("a red star",), model=model_dir, stop=False, **settings):
+        options = DistillSettings(
+            **{"updates": 2, "updates_per_rollout": 2, "batch": 2, "rank": 4, "alpha": 8} | settings
+        )
+        work, output = tmp_path / "work", tmp_path / "student"
+        how = {"steps": 2, "drawn_from": prompts, "should_stop": lambda: stop}
+        return distill(model, lambda rng: prompts[0], options, work, output, **how)
+
+    with pytest.raises(DistillStopped, match="stopped after 2 of 4 updates"):
+        go(updates=4, stop=True)
+    with pytest.raises(ValueError, match=r"student_lr: .* was made with .*, this call says 0.5; set it back"):
+        go(student_lr=0.5)
+    with pytest.raises(ValueError, match=r"prompts: .* was made with another one"):
+        go(prompts=("a blue star",))
+    shutil.copytree(model_dir, tmp_path / "model")
+    config = tmp_path / "model" / "transformer" / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(ValueError, match=r"model: .* was made with another one"):
+        go(model=tmp_path / "model")
+    assert go(updates=4)["updates"] == 4
 
 
 def test_updates_memory_and_validation_may_change_on_the_way(make_spec, reddish):

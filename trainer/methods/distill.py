@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -16,8 +17,13 @@ from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.methods.base import rate_factor
 from trainer.methods.tdm import TDM
+from trainer.origins import hash_of, hash_of_model, refuse_another, settings_of
 
 COOL_DOWN = 0.3  # last share of the updates over which the learning rates fall to zero
+
+
+class DistillStopped(Exception):
+    """The caller asked to stop; the checkpoint in `work` can be resumed."""
 
 
 def distill(
@@ -31,16 +37,33 @@ def distill(
     steps: int = 4,
     save_seconds: float = 120,
     memory: MemorySettings | None = None,
+    drawn_from: Any = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict:
     """Train (or resume from `work`) and save the student's LoRA to `output`.
 
-    `prompts(rng)` draws one training prompt. Each rollout serves `updates_per_rollout` updates, in each of which every
-    image trains a random step. Returns the last log line.
+    `prompts(rng)` draws one training prompt, of `drawn_from` (JSON). Each rollout serves `updates_per_rollout` updates, in
+    each of which every image trains a random step. Returns the last log line. Raises ValueError, naming what differs, when
+    `work` is of another model, other prompts or settings (the number of updates may change), and `DistillStopped` once
+    `should_stop()`, with a checkpoint.
     """
     backend = load_backend(model_dir, device=device, memory=memory)
     trainer = TDM(backend, settings, steps=steps)
     work.mkdir(parents=True, exist_ok=True)
-    state = load_checkpoint(work / "checkpoint", modules=trainer.parts(), optimizers=trainer.optimizers) or {"step": 0}
+    origin = {
+        "model": hash_of_model(Path(model_dir)),
+        "prompts": hash_of(drawn_from),
+        "steps": steps,
+        **settings_of(settings.to_json(), ("updates",)),
+    }
+    state = load_checkpoint(
+        work / "checkpoint",
+        modules=trainer.parts(),
+        optimizers=trainer.optimizers,
+        check=lambda values: refuse_another(
+            values.get("origin", {}), origin, work / "checkpoint", plain=("steps",), what="call"
+        ),
+    ) or {"step": 0}
     rollouts = -(-settings.updates // settings.updates_per_rollout)
     seconds = state.get("seconds", 0.0)
     saved = tick = time.monotonic()
@@ -63,15 +86,19 @@ def distill(
             line = {"updates": updates, "seconds": round(seconds), **{k: round(v, 5) for k, v in metrics.items()}}
             bar.set_postfix(student=f"{metrics['student']:.4f}", fake=f"{metrics['fake']:.4f}")
             append_line(work / "log.jsonl", line)
-        if now - saved > save_seconds or step + 1 == rollouts:
+        stop = step + 1 < rollouts and should_stop()
+        if stop or now - saved > save_seconds or step + 1 == rollouts:
             save_checkpoint(
                 work / "checkpoint",
                 step=step + 1,
                 modules=trainer.parts(),
                 optimizers=trainer.optimizers,
-                extra={"seconds": seconds, "settings": settings.to_json()},
+                extra={"seconds": seconds, "settings": settings.to_json(), "origin": origin},
             )
             trainer.save_student(output)
             trainer.save_fake(output)
             saved = time.monotonic()
+        if stop:
+            done = (step + 1) * settings.updates_per_rollout
+            raise DistillStopped(f"stopped after {done} of {settings.updates} updates")
     return line

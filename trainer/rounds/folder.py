@@ -14,7 +14,8 @@ from common.files import append_line, sha256_of, sync_folder, write_image, write
 from common.round_folder import VERSION, RoundFolder
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.methods.base import Method
-from trainer.rounds.origin import refuse_another
+from trainer.origins import refuse_another
+from trainer.rounds.origin import PLAIN
 from trainer.rounds.spec import RoundLost, RoundResult, RoundState
 
 
@@ -34,7 +35,7 @@ class RoundWork:
             self.folder.checkpoint,
             modules=method.parts(),
             optimizers=method.optimizers,
-            check=lambda values: refuse_another(values.get("origin", {}), origin, self.folder.checkpoint),
+            check=lambda values: refuse_another(values.get("origin", {}), origin, self.folder.checkpoint, plain=PLAIN),
         )
         if values is None:
             return RoundState(origin=origin)
