@@ -25,7 +25,7 @@ class Demo:
     processors' seconds (`cpu`) that it took until then."""
 
     def __init__(self, command: Sequence, data: Path, *, folder: Path, **variables: str):
-        """`command` is run in `folder`; `data` is the folder that it keeps its data in, or keeps them by itself."""
+        """`command` is run in `folder`; `data` is where its data come to lie."""
         self.data, started = data, time.monotonic()
         environment = {k: v for k, v in os.environ.items() if k not in AWAY and not k.startswith("LIKESTEP_")}
         environment |= {"LIKESTEP_ROUND_SETTINGS": SMALL, "OMP_NUM_THREADS": "2", **variables}
@@ -37,8 +37,8 @@ class Demo:
             if "Ctrl-C stops" in line:
                 break
         self.seconds, self.text = time.monotonic() - started, "".join(lines)
-        self.cpu = sum(map(cpu_seconds, [Path("/proc") / str(self.process.pid), *self._processes()]))
         (self.address,) = re.findall(r"open (http\S+)", self.text) or pytest.fail(self.text)
+        self.cpu = sum(map(cpu_seconds, [Path("/proc") / str(self.process.pid), *self._processes()]))
         self.passwords = dict(re.findall(r"log in as (\w+) with password (\S+)", self.text))
 
     def stop(self) -> None:
