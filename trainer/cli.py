@@ -36,10 +36,6 @@ RUNS = Path("runs")
 PICTURES = (".png", ".webp", ".jpg", ".jpeg")
 
 
-class Failure(Exception):
-    """Something in a command's way failed that is not the caller's mistake; the message is the sentence for them."""
-
-
 def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
     """One option a field, with the field's own help and default; one that is not given is not in the result."""
     for f in dataclasses.fields(cls):
@@ -188,7 +184,6 @@ def train(a: argparse.Namespace) -> None:
     from common.prompt_files import read_prompts
     from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
     from trainer.oracles import get_oracle
-    from trainer.oracles.base import OracleError
     from trainer.rounds import RoundCancelled, RoundSpec, run_round
 
     settings = _settings(a, TDMR1Settings, **_preset(a))
@@ -245,8 +240,6 @@ def train(a: argparse.Namespace) -> None:
         except RoundCancelled as stopped:
             print(stopped, file=sys.stderr)
             raise KeyboardInterrupt from stopped
-        except OracleError as error:
-            raise Failure(str(error)) from error
     print(json.dumps(dataclasses.asdict(result), indent=1))
 
 
@@ -531,7 +524,14 @@ def main(argv: list[str] | None = None, program: str = "python -m trainer") -> i
     except OSError as error:
         print(f"error: {error.filename or 'file'}: {error.strerror or error}{goes_on}", file=sys.stderr)
         return 1
-    except (Failure, SafetensorError) as error:  # safetensors tells of a full disk by its own type
+    except SafetensorError as error:  # safetensors tells of a full disk by its own type
+        print(f"error: {error}{goes_on}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        from trainer.oracles.base import OracleError  # imported when something failed: a command starts without it
+
+        if not isinstance(error, OracleError):
+            raise
         print(f"error: {error}{goes_on}", file=sys.stderr)
         return 1
     return 0

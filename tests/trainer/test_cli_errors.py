@@ -135,6 +135,13 @@ def test_an_oracle_that_fails_loses_no_update(round_of, tmp_path, capsys):
     assert "train 3/3" in capsys.readouterr().out
 
 
+def test_an_oracle_that_fails_ends_an_evaluation_in_one_sentence(model_dir, capsys, monkeypatch):
+    monkeypatch.setattr("trainer.oracles.get_oracle", lambda spec: Counting(0))
+    words = ["evaluate", "--model", str(model_dir), "--base", "--per-tag", "1", "--tags", "counting", "--steps", "1"]
+    assert main(words) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: reward.example did not answer after 3 tries"
+
+
 def test_a_disk_that_is_full_at_a_checkpoint(round_of, tmp_path, capsys, monkeypatch):
     def full(tensors, file):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
