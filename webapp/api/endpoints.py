@@ -8,77 +8,63 @@ from __future__ import annotations
 from typing import Literal
 
 from django.conf import settings
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
-from ninja import File, NinjaAPI, Path, Query, Router, Status
+from ninja import File, Path, Query, Router, Status
 from ninja.errors import HttpError
 from ninja.files import UploadedFile
-from ninja.parser import Parser
 
 from common import prompt_files
 from webapp.accounts.permissions import Action
+from webapp.api import contract, services
 from webapp.api import schemas as s
-from webapp.api import services
 from webapp.api.auth import ANY, TokenThrottle, may_administer, may_label, may_read
 from webapp.campaigns import services as campaigns
-from webapp.campaigns.models import Project
+from webapp.campaigns.models import Project, Split
 from webapp.exports import identity, imports
 from webapp.exports.formats import FORMATS
 from webapp.exports.forms import CONTAINERS, ExportForm
-from webapp.exports.views import export_response
+from webapp.exports.views import TYPES, export_response
 from webapp.labelling import decisions, errors, history, leases, queries, views
 from webapp.labelling.models import Generation, Group, GroupState, LabelEvent
-from webapp.lib import bounds, texts
+from webapp.lib import bounds
+from webapp.lib.middleware import api_error
 from webapp.quality import counts
 from webapp.quality.signal import GROUP_HAS_SIGNAL
 from webapp.rounds import forecasts
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion, TrainingRound
 
-
-class TextParser(Parser):
-    """JSON whose texts the database can keep."""
-
-    def parse_body(self, request):
-        """The body's value; what is wrong with it is said by `_http_error`."""
-        return texts.loads(request.body)
-
-
-api = NinjaAPI(
-    parser=TextParser(),
+api = contract.Api(
+    parser=contract.TextParser(),
     title="Likestep",
     version="1",
     description="Groups, likes and dislikes, versions and rounds of a project. Tokens are made on a project's API page.",
     urls_namespace="api",
-    docs_decorator=login_required,
+    docs_decorator=contract.for_members,
     throttle=[TokenThrottle()],
 )
+contract.add_handlers(api)
 router = Router()
 Limit = Query(100, ge=1, le=500, description="Rows of a page.")
 FORMATS_HELP = " ".join(f"`{f.name}`: {f.help}" for f in FORMATS.values())
-CONTAINERS_HELP = f"One of {', '.join(CONTAINERS)}; without one the format's usual file."
+CONTAINERS_HELP = "Without one the format's usual file."
+WEBP = contract.files("image/webp")
+EXPORTED = contract.files(*TYPES.values(), "application/zip")
 After = Query(0, **bounds.AFTER.limits, description="`next` of the page before.")
 
 
 @api.exception_handler(errors.LabellingError)
 def _labelling_refused(request, error):
-    status = {errors.Conflict: 409, errors.Busy: 503}.get(type(error), 400)
-    return api.create_response(request, {"detail": str(error)}, status=status)
-
-
-@api.exception_handler(HttpError)
-def _http_error(request, error):
-    wrong = isinstance(error.__cause__, texts.Unstorable)
-    return api.create_response(request, {"detail": str(error.__cause__ if wrong else error)}, status=error.status_code)
+    return api_error({errors.Conflict: 409, errors.Busy: 503}.get(type(error), 400), str(error))
 
 
 @api.exception_handler(services.ApiError)
 @api.exception_handler(campaigns.CampaignError)
 @api.exception_handler(rounds.RoundError)
 def _refused(request, error):
-    return api.create_response(request, {"detail": str(error)}, status=400)
+    return api_error(400, str(error))
 
 
 def _page(rows, after: int, limit: int, out, *, key: str = "pk") -> dict:
@@ -124,7 +110,7 @@ def project(request, slug: Path[str]):
 def prompts(
     request,
     slug: Path[str],
-    split: Literal["train", "validation", "test"] | None = None,
+    split: Split | None = None,
     after: int = After,
     limit: int = Limit,
 ):
@@ -135,9 +121,7 @@ def prompts(
     return _page(rows, after, limit, lambda p: {"id": p.pk, "prompt": p.text, "split": p.split, "metadata": p.metadata})
 
 
-@router.post(
-    "/prompts", auth=may_administer(Action.PROMPTS), response={200: s.PromptsAdded, 400: s.Error}, tags=["project"]
-)
+@router.post("/prompts", auth=may_administer(Action.PROMPTS), response=s.PromptsAdded, tags=["project"])
 def add_prompts(request, slug: Path[str], body: s.PromptsIn):
     """Add prompts, all or none; those that are there already are left as they are."""
     rows = [p.dict() for p in body.prompts]
@@ -148,7 +132,7 @@ def add_prompts(request, slug: Path[str], body: s.PromptsIn):
 @router.post(
     "/prompts/file",
     auth=may_administer(Action.PROMPTS),
-    response={200: s.PromptFileAdded, 400: s.Error},
+    response=s.PromptFileAdded,
     url_name="add_prompt_file",
     tags=["project"],
 )
@@ -239,7 +223,7 @@ def _groups(request):
 def groups(
     request,
     slug: Path[str],
-    state: Literal[tuple(GroupState.values)] | None = None,
+    state: GroupState | None = None,
     version: int | None = Query(None, **bounds.NUMBER.limits),
     signal: bool | None = None,
     after: int = After,
@@ -262,7 +246,7 @@ def group(request, slug: Path[str], group_id: int):
     return _group(request, slug, get_object_or_404(_groups(request), pk=group_id))
 
 
-@router.get("/images/{int:image_id}", auth=may_read(Action.SEE), url_name="image", tags=["groups"])
+@router.get("/images/{int:image_id}", auth=may_read(Action.SEE), url_name="image", tags=["groups"], openapi_extra=WEBP)
 def image(request, slug: Path[str], image_id: int):
     """An image's bytes (WebP)."""
     return views.image_response(get_object_or_404(Generation, pk=image_id, group__project=request.auth.project))
@@ -309,7 +293,11 @@ def tasks(request, slug: Path[str], limit: int = Query(1, ge=1, le=4)):
 
 
 @router.get(
-    "/tasks/{slug:task}/images/{int:position}", auth=may_label(Action.LABEL), url_name="task-image", tags=["labelling"]
+    "/tasks/{slug:task}/images/{int:position}",
+    auth=may_label(Action.LABEL),
+    url_name="task-image",
+    tags=["labelling"],
+    openapi_extra=WEBP,
 )
 def task_image(request, slug: Path[str], task: Path[str], position: int):
     """The bytes (WebP) of an image of a group that the token's owner was given."""
@@ -319,7 +307,7 @@ def task_image(request, slug: Path[str], task: Path[str], position: int):
 @router.post(
     "/tasks/{slug:task}/decision",
     auth=may_label(Action.LABEL),
-    response={200: s.Saved, 400: s.Error, 409: s.Error, 503: s.Error},
+    response={200: s.Saved, 409: s.Error},
     tags=["labelling"],
 )
 def decide(request, slug: Path[str], task: Path[str], body: s.DecisionIn):
@@ -335,7 +323,7 @@ def decide(request, slug: Path[str], task: Path[str], body: s.DecisionIn):
 @router.post(
     "/tasks/{slug:task}/skip",
     auth=may_label(Action.LABEL),
-    response={200: s.Saved, 400: s.Error, 409: s.Error},
+    response={200: s.Saved, 409: s.Error},
     tags=["labelling"],
 )
 def skip(request, slug: Path[str], task: Path[str], body: s.SkipIn):
@@ -384,7 +372,7 @@ def versions(request, slug: Path[str], after: int = After, limit: int = Limit):
 @router.post(
     "/versions/{int:number}/publish",
     auth=may_administer(Action.VERSIONS),
-    response={200: s.VersionOut, 400: s.Error},
+    response=s.VersionOut,
     tags=["versions"],
 )
 def publish(request, slug: Path[str], number: int):
@@ -400,7 +388,7 @@ def list_rounds(request, slug: Path[str], after: int = After, limit: int = Limit
     return _page(rows, after, limit, _round, key="number")
 
 
-@router.post("/rounds", auth=may_administer(Action.ROUNDS), response={200: s.RoundOut, 400: s.Error}, tags=["rounds"])
+@router.post("/rounds", auth=may_administer(Action.ROUNDS), response=s.RoundOut, tags=["rounds"])
 def start_round(request, slug: Path[str], body: s.RoundIn):
     """Start a round; the same key returns the round it started."""
     return _round(
@@ -423,14 +411,14 @@ def cancel_round(request, slug: Path[str], number: int):
 # ---------------------------------------------------------------- out and in
 
 
-@router.get("/export", auth=may_read(Action.EXPORT), tags=["exports"])
+@router.get("/export", auth=may_read(Action.EXPORT), tags=["exports"], openapi_extra=EXPORTED)
 def export(
     request,
     slug: Path[str],
-    format: str = Query("labels", max_length=bounds.WORD, description=FORMATS_HELP),
-    container: str = Query("", max_length=bounds.WORD, description=CONTAINERS_HELP),
+    format: Literal[tuple(FORMATS)] = Query("labels", description=FORMATS_HELP),
+    container: Literal["", *CONTAINERS] = Query("", description=CONTAINERS_HELP),
     version: str = Query("", max_length=bounds.WORD),
-    split: str = Query("", max_length=bounds.WORD),
+    split: Split | Literal[""] = "",
     since: str = Query("", max_length=bounds.WORD),
     until: str = Query("", max_length=bounds.WORD),
     annotator: str = Query("", max_length=bounds.WORD),
@@ -458,17 +446,15 @@ def export(
 
 
 @router.post(
-    "/import", auth=may_administer(Action.IMPORT), response={200: s.ImportedOut, 400: s.ImportedOut}, tags=["exports"]
+    "/import", auth=may_administer(Action.IMPORT), response={200: s.ImportedOut, 400: s.ImportRefused}, tags=["exports"]
 )
 def import_labels(request, slug: Path[str], file: UploadedFile = File(...)):  # noqa: B008 - ninja's way to declare it
     """Labels of a `labels` export back in: every line or none."""
     rows, errors = imports.read_rows(file.read(settings.LIKESTEP_IMPORT_LIMIT + 1), file.name)
-    done = (
-        imports.Imported(errors=errors)
-        if errors
-        else imports.import_labels(request.auth.project, rows, by=request.auth.user)
-    )
-    return Status(400 if done.errors else 200, done.__dict__)
+    done = imports.import_labels(request.auth.project, rows, by=request.auth.user) if not errors else None
+    if errors := errors or done.errors:
+        return Status(400, {"detail": "; ".join(errors[: contract.MOST_ERRORS]), "errors": errors})
+    return Status(200, done.__dict__)
 
 
 # ---------------------------------------------------------------- webhooks
@@ -484,9 +470,7 @@ def webhooks(request, slug: Path[str], after: int = After, limit: int = Limit):
     return _page(request.auth.project.webhooks.all(), after, limit, _webhook)
 
 
-@router.post(
-    "/webhooks", auth=may_administer(Action.HOOKS), response={200: s.WebhookMade, 400: s.Error}, tags=["webhooks"]
-)
+@router.post("/webhooks", auth=may_administer(Action.HOOKS), response=s.WebhookMade, tags=["webhooks"])
 def create_webhook(request, slug: Path[str], body: s.WebhookIn):
     """Make a webhook; its secret is in the answer and nowhere else."""
     made = services.create_webhook(
@@ -498,7 +482,7 @@ def create_webhook(request, slug: Path[str], body: s.WebhookIn):
 @router.delete(
     "/webhooks/{int:webhook_id}",
     auth=may_administer(Action.HOOKS),
-    response={204: None, 404: s.Error},
+    response={204: None},
     tags=["webhooks"],
 )
 def delete_webhook(request, slug: Path[str], webhook_id: int):

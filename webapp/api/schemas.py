@@ -8,8 +8,11 @@ from typing import Annotated, Generic, Literal, TypeVar
 from ninja import Schema
 from pydantic import Field
 
-from webapp.labelling.models import Change
+from webapp.api.models import DeliveryState, Scope
+from webapp.campaigns.models import LabelSource, Split
+from webapp.labelling.models import Change, GroupState, Outcome, SkipReason
 from webapp.lib import bounds
+from webapp.rounds.models import RoundState, VersionStatus
 from webapp.webhooks.events import EVENTS
 
 T = TypeVar("T")
@@ -33,7 +36,7 @@ class TokenOut(Schema):
     project: str
     user: str
     name: str
-    scopes: list[str]
+    scopes: list[Scope]
 
 
 class ProjectOut(Schema):
@@ -42,7 +45,7 @@ class ProjectOut(Schema):
     group_size: int
     steps: int
     overlap: int
-    label_source: str
+    label_source: LabelSource
     oracle: str
     guidelines: str
     active_version: int | None
@@ -56,14 +59,14 @@ class ProjectOut(Schema):
 
 class PromptIn(Schema):
     prompt: str = Field(min_length=1, max_length=1000)
-    split: Literal["train", "validation", "test"] = "train"
+    split: Split = Split.TRAIN
     metadata: dict = {}
 
 
 class PromptOut(Schema):
     id: int
     prompt: str
-    split: str
+    split: Split
     metadata: dict
 
 
@@ -95,7 +98,7 @@ class GroupOut(Schema):
     id: int
     prompt: str
     version: int
-    state: str
+    state: GroupState
     created_at: datetime
     rewards: list[float | None] | None = Field(description="What the labels come to, by position; null without labels.")
     images: list[ImageOut]
@@ -125,13 +128,13 @@ class DecisionIn(Schema):
 
 
 class SkipIn(Schema):
-    reason: str = Field("", max_length=300)
+    reason: SkipReason | Literal[""] = ""
     key: str = Field(min_length=1, max_length=64)
 
 
 class Saved(Schema):
     task: str
-    outcome: str
+    outcome: Outcome
 
 
 class LabelOut(Schema):
@@ -154,7 +157,7 @@ class LabelOut(Schema):
 class VersionOut(Schema):
     number: int
     parent: int | None
-    status: str
+    status: VersionStatus
     sha256: str
     scores: dict
     created_at: datetime
@@ -167,7 +170,7 @@ class RoundIn(Schema):
 
 class RoundOut(Schema):
     number: int
-    state: str
+    state: RoundState
     phase: str
     step: int
     total: int
@@ -195,7 +198,7 @@ class WebhookIn(Schema):
 class WebhookOut(Schema):
     id: int
     url: str
-    events: list[str]
+    events: list[Literal[tuple(EVENTS)]]
     every: int
     active: bool
 
@@ -206,8 +209,8 @@ class WebhookMade(WebhookOut):
 
 class DeliveryOut(Schema):
     id: int
-    event: str
-    state: str
+    event: Literal[tuple(EVENTS)]
+    state: DeliveryState
     attempts: int
     status: int | None
     error: str
@@ -219,4 +222,7 @@ class ImportedOut(Schema):
     new: int
     known: int
     conflicts: list[str]
-    errors: list[str]
+
+
+class ImportRefused(Error):
+    errors: list[str] = Field(description="Line by line; none was imported.")

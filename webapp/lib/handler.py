@@ -26,10 +26,11 @@ from django.utils.translation import gettext as _
 
 from webapp.lib import entrance, events, logs, uploads
 from webapp.lib.entrance import Refused
-from webapp.lib.middleware import security_headers
+from webapp.lib.middleware import API, api_error, security_headers
 
 log = logging.getLogger(__name__)
 LINGER = 2.0  # seconds that the rest of a refused body is thrown away, so that the sender comes to read why
+PLAIN = "text/plain; charset=utf-8"
 END = object()
 
 
@@ -164,7 +165,7 @@ class Handler(ASGIHandler):
                 rows = response.streaming and not isinstance(response, FileResponse)
                 if rows and not self.threads.may_keep(thread, settings.LIKESTEP_STREAMS):
                     await thread.run(response.close)
-                    rows, response = False, _busy()
+                    rows, response = False, _busy(scope["path"])
             if rows:
                 async with self.threads.keep(thread):
                     await self._send(response, send, left, context, thread)
@@ -216,11 +217,12 @@ def _headers(response: HttpResponseBase) -> list[tuple[bytes, bytes]]:
     return found + [(b"Set-Cookie", c.output(header="").encode("ascii").strip()) for c in response.cookies.values()]
 
 
-def _busy() -> HttpResponse:
+def _busy(path: str) -> HttpResponse:
     """One download too many."""
     text = _("other downloads are under way (LIKESTEP_STREAMS); try again in a minute")
-    headers = {**security_headers("/"), "Retry-After": "60", "Cache-Control": "no-store"}
-    return HttpResponse(text, status=503, content_type="text/plain; charset=utf-8", headers=headers)
+    response = api_error(503, text) if path.startswith(API) else HttpResponse(text, status=503, content_type=PLAIN)
+    response.headers.update({**security_headers(path), "Retry-After": "60", "Cache-Control": "no-store"})
+    return response
 
 
 async def _refuse(scope, receive, send, refused: Refused) -> None:
@@ -228,12 +230,15 @@ async def _refuse(scope, receive, send, refused: Refused) -> None:
     log.info("%s %s refused with %s: %s", scope["method"], logs.pattern(scope["path"]), refused.status, refused)
     headers = dict(scope["headers"])
     asks_for_json = b"application/json" in headers.get(b"accept", b"")
-    if scope["path"].startswith("/api/") or asks_for_json:
-        kind, field = b"application/json", "detail" if scope["path"].startswith("/api/") else "error"
-        text = json.dumps({field: str(refused)}).encode()
+    of_api = scope["path"].startswith(API)
+    if of_api or asks_for_json:
+        kind = b"application/json"
+        text = json.dumps({"detail" if of_api else "error": str(refused)}).encode()
     else:
-        kind, text = b"text/plain; charset=utf-8", str(refused).encode()
+        kind, text = PLAIN.encode(), str(refused).encode()
     answer = [(b"content-type", kind), (b"content-length", str(len(text)).encode()), (b"connection", b"close")]
+    if of_api and refused.status == 401:
+        answer.append((b"www-authenticate", b"Bearer"))
     answer += [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
     answer += [(name.lower().encode(), value.encode()) for name, value in security_headers(scope["path"]).items()]
     await send({"type": "http.response.start", "status": refused.status, "headers": answer})

@@ -11,8 +11,11 @@ from urllib.parse import unquote
 from zoneinfo import available_timezones
 
 from django.conf import settings
-from django.http import HttpResponseBadRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
+from django.http.response import HttpResponseBase
 from django.utils import timezone
+from django.utils.cache import get_conditional_response, set_response_etag
+from django.utils.translation import gettext as _
 
 from webapp.lib import logs, storage, texts
 
@@ -52,6 +55,84 @@ def answer_headers(get_response):
         return response
 
     return middleware
+
+
+API = "/api/"
+
+
+def api_error(status: int, sentence: str) -> HttpResponse:
+    """An error of the API."""
+    return JsonResponse({"detail": sentence}, status=status)
+
+
+def no_token() -> HttpResponse:
+    """401."""
+    return api_error(
+        401, _("Authorization: send Bearer and a token that is made on the project's API page and still valid")
+    )
+
+
+def for_programs(get_response):
+    """What programs rely on below /api/, whoever answers: every error is `{"detail": sentence}`; 401 names the scheme; HEAD
+    and OPTIONS work wherever GET does; what was read before and is the same is not sent again (ETag)."""
+
+    def middleware(request):
+        if not request.path.startswith(API):
+            return get_response(request)
+        asked = request.method
+        if asked == "HEAD":
+            request.method = "GET"
+        response = get_response(request)
+        request.method = asked
+        if "Allow" in response.headers:
+            response.headers["Allow"] = ", ".join(_methods(response.headers["Allow"]))
+            if asked == "OPTIONS":
+                return HttpResponse(status=204, headers={"Allow": response.headers["Allow"]})
+        if response.status_code >= 400 and not response.headers.get("Content-Type", "").startswith("application/json"):
+            response = _said(response)
+        if response.status_code == 401:
+            response.headers["WWW-Authenticate"] = 'Bearer realm="likestep"'
+        if asked in ("GET", "HEAD") and response.status_code == 200:
+            response = _once(request, response)
+        return response
+
+    return middleware
+
+
+def _methods(allowed: str) -> list[str]:
+    """Those that the view takes, and those that this adds."""
+    found = set(allowed.split(", "))
+    return sorted(found | {"OPTIONS"} | ({"HEAD"} if "GET" in found else set()))
+
+
+def _said(response: HttpResponseBase) -> HttpResponse:
+    """The error as a sentence; texts stay, pages do not."""
+    kind = response.headers.get("Content-Type", "")
+    if response.status_code == 405:
+        text = _("method: this address takes %(methods)s") % {"methods": response.headers["Allow"]}
+    elif response.status_code == 404:
+        text = _("address: there is no such one; /api/v1/openapi.json has them all")
+    elif kind.startswith("text/plain") and response.status_code < 500 and not response.streaming:
+        text = response.content.decode()
+    elif response.status_code >= 500:
+        text = _("the server failed; its log has the reason, under this answer's X-Request-ID")
+    else:
+        text = _("the request cannot be read")
+    answer = api_error(response.status_code, text)
+    if "Allow" in response.headers:
+        answer.headers["Allow"] = response.headers["Allow"]
+    return answer
+
+
+def _once(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """An answer to GET or HEAD: 304 where the asker has it already, and no rows for who asks for headers only."""
+    if response.streaming:
+        if request.method == "HEAD":
+            response.streaming_content = ()
+        return response
+    response.headers.setdefault("Cache-Control", "private, no-cache")
+    set_response_etag(response)
+    return get_conditional_response(request, etag=response.headers["ETag"], response=response)
 
 
 def time_zone(get_response):

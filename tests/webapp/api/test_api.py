@@ -153,7 +153,7 @@ def test_every_list_is_paged(token, call, project, ready):
         after = answer["next"]
     assert seen == sorted(project.groups.values_list("pk", flat=True))
     for method, path in ROUTES:
-        schema = SCHEMA["paths"][path][method]["responses"].get(200, {}).get("content", {})
+        schema = SCHEMA["paths"][path][method]["responses"].get("200", {}).get("content", {})
         name = schema.get("application/json", {}).get("schema", {}).get("$ref", "")
         assert schema.get("application/json", {}).get("schema", {}).get("type") != "array", path
         if "Page_" in name and method == "get":
@@ -189,7 +189,9 @@ def test_refusals_are_sentences(token, call, ready):
     status, answer = call(text, "post", "rounds", {"key": "r"})
     assert status == 400 and "rate some groups first" in answer["detail"]
     status, answer = call(text, "get", "export", {"format": "pdf"})
-    assert status == 400 and answer["detail"].startswith("format: ")
+    assert status == 422 and answer["detail"].startswith("format: ")
+    status, answer = call(text, "get", "export", {"since": "yesterday"})
+    assert status == 400 and answer["detail"].startswith("since: ")
     status, answer = call(text, "post", "prompts", {"prompts": [{"prompt": "   "}]})
     assert status == 400 and "row 1" in answer["detail"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from django.utils import timezone, translation
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from client.likestep_client import check_signature, check_standard_signature
 from tests.webapp.acting import submit
@@ -92,6 +93,9 @@ def test_a_finished_round_is_told_once_and_signed(project, boss, ann, ready, rec
     named, moment = headers["webhook-id"], headers["webhook-timestamp"]
     assert headers["webhook-signature"] == outbox.standard_signature(webhook.secret, named, int(moment), body)
     assert check_standard_signature(webhook.secret, headers, body)
+    assert Webhook(webhook.secret).verify(body, dict(headers)) == json.loads(body)  # the scheme's own library
+    with pytest.raises(WebhookVerificationError):
+        Webhook(webhook.secret).verify(body + b" ", dict(headers))
     assert not check_standard_signature(webhook.secret, headers, body + b" ")
     assert not check_standard_signature(webhook.secret, {**headers, "webhook-timestamp": "1"}, body)
     told = json.loads(body)
