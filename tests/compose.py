@@ -34,7 +34,7 @@ class Unset(ValueError):
 
 
 def interpolate(text: str, values: Mapping[str, str]) -> str:
-    """`${NAME}`, `${NAME:-default}` and `${NAME:?message}` as Compose fills them in."""
+    """`${NAME}`, `${NAME:-default}`, `${NAME:?message}` and `$$` as Compose fills them in."""
 
     def value(match: re.Match) -> str:
         name, kind, rest = match.groups()
@@ -44,7 +44,7 @@ def interpolate(text: str, values: Mapping[str, str]) -> str:
             raise Unset(f"{name}: {rest}")
         return rest or ""
 
-    return VARIABLE.sub(value, text)
+    return VARIABLE.sub(value, text).replace("$$", "$")
 
 
 def parse(*names: str, values: Mapping[str, str]) -> dict:
@@ -114,7 +114,7 @@ class Machine:
         for pattern, replacement in (
             (r"@postgres:5432/likestep", f"@/likestep?host={self.socket}"),
             (r"@redis:6379", f"@127.0.0.1:{self.redis_port}"),
-            (r"^redis-server$", f"redis-server --bind 127.0.0.1 --port {self.redis_port}"),
+            (r"redis-server -(?= )", f"redis-server - --bind 127.0.0.1 --port {self.redis_port}"),
             (r"^redis-cli", f"redis-cli -p {self.redis_port}"),
             (r"(?<!\w)/data", str(self.folder / "data")),
             (r"(?<!\w)/app/staticfiles", str(self.folder / "staticfiles")),
@@ -142,11 +142,7 @@ class Machine:
 
     def command(self, words: list[str]) -> list[str]:
         """A command of the compose file for this machine."""
-        return [
-            part
-            for word in words
-            for part in (self.here(word).split() if word == "redis-server" else [self.here(word)])
-        ]
+        return [self.here(word) for word in words]
 
     def start(self, name: str) -> subprocess.Popen:
         """Start a service; its output goes to `<name>.log`."""

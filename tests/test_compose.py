@@ -52,7 +52,7 @@ OTHERS = {
     "PYTHONDONTWRITEBYTECODE": "python",
 }
 
-WEB_ONLY = ("API_RATE", "WEB_THREADS", "CONNECTIONS", "SOCKETS", "STREAMS", "STALL_SECONDS")
+WEB_ONLY = ("API_RATE", "WEB_THREADS", "CONNECTIONS", "ALL_CONNECTIONS", "SOCKETS", "STREAMS", "STALL_SECONDS")
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +166,11 @@ def test_every_service_is_locked(values):
         "web": ["127.0.0.1:8000:8000"],
         "proxy": ["80:80", "443:443", "443:443/udp"],
     }
-    redis = with_proxy["redis"]["command"]
-    assert redis[redis.index("--requirepass") + 1] == values["REDIS_PASSWORD"]
+    assert "requirepass $REDISCLI_AUTH\n" in with_proxy["redis"]["command"][-1]
+    assert with_proxy["redis"]["environment"]["REDISCLI_AUTH"] == values["REDIS_PASSWORD"]
+    for name, service in with_proxy.items():  # arguments are in the list of processes, for everybody to read
+        said = str([service.get("command"), service.get("healthcheck")])
+        assert not any(values[secret] in said for secret in SECRETS), name
     assert [with_proxy[name]["user"] for name in ("postgres", "redis")] == ["postgres", "redis"]
 
 

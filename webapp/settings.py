@@ -93,6 +93,7 @@ LIKESTEP_WEB_THREADS = int(env("LIKESTEP_WEB_THREADS", "8"))
 # What one address (behind a proxy the visitor's own) may hold of a web process: connections and requests; and one person:
 # live sockets. Downloads of rows each hold a database connection to their end.
 LIKESTEP_CONNECTIONS = int(env("LIKESTEP_CONNECTIONS", "250"))
+LIKESTEP_ALL_CONNECTIONS = int(env("LIKESTEP_ALL_CONNECTIONS", "800"))
 LIKESTEP_SOCKETS = int(env("LIKESTEP_SOCKETS", "20"))
 LIKESTEP_STREAMS = int(env("LIKESTEP_STREAMS", "4"))
 # A connection on which nothing gets on for so long is closed: headers or bodies that do not come, answers nobody reads.

@@ -1,6 +1,7 @@
 """What strangers and members may try against a running instance, and whether it holds.
 
-    python -m bench.abuse http://127.0.0.1:8000
+    python -m bench.abuse                             starts an instance on SQLite and one on PostgreSQL
+    python -m bench.abuse http://127.0.0.1:8000       one that runs already; only one of your own
 
 A check is a function of the instance that tries one thing, bounded in time, and says whether the instance held:
 
@@ -59,11 +60,14 @@ class Visitor:
 
 @dataclass
 class Instance:
-    """A running instance with a project and the passwords of two of its people: `annotator` and `admin`."""
+    """A running instance with a project and the passwords of two of its people: `annotator` and `admin`. `people` are the
+    headers of others who label there, each a browser's; `server` is its process, where that is known."""
 
     address: str
     project: str
     passwords: dict[str, str]
+    people: list[dict[str, str]] = field(default_factory=list)
+    server: int | None = None
     visitors: dict[str, Visitor] = field(default_factory=dict)
 
     @property

@@ -42,8 +42,8 @@ SLUG = "load"
 class Http:
     """A connection that stays open; answers are (status, JSON or None)."""
 
-    def __init__(self, port: int, headers: dict[str, str]):
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    def __init__(self, port: int, headers: dict[str, str], host: str = "127.0.0.1"):
+        self.connection = http.client.HTTPConnection(host, port, timeout=60)
         self.headers = {"Accept": "application/json", **headers}
 
     def ask(self, method: str, path: str, body: dict | None = None) -> tuple[int, dict | None]:

@@ -2,20 +2,15 @@
 memory stays as it was."""
 
 import io
-import struct
-import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 from django.utils import translation
 
+from bench.abuse.files import DEEP, HOSTILE, png, webp
 from common import intake
 from common.intake import Unreadable
 from webapp.api.services import create_token
@@ -26,53 +21,6 @@ from webapp.lib.texts import loads
 ROOT = Path(__file__).resolve().parents[2]
 MOST = 100  # MB that reading any of them may take, and showing its text again
 FIELD = {"import-labels": "file", "api:import_labels": "file", "api:add_prompt_file": "file"}  # else prompts_file
-
-
-def zipped():
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as made:
-        made.writestr("labels.jsonl", b"0" * 20_000_000)
-    return data.getvalue()
-
-
-def png(width, height):
-    def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = zlib.compress(b"\0" * 1_000_000)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-
-
-def webp(width, height, kind=b"VP8X"):
-    bits = (width - 1) | (height - 1) << 14
-    bodies = {
-        b"VP8X": b"\x02\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little"),
-        b"VP8L": b"\x2f" + struct.pack("<I", bits) + b"\0" * 9,
-        b"VP8 ": b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", width, height) + b"\0" * 9,
-    }
-    body = b"WEBP" + kind + struct.pack("<I", len(bodies[kind])) + bodies[kind]
-    return b"RIFF" + struct.pack("<I", len(body)) + body
-
-
-def parquet(count):
-    """One row with two lists of so many values."""
-    data, values = io.BytesIO(), pa.array(np.zeros(count, bool))
-    column = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), values)
-    pq.write_table(pa.table({"reason": column, "prompt": column}), data, compression="zstd")
-    return data.getvalue()
-
-
-DEEP = b"[" * 100_000 + b"]" * 100_000
-HOSTILE = {
-    "zip": ("x.zip", zipped),
-    "png": ("x.jsonl", lambda: png(60_000, 60_000)),
-    "webp": ("x.parquet", lambda: webp(16_383, 16_383)),
-    "deep json": ("x.json", lambda: DEEP),
-    "wide json": ("x.json", lambda: b"[" + b"[]," * 600_000 + b"[]]"),
-    "deep lines": ("x.jsonl", lambda: b'{"prompt": "a", "metadata": ' + DEEP + b"}"),
-    "parquet": ("x.parquet", lambda: parquet(11_000_000)),
-}
 
 
 def peak(work):

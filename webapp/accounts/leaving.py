@@ -28,7 +28,7 @@ def member_left(instance: Membership, **_signal) -> None:
     """Tokens of the project end, groups on screen go back to the queue, sockets close."""
     now = timezone.now()
     instance.user.api_tokens.filter(project=instance.project_id, revoked_at=None).update(revoked_at=now)
-    instance.user.leases.filter(group__project=instance.project_id, expires_at__gt=now).update(expires_at=now)
+    instance.user.leases.filter(group__project=instance.project_id, expires_at__gt=now).set_end(now)
     events.check_again(instance.user_id)
 
 

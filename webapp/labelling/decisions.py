@@ -55,7 +55,7 @@ def submit_group(
         images = list(generations.values())
         labels = _set_labels(user, images, {generations[position]: liked for position, liked in answer.items()})
         if group.state == GroupState.FLAGGED:  # kept, and unused as all of the group's
-            history.left_out(group, [label for label in labels if label.annotator_id == user.pk])
+            history.left_out([label for label in labels if label.annotator_id == user.pk])
         group.decisions += 1  # the row is locked
         tie = quality.settle(group, images, labels, known).tie
         if group.state == GroupState.READY and group.decisions >= quality.wanted(project, tie):
@@ -101,8 +101,9 @@ def flag_group(
         values = {"generation": generation, "kind": kind, "note": note.strip()[:300], "created_at": timezone.now()}
         fresh = {"resolved_at": None, "resolved_by": None, "restored": None}
         Flag.objects.update_or_create(group=group, user=user, defaults={**values, **fresh})
+        labels = history.labels_of(group)  # of a gold group too, which keeps them: it takes no less time
         if group.state == GroupState.READY:
-            _leave_out(group)
+            _leave_out(group, labels)
         group.save(update_fields=["state"])  # also a gold group's, which is done: it takes no less time
         end_leases(group)
 
@@ -286,17 +287,17 @@ def resolve_flags(user, project: Project, group_id: int, *, restore: bool) -> Gr
     if restore:
         _back_from_flags(group)
     elif group.state in (GroupState.READY, GroupState.DONE):
-        _leave_out(group)
+        _leave_out(group, history.labels_of(group))
         group.save(update_fields=["state"])
         end_leases(group)
     events.publish(project.pk, "labels")
     return group
 
 
-def _leave_out(group: Group) -> None:
+def _leave_out(group: Group, labels: list[Label]) -> None:
     """The group is flagged: its labels are not used."""
     states.move(states.GROUP_MOVES, group, GroupState.FLAGGED)
-    history.left_out(group)
+    history.left_out(labels)
 
 
 def _back_from_flags(group: Group) -> None:
@@ -305,7 +306,8 @@ def _back_from_flags(group: Group) -> None:
     out = group.flags.filter(Q(resolved_at=None) | Q(restored=False)).exists()
     tie = Consensus.objects.filter(group=group, tie=True).exists()
     done = group.decisions >= quality.wanted(group.project, tie)
+    labels = history.labels_of(group)
     if group.state == GroupState.FLAGGED and not out:
         states.move(states.GROUP_MOVES, group, GroupState.DONE if done else GroupState.READY)
-        history.restored(group)
+        history.restored(labels)
     group.save(update_fields=["state"])

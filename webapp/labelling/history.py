@@ -36,14 +36,19 @@ def taken_back(labels: Iterable[Label]) -> None:
     LabelEvent.objects.bulk_create(_event(label, None) for label in labels)
 
 
-def left_out(group: Group, labels: Iterable[Label] | None = None) -> None:
-    """Note that these labels (None: all of the group's) are not used, since the group is flagged."""
-    LabelEvent.objects.bulk_create(_event(label, None, Cause.FLAGGED) for label in _of(group, labels))
+def left_out(labels: Iterable[Label]) -> None:
+    """Note that these labels are not used, since their group is flagged."""
+    LabelEvent.objects.bulk_create(_event(label, None, Cause.FLAGGED) for label in labels)
 
 
-def restored(group: Group) -> None:
-    """Note that the group is no longer flagged: its labels count again."""
-    LabelEvent.objects.bulk_create(_event(label, label.liked, Cause.RESTORED) for label in _of(group, None))
+def restored(labels: Iterable[Label]) -> None:
+    """Note that a group with these labels is no longer flagged: they count again."""
+    LabelEvent.objects.bulk_create(_event(label, label.liked, Cause.RESTORED) for label in labels)
+
+
+def labels_of(group: Group) -> list[Label]:
+    """All of the group's labels."""
+    return list(Label.objects.filter(generation__group=group).order_by("id"))
 
 
 def changes(
@@ -72,10 +77,6 @@ def _number_committed() -> bool:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         cursor.execute(NUMBER, [BATCH])  # a statement of its own: it sees what was committed before it got the lock
         return cursor.rowcount < BATCH
-
-
-def _of(group: Group, labels: Iterable[Label] | None) -> Iterable[Label]:
-    return Label.objects.filter(generation__group=group).order_by("id") if labels is None else labels
 
 
 def _event(label: Label, liked: bool | None, cause: str = "") -> LabelEvent:

@@ -20,6 +20,8 @@ from webapp.lib import options
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, GoldGroup
 
+RENEWED = 0.9  # of a lease's time: one that has more left stays as it is
+
 
 def lease_groups(user, project: Project, count: int = 1, *, rng: random.Random | None = None) -> list[Group]:
     """Up to `count` groups for a person to rate: those already leased to them first, then new leases. Each has `task`, the
@@ -44,7 +46,8 @@ def hold_groups(
             undecided = _undecided(user, project)
             live = [lease for lease in undecided if lease.expires_at > now]
             held = [lease.name for lease in live]
-            Lease.objects.filter(pk__in=[lease.pk for lease in live]).update(expires_at=now + options.LEASE)
+            old = [lease.pk for lease in live if lease.expires_at < now + RENEWED * options.LEASE]
+            Lease.objects.filter(pk__in=old).set_end(now + options.LEASE)
             mine = [_group(lease) for lease in live if _is_shown(lease)][:count]
             if len(mine) < count:
                 lapsed = [lease for lease in undecided if lease.expires_at <= now and _is_shown(lease)]
@@ -85,7 +88,7 @@ def give(user, group_id: int, *, lasts: bool) -> str:
 def end_leases(group: Group) -> None:
     """Nobody has the group on screen any more."""
     now = timezone.now()
-    group.leases.filter(expires_at__gt=now).update(expires_at=now)
+    group.leases.filter(expires_at__gt=now).set_end(now)
 
 
 def _undecided(user, project: Project) -> list[Lease]:
@@ -112,7 +115,7 @@ def _take_back(lapsed: list[Lease], user, project: Project, count: int, now) -> 
     ordinary = _locked(_candidates(user, project, now).filter(pk__in=[v.group_id for v in lapsed if not v.gold]))
     free = {group.pk for group in _need_one_more(list(ordinary), user, project, now)}
     again = [lease for lease in lapsed if lease.gold or lease.group_id in free][:count]
-    Lease.objects.filter(pk__in=[lease.pk for lease in again]).update(expires_at=now + options.LEASE)
+    Lease.objects.filter(pk__in=[lease.pk for lease in again]).set_end(now + options.LEASE)
     return [_group(lease) for lease in again]
 
 

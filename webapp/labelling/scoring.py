@@ -81,7 +81,7 @@ def record_oracle_labels(group_id: int, oracle: str, verdicts: Sequence[dict]) -
         labels.append(label)
     history.given(labels)
     if group.state == GroupState.FLAGGED:
-        history.left_out(group, labels)
+        history.left_out(labels)
     if oracle == group.project.oracle:
         Scoring.objects.filter(group=group).delete()
     quality.settle(group)

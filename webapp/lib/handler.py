@@ -1,5 +1,6 @@
-"""Where requests come in. A thread answers each and is free again before the answer is sent; what is malformed, too
-large, too slow or one too many from its address is refused before a thread is taken (`entrance`, `uploads`)."""
+"""Where requests come in. A thread answers each and is free again before the answer is sent; addresses take turns at the
+threads. What is malformed, too large, too slow or one too many from its address is refused before a thread is taken
+(`entrance`, `uploads`)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import asyncio
 import contextvars
 import json
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -50,21 +51,65 @@ class Thread:
         self._pool.shutdown(wait=False)
 
 
+class Turns:
+    """At most `most` at once. Who waits is let in address by address, so that one that asks a lot waits for itself."""
+
+    def __init__(self, most: int):
+        self._free = most
+        self._waiting: dict[str, deque[asyncio.Future]] = {}  # the address whose turn is next comes first
+
+    @asynccontextmanager
+    async def one(self, address: str) -> AsyncIterator[None]:
+        """A turn."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(address)
+        try:
+            yield
+        finally:
+            self._next()
+
+    async def _wait(self, address: str) -> None:
+        mine = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(address, deque()).append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():  # it was let in at the same moment
+                self._next()
+            raise
+
+    def _next(self) -> None:
+        while self._waiting:
+            address = next(iter(self._waiting))
+            queue = self._waiting.pop(address)
+            while queue and queue[0].done():  # cancelled
+                queue.popleft()
+            if queue:
+                first = queue.popleft()
+                if queue:
+                    self._waiting[address] = queue
+                first.set_result(None)
+                return
+        self._free += 1
+
+
 class Threads:
-    """At most `most` threads work at once. Further work waits in turn.
+    """At most `most` threads work at once. Further work waits for its turn.
 
     A database connection belongs to its thread. Django's own handler makes a thread for each request, and with it a new
     connection that nobody closes until Python collects it: fifty people at once used up all that PostgreSQL allows.
     """
 
     def __init__(self, most: int):
-        self._turn, self._idle, self._kept = asyncio.Semaphore(most), [], set()
+        self._turns, self._idle, self._kept = Turns(most), [], set()
 
     @asynccontextmanager
-    async def one(self, thread: Thread | None = None) -> AsyncIterator[Thread]:
+    async def one(self, thread: Thread | None = None, *, address: str = "") -> AsyncIterator[Thread]:
         """A thread that nobody else uses meanwhile: the one that was idle last, whose connection is open, or `thread`,
-        which was kept."""
-        async with self._turn:
+        which was kept. `address` is whose turn it is."""
+        async with self._turns.one(address):
             if thread is not None:
                 yield thread
                 return
@@ -130,12 +175,11 @@ class Handler(ASGIHandler):
         """One request."""
         if events.post is None:
             events.post = events.Post(asyncio.get_running_loop())
-        address = (scope.get("client") or ("",))[0]
         try:
             request = entrance.judged(scope)
             with (
                 translation.override(uploads.language(request)),
-                self.guests.one(address, settings.LIKESTEP_CONNECTIONS),
+                self.guests.one(_address(scope), settings.LIKESTEP_CONNECTIONS),
             ):
                 await self._answer(request, scope, receive, send)
         except RequestAborted:
@@ -147,8 +191,10 @@ class Handler(ASGIHandler):
         """The body is read before a thread is taken and the answer sent after it is free, so that whoever sends or reads
         slowly holds none."""
 
+        address = _address(scope)
+
         async def known() -> bool:
-            async with self.threads.one() as thread:
+            async with self.threads.one(address=address) as thread:
                 return await thread.run(uploads.is_known, request, self.live_token)
 
         gate = uploads.Gate(request, receive, known)
@@ -157,7 +203,7 @@ class Handler(ASGIHandler):
         left = asyncio.ensure_future(receive())  # all of the body is here: what comes now is the end of the connection
         context = contextvars.copy_context()  # language and the like, which a stream's later pieces need again
         try:
-            async with self.threads.one() as thread:
+            async with self.threads.one(address=address) as thread:
                 if left.done():
                     body.close()
                     return
@@ -168,9 +214,9 @@ class Handler(ASGIHandler):
                     rows, response = False, _busy(scope["path"])
             if rows:
                 async with self.threads.keep(thread):
-                    await self._send(response, send, left, context, thread)
+                    await self._send(response, send, left, context, thread, address)
             else:
-                await self._send(response, send, left, context, None)
+                await self._send(response, send, left, context, None, address)
         finally:
             left.cancel()
 
@@ -188,7 +234,7 @@ class Handler(ASGIHandler):
             response.close()
         return response
 
-    async def _send(self, response, send, left: asyncio.Future, context, thread: Thread | None) -> None:
+    async def _send(self, response, send, left: asyncio.Future, context, thread: Thread | None, address: str) -> None:
         """Send a response while somebody is there. A stream's pieces are computed in `thread`, a file's in any."""
         try:
             await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
@@ -198,7 +244,7 @@ class Handler(ASGIHandler):
                 return
             pieces = iter(response.streaming_content)
             while not left.done():
-                async with self.threads.one(thread) as puller:
+                async with self.threads.one(thread, address=address) as puller:
                     piece = await puller.run(context.run, next, pieces, END)
                 if piece is END:
                     break
@@ -207,8 +253,13 @@ class Handler(ASGIHandler):
             await send({"type": "http.response.body"})
         finally:
             if response.streaming:
-                async with self.threads.one(thread) as closer:
+                async with self.threads.one(thread, address=address) as closer:
                     await closer.run(context.run, response.close)
+
+
+def _address(scope: dict) -> str:
+    """The visitor's; a proxy's headers have been looked at."""
+    return (scope.get("client") or ("",))[0]
 
 
 def _headers(response: HttpResponseBase) -> list[tuple[bytes, bytes]]:

@@ -1,4 +1,5 @@
-"""uvicorn's connections, bounded: how many an address has, how long one may stand still, and what may wait on one.
+"""uvicorn's connections, bounded: how many there are, in all and of an address, how long one may stand still, and what
+may wait on one.
 
 uvicorn itself waits for ever for headers that do not come and for readers who do not read, keeps headers of any length,
 and reads on while pipelined requests wait.
@@ -21,6 +22,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 log = logging.getLogger(__name__)
 HEAD = 64 * 1024  # bytes of a request's line and headers
 PIPELINED = 64  # requests that may wait on a connection while one is answered; browsers send none ahead
+TAKEN_EVERY = 0.2  # seconds between two looks at whether an answer has been taken
 FRAME = 1024  # bytes of a live socket's message; nobody has anything to say there
 KEEP_ALIVE = 75  # seconds; uvicorn's 5 are less than most people think about a group
 
@@ -64,10 +66,12 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def enter(self, transport: asyncio.Transport, *, proxy: bool, now: float) -> Line | None:
-        """A new connection; None where its address has as many as it may. A proxy may have any number: its visitors'
-        requests are counted by their own addresses, see `handler`."""
+        """A new connection; None where its address has as many as it may, or the process has and none of these makes room.
+        A proxy may have any number: its visitors' requests are counted by their own addresses, see `handler`."""
         address = (transport.get_extra_info("peername") or ("",))[0]
         if not proxy and self._of[address] >= settings.LIKESTEP_CONNECTIONS:
+            return None
+        if len(self._lines) >= settings.LIKESTEP_ALL_CONNECTIONS and not self._made_room():
             return None
         line = self._lines[transport] = Line(transport, address, since=now, moved=now)
         self._of[address] += 1
@@ -81,6 +85,17 @@ class Watch:
             self._of[line.address] -= 1
             if not self._of[line.address]:
                 del self._of[line.address]
+
+    def _made_room(self) -> bool:
+        """Whether a connection was closed for another: the one whose request has not come for the longest. Who asks at
+        once gets in, however many others only hold a connection."""
+        waited = [line for line in self._lines.values() if line.since is not None]
+        if not waited:
+            return False
+        oldest = min(waited, key=lambda line: line.since)
+        self.leave(oldest.transport)
+        oldest.transport.abort()
+        return True
 
     def _look_later(self) -> None:
         seconds = min(1.0, settings.LIKESTEP_STALL_SECONDS / 4)
@@ -111,7 +126,7 @@ class Connection(HttpToolsProtocol):
         trusted = getattr(self.app, "trusted_hosts", ())  # of uvicorn's ProxyHeadersMiddleware
         self.line = watch.enter(transport, proxy=self.client is None or self.client[0] in trusted, now=self.loop.time())
         if self.line is None:
-            self._end(503, "too many connections from this address (LIKESTEP_CONNECTIONS)")
+            self._end(503, "too many connections (LIKESTEP_CONNECTIONS, LIKESTEP_ALL_CONNECTIONS)")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is no more."""
@@ -137,6 +152,13 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         if not self.transport.is_closing():
             super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """What was asked ahead is begun once the answer before it has been taken: who reads nothing costs one answer."""
+        if self.pipeline and not self.transport.is_closing() and waiting(self.transport):
+            self.loop.call_later(TAKEN_EVERY, self.on_response_complete)
+        else:
+            super().on_response_complete()
 
     def handle_websocket_upgrade(self) -> None:
         """Not in the middle of an answer: what would it be to do with the rest of it?"""

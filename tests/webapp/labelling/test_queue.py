@@ -94,6 +94,30 @@ def test_many_people_at_once_are_never_given_the_same_group(tmp_path):
     assert set(Group.objects.values_list("decisions", flat=True)) == {1}
 
 
+@pytest.mark.django_db(transaction=True)
+def test_many_tabs_of_one_person_do_not_wait_for_each_other(project, ann, monkeypatch):
+    monkeypatch.setattr(leases, "RENEWED", 2)  # each time
+    make_ready(project, 4)
+    errors, start = [], threading.Barrier(8)
+
+    def ask():
+        try:
+            start.wait()
+            for _ in range(25):
+                leases.hold_groups(ann, project, 4)
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    tabs = [threading.Thread(target=ask) for _ in range(8)]
+    for tab in tabs:
+        tab.start()
+    for tab in tabs:
+        tab.join()
+    assert errors == []
+
+
 def test_a_stale_job_is_taken_over_and_its_old_owner_refused(project):
     group = generation.top_up(project.pk)[0]
     old = generation.claim_group_for_generation(group.pk, "one")

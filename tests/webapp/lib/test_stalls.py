@@ -9,24 +9,32 @@ import pytest
 
 from tests.servers import database_url, serve, wait_for
 
-THREADS, STALL, CONNECTIONS, BIG = 2, 2.0, 12, 12_000_000
+THREADS, STALL, CONNECTIONS, ALL, BIG = 2, 2.0, 12, 30, 12_000_000
 STATIC = "/static/css/likestep.css"
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(scope="module")
-def port(django_db_setup, django_db_blocker, tmp_path_factory):
+def log(tmp_path_factory):
+    """The server's output."""
+    return tmp_path_factory.mktemp("server") / "log"
+
+
+@pytest.fixture(scope="module")
+def port(django_db_setup, django_db_blocker, tmp_path_factory, log):
     """A server with small limits, and a static file that no buffer between two sockets takes."""
     folder = tmp_path_factory.mktemp("static")
     (folder / "big.css").write_bytes(b" " * BIG)
     with django_db_blocker.unblock():
         url = database_url()
     with serve(
+        log,
         DATABASE_URL=url,
         STATIC_ROOT=str(folder),
         LIKESTEP_WEB_THREADS=str(THREADS),
         LIKESTEP_STALL_SECONDS=str(STALL),
         LIKESTEP_CONNECTIONS=str(CONNECTIONS),
+        LIKESTEP_ALL_CONNECTIONS=str(ALL),
         HTTPS="1",
     ) as number:
         assert wait_for(lambda: healthy(number) < 1, 30)
@@ -86,6 +94,16 @@ def test_who_asks_ahead_and_reads_nothing_stops_nobody(port, stack):
         time.sleep(0.05)
 
 
+def test_what_is_asked_ahead_waits_until_the_answer_before_it_was_read(port, stack, log):
+    made = dial(port, stack)
+    made.sendall(head("GET", "/static/big.css") + head("GET", "/join/ahead/", "Connection: close"))
+    time.sleep(1)
+    assert "/join/" not in log.read_text()
+    answer = rest(made)
+    assert len(answer) > BIG and b"HTTP/1.1 410" in answer[BIG:]
+    assert wait_for(lambda: "/join/<str:token>/ 410" in log.read_text(), 5)
+
+
 def test_answers_that_nobody_reads_hold_no_thread_and_are_broken_off(port, stack):
     stalled = [dial(port, stack) for _ in range(4 * THREADS)]
     for made in stalled:
@@ -115,7 +133,10 @@ def test_bodies_and_headers_that_do_not_come_are_not_waited_for(port, stack):
     silent = dial(port, stack)
     again = dial(port, stack)
     again.sendall(head("GET", "/healthz"))
-    assert b"200 OK" in again.recv(65536)
+    got = b""
+    while not got.endswith(b"}"):  # the body may come apart from its head
+        got += again.recv(65536)
+    assert b"200 OK" in got
     again.sendall(b"\r\n")  # ends the time for another request, and begins none
     started = time.monotonic()
     answer = rest(slow)
@@ -150,6 +171,28 @@ def test_connections_of_an_address_are_bounded(port, stack):
     later = dial(port, stack, "127.0.0.2")
     later.sendall(head("GET", "/healthz"))
     assert wait_for(lambda: b"200 OK" in later.recv(65536), 5)
+
+
+def sources():
+    """Addresses, a new one for each connection that would be too many of the one before."""
+    return (f"127.0.1.{1 + number // CONNECTIONS}" for number in range(ALL))
+
+
+def test_who_only_holds_a_connection_makes_room_for_who_asks(port, stack):
+    silent = [dial(port, stack, source) for source in sources()]
+    assert healthy(port) < 1
+    assert rest(silent[0]) == b""  # the oldest is gone, the newest is not
+    silent[-1].sendall(head("GET", "/healthz"))
+    assert b"200 OK" in silent[-1].recv(65536)
+
+
+def test_all_connections_are_bounded(port, stack):
+    asking = [dial(port, stack, source) for source in sources()]
+    for made in asking:
+        made.sendall(head("POST", "/login/", "Content-Length: 100"))
+    time.sleep(0.3)
+    one_more = dial(port, stack, "127.0.2.1")
+    assert b" 503 " in (answer := rest(one_more)) and b"LIKESTEP_ALL_CONNECTIONS" in answer
 
 
 def test_behind_a_proxy_the_visitor_s_address_counts(port, stack):

@@ -16,7 +16,7 @@ from tests.servers import database_url, serve
 from tests.webapp import acting
 from tests.webapp.conftest import make_ready
 from webapp.api.services import create_token
-from webapp.lib.handler import Threads
+from webapp.lib.handler import Threads, Turns
 
 PROMPTS, IMPORT, BODY, ANONYMOUS, THREADS = 4_000, 30_000, 20_000, 1_000, 3
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -155,3 +155,33 @@ def test_a_thread_that_is_free_is_used_again_and_no_more_than_the_most_are_made(
         return names
 
     assert len(asyncio.run(many())) == 2
+
+
+def test_addresses_take_turns():
+    async def many():
+        turns, order, held = Turns(1), [], asyncio.Event()
+
+        async def one(address):
+            async with turns.one(address):
+                order.append(address)
+                await held.wait()
+
+        tasks = [asyncio.ensure_future(one(address)) for address in ["a"] * 6 + ["b", "c", "b"]]
+        await asyncio.sleep(0)
+        tasks[2].cancel()  # who leaves while waiting takes nobody's turn
+        held.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert order == ["a", "a", "b", "c", "a", "b", "a", "a"]
+        last = asyncio.ensure_future(one("d"))
+        await last
+        first, second = asyncio.ensure_future(one("e")), asyncio.ensure_future(one("f"))
+        held.clear()
+        await asyncio.sleep(0)
+        held.set()
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+        async with asyncio.timeout(1), turns.one("g"):  # the turn is not lost
+            pass
+
+    asyncio.run(many())
