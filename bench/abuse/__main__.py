@@ -66,7 +66,7 @@ def run(instance: Instance, wanted: list[str], work: Path, database: str = "") -
         held &= outcome.held
         took = time.monotonic() - started
         found = {"held": outcome.held, "seen": outcome.seen, "seconds": took}
-        keep(a.work, Run.made_here(name, None, {"project": a.project}, found))
+        keep(work, Run.made_here(name, None, {"project": instance.project, "database": database}, found))
         print(f"{'held    ' if outcome.held else 'NOT HELD'} {name}: {outcome.seen} ({took:.0f} s)", flush=True)
     return 0 if held else 1
 
