@@ -14,6 +14,7 @@ WEIGHTS_FILE = "state.safetensors"  # in it
 BEST = "best"  # the version that would be kept if the round ended now
 LOG = "log.jsonl"  # a line of numbers an update
 GRID = "grid"  # pictures of before and after
+COMPARISON = f"{GRID}/comparison.json"  # what the pictures show, and by how much each score changed
 CURVES = "tensorboard"
 VERSION = "version.json"  # in a finished version's folder, beside its LoRA
 CHECKPOINTS = "checkpoints"  # in a bucket, where each checkpoint is a folder of its own with all of `STATE` in it
@@ -62,6 +63,11 @@ class RoundFolder:
     def grid(self, which: str) -> Path:
         """The picture `before` or `after`."""
         return self.path / grid(which)
+
+    @property
+    def comparison(self) -> Path:
+        """See `COMPARISON`."""
+        return self.path / COMPARISON
 
 
 def grid(which: str) -> str:

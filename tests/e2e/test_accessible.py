@@ -1,5 +1,6 @@
 """WCAG 2.2 AA as far as axe-core can see it: every page, light and dark, with every dialog open."""
 
+import json
 import os
 
 import pytest
@@ -53,6 +54,11 @@ def full(site):
     grid.mkdir(parents=True, exist_ok=True)
     for name in ("before", "after"):
         (grid / f"{name}.webp").write_bytes(paths.data(rated.generations.first().image).read_bytes())
+    right = {"score": 1.0, "liked": True, "correct": True}
+    change = {"name": "reward", "before": 0.4, "after": 0.6, "change": 0.2, "error": 0.05, "images": 112}
+    pair = {"prompt": "a red star", "tag": "colors", "before": {**right, "liked": False}, "after": right}
+    seen = {"columns": 1, "size": [128, 128], "pairs": [pair], "changes": [change]}
+    (grid / "comparison.json").write_text(json.dumps(seen))
     site.boss, site.ann = boss, ann
     return site
 

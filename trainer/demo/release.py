@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -44,6 +45,7 @@ def release_round(model_dir: Path, work: Path, target: Path, *, parent: str, mos
     for which in ("before", "after"):
         with Image.open(RoundFolder(work).grid(which)) as picture:
             write_image(target / f"{which}.webp", picture.convert("RGB"), "WEBP", quality=90)
+    shutil.copyfile(RoundFolder(work).comparison, target / "comparison.json")
     log = [json.loads(line) for line in RoundFolder(work).log.read_text().splitlines()]
     stride = -(-len(log) // most_metrics)
     kept = [m for m in log if m["step"] % stride == 0 or any(name.startswith("validation_") for name in m)]

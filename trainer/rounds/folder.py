@@ -69,6 +69,10 @@ class RoundWork:
         """The picture `before` or `after`."""
         write_image(self.folder.grid(which), sheet, "WEBP", lossless=True)
 
+    def write_comparison(self, values: dict) -> None:
+        """What the pictures show, see `Judge.comparison`."""
+        write_json(self.folder.comparison, values)
+
     def publish(self, method: Method, state: RoundState, about: dict) -> None:
         """Write the student as the finished version, whose card says what came of the round and `about` it."""
         fresh = self.output.with_name(self.output.name + ".tmp")

@@ -16,6 +16,7 @@ from trainer.methods.base import Method
 from trainer.oracles import Oracle
 from trainer.prompts import Prompt
 from trainer.roles import STUDENT_EMA
+from trainer.rounds import comparison
 from trainer.rounds.origin import validation_of
 from trainer.rounds.spec import RoundSpec, RoundState
 from trainer.watch.alarm import Look, parting, suspicious
@@ -58,6 +59,7 @@ class Judge:
         before = self.validate()
         self.state.scores_before = before.scores if before else {}
         self.state.parent_rewards = [v.score for v in before.verdicts] if before else []
+        self.state.parent_verdicts = comparison.noted(before.verdicts) if before else []
         self.state.validation = self._validation()
         return before
 
@@ -83,7 +85,7 @@ class Judge:
             return
         with self.method.as_parent(Path(self.spec.parent_dir)):
             if others:
-                self.state.peak_rewards = []
+                self.state.peak_rewards, self.state.best_verdicts = [], []
             images = self.first() if others else self._evaluate(None)
         self.start_watch(images)
 
@@ -122,6 +124,7 @@ class Judge:
                 self.state.peak_rewards = rewards
         self.state.best_step = self.state.step
         self.state.best_scores = evaluation.scores if evaluation else {}
+        self.state.best_verdicts = comparison.noted(evaluation.verdicts) if evaluation else []
         return True
 
     def is_due(self) -> bool:
@@ -137,6 +140,17 @@ class Judge:
         """Images of a few prompts by the student's average, the same noise each time."""
         self.method.roles.use(STUDENT_EMA)
         return sample_images(self.method.backend, self.shown_prompts()[:GRID_IMAGES], steps=self.method.steps)
+
+    def comparison(self, size: tuple[int, int]) -> dict:
+        """What the pictures before and after show, images of `size` pixels, and how the validation's scores changed from
+        the parent to the version that is kept. Both begin with the same prompts and noise."""
+        before, after = self.state.parent_verdicts, self.state.best_verdicts
+        return {
+            "columns": comparison.COLUMNS,
+            "size": list(size),
+            "pairs": comparison.pairs(self._lines()[:GRID_IMAGES], before, after),
+            "changes": comparison.changes(self._validation_lines()[: len(before)], before, after),
+        }
 
     def shown_prompts(self) -> list[str]:
         """The validation prompts in a fixed mixed order, so that the first few are of every kind."""

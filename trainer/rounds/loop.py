@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from trainer.evaluate import Evaluation, image_grid
 from trainer.oracles.base import OracleError
 from trainer.roles import STUDENT_EMA
+from trainer.rounds.comparison import COLUMNS
 from trainer.rounds.judge import GRID_IMAGES
 from trainer.rounds.spec import Progress, RoundCancelled, RoundResult, RoundSpec
 from trainer.rounds.stages import Stages, prepare
@@ -78,10 +79,12 @@ def run(
         if judge.keeps(evaluation):
             work.keep(method, state)
 
-    def write_grid(which: str) -> None:
-        sheet = image_grid(judge.grid(), 4)
+    def write_grid(which: str) -> tuple[int, int]:
+        images = judge.grid()
+        sheet = image_grid(images, COLUMNS)
         work.write_grid(which, sheet)
         trackers.image(which, sheet, state.step)
+        return images[0].size
 
     def start() -> None:
         """What the parent is like, unless a resumed round knows it."""
@@ -101,13 +104,13 @@ def run(
         keep_unless_worse(evaluation)
         judge.sound_alarm()
         if evaluation and evaluation.images:
-            trackers.image("validation", image_grid(evaluation.images[:GRID_IMAGES], 4), state.step)
+            trackers.image("validation", image_grid(evaluation.images[:GRID_IMAGES], COLUMNS), state.step)
         return metrics | {f"validation_{k}": v for k, v in (evaluation.scores if evaluation else {}).items()}
 
     def finish() -> None:
         best = method.backend.load_lora(work.folder.best)
         method.roles.load_state_dict(STUDENT_EMA, best.state)
-        write_grid("after")
+        work.write_comparison(judge.comparison(write_grid("after")))
         work.publish(method, state, stages.about())
 
     try:

@@ -84,6 +84,8 @@ class RoundState:
     best_step: int = 0
     best_scores: dict = field(default_factory=dict)
     parent_rewards: list = field(default_factory=list)  # of the validation before the first update
+    parent_verdicts: list = field(default_factory=list)  # the same with what was liked, see `comparison.noted`
+    best_verdicts: list = field(default_factory=list)  # of the version that is the best so far
     looks: list = field(default_factory=list)  # `alarm.Look` as JSON, one a validation
     alarm: str = ""
     images_scored: int = 0

@@ -64,6 +64,11 @@ def grid(round_id: int, which: str) -> str:
     return f"{training_round(round_id)}/{round_folder.grid(which)}"
 
 
+def comparison(round_id: int) -> str:
+    """What those pictures show, relative to the data folder."""
+    return f"{training_round(round_id)}/{round_folder.COMPARISON}"
+
+
 def cached(sha256: str) -> Path:
     """This machine's copy of a file in the bucket, by its hash."""
     return data(f"cache/files/{sha256[:2]}/{sha256}")

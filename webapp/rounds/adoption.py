@@ -27,6 +27,7 @@ def adopt_round(project: Project, folder: Path) -> TrainingRound:
     try:
         card = json.loads((folder / "round.json").read_text())
         pictures = {which: (folder / f"{which}.webp").read_bytes() for which in ("before", "after")}
+        shown = file.read_bytes() if (file := folder / "comparison.json").is_file() else None
         found = sha256_of(folder / LORA_NAME)
         wanted, steps, scores_before, scores_after = (
             card[name] for name in ("sha256", "steps", "scores_before", "scores_after")
@@ -70,4 +71,6 @@ def adopt_round(project: Project, folder: Path) -> TrainingRound:
     )
     for which, picture in pictures.items():
         storage.store().write(paths.grid(training.pk, which), picture)
+    if shown is not None:
+        storage.store().write(paths.comparison(training.pk), shown)
     return training

@@ -12,8 +12,9 @@ from webapp.accounts.permissions import Action, member
 from webapp.campaigns.models import Project
 from webapp.lib import media, paths
 from webapp.rounds import queries, services
+from webapp.rounds.comparing import comparison
 from webapp.rounds.forms import RoundForm
-from webapp.rounds.models import OPEN, TrainingRound
+from webapp.rounds.models import OPEN, RoundState, TrainingRound
 
 
 @member(Action.ROUNDS)
@@ -50,6 +51,7 @@ def _context(project: Project, number: int) -> dict:
         "percent": round(100 * training.step / training.total) if training.total else 0,
         "scores": rows,
         "look": queries.first_look(training),
+        "seen": comparison(training) if training.state == RoundState.DONE else None,
         "page": "rounds",
     }
 
