@@ -71,7 +71,9 @@ def test_the_answer_where_and_the_pairs(done, tmp_path):
     assert page.get_by_text("No pair is like that.").is_visible()
     page.evaluate("htmx.trigger('#changing', 'refresh')")  # news do not undo what somebody chose
     page.wait_for_timeout(500)
-    assert page.get_by_text("No pair is like that.").is_visible() and page.get_by_label("Only what changed").is_checked()
+    assert (
+        page.get_by_text("No pair is like that.").is_visible() and page.get_by_label("Only what changed").is_checked()
+    )
 
 
 def test_a_pair_large_by_mouse_and_by_keys(done):
