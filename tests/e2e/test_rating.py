@@ -207,6 +207,20 @@ def test_a_pause_stops_the_clock(site):
     assert GroupDecision.objects.get().seconds < took - 1.4
 
 
+def test_time_in_which_nobody_did_anything_does_not_count(site):
+    site.ready(2)
+    context = site.context(site.person("ann"))
+    context.clock.install()
+    page = site.rate(context)
+    context.clock.run_for(20_000)
+    page.keyboard.press("l")
+    context.clock.run_for(3 * 3_600_000)
+    page.keyboard.press("Enter")
+    wait_saved(page)
+    assert wait_for(GroupDecision.objects.exists, 20)
+    assert 80 <= GroupDecision.objects.get().seconds < 90
+
+
 def test_a_group_that_went_to_somebody_else_meanwhile_is_let_go(site):
     groups = site.ready(5)
     ann = site.person("ann")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
@@ -21,6 +22,7 @@ from webapp.rounds.models import OPEN, RoundState
 STUCK = timedelta(minutes=5)  # with a group on screen and no answer
 SLOW_QUEUE = timedelta(minutes=2)  # a group that waits longer than this says that workers do not keep up
 MOST_DAYS = 1000
+MOST_ANSWERS = 500  # that the pace of a forecast is taken from
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,13 @@ class Forecast:
 def forecast(project: Project, missing: int | None) -> list[Forecast]:
     """The groups that wait, those with signal `missing` to the next round (`forecasts.groups_missing`), and a round; empty
     before anything is known."""
-    since = timezone.localdate() - counts.LATELY
-    spent = project.tallies.filter(day__gte=since).aggregate(groups=Sum("groups"), seconds=Sum("seconds"))
-    hours = spent["seconds"] / spent["groups"] / 3600 if spent["groups"] else None  # of a person, a group
+    hours = _hours_a_group(project)
     share = counts.signal_share(project)
     ended = project.rounds.filter(state=RoundState.DONE, finished_at__isnull=False)
     # From the first heartbeat's step on: a round may have waited for its machine all night.
     ended = ended.annotate(began=Min("metrics__created_at"))
     lasted = [(r.finished_at - (r.began or r.created_at)).total_seconds() / 3600 for r in ended[:3]]
-    machine = sum(lasted) / len(lasted) if lasted else None
+    machine = statistics.median(lasted) if lasted else None
     ready = project.groups.filter(state=GroupState.READY).aggregate(n=Count("pk"), decisions=Sum("decisions"))
     answers = max(0, ready["n"] * project.overlap - (ready["decisions"] or 0))
     rows = [(_("The groups that wait now"), answers, 0.0)]
@@ -89,6 +89,14 @@ def forecast(project: Project, missing: int | None) -> list[Forecast]:
         work = 0.0 if groups == 0 else None if groups is None or hours is None else groups * hours
         found.append(Forecast(name, work, machine_hours, _cost(project, work, machine_hours)))
     return found
+
+
+def _hours_a_group(project: Project) -> float | None:
+    """What a group takes a person: the median of the last answers, which one long pause does not move; None before any."""
+    rows = GroupDecision.objects.filter(group__project=project, outcome=Outcome.SUBMITTED, seconds__gt=0)
+    lately = rows.filter(created_at__gte=timezone.now() - counts.LATELY).order_by("-created_at")
+    seconds = lately.values_list("seconds", flat=True)[:MOST_ANSWERS]
+    return statistics.median(seconds) / 3600 if seconds else None
 
 
 def _cost(project: Project, work: float | None, machine: float | None) -> float | None:

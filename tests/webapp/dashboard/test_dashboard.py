@@ -9,7 +9,7 @@ from tests.webapp import acting
 from tests.webapp.acting import submit
 from webapp.dashboard import queries
 from webapp.labelling import decisions, generation, leases
-from webapp.labelling.models import Group, GroupDecision, Label, Lease, Tally
+from webapp.labelling.models import Group, GroupDecision, Label, Lease
 from webapp.lib import options
 from webapp.quality import counts
 from webapp.quality import services as quality
@@ -203,13 +203,22 @@ def test_flagged_groups_are_not_in_the_like_rates(project, rated, ann, person):
     assert like_rates(project) == [{"version": 1, "labels": 4, "rate": 1.0}]
 
 
+def test_who_left_for_three_hours_does_not_move_the_forecast(project, ready, rated):
+    project.overlap = 1
+    project.save()
+    for seconds in (30, 36, 10_802):
+        GroupDecision.objects.filter(group=rated([1, 0, 0, 0])).update(seconds=seconds)
+    ready(5)
+    assert queries.forecast(project, None)[0].work == pytest.approx(5 * 36 / 3600)
+
+
 def test_the_forecast_is_in_hours_and_in_money_once_prices_are_set(client, boss, project, ready, rated, ann):
     assert queries.forecast(project, groups_missing(project)) == []
     project.overlap, project.auto_start_after = 1, 10
     project.save()
     for likes in ([1, 0, 0, 0], [1, 1, 1, 1]):
         rated(likes)
-    Tally.objects.filter(user=ann).update(seconds=72)  # 36 s a group: a hundredth of an hour
+    GroupDecision.objects.filter(user=ann).update(seconds=36)  # a hundredth of an hour
     counts.count_quarters(project)
     ready(5)
     waits, following = queries.forecast(project, groups_missing(project))
