@@ -136,6 +136,7 @@ async function fill(renew = false) {
   try {
     const data = await request(root.dataset.next);
     if (!outbox.items.length) count(data.today);
+    if (data.waiting) $("empty").textContent = data.waiting;
     for (const group of data.groups) {
       if (outbox.has(group.group) || seen.has(group.group) || queue.some((g) => g.group === group.group)) continue;
       queue.push(group);

@@ -20,6 +20,7 @@ from webapp.labelling.generation import report_damaged
 from webapp.labelling.guidelines import add_example, remove_example
 from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
 from webapp.labelling.preferences import save_keys
+from webapp.labelling.waiting import why_none
 from webapp.lib import bounds, media, options, storage, texts
 
 
@@ -67,13 +68,15 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
 @never_cache
 @member(Action.LABEL)
 def next_groups(request: HttpRequest, project: Project) -> JsonResponse:
-    """The groups leased to this person, topped up for prefetching, the names of all they hold, and today's counts."""
+    """The groups leased to this person, topped up for prefetching, the names of all they hold, today's counts, and why
+    there is none."""
     groups, held = leases.hold_groups(request.user, project, options.PREFETCH)
     return JsonResponse(
         {
             "groups": [group_json(g) for g in groups],
             "held": held,
             "today": queries.today(request.user, project),
+            "waiting": "" if groups else why_none(project),
         }
     )
 
