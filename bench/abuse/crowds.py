@@ -15,6 +15,7 @@ from bench.abuse import Instance, Outcome, check
 from bench.load.http_load import Annotator, Http, Times, checked, label, quantiles
 
 EACH = 200  # connections of each kind
+TABS = 50  # of the one annotator of an instance that has no other
 ROUNDS, SECONDS, WARM = 2, 20.0, 5.0  # people label so often without the crowd and with it, in turn
 THINK = 6.0  # seconds between a group and its answer
 WORST = 2.0  # p95 with the crowd, as a multiple of that without
@@ -102,7 +103,7 @@ class Crowd(threading.Thread):
 
 
 def people_of(instance: Instance) -> list[Annotator]:
-    """Those who label, or in an instance that has only one annotator fifty tabs of theirs, which look and do not answer."""
+    """Those who label, or in an instance that has only one annotator many tabs of theirs, which look and do not answer."""
     host, port = instance.place
     base = f"/p/{instance.project}"
 
@@ -121,7 +122,7 @@ def people_of(instance: Instance) -> list[Annotator]:
     if instance.people:
         return [Annotator(Http(port, headers, host), following, submit) for headers in instance.people]
     mine = instance.visitor("annotator").headers
-    return [Annotator(Http(port, mine, host), following, look) for _ in range(50)]
+    return [Annotator(Http(port, mine, host), following, look) for _ in range(TABS)]
 
 
 def _add(all_of_them: Times, more: Times) -> None:

@@ -1,6 +1,7 @@
 """Every number and text that somebody may set has a bound, and the same one in models, forms, the API and the admin."""
 
 import importlib
+import json
 import math
 import pkgutil
 from datetime import date
@@ -15,7 +16,7 @@ from django.forms import modelform_factory
 import webapp
 from webapp.api.endpoints import api
 from webapp.campaigns import services
-from webapp.campaigns.models import Project
+from webapp.campaigns.models import AuditEntry, Project, Prompt
 from webapp.labelling.templatetags.texts import markdown
 from webapp.lib import bounds, texts, uploads
 
@@ -76,11 +77,54 @@ def test_a_models_number_has_its_bounds(name):
     assert (found[MinValueValidator], found[MaxValueValidator]) == (SET[name].low, SET[name].high)
 
 
-def test_long_texts_that_people_write_are_bounded_in_the_model():
-    written = {"guidelines"}
-    for name in written:
-        limits = [v.limit_value for v in Project._meta.get_field(name).validators if isinstance(v, MaxLengthValidator)]
-        assert limits == [bounds.GUIDELINES]
+# JSON and texts without a length of their own that somebody sets, with their bounds in characters.
+WRITTEN = {
+    "Project.guidelines": bounds.GUIDELINES,
+    "Project.round_settings": bounds.METADATA,
+    "Prompt.metadata": bounds.METADATA,
+}
+# The same that code makes, or has checked value by value (tokens' scopes and webhooks' events are choices, answers are
+# positions, keys are the page's; `audit` cuts long values; settings are `common.settings`'; drafts are what was parsed).
+MADE = """
+    ApiToken.scopes Webhook.events Delivery.payload PromptDraft.rows AuditEntry.detail Group.error
+    GroupDecision.answer UndoneDecision.answer Preferences.keys Consensus.rewards GoldGroup.answer ProjectCount.states
+    ModelVersion.scores TrainingRound.settings TrainingRound.scores_before TrainingRound.scores_after
+    TrainingRound.error TrainingRound.alarm RoundMetric.values
+""".split()
+
+
+def long_texts():
+    for model in OWN:
+        for field in model._meta.concrete_fields:
+            if isinstance(field, models.JSONField | models.TextField):
+                yield f"{model.__name__}.{field.name}", field
+
+
+def test_every_long_text_and_json_of_a_model_is_in_a_table():
+    missing = sorted({name for name, _field in long_texts()} ^ {*WRITTEN, *MADE})
+    assert missing == [], "say in WRITTEN or MADE who writes them"
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_long_text_has_its_bound_in_the_model(name):
+    field = dict(long_texts())[name]
+    found = [v.limit_value for v in field.validators if isinstance(v, MaxLengthValidator)]
+    found += [v.most for v in field.validators if isinstance(v, texts.Kept)]
+    assert found == [WRITTEN[name]]
+
+
+@pytest.mark.parametrize("value", [{"a": "x" * 10_000}, {"a": 10**400}, {"a": math.nan}, {"a": ["\0"]}])
+def test_json_is_bounded_by_the_model_wherever_it_comes_from(value, project, boss):
+    form = modelform_factory(Prompt, fields=["metadata"])  # what the admin makes
+    assert "metadata" in form(data={"metadata": json.dumps(value)}).errors
+    with pytest.raises(services.CampaignError, match=r"^round_settings: "):
+        services.update_project(project, boss, round_settings=value)
+
+
+def test_the_audit_log_keeps_how_a_long_value_begins(project, boss):
+    services.update_project(project, boss, guidelines="x" * bounds.GUIDELINES)
+    detail = AuditEntry.objects.latest("pk").detail
+    assert detail == {"guidelines": ["", "x" * bounds.DETAIL + "…"]}
 
 
 def all_forms():
@@ -169,8 +213,9 @@ def test_every_field_that_the_api_takes_is_bounded():
 
 def closed(schema) -> bool:
     """Whether a schema takes no number, text or list without end."""
-    if "anyOf" in schema:
-        return all(closed(part) for part in schema["anyOf"])
+    for together in ("anyOf", "allOf"):
+        if together in schema:
+            return all(closed(part) for part in schema[together])
     if "enum" in schema or "const" in schema or schema.get("type") in ("null", "boolean") or "$ref" in schema:
         return True
     wanted = {"string": {"maxLength"}, "array": {"maxItems"}, "object": {"maxProperties"}}

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from webapp.lib import bounds
+from webapp.lib import bounds, texts
 
 
 class Role(models.TextChoices):
@@ -63,7 +63,10 @@ class Project(models.Model):
         blank=True, max_length=bounds.GUIDELINES, validators=bounds.at_most(bounds.GUIDELINES)
     )
     round_settings = models.JSONField(
-        default=dict, blank=True, help_text="Settings of rounds that differ from the defaults."
+        default=dict,
+        blank=True,
+        validators=[texts.Kept(bounds.METADATA)],
+        help_text="Settings of rounds that differ from the defaults.",
     )
     active_version = models.ForeignKey(
         "rounds.ModelVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
@@ -140,7 +143,7 @@ class Prompt(models.Model):
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
     text = models.CharField(max_length=1000)
-    metadata = models.JSONField(default=dict, blank=True)
+    metadata = models.JSONField(default=dict, blank=True, validators=[texts.Kept(bounds.METADATA)])
     split = models.CharField(max_length=10, choices=Split, default=Split.TRAIN)
     shown = models.PositiveIntegerField(default=0, editable=False, help_text="Groups that were made of it.")
 

@@ -74,7 +74,8 @@ DAYS = Range(date(2000, 1, 1), date(2999, 12, 31))  # there is a day before and 
 
 WORD = 150  # characters of a name or a choice: Django's user names
 GUIDELINES = 20_000  # characters
-METADATA = 10_000  # characters of a prompt's metadata as JSON
+METADATA = 10_000  # characters of a prompt's metadata, or of a project's settings of rounds, as JSON
+DETAIL = 300  # characters of a value in the audit log
 
 
 def at_most(characters: int) -> list:

@@ -7,8 +7,10 @@ import math
 import re
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.http.request import RawPostDataException
+from django.utils.deconstruct import deconstructible
 from django.utils.translation import gettext as _
 
 from common.intake import check_json
@@ -38,6 +40,29 @@ def check(value: Any, field: str) -> None:
     elif isinstance(value, list):
         for inner in value:
             check(inner, field)
+
+
+@deconstructible
+class Kept:
+    """A model field's validator: JSON that the database keeps, of at most `most` characters."""
+
+    def __init__(self, most: int):
+        self.most = most
+
+    def __call__(self, value: Any) -> None:
+        """Raises ValidationError."""
+        try:
+            check(value, "value")
+        except Unstorable as error:
+            raise ValidationError(str(error)) from error
+        if len(json.dumps(value, ensure_ascii=False)) > self.most:
+            raise ValidationError(_("at most %(most)s characters of JSON") % {"most": f"{self.most:,}"})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Kept) and other.most == self.most
+
+    def __hash__(self) -> int:
+        return hash(self.most)
 
 
 def body(request: HttpRequest) -> Any:

@@ -5,8 +5,10 @@ A quick pass here; `python -m bench.faults.fuzz` sends 10,000 requests through t
 
 import json
 import os
+import re
 import sys
 from collections import Counter
+from urllib.parse import quote, urlencode
 
 import pytest
 import schemathesis
@@ -84,3 +86,62 @@ def test_it_never_fails(label, token, record_property):
     record_property("requests", len(statuses))
     record_property("statuses", json.dumps(Counter(statuses)))
     assert len(statuses) >= min(EXAMPLES, 2)
+
+
+# Numbers and days as nobody writes them, and character sets that are none: each is tried in each place, so that what no
+# dice would find is found all the same.
+EDGES = (
+    "9" * 5000,
+    "-" + "9" * 400,
+    "²",
+    "٣",
+    "1e400",
+    "-inf",
+    "nan",
+    "1_0",
+    "0x1",
+    str(2**63),
+    "9999-12-31",
+    "10000-01-01",
+)
+RAW = ("9" * 5000, "1e400", "-1e99999", "1E+30", "NaN", "-Infinity", '"²"', '"\\ud800"', "[" * 2000)
+CHARSETS = ("utf-16", "utf-7", "klingon", "zlib", "undefined", "")
+
+
+def bodies(operation):
+    """JSON texts in which one number or text of the body is another."""
+    described = api.get_openapi_schema()
+    taken = described["paths"][operation.path][operation.method].get("requestBody", {}).get("content", {})
+    name = taken.get("application/json", {}).get("schema", {}).get("$ref", "").rpartition("/")[2]
+    for field in described["components"]["schemas"].get(name, {}).get("properties", {}):
+        for value in RAW:
+            yield f'{{"{field}": {value}}}'
+            yield f'{{"{field}": {{"{EDGES[0]}": {value}}}}}'
+
+
+def test_bodies_are_found():
+    assert sum(1 for operation in OPERATIONS.values() if any(bodies(operation))) >= 5
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_edges_of_numbers_days_and_character_sets(label, token, client):
+    operation, (secret, group) = OPERATIONS[label], token
+    client.raise_request_exception = False
+    headers, method = {"Authorization": f"Bearer {secret}"}, operation.method.upper()
+    path = operation.full_path.replace("{slug}", "stars")
+    there = re.sub(r"\{\w+\}", str(group.pk), path)
+
+    def send(address, body="", kind="application/json", **query):
+        address = f"{address}?{urlencode(query)}" if query else address
+        answer = client.generic(method, address, body, content_type=kind, headers=headers)
+        assert answer.status_code < 500, (label, address[:200], body[:200])
+
+    for value in EDGES:
+        if there != path:
+            send(re.sub(r"\{\w+\}", quote(value), path))
+        for parameter in operation.query:
+            send(there, **{parameter.name: value})
+    for body in bodies(operation):
+        send(there, body)
+    for charset in CHARSETS:
+        send(there, "{}", f"application/json; charset={charset}")
