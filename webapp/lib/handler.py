@@ -272,7 +272,8 @@ def _busy(path: str) -> HttpResponse:
     """One download too many."""
     text = _("other downloads are under way (LIKESTEP_STREAMS); try again in a minute")
     response = api_error(503, text) if path.startswith(API) else HttpResponse(text, status=503, content_type=PLAIN)
-    response.headers.update({**security_headers(path), "Retry-After": "60", "Cache-Control": "no-store"})
+    for name, value in {**security_headers(path), "Retry-After": "60", "Cache-Control": "no-store"}.items():
+        response.headers[name] = value
     return response
 
 
