@@ -175,6 +175,7 @@ _channels = {"hosts": [{"address": REDIS_URL, "socket_timeout": 15}]}
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": _channels}}
 
 AUTH_USER_MODEL = "accounts.User"
+SESSION_ENGINE = "webapp.lib.sessions"
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 # A name from an address is locked for a while after so many wrong passwords; others may go on logging in.
 AXES_FAILURE_LIMIT = options.LOGIN_FAILURES

@@ -19,6 +19,7 @@ import os
 import random
 import secrets
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -151,6 +152,24 @@ def worked(roots: Sequence[int]) -> float:
 # ---------------------------------------------------------------- Likestep
 
 
+def annotator(port: int, cookie: str) -> Annotator:
+    """Somebody whose browser has this session."""
+    csrf = secrets.token_hex(16)
+    headers = {"Cookie": f"sessionid={cookie}; csrftoken={csrf}", "X-CSRFToken": csrf, "Host": "localhost"}
+
+    def following(asked: Http):
+        groups = checked(asked.ask("GET", f"/p/{SLUG}/groups/next/"), 200)["groups"]
+        return groups[0] if groups else None
+
+    def submit(asked: Http, group) -> bool:
+        labels = {str(image["position"]): random.random() < 0.5 for image in group["images"]}
+        body = {"labels": labels, "seconds": 3, "key": secrets.token_hex(8)}
+        answer = checked(asked.ask("POST", f"/p/{SLUG}/groups/{group['group']}/submit/", body), 200)
+        return answer["saved"] == group["group"]
+
+    return Annotator(Http(port, headers), following, submit)
+
+
 class Likestep:
     """The product as its compose file starts it, with a filled project."""
 
@@ -167,7 +186,7 @@ class Likestep:
         self.cookies = self._people(people, groups)
         machine.start("web")
         machine.until_healthy("web")
-        self.people = [self._annotator(machine.web_port, cookie) for cookie in self.cookies]
+        self.people = [annotator(machine.web_port, cookie) for cookie in self.cookies]
 
     def _people(self, people: int, groups: int) -> list[str]:
         """A project of `groups` groups, and the session cookie of each annotator."""
@@ -199,22 +218,6 @@ class Likestep:
             cookies.append(session.session_key)
         return cookies
 
-    def _annotator(self, port: int, cookie: str) -> Annotator:
-        csrf = secrets.token_hex(16)
-        headers = {"Cookie": f"sessionid={cookie}; csrftoken={csrf}", "X-CSRFToken": csrf, "Host": "localhost"}
-
-        def following(asked: Http):
-            groups = checked(asked.ask("GET", f"/p/{SLUG}/groups/next/"), 200)["groups"]
-            return groups[0] if groups else None
-
-        def submit(asked: Http, group) -> bool:
-            labels = {str(image["position"]): random.random() < 0.5 for image in group["images"]}
-            body = {"labels": labels, "seconds": 3, "key": secrets.token_hex(8)}
-            answer = checked(asked.ask("POST", f"/p/{SLUG}/groups/{group['group']}/submit/", body), 200)
-            return answer["saved"] == group["group"]
-
-        return Annotator(Http(port, headers), following, submit)
-
     def kept(self) -> int:
         """Answers in the database that these runs gave."""
         from webapp.labelling.models import GroupDecision
@@ -231,6 +234,81 @@ class Likestep:
 
         connections.close_all()
         self.product.stop()
+
+
+# ---------------------------------------------------------------- two checkouts
+
+
+def hold(a: argparse.Namespace) -> int:
+    """Serve this checkout until a line comes in; says how to reach it as JSON."""
+    with tempfile.TemporaryDirectory(prefix="likestep-load-") as folder:
+        ours = Likestep(Path(folder), a.people, a.groups, None)
+        try:
+            told = {"port": ours.product.machine.web_port, "cookies": ours.cookies, "roots": ours.roots()}
+            print(json.dumps(told), flush=True)
+            sys.stdin.readline()
+        finally:
+            ours.stop()
+    return 0
+
+
+class Held:
+    """The server of another process, of the code in the folder `code`."""
+
+    def __init__(self, name: str, code: Path, a: argparse.Namespace):
+        command = [sys.executable, __file__, "--hold", "--people", str(a.people), "--groups", str(a.groups)]
+        environment = {**os.environ, "PYTHONPATH": str(code)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.name, self.times = name, []
+        self.process = subprocess.Popen(command, cwd=code, env=environment, **pipes)
+        told = json.loads(self.process.stdout.readline())
+        self.roots = told["roots"]
+        self.people = [annotator(told["port"], cookie) for cookie in told["cookies"]]
+
+    def measure(self, seconds: float, think: float) -> None:
+        """Once more."""
+        spent = worked(self.roots)
+        times = label(self.people, seconds, think)
+        times.cpu = worked(self.roots) - spent
+        self.times.append(times)
+        print(row(self.name, think, times), flush=True)
+
+    def cpu(self) -> float:
+        """Milliseconds an answer, of all measurements."""
+        return 1000 * sum(t.cpu for t in self.times) / sum(len(t.submit) for t in self.times)
+
+    def rate(self) -> float:
+        """Answers a second."""
+        return sum(len(t.submit) for t in self.times) / sum(t.seconds for t in self.times)
+
+    def p95(self) -> float:
+        """Of answers, in milliseconds."""
+        return quantiles([v for t in self.times for v in t.submit])[1]
+
+    def stop(self) -> None:
+        """Down."""
+        self.process.communicate("\n", timeout=60)
+
+
+def against(a: argparse.Namespace) -> int:
+    """This checkout and another, by turns and without time to think, on the same machine at the same time."""
+    sides = [Held("before", a.against.resolve(), a), Held("now", Path(__file__).parents[2], a)]
+    try:
+        for side in sides:
+            label(side.people, 3, 0)
+        for turn in range(a.turns):
+            for side in sides if turn % 2 == 0 else sides[::-1]:
+                side.measure(a.seconds, 0)
+    finally:
+        for side in sides:
+            side.stop()
+    before, now = sides
+    print(
+        f"CPU of an answer with the next group: {before.cpu():.1f} ms, now {now.cpu():.1f}: {now.cpu() / before.cpu():.2f}"
+    )
+    print(f"answers a second: {before.rate():.1f}, now {now.rate():.1f}: {now.rate() / before.rate():.2f} times")
+    print(f"p95 of submitting: {before.p95():.0f} ms, now {now.p95():.0f}: {now.p95() / before.p95():.2f}")
+    return 1 if any(t.failed for side in sides for t in side.times) else 0
 
 
 # ---------------------------------------------------------------- the table
@@ -299,7 +377,12 @@ def main() -> int:
     parser.add_argument("--label-studio", action="store_true")
     parser.add_argument("--label-studio-env", type=Path, help="keep its virtual environment here for the next run")
     add_work(parser, "http-load")
+    parser.add_argument("--against", type=Path, help="a checkout of another commit, measured by turns with this one")
+    parser.add_argument("--turns", type=int, default=2, help="measurements of each side, with --against")
+    parser.add_argument("--hold", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
+    if a.hold or a.against:
+        return hold(a) if a.hold else against(a)
     paces = [a.think, 0.0]
     print(line(COLUMNS) + "\n" + "|---" * len(COLUMNS) + "|", flush=True)
     with tempfile.TemporaryDirectory(prefix="likestep-load-") as folder:

@@ -11,6 +11,7 @@ from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 
 from webapp.campaigns.models import Membership, Project, Role
+from webapp.lib.prepared import ask
 
 RANK = {Role.ANNOTATOR: 0, Role.REVIEWER: 1, Role.ADMIN: 2}
 
@@ -116,8 +117,14 @@ def _part_in(user, slug: str) -> tuple[Project, str]:
     """The project and the person's role in it, in one query for members; 404 for an outsider."""
     if user.is_superuser:
         return get_object_or_404(Project, slug=slug), Role.ADMIN
-    found = get_object_or_404(Membership.objects.select_related("project"), user=user, project__slug=slug)
-    return found.project, found.role
+    found = ask("part in", _parts, user=user.pk, slug=slug)
+    if not found:
+        raise Http404
+    return found[0].project, found[0].role
+
+
+def _parts(user: int, slug: str):
+    return Membership.objects.filter(user=user, project__slug=slug).select_related("project")
 
 
 def member(action: Action):

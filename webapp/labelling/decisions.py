@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F, Q
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -23,13 +23,13 @@ from webapp.labelling.models import (
     GroupDecision,
     GroupState,
     Label,
-    Lease,
     Outcome,
     SkipReason,
     Tally,
     UndoneDecision,
 )
 from webapp.lib import events, options, states
+from webapp.lib.prepared import ask, ask_for, insert, run
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus
 
@@ -47,7 +47,7 @@ def submit_group(
     """
 
     def keep(group: Group, known: dict) -> None:
-        generations = {g.position: g for g in group.generations.all()}
+        generations = {g.position: g for g in ask("images of", _images, group=group.pk)}
         if wrong := sorted(set(generations) ^ set(answer)):
             raise LabellingError(
                 _("labels: image %(n)s is undecided or unknown; decide on every image") % {"n": wrong[0] + 1}
@@ -60,7 +60,7 @@ def submit_group(
         tie = quality.settle(group, images, labels, known).tie
         if group.state == GroupState.READY and group.decisions >= quality.wanted(project, tie):
             states.move(states.GROUP_MOVES, group, GroupState.DONE)
-        group.save(update_fields=["decisions", "state"])
+        run(STATE, group=group.pk, state=group.state, decisions=group.decisions)
 
     decision = GroupDecision(
         outcome=Outcome.SUBMITTED,
@@ -135,7 +135,7 @@ def _decide(
     decision.user, decision.group_id, decision.idempotency_key = user, group_id, key
     try:
         with transaction.atomic():
-            group = Group.objects.select_for_update().filter(pk=group_id, project=project).first()
+            (group,) = ask("group", _locked_group, group=group_id, project=project.pk) or [None]
             known = None if group is None else _known(decision, project)
             asked_before = known is None or known["asked_before"]
             if asked_before and (replay := _replayed(decision)) is not None:
@@ -146,9 +146,9 @@ def _decide(
                 raise LabellingError(_("group: it is not there to be rated; ask for the next group"))
             group.project = project
             decision.day = timezone.localdate()
-            decision.save(force_insert=True)
+            insert([decision])
             keep(group, known)
-            Lease.objects.filter(group=group, user=user).update(decided=True, expires_at=timezone.now())
+            run(DECIDED, group=group.pk, user=user.pk, now=timezone.now(), yes=True)
             _count(decision, project, +1)
             events.publish(project.pk, "labels")
             return decision
@@ -158,6 +158,12 @@ def _decide(
         raise Busy(_("group: it could not be kept because of another request; try again")) from error
 
 
+STATE = "UPDATE labelling_group SET state = %(state)s, decisions = %(decisions)s WHERE id = %(group)s"
+DECIDED = """UPDATE labelling_lease SET decided = %(yes)s, expires_at = %(now)s
+WHERE group_id = %(group)s AND user_id = %(user)s"""
+COUNTED = """UPDATE labelling_tally SET "groups" = "groups" + %(groups)s, images = images + %(images)s,
+likes = likes + %(likes)s, skips = skips + %(skips)s, seconds = seconds + %(seconds)s
+WHERE user_id = %(user)s AND project_id = %(project)s AND day = %(day)s"""
 KNOWN = """SELECT
     (SELECT prior FROM quality_projectquality WHERE project_id = %(project)s ORDER BY id DESC LIMIT 1),
     EXISTS(SELECT 1 FROM quality_overrule o JOIN labelling_generation g ON g.id = o.generation_id
@@ -166,6 +172,18 @@ KNOWN = """SELECT
     EXISTS(SELECT 1 FROM labelling_groupdecision WHERE group_id = %(group)s AND user_id = %(user)s)
         OR EXISTS(SELECT 1 FROM labelling_groupdecision WHERE idempotency_key = %(key)s AND user_id = %(user)s)
         OR EXISTS(SELECT 1 FROM labelling_undonedecision WHERE idempotency_key = %(key)s AND user_id = %(user)s)"""
+
+
+def _locked_group(group: int, project: int):
+    return Group.objects.select_for_update().filter(pk=group, project=project)
+
+
+def _images(group: int):
+    return Generation.objects.filter(group=group)
+
+
+def _labels(images: list[int]):
+    return Label.objects.filter(generation__in=images)
 
 
 def _known(asked: GroupDecision, project: Project) -> dict:
@@ -199,11 +217,11 @@ def _replayed(asked: GroupDecision) -> GroupDecision | None:
 
 def _set_labels(user, images: Sequence[Generation], liked: dict[Generation, bool]) -> list[Label]:
     """Keep the person's labels, and give all that these images have now."""
-    there = list(Label.objects.filter(generation__in=images))
+    there = ask_for("labels of", _labels, [image.pk for image in images])
     if old := [label.pk for label in there if label.annotator_id == user.pk]:
         Label.objects.filter(pk__in=old).delete()
     made = [Label(generation=g, annotator=user, liked=value) for g, value in liked.items()]
-    Label.objects.bulk_create(made)
+    insert(made)
     history.given(made)
     return [label for label in there if label.annotator_id != user.pk] + made
 
@@ -219,11 +237,11 @@ def _count(decision: GroupDecision, project: Project, sign: int) -> None:
         "seconds": decision.seconds if submitted else 0,
     }
     day = decision.day or decision.created_at.date()
-    changes = {name: F(name) + sign * n for name, n in amounts.items()}
-    tally = Tally.objects.filter(user=decision.user, project=project, day=day)
-    if not tally.update(**changes):  # the first of the day
+    changes = {name: sign * n for name, n in amounts.items()}
+    where = {"user": decision.user_id, "project": project.pk, "day": day}
+    if not run(COUNTED, **changes, **where):  # the first of the day
         Tally.objects.get_or_create(user=decision.user, project=project, day=day)
-        tally.update(**changes)
+        run(COUNTED, **changes, **where)
 
 
 @transaction.atomic

@@ -14,6 +14,7 @@ from django.db.models import Max
 
 from webapp.campaigns.models import Project
 from webapp.labelling.models import Cause, Group, Label, LabelEvent
+from webapp.lib.prepared import insert
 
 BATCH = 5000  # rows numbered by one reader
 LOCK = 5_494_219_861  # whoever numbers holds it, to the end of the transaction; any number that nobody else locks
@@ -28,7 +29,7 @@ FROM (
 
 def given(labels: Iterable[Label]) -> None:
     """Note labels that were just given; the caller holds their group's row, as for all of these."""
-    LabelEvent.objects.bulk_create(_event(label, label.liked) for label in labels)
+    insert([_event(label, label.liked) for label in labels])
 
 
 def taken_back(labels: Iterable[Label]) -> None:

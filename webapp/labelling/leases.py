@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import connection, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, Subquery, prefetch_related_objects
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
@@ -15,12 +16,14 @@ from django.utils.translation import gettext as _
 
 from webapp.campaigns.models import Project
 from webapp.labelling.errors import NotGiven
-from webapp.labelling.models import Group, GroupDecision, GroupState, Lease
+from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Lease
 from webapp.lib import options
+from webapp.lib.prepared import ask, ask_for, keep_related
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, GoldGroup
 
 RENEWED = 0.9  # of a lease's time: one that has more left stays as it is
+TASK = re.compile("[0-9a-f]{32}")
 
 
 def lease_groups(user, project: Project, count: int = 1, *, rng: random.Random | None = None) -> list[Group]:
@@ -46,8 +49,8 @@ def hold_groups(
             undecided = _undecided(user, project)
             live = [lease for lease in undecided if lease.expires_at > now]
             held = [lease.name for lease in live]
-            old = [lease.pk for lease in live if lease.expires_at < now + RENEWED * options.LEASE]
-            Lease.objects.filter(pk__in=old).set_end(now + options.LEASE)
+            if old := [lease.pk for lease in live if lease.expires_at < now + RENEWED * options.LEASE]:
+                Lease.objects.filter(pk__in=old).set_end(now + options.LEASE)
             mine = [_group(lease) for lease in live if _is_shown(lease)][:count]
             if len(mine) < count:
                 lapsed = [lease for lease in undecided if lease.expires_at <= now and _is_shown(lease)]
@@ -56,10 +59,17 @@ def hold_groups(
                 mine, held = mine + new, held + [group.task for group in new]
         if mine:
             break
+    images: dict[int, list[Generation]] = {group.pk: [] for group in mine}
+    for image in ask_for("images", _images, list(images)) if mine else ():
+        images[image.group_id].append(image)
     for group in mine:
         group.project = project
-    prefetch_related_objects(mine, "generations")
+        keep_related(group, "generations", images[group.pk])
     return mine, held
+
+
+def _images(groups: list[int]):
+    return Generation.objects.filter(group__in=groups)
 
 
 def task_name(user_id: int, group_id: int) -> str:
@@ -69,11 +79,18 @@ def task_name(user_id: int, group_id: int) -> str:
 
 def group_of(user, project: Project, task: str) -> int:
     """The number of the group that this person knows by that name. Raises LabellingError when they never had it."""
-    mine = Lease.objects.filter(Lease.named(task), user=user, group__project=project)
-    number = mine.values_list("group", flat=True).first()
-    if number is None:
+    if re.fullmatch(TASK, task):
+        found = ask("group of", _named_rows, task=task, user=user.pk, project=project.pk)
+    else:  # a page of the version before there were names
+        mine = Lease.objects.filter(Lease.named(task), user=user, group__project=project)
+        found = mine.values_list("group", flat=True)[:1]
+    if not found:
         raise NotGiven(_("group: it is not there to be rated; ask for the next group"))
-    return number
+    return found[0]
+
+
+def _named_rows(task: str, user: int, project: int):
+    return Lease.objects.filter(task=task, user=user, group__project=project).values_list("group", flat=True)[:1]
 
 
 def give(user, group_id: int, *, lasts: bool) -> str:
@@ -93,9 +110,13 @@ def end_leases(group: Group) -> None:
 
 def _undecided(user, project: Project) -> list[Lease]:
     """What the person was given and has not decided on, oldest first, each with its group and whether it is `gold`."""
+    return ask("undecided", _undecided_rows, user=user.pk, project=project.pk)
+
+
+def _undecided_rows(user: int, project: int):
     rows = Lease.objects.filter(user=user, decided=False, group__project=project)
     rows = rows.annotate(gold=Exists(GoldGroup.objects.filter(group=OuterRef("group"), active=True)))
-    return list(rows.select_related("group__prompt").order_by("pk"))
+    return rows.select_related("group__prompt").order_by("pk")
 
 
 def _is_shown(lease: Lease) -> bool:
@@ -112,7 +133,8 @@ def _take_back(lapsed: list[Lease], user, project: Project, count: int, now) -> 
     """Groups that the person had before the lease ran out, if they still need one more; gold ones as any other."""
     if not lapsed:
         return []
-    ordinary = _locked(_candidates(user, project, now).filter(pk__in=[v.group_id for v in lapsed if not v.gold]))
+    ordinary = _candidates(user.pk, project.pk, now, project.overlap, project.tie_break)
+    ordinary = _locked(ordinary.filter(pk__in=[v.group_id for v in lapsed if not v.gold]))
     free = {group.pk for group in _need_one_more(list(ordinary), user, project, now)}
     again = [lease for lease in lapsed if lease.gold or lease.group_id in free][:count]
     Lease.objects.filter(pk__in=[lease.pk for lease in again]).set_end(now + options.LEASE)
@@ -125,7 +147,7 @@ def _counted(rows) -> Coalesce:
     return Coalesce(Subquery(counts), 0)
 
 
-def _candidates(user, project: Project, now):
+def _candidates(user: int, project: int, now: datetime, overlap: int, tie_break: bool):
     """Groups that need one more person, who is not this one yet: decisions + live leases < what the group needs."""
     candidates = (
         Group.objects.filter(project=project, state=GroupState.READY)
@@ -135,10 +157,10 @@ def _candidates(user, project: Project, now):
         .select_related("prompt")
         .order_by("id")
     )
-    if not project.tie_break:
-        return candidates.filter(taken__lt=project.overlap)
+    if not tie_break:
+        return candidates.filter(taken__lt=overlap)
     tie = Exists(Consensus.objects.filter(group=OuterRef("pk"), tie=True))
-    return candidates.filter(Q(taken__lt=project.overlap) | Q(tie, taken__lt=project.overlap + 1))
+    return candidates.filter(Q(taken__lt=overlap) | Q(tie, taken__lte=overlap))
 
 
 def _locked(candidates):
@@ -157,7 +179,15 @@ def _take(user, project: Project, count: int, now, rng: random.Random) -> list[G
     if count <= 0:
         return []
     # Just the rows that will be taken are locked: one locked in vain would be skipped by somebody who could have had it.
-    groups = _need_one_more(list(_locked(_candidates(user, project, now))[:count]), user, project, now)
+    candidates = ask(
+        ("candidates", project.tie_break, count),
+        lambda **values: _locked(_candidates(tie_break=project.tie_break, **values))[:count],
+        user=user.pk,
+        project=project.pk,
+        now=now,
+        overlap=project.overlap,
+    )
+    groups = _need_one_more(candidates, user, project, now)
     if project.gold_rate:
         gold = quality.pick_gold(user, project, count, rng=rng)
         groups = [gold.pop() if gold and rng.random() < project.gold_rate else group for group in groups]
@@ -173,11 +203,15 @@ def _take(user, project: Project, count: int, now, rng: random.Random) -> list[G
     return groups
 
 
+def _others(groups: list[int], user: int, now: datetime):
+    return Lease.objects.filter(group__in=groups, expires_at__gt=now).exclude(user=user).values_list("group", flat=True)
+
+
 def _need_one_more(groups: list[Group], user, project: Project, now) -> list[Group]:
     """Asked again with the rows locked: the query may have read them just before another person's lease was committed.
     Answers are counted in the row itself."""
-    live = Lease.objects.filter(group__in=groups, expires_at__gt=now).exclude(user=user)
-    others = Counter(live.values_list("group", flat=True))
+    ids = [group.pk for group in groups]
+    others = Counter(ask_for("others", _others, ids, user=user.pk, now=now)) if ids else Counter()
     taken = {g.pk: g.decisions + others[g.pk] for g in groups}
     full = [pk for pk, n in taken.items() if n >= project.overlap]
     ties = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from datetime import timedelta
+from datetime import date, timedelta
 
 from django.db.models import Count, Exists, OuterRef, Prefetch, Q
 from django.utils import timezone
@@ -24,6 +24,7 @@ from webapp.labelling.models import (
     Tally,
 )
 from webapp.lib import options
+from webapp.lib.prepared import ask
 from webapp.quality.models import Consensus
 
 BLOCK, BLOCKS = 20, 10  # groups that a person's agreement is counted over, and how many times as many it looks at
@@ -33,8 +34,12 @@ STEP = 0.05  # of that agreement
 def today(user, project: Project) -> dict[str, int]:
     """Groups and images the person submitted since midnight where they are."""
     day = timezone.localdate()
-    row = Tally.objects.filter(user=user, project=project, day=day).values("groups", "images").first()
-    return row or {"groups": 0, "images": 0}
+    found = ask("today", _tallies, user=user.pk, project=project.pk, day=day)
+    return found[0] if found else {"groups": 0, "images": 0}
+
+
+def _tallies(user: int, project: int, day: date):
+    return Tally.objects.filter(user=user, project=project, day=day).values("groups", "images")
 
 
 def preferences(user) -> Preferences:

@@ -15,7 +15,6 @@ from contextlib import suppress
 
 from django.conf import settings
 from django.contrib.auth import get_user
-from django.contrib.sessions.backends.db import SessionStore
 from django.core.handlers.asgi import ASGIRequest
 from django.db import DatabaseError, close_old_connections
 from django.urls import Resolver404, resolve
@@ -23,6 +22,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from webapp.lib.entrance import Refused
+from webapp.lib.sessions import SessionStore
 
 log = logging.getLogger(__name__)
 

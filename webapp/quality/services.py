@@ -27,6 +27,7 @@ from webapp.labelling.models import (
     Outcome,
 )
 from webapp.lib import events, options
+from webapp.lib.prepared import insert
 from webapp.quality import counts, measure
 from webapp.quality.consensus import Reliability, Vote, reward, tied
 from webapp.quality.models import (
@@ -132,12 +133,7 @@ def settle_groups(
         )
     if bare := [g.pk for g, r in zip(groups, results, strict=True) if r is None]:
         Consensus.objects.filter(group__in=bare).delete()
-    Consensus.objects.bulk_create(
-        [r for r in results if r is not None],
-        update_conflicts=True,
-        unique_fields=["group"],
-        update_fields=["rewards", "signal", "tie", "people", "labelled_at"],
-    )
+    insert([r for r in results if r is not None], over="group")
     return results
 
 

@@ -271,5 +271,5 @@ def test_the_next_groups_cost_few_queries(client, ann, ready, django_assert_num_
     with django_assert_num_queries(11):  # three new ones at once; nothing was held
         first = client.get(path).json()
     assert len(first["groups"]) == 3
-    with django_assert_num_queries(9):  # the same three again
+    with django_assert_num_queries(8):  # the same three again
         assert client.get(path).json() == first
