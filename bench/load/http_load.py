@@ -239,24 +239,26 @@ class Likestep:
 # ---------------------------------------------------------------- two checkouts
 
 
-def hold(a: argparse.Namespace) -> int:
-    """Serve this checkout until a line comes in; says how to reach it as JSON."""
-    with tempfile.TemporaryDirectory(prefix="likestep-load-") as folder:
-        ours = Likestep(Path(folder), a.people, a.groups, None)
-        try:
-            told = {"port": ours.product.machine.web_port, "cookies": ours.cookies, "roots": ours.roots()}
-            print(json.dumps(told), flush=True)
-            sys.stdin.readline()
-        finally:
-            ours.stop()
-    return 0
+# What serves a checkout until a line comes in; run in it, with that commit's own bench.
+HOLD = """import json, sys, tempfile
+from pathlib import Path
+from bench.load.http_load import Likestep
+with tempfile.TemporaryDirectory(prefix="likestep-load-") as folder:
+    ours = Likestep(Path(folder), int(sys.argv[1]), int(sys.argv[2]), None)
+    try:
+        told = {"port": ours.product.machine.web_port, "cookies": ours.cookies, "roots": ours.roots()}
+        print(json.dumps(told), flush=True)
+        sys.stdin.readline()
+    finally:
+        ours.stop()
+"""
 
 
 class Held:
     """The server of another process, of the code in the folder `code`."""
 
     def __init__(self, name: str, code: Path, a: argparse.Namespace):
-        command = [sys.executable, __file__, "--hold", "--people", str(a.people), "--groups", str(a.groups)]
+        command = [sys.executable, "-c", HOLD, str(a.people), str(a.groups)]
         environment = {**os.environ, "PYTHONPATH": str(code)}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.name, self.times = name, []
@@ -379,10 +381,9 @@ def main() -> int:
     add_work(parser, "http-load")
     parser.add_argument("--against", type=Path, help="a checkout of another commit, measured by turns with this one")
     parser.add_argument("--turns", type=int, default=2, help="measurements of each side, with --against")
-    parser.add_argument("--hold", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
-    if a.hold or a.against:
-        return hold(a) if a.hold else against(a)
+    if a.against:
+        return against(a)
     paces = [a.think, 0.0]
     print(line(COLUMNS) + "\n" + "|---" * len(COLUMNS) + "|", flush=True)
     with tempfile.TemporaryDirectory(prefix="likestep-load-") as folder:
