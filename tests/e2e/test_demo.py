@@ -83,9 +83,13 @@ def film_of_rating(page, film) -> list[str]:
 
 
 def see_before_and_after(page):
-    """Both pictures of a round are there."""
-    for which in ("Images of the old version", "Images of the new version"):
-        assert page.get_by_alt_text(which).evaluate("i => i.decode().then(() => i.naturalWidth)") > 128
+    """The page answers, and both images of each pair are there."""
+    assert page.locator("#answer").inner_text().startswith(("Yes:", "No:", "Nobody can tell:"))
+    assert page.locator("#pairs > li").count() >= 8
+    for which in ("before", "after"):
+        address = page.locator(f"#pairs [data-side={which}] image").first.get_attribute("href")
+        width = "a => { const i = new Image(); i.src = a; return i.decode().then(() => i.naturalWidth); }"
+        assert page.evaluate(width, address) > 128
 
 
 def test_from_clicks_to_a_new_version(demo, monkeypatch):
@@ -145,7 +149,7 @@ def test_from_clicks_to_a_new_version(demo, monkeypatch):
         admin.get_by_text("Version 3 is published").wait_for()
         picture(admin, "published")
         admin.goto(f"{address}/p/demo/rounds/1/")
-        admin.locator(".compare").scroll_into_view_if_needed()
+        admin.locator("#pairs").scroll_into_view_if_needed()
         film.shoot(admin, 3.5)  # of the long round: four updates change little
         film.write("loop")
 
