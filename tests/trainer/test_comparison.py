@@ -24,8 +24,14 @@ def test_changes_by_hand():
     assert found["reward"]["change"] == 0.5 and found["reward"]["images"] == 4
     assert found["reward"]["error"] == pytest.approx((1 / 3) ** 0.5 / 2)  # of 1, 0, 1, 0
     assert found["counting"]["before"] == 0.5 and found["counting"]["after"] == 1
-    assert found["counting"]["error"] == pytest.approx(0.5)  # of 1, 0
-    assert found["geneval"]["error"] == pytest.approx((0.5**2 + 0.5**2) ** 0.5 / 2)
+    error = (2.75 / 3) ** 0.5 / 2  # of 1, 0 and one of each kind, 1, -1
+    assert found["counting"]["error"] == pytest.approx(error)
+    assert found["geneval"]["error"] == pytest.approx((2 * error**2) ** 0.5 / 2)
+
+
+def test_a_single_image_proves_nothing():
+    for row in changes([{"prompt": "a star", "tag": "colors"}], [verdict(False)], [verdict(True)]):
+        assert row["change"] == 1 and row["change"] < 1.96 * row["error"], row["name"]
 
 
 def test_an_error_of_pairs_is_small_where_both_move_alike():

@@ -18,12 +18,12 @@ def noted(verdicts: Sequence[Verdict]) -> list[dict]:
 
 def changes(lines: Sequence[dict], before: Sequence[dict], after: Sequence[dict]) -> list[dict]:
     """By score, the names being those of `evaluate.tag_scores`: `before`, `after`, `change`, the standard `error` of the
-    change (each image is compared with the one of the same prompt and noise; 0 for a single image) and the number of
-    `images`. The three sequences have one length; without verdicts there is nothing to compare."""
+    change (each image is compared with the one of the same prompt and noise) and the number of `images`. The three
+    sequences have one length; without verdicts there is nothing to compare."""
     if not before or len(before) != len(after):
         return []
     rows = [(line.get("tag", ""), b, a) for line, b, a in zip(lines, before, after, strict=True)]
-    found = [{"name": "reward", **_change(rows, lambda verdict: verdict["score"])}]
+    found = [{"name": "reward", **_change(rows, lambda verdict: verdict["score"], share=False)}]
     tags = {tag: [row for row in rows if row[0] == tag] for tag in dict.fromkeys(tag for tag, *_ in rows)}
     by_tag = {tag: _change(mine, lambda verdict: float(verdict["correct"])) for tag, mine in tags.items()}
     strict = {tag: _change(mine, lambda verdict: float(verdict["liked"])) for tag, mine in tags.items()}
@@ -33,10 +33,13 @@ def changes(lines: Sequence[dict], before: Sequence[dict], after: Sequence[dict]
     return [*found, *({"name": tag or "correct", **by_tag[tag]} for tag in sorted(tags))]
 
 
-def _change(rows: Sequence[tuple], value: Callable[[dict], float]) -> dict:
+def _change(rows: Sequence[tuple], value: Callable[[dict], float], *, share: bool = True) -> dict:
+    """Of a `share` of images the error is that with one more image of each kind that changed (Bonett and Price 2012): of
+    two images that both became right nobody knows much."""
     old, new = ([value(row[k]) for row in rows] for k in (1, 2))
     gaps = [b - a for a, b in zip(old, new, strict=True)]
-    error = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
+    known = [*gaps, 1.0, -1.0] if share else gaps
+    error = statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else 1.0
     means = {"before": statistics.fmean(old), "after": statistics.fmean(new), "change": statistics.fmean(gaps)}
     return {**means, "error": error, "images": len(gaps)}
 
