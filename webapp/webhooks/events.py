@@ -23,7 +23,7 @@ class Event:
 MILESTONE = Event(
     "labels.milestone",
     _("A number of groups was labelled"),
-    {"labelled_groups": "told when that many more groups have labels as the webhook asks for"},
+    {"labelled_groups": "sent each time that as many more groups have labels as the webhook asks for"},
 )
 ROUND = Event(
     "round.finished",
