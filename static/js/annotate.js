@@ -24,6 +24,7 @@ let marks = new Map();
 let loading = false;
 let wanted = false; // asked for while a request was on the way
 let again = null;
+let saves = 0; // answers that the server took
 const drafts = new Map();
 const given = [];
 const seen = new Set();
@@ -59,6 +60,7 @@ const outbox = new Outbox(
     const path = item.kind === "undo" ? "undo/" : `groups/${item.group}/${item.kind}/`;
     try {
       const done = await request(root.dataset.base + path, item.body);
+      saves += 1;
       if (done.today) count(done.today);
       // Only now does the server know that this one is through and that another may come.
       if (queue.length < AHEAD) setTimeout(fill);
@@ -133,9 +135,10 @@ async function fill(renew = false) {
   }
   loading = true;
   wanted = false;
+  const asked = saves;
   try {
     const data = await request(root.dataset.next);
-    if (!outbox.items.length) count(data.today);
+    if (!outbox.items.length && saves === asked) count(data.today); // else it may be of before the last answer
     if (data.waiting) $("empty").textContent = data.waiting;
     for (const group of data.groups) {
       if (outbox.has(group.group) || seen.has(group.group) || queue.some((g) => g.group === group.group)) continue;
@@ -282,6 +285,7 @@ async function undo() {
       return;
     }
     bring(data.group, new Map(Object.entries(data.labels).map(([position, liked]) => [Number(position), liked])));
+    saves += 1;
     count(data.today);
   } catch (error) {
     say(error.answered ? error.message : gettext("The server cannot be reached. Undo works again when it can."));
