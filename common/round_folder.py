@@ -14,6 +14,7 @@ WEIGHTS_FILE = "state.safetensors"  # in it
 BEST = "best"  # the version that would be kept if the round ended now
 LOG = "log.jsonl"  # a line of numbers an update
 GRID = "grid"  # pictures of before and after
+GRID_GAP = 2  # pixels between the images of such a picture
 COMPARISON = f"{GRID}/comparison.json"  # what the pictures show, and by how much each score changed
 CURVES = "tensorboard"
 VERSION = "version.json"  # in a finished version's folder, beside its LoRA

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from common.files import write_atomic, write_image
+from common.round_folder import GRID_GAP
 from trainer.backends import Backend
 from trainer.demo.scenes.prompts import TAGS, WORD
 from trainer.oracles import Oracle, Verdict
@@ -112,12 +113,12 @@ def evaluate(backend: Backend, rows: Sequence[Prompt], oracle: Oracle | None, **
 
 
 def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Images of one size side by side, row by row, two pixels apart."""
+    """Images of one size side by side, row by row, `GRID_GAP` pixels apart."""
     width, height = images[0].size
     rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (width + 2) - 2, rows * (height + 2) - 2), "white")
+    sheet = Image.new("RGB", (columns * (width + GRID_GAP) - GRID_GAP, rows * (height + GRID_GAP) - GRID_GAP), "white")
     for i, image in enumerate(images):
-        sheet.paste(image, ((i % columns) * (width + 2), (i // columns) * (height + 2)))
+        sheet.paste(image, ((i % columns) * (width + GRID_GAP), (i // columns) * (height + GRID_GAP)))
     return sheet
 
 

@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 
 from webapp.campaigns.models import Project
 from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Lease, Outcome, Scoring
+from webapp.labelling.waiting import SLOW
 from webapp.lib import broker, options
 from webapp.quality import counts
 from webapp.quality.models import Consensus
@@ -20,7 +21,6 @@ from webapp.quality.signal import HAS_SIGNAL
 from webapp.rounds.models import OPEN, RoundState
 
 STUCK = timedelta(minutes=5)  # with a group on screen and no answer
-SLOW_QUEUE = timedelta(minutes=2)  # a group that waits longer than this says that workers do not keep up
 MOST_DAYS = 1000
 MOST_ANSWERS = 500  # that the pace of a forecast is taken from
 
@@ -161,13 +161,13 @@ def warnings(project: Project) -> list[str]:
     if not project.prompts.filter(split="train").exists():
         found.append(_("There is no prompt for training: add some, or no group can be generated."))
     oldest = project.groups.filter(state=GroupState.QUEUED).aggregate(n=Min("created_at"))["n"]
-    if oldest is not None and now - oldest > SLOW_QUEUE:
+    if oldest is not None and now - oldest > SLOW:
         found.append(
             _("A group has waited %(time)s to be generated: is a generate worker running?")
             % {"time": _minutes(now - oldest)}
         )
     waiting = project.rounds.filter(state=RoundState.QUEUED).first()
-    if waiting is not None and now - waiting.created_at > SLOW_QUEUE:
+    if waiting is not None and now - waiting.created_at > SLOW:
         found.append(
             _("Round %(number)s has waited %(time)s: is a train worker running?")
             % {"number": waiting.number, "time": _minutes(now - waiting.created_at)}

@@ -8,6 +8,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from webapp.campaigns.models import Project, Split
+from webapp.labelling.generation import FAILURES_COUNT
 from webapp.labelling.models import GroupState
 
 LATELY = timedelta(minutes=10)  # what machines did in this time says what they do now
@@ -24,7 +25,7 @@ def why_none(project: Project) -> str:
     now = timezone.now()
     coming = project.groups.filter(state__in=COMING, version=project.active_version)
     if not coming.exists():
-        if project.groups.filter(state=GroupState.FAILED, heartbeat_at__gt=now - LATELY).exists():
+        if project.groups.filter(state=GroupState.FAILED, heartbeat_at__gt=now - FAILURES_COUNT).exists():
             return _("Images cannot be made right now; the dashboard says why. This page looks again by itself.")
         return _("No group is waiting right now; this page looks again by itself.")
     begun = coming.filter(state=GroupState.GENERATING).exists()

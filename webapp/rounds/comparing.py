@@ -6,11 +6,11 @@ import json
 import logging
 from dataclasses import dataclass
 
+from common.round_folder import GRID_GAP
 from webapp.lib import paths, storage
 from webapp.rounds.models import TrainingRound
 
 log = logging.getLogger(__name__)
-GAP = 2  # pixels between the images of a picture
 SURE = 1.96  # standard errors of a 95% interval
 MOST_PAIRS = 256
 
@@ -92,15 +92,15 @@ def _read(values: dict) -> Comparison:
         Pair(
             str(row["prompt"]),
             str(row["tag"]),
-            i % columns * (width + GAP),
-            i // columns * (height + GAP),
+            i % columns * (width + GRID_GAP),
+            i // columns * (height + GRID_GAP),
             _liked(row["before"]),
             _liked(row["after"]),
         )
         for i, row in enumerate(given)
     )
     rows = -(-len(pairs) // columns)
-    sheet = (columns * (width + GAP) - GAP, max(1, rows) * (height + GAP) - GAP)
+    sheet = (columns * (width + GRID_GAP) - GRID_GAP, max(1, rows) * (height + GRID_GAP) - GRID_GAP)
     return Comparison(pairs, tuple(_change(row) for row in values["changes"]), (width, height), sheet)
 
 
