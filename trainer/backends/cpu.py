@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from diffusers.models.activations import GELU
 from diffusers.models.autoencoders.vae import Decoder
@@ -42,6 +45,23 @@ class PlainAttention(TorchFunctionMode):
         if attn_mask is not None or dropout_p or is_causal or enable_gqa or key.shape[-2] > LONGEST:
             return None
         return attention(query, key, value, scale)
+
+
+@contextmanager
+def plain_attention_everywhere() -> Iterator[None]:
+    """Inside, every thread's short attention is made of plain products: for compiled code, which cannot be traced under
+    `PlainAttention`."""
+    fused = functional.scaled_dot_product_attention
+
+    def attend(*args, **kwargs):
+        made = PlainAttention._plain(*args, **kwargs)
+        return fused(*args, **kwargs) if made is None else made
+
+    functional.scaled_dot_product_attention = attend
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = fused
 
 
 class FastLinear(torch.nn.Linear):

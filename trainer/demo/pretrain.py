@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from common.files import append_line
 from common.settings import PretrainSettings
 from trainer.backends import autocast, bf16_pays
+from trainer.backends.cpu import plain_attention_everywhere, rewrite
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.demo.latents import SHARD_SIZE, ensure_shard, fingerprint
 from trainer.demo.model import DemoModelSettings, build_pipeline, encode_text, tokenize
@@ -145,6 +147,9 @@ def pretrain(
     state = _resume(work, settings, {**modules, **averages}, optimizers)
     live = [p for m in modules.values() for p in m.parameters()]
     averaged = [p for m in averages.values() for p in m.parameters()]
+    on_cpu = torch.device(device).type == "cpu"
+    if on_cpu and bf16_pays("cpu"):
+        rewrite(pipeline.transformer)
     velocity = torch.compile(pipeline.transformer) if settings.compile else pipeline.transformer
     pool = LatentPool(work / "latents", vae, fingerprint(vae_dir), pipeline, settings)
 
@@ -161,7 +166,7 @@ def pretrain(
         t = torch.sigmoid(settings.time_mean + torch.randn(settings.batch, generator=generator))
         x0, tokens, noise, t = (values.to(device) for values in (x0, tokens, noise, t))
         x_t = torch.lerp(x0, noise, t[:, None, None, None])
-        with autocast(x0.device):
+        with autocast(x0.device), plain_attention_everywhere() if on_cpu else nullcontext():
             embeds, pooled = encode_text(pipeline, tokens)
             v = velocity(
                 hidden_states=x_t,
