@@ -171,8 +171,14 @@ def distill(a: argparse.Namespace) -> None:
     memory = _settings(a, MemorySettings)
     with _stopping() as should_stop:
         try:
-            options = {"device": a.device, "memory": memory, "drawn_from": own, "should_stop": should_stop}
-            result = run(a.model, draw, settings, a.work, a.work / "student", **options)
+            options = {
+                "device": a.device,
+                "memory": memory,
+                "drawn_from": own,
+                "should_stop": should_stop,
+                "start": a.start,
+            }
+            result = run(a.model, draw, settings, a.work, a.work / "student", should_stop=should_stop, **options)
         except DistillStopped as stopped:
             print(stopped, file=sys.stderr)
             raise KeyboardInterrupt from stopped
@@ -417,6 +423,7 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     model_options(sub, student=False)
     work_option(sub, "distill")
     sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
+    sub.add_argument("--start", type=Path, help="LoRA folder of the student to go on from; the bare base by default")
     _add_settings(sub, DistillSettings)
     memory_options(sub)
 

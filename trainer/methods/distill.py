@@ -35,6 +35,7 @@ def distill(
     *,
     device: str = "cpu",
     steps: int = 4,
+    start: Path | None = None,
     save_seconds: float = 120,
     memory: MemorySettings | None = None,
     drawn_from: Any = None,
@@ -42,18 +43,20 @@ def distill(
 ) -> dict:
     """Train (or resume from `work`) and save the student's LoRA to `output`.
 
+    The student is the bare base model at first, or the LoRA folder `start`, such as the student of an earlier base.
     `prompts(rng)` draws one training prompt, of `drawn_from` (JSON). Each rollout serves `updates_per_rollout` updates, in
     each of which every image trains a random step. Returns the last log line. Raises ValueError, naming what differs, when
     `work` is of another model, other prompts or settings (the number of updates may change), and `DistillStopped` once
     `should_stop()`, with a checkpoint.
     """
     backend = load_backend(model_dir, device=device, memory=memory)
-    trainer = TDM(backend, settings, steps=steps)
+    trainer = TDM(backend, settings, steps=steps, parent=start)
     work.mkdir(parents=True, exist_ok=True)
     origin = {
         "model": hash_of_model(Path(model_dir)),
         "prompts": hash_of(drawn_from),
         "steps": steps,
+        "start": None if start is None else hash_of_model(start),
         **settings_of(settings.to_json(), ("updates",)),
     }
     state = load_checkpoint(

@@ -100,6 +100,18 @@ def test_a_distillation_goes_on_with_its_own_model_prompts_and_settings(model_di
     assert go(updates=4)["updates"] == 4
 
 
+def test_a_distillation_may_start_from_another_student(model_dir, parent, tmp_path):
+    settings = DistillSettings(updates=2, batch=2, student_lr=0)
+    how = {"steps": 2, "start": parent}
+    distill(model_dir, lambda rng: "a red star", settings, tmp_path / "work", tmp_path / "student", **how)
+    backend = load_backend(model_dir)
+    started, ended = backend.load_lora(parent), backend.load_lora(tmp_path / "student")
+    assert (ended.rank, ended.alpha) == (started.rank, started.alpha)
+    torch.testing.assert_close(ended.state, started.state)
+    with pytest.raises(ValueError, match=r"start: the checkpoint in .* was made with another one"):
+        distill(model_dir, lambda rng: "a red star", settings, tmp_path / "work", tmp_path / "student", steps=2)
+
+
 def test_updates_memory_and_validation_may_change_on_the_way(make_spec, reddish):
     stopped(make_spec(), after=2)
     settings = {"updates": 3, "validation_images": 3, "validate_every": 1}
