@@ -89,7 +89,7 @@ QUERIES = {
     "export-download": EXPORT,
     "versions": ["page", "tests"],
     "api-access": ["page", "webhooks", "messages"],
-    "prompts": ["page", "split"],
+    "prompts": ["page", "show", "q"],
     "quality": ["page", "gold"],
 }
 

@@ -118,7 +118,12 @@ def prompts(
     rows = request.auth.project.prompts.all()
     if split is not None:
         rows = rows.filter(split=split)
-    return _page(rows, after, limit, lambda p: {"id": p.pk, "prompt": p.text, "split": p.split, "metadata": p.metadata})
+
+    def told(p):
+        about = {"id": p.pk, "prompt": p.text, "split": p.split, "metadata": p.metadata}
+        return about | {"withdrawn": p.withdrawn_at is not None}
+
+    return _page(rows, after, limit, told)
 
 
 @router.post("/prompts", auth=may_administer(Action.PROMPTS), response=s.PromptsAdded, tags=["project"])

@@ -68,6 +68,7 @@ class PromptOut(Schema):
     prompt: str
     split: Split
     metadata: dict
+    withdrawn: bool = Field(description="Nothing new is made of it.")
 
 
 class PromptsIn(Schema):

@@ -138,14 +138,26 @@ class Split(models.TextChoices):
     TEST = "test", _("Test")
 
 
+class PromptQuerySet(models.QuerySet):
+    """Prompts by whether images are made of them."""
+
+    def in_use(self) -> PromptQuerySet:
+        """Those that were not withdrawn."""
+        return self.filter(withdrawn_at=None)
+
+
 class Prompt(models.Model):
-    """A prompt with what an oracle needs to judge it (GenEval's line, or the text of a word)."""
+    """A prompt with what an oracle needs to judge it (GenEval's line, or the text of a word). A withdrawn one stays with
+    its groups and labels, and nothing new is made of it."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
     text = models.CharField(max_length=1000)
     metadata = models.JSONField(default=dict, blank=True, validators=[texts.Kept(bounds.METADATA)])
     split = models.CharField(max_length=10, choices=Split, default=Split.TRAIN)
     shown = models.PositiveIntegerField(default=0, editable=False, help_text="Groups that were made of it.")
+    withdrawn_at = models.DateTimeField(null=True, editable=False)
+
+    objects = PromptQuerySet.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["project", "text"], name="one_prompt_text")]

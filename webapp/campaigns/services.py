@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
+from django.utils.text import slugify
 from django.utils.translation import gettext as _
 
 from common.geneval_lines import LineError, checked_line, quoted_text
@@ -212,12 +214,13 @@ def update_project(project: Project, by, **values) -> dict:
 
 @transaction.atomic
 def clone_project(project: Project, slug: str, name: str, by) -> Project:
-    """A new project with the same settings, prompts and published model, without labels, rounds or other people."""
+    """A new project with the same settings, prompts and published model, without labels, rounds or other people. Without a
+    `slug` it is made of the name, or of this project's where the name's script has none, and is free."""
     if project.active_version is None:
         raise CampaignError(_("version: the project has none published; publish one first"))
-    rows = project.prompts.order_by("pk").values_list("text", "split", "metadata")
+    rows = project.prompts.in_use().order_by("pk").values_list("text", "split", "metadata")
     return create_project(
-        slug,
+        slug or _free_slug(slugify(name)[:50] or f"{project.slug[:45]}-copy"),
         name,
         model_dir=project.model_dir,
         student_dir=project.active_version.path,
@@ -226,6 +229,13 @@ def clone_project(project: Project, slug: str, name: str, by) -> Project:
         by=by,
         **{field: getattr(project, field) for field in EDITABLE if field != "name"},
     )
+
+
+def _free_slug(wanted: str) -> str:
+    """That address, or the first of wanted-2, wanted-3, … that no project has."""
+    taken = set(Project.objects.filter(slug__startswith=wanted[:44]).values_list("slug", flat=True))
+    numbered = (f"{wanted[:44]}-{n}" for n in itertools.count(2))
+    return next(slug for slug in itertools.chain([wanted], numbered) if slug not in taken)
 
 
 @transaction.atomic

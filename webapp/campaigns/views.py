@@ -7,16 +7,17 @@ from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.text import slugify
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, may_create_projects, member
+from webapp.campaigns import prompts as campaign_prompts
 from webapp.campaigns import services
 from webapp.campaigns.forms import NewProjectForm, ProjectForm, PromptsForm
-from webapp.campaigns.models import Project, Split
+from webapp.campaigns.models import Project
 from webapp.campaigns.training import TrainingForm
-from webapp.lib import options
+from webapp.lib import bounds, options
 from webapp.lib.dispatch import enqueue
 
 
@@ -90,11 +91,10 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
 @require_POST
 @member(Action.SETTINGS)
 def clone(request: HttpRequest, project: Project) -> HttpResponse:
-    """A copy under the name in `name`."""
+    """A copy under the name in `name`, at the address in `slug` or one that is made of the name."""
     name = request.POST.get("name", "").strip()[:120] or _("%(name)s copy") % {"name": project.name}
     try:
-        address = slugify(name)[:50] or f"{project.slug[:45]}-copy"  # a name in another script has no slug
-        made = services.clone_project(project, address, name, request.user)
+        made = services.clone_project(project, request.POST.get("slug", "").strip(), name, request.user)
     except services.CampaignError as error:
         messages.error(request, str(error))
         return redirect("project-settings", project.slug)
@@ -120,13 +120,18 @@ def archive(request: HttpRequest, project: Project) -> HttpResponse:
 
 @member(Action.PROMPTS)
 def prompts(request: HttpRequest, project: Project) -> HttpResponse:
-    """The prompts page by page, and more of them by upload with a preview (`action=preview|add`)."""
+    """The prompts page by page (`?q=` words, `?show=` a split or withdrawn); more of them by upload with a preview
+    (`action=preview|add`); `action=withdraw|restore|tag` for those whose ids are in `prompt`."""
     form, checked, status = PromptsForm(user=request.user), False, 200
+    action = request.POST.get("action")
+    if action in ("withdraw", "restore", "tag"):
+        _change_prompts(request, project, action)
+        return redirect(request.get_full_path())
     if request.method == "POST":
         about = {"project": project, "oracle": project.oracle, "model": project.model_dir}
         form = PromptsForm(request.POST, request.FILES, user=request.user, **about)
         checked = form.ready()
-        if checked and request.POST.get("action") == "add" and not _changed(request, form):
+        if checked and action == "add" and not _changed(request, form):
             rows = form.rows()
             try:
                 new = services.add_prompts(project, rows, by=request.user)
@@ -142,18 +147,52 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
                 messages.warning(request, _("Longer than the model reads: %(prompts)s.") % {"prompts": said})
             return redirect("prompts", project.slug)
         form, status = form.shown_again(), 200 if checked else 400
-    split = request.GET.get("split") if request.GET.get("split") in Split.values else ""
-    rows = project.prompts.order_by("pk").filter(**({"split": split} if split else {}))
+    show = request.GET.get("show") if request.GET.get("show") in campaign_prompts.SHOWN else ""
+    words = request.GET.get("q", "")[: bounds.WORD]
+    found = campaign_prompts.find(project, words=words, show=show)
+    rows = Paginator(found, options.ROWS).get_page(request.GET.get("page"))
+    rates = campaign_prompts.like_rates([row.pk for row in rows])
+    for row in rows:
+        row.rates = rates.get(row.pk, [])
     context = {
         "project": project,
         "prompts": form,
         "checked": checked,
-        "rows": Paginator(rows, options.ROWS).get_page(request.GET.get("page")),
-        "split": split,
-        "splits": Split.values,
+        "rows": rows,
+        "show": show,
+        "words": words,
+        "shown": campaign_prompts.SHOWN,
+        "tags": campaign_prompts.tags_of(project),
         "page": "prompts",
     }
     return render(request, "campaigns/prompts.html", context, status=status)
+
+
+def _change_prompts(request: HttpRequest, project: Project, action: str) -> None:
+    """Withdraws, restores or tags the chosen ones, and says how many were."""
+    try:
+        ids = [bounds.ROW.of_text(number, "prompt") for number in request.POST.getlist("prompt")]
+        if action == "tag":
+            n = campaign_prompts.set_tag(project, ids, request.POST.get("tag", ""), request.user)
+            said = ngettext("%(n)s prompt has another kind now.", "%(n)s prompts have another kind now.", n)
+        elif action == "restore":
+            n = campaign_prompts.restore(project, ids, request.user)
+            said = ngettext("%(n)s prompt is in use again.", "%(n)s prompts are in use again.", n)
+        else:
+            n = campaign_prompts.withdraw(project, ids, request.user)
+            said = ngettext(
+                "%(n)s prompt is withdrawn: no new images are made of it. Its labels stay and count.",
+                "%(n)s prompts are withdrawn: no new images are made of them. Their labels stay and count.",
+                n,
+            )
+    except (services.CampaignError, bounds.OutOfBounds) as error:
+        messages.error(request, str(error))
+        return
+    if not ids:
+        messages.info(request, _("Choose prompts first."))
+        return
+    messages.success(request, said % {"n": n})
+    enqueue("housekeeping", project.pk)  # groups of other prompts take the place of those that were dropped
 
 
 @require_GET

@@ -158,7 +158,7 @@ def warnings(project: Project) -> list[str]:
             )
             % {"overlap": project.overlap, "annotators": annotators}
         )
-    if not project.prompts.filter(split="train").exists():
+    if not project.prompts.in_use().filter(split="train").exists():
         found.append(_("There is no prompt for training: add some, or no group can be generated."))
     oldest = project.groups.filter(state=GroupState.QUEUED).aggregate(n=Min("created_at"))["n"]
     if oldest is not None and now - oldest > SLOW:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -46,7 +46,8 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     project = Project.objects.select_for_update(of=("self",)).select_related("active_version").get(pk=project_id)
     if project.active_version is None or project.archived_at is not None:
         return []
-    # What was leased or being generated when a version was published is dropped here, once nobody looks at it.
+    # What was leased or being generated when a version was published, or a prompt withdrawn, is dropped here, once nobody
+    # looks at it.
     supersede_groups(project, project.active_version)
     coming = project.groups.filter(
         state__in=[GroupState.QUEUED, GroupState.GENERATING], version=project.active_version
@@ -62,9 +63,7 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     if missing <= 0:
         return []
     rng = rng or random.Random()
-    prompts = (
-        Prompt.objects.filter(project=project, split=Split.TRAIN).order_by("id").values_list("id", "metadata__tag")
-    )
+    prompts = project.prompts.in_use().filter(split=Split.TRAIN).order_by("id").values_list("id", "metadata__tag")
     settled = Consensus.objects.filter(project=project).exclude(group__state=GroupState.FLAGGED)
     labelled = settled.order_by("-labelled_at").values_list("group__prompt", "rewards")[:LOOKED_BACK]
     chances = choice.chances(
@@ -223,11 +222,6 @@ def _owned(group_id: int, token: int) -> Group | None:
 
 
 def supersede_groups(project: Project, version) -> int:
-    """Drop the unrated groups of other versions than `version` that nobody is looking at; returns how many."""
-    now = timezone.now()
-    return (
-        Group.objects.filter(project=project, state__in=[GroupState.QUEUED, GroupState.READY], decisions=0)
-        .exclude(version=version)
-        .exclude(pk__in=Lease.objects.filter(expires_at__gt=now).values("group"))
-        .update(state=GroupState.SUPERSEDED)
-    )
+    """Drop the unrated groups of other versions than `version`, and those of withdrawn prompts, that nobody is looking at;
+    returns how many."""
+    return project.groups.filter(~Q(version=version) | Q(prompt__withdrawn_at__isnull=False)).supersede()

@@ -8,6 +8,7 @@ from datetime import datetime
 from django.conf import settings
 from django.db import models, transaction
 from django.db.models import Q
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 
@@ -21,6 +22,16 @@ class GroupState(models.TextChoices):
     FAILED = "failed"
     SUPERSEDED = "superseded"
     FLAGGED = "flagged"
+
+
+class GroupQuerySet(models.QuerySet):
+    """Groups that are dropped together."""
+
+    def supersede(self) -> int:
+        """Drop those that nobody has rated or is looking at; returns how many."""
+        seen = Lease.objects.filter(expires_at__gt=timezone.now()).values("group")
+        waiting = self.filter(state__in=[GroupState.QUEUED, GroupState.READY], decisions=0).exclude(pk__in=seen)
+        return waiting.update(state=GroupState.SUPERSEDED)
 
 
 class Group(models.Model):
@@ -45,6 +56,8 @@ class Group(models.Model):
         db_default=1,
         help_text="Of its prompt when it was chosen, over that of an even draw; estimates of all prompts weigh by 1 / it.",
     )
+
+    objects = GroupQuerySet.as_manager()
 
     class Meta:
         indexes = [

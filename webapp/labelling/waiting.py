@@ -20,7 +20,7 @@ def why_none(project: Project) -> str:
     """A sentence for a person for whom there is no group. It tells nothing of other people's work."""
     if project.archived_at is not None:
         return _("This project is archived: it hands out no groups. Your work is kept.")
-    if not project.prompts.filter(split=Split.TRAIN).exists():
+    if not project.prompts.in_use().filter(split=Split.TRAIN).exists():
         return _("This project has no prompts yet to make images of. An admin can add some.")
     now = timezone.now()
     coming = project.groups.filter(state__in=COMING, version=project.active_version)

@@ -43,7 +43,7 @@ def start(project: Project, a: int, b: int, by, *, most_votes: int = 400, alpha:
         bounds.ALPHA.real(alpha, "alpha")
     except bounds.OutOfBounds as error:
         raise ComparisonError(str(error)) from error
-    if not project.prompts.filter(split=Split.TRAIN).exists():
+    if not project.prompts.in_use().filter(split=Split.TRAIN).exists():
         raise ComparisonError(_("prompts: the project has none for training; add some first"))
     number = next_number(project.comparisons)
     made = Comparison.objects.create(
@@ -70,7 +70,10 @@ def _fill(comparison: Comparison, rng: random.Random) -> None:
     if missing <= 0:
         return
     prompts = list(
-        comparison.project.prompts.filter(split=Split.TRAIN).order_by("?").values_list("pk", flat=True)[:missing]
+        comparison.project.prompts.in_use()
+        .filter(split=Split.TRAIN)
+        .order_by("?")
+        .values_list("pk", flat=True)[:missing]
     )
     Pair.objects.bulk_create(
         Pair(

@@ -183,7 +183,7 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
 
 
 def _lines(project: Project, split: str) -> list[dict]:
-    rows = project.prompts.filter(split=split).order_by("pk").values_list("text", "metadata")
+    rows = project.prompts.in_use().filter(split=split).order_by("pk").values_list("text", "metadata")
     return [{**metadata, "prompt": text} for text, metadata in rows]
 
 

@@ -121,9 +121,14 @@ def test_a_copy_has_settings_prompts_and_model_but_no_labels(logged_in, project,
     assert copy.prompts.count() == project.prompts.count()
     assert copy.active_version.path == project.active_version.path
     assert copy.groups.count() == 0
-    logged_in.post("/p/stars/clone/", {"name": "More stars"})
-    assert Project.objects.count() == 2
-    assert logged_in.post("/p/stars/clone/", {"name": "星"}).url == "/p/stars-copy/settings/"
+    assert logged_in.post("/p/stars/clone/", {"name": "More stars"}).url == "/p/more-stars-2/settings/"
+    for address in ("stars-copy", "stars-copy-2", "stars-copy-3"):  # a name in another script has no address in it
+        assert logged_in.post("/p/stars/clone/", {"name": "星"}).url == f"/p/{address}/settings/"
+    assert logged_in.post("/p/stars/clone/", {"name": "星", "slug": "xing"}).url == "/p/xing/settings/"
+    count = Project.objects.count()
+    for given in ("xing", "星"):  # taken, and none
+        assert logged_in.post("/p/stars/clone/", {"name": "x", "slug": given}).url == "/p/stars/settings/"
+    assert Project.objects.count() == count
     with pytest.raises(CampaignError, match="slug: give an address"):
         create_project("", "x", model_dir="x", student_dir="x", prompts=[])
 

@@ -39,6 +39,7 @@ STATES = (
     gettext_noop("train"),
     gettext_noop("validation"),
     gettext_noop("test"),
+    gettext_noop("withdrawn"),
 )
 # The same for what the audit log says.
 ACTIONS = (
@@ -56,6 +57,9 @@ ACTIONS = (
     gettext_noop("project reopened"),
     gettext_noop("project created"),
     gettext_noop("prompts added"),
+    gettext_noop("prompts restored"),
+    gettext_noop("prompts tagged"),
+    gettext_noop("prompts withdrawn"),
     gettext_noop("settings changed"),
     gettext_noop("version kept out"),
     gettext_noop("version published"),

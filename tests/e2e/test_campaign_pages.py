@@ -1,0 +1,55 @@
+"""An admin runs a campaign from its pages: by keyboard, on a phone, and with axe looking."""
+
+import os
+
+import pytest
+
+from tests.e2e.helpers import CHROMIUM, picture
+from tests.e2e.test_accessible import faults
+from tests.webapp import acting
+from webapp.campaigns.models import Role
+from webapp.campaigns.services import add_prompts
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
+NARROW = {"width": 360, "height": 740}
+
+
+def fits(page) -> bool:
+    """Whether the page needs no scrolling sideways."""
+    return page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.fixture
+def boss(site):
+    return site.person("boss", Role.ADMIN)
+
+
+def test_a_prompt_is_found_and_taken_back_by_keyboard(site, boss):
+    add_prompts(site.project, [{"prompt": f"{n} moons", "metadata": {"tag": "counting"}} for n in range(3)])
+    (group,) = site.ready(1)
+    acting.submit(boss, site.project, group, [1, 0, 0, 0])
+    page = site.context(boss).new_page()
+    page.goto(site.url("prompts/"))
+    assert page.get_by_role("cell", name="version 1: 0.25 of 4").count() == 1
+    page.get_by_role("searchbox").focus()
+    page.keyboard.type("2 moons")
+    page.keyboard.press("Enter")
+    page.get_by_role("checkbox").first.wait_for()
+    assert page.get_by_role("checkbox").count() == 1
+    page.get_by_role("checkbox").focus()
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Withdraw").focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("1 prompt is withdrawn").wait_for()
+    assert site.project.prompts.exclude(withdrawn_at=None).get().text == "2 moons"
+    wrong = faults(page)
+    page.set_viewport_size(NARROW)
+    page.goto(site.url("prompts/"))
+    assert fits(page)
+    wrong += faults(page)
+    page.emulate_media(color_scheme="light")
+    picture(page, "prompts-phone")
+    page.get_by_role("checkbox", name="2 moons").check()
+    page.get_by_role("button", name="Put back into use").click()
+    page.get_by_text("1 prompt is in use again").wait_for()
+    assert wrong == []
