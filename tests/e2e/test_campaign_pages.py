@@ -53,3 +53,24 @@ def test_a_prompt_is_found_and_taken_back_by_keyboard(site, boss):
     page.get_by_role("button", name="Put back into use").click()
     page.get_by_text("1 prompt is in use again").wait_for()
     assert wrong == []
+
+
+def test_a_role_is_changed_and_somebody_removed_by_keyboard(site, boss):
+    ann, old = site.person("ann"), site.person("old")
+    acting.submit(old, site.project, site.ready(1)[0], [1, 0, 0, 0])
+    page = site.context(boss, viewport=NARROW).new_page()
+    page.goto(site.url("people/"))
+    page.get_by_label("Role of ann", exact=True).focus()
+    page.keyboard.press("r")
+    page.get_by_role("button", name="Change the role of ann").focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("ann has this role now: Reviewer.").wait_for()
+    assert ann.memberships.get().role == Role.REVIEWER
+    page.get_by_role("button", name="Remove old").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="People who left").wait_for()
+    assert not old.memberships.exists()
+    assert fits(page)
+    assert faults(page) == []
+    page.emulate_media(color_scheme="light")
+    picture(page, "people-phone")

@@ -1,7 +1,23 @@
 """People."""
 
 from django.contrib.auth.models import AbstractUser
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
+
+from webapp.accounts.lookalikes import alike, mixes_scripts
 
 
 class User(AbstractUser):
     """A person. What they may do in a project is their Membership; `is_superuser` may do everything."""
+
+    def clean(self) -> None:
+        """Forms, those of the admin too, take no new name that looks like somebody else's."""
+        super().clean()
+        known = User.objects.filter(pk=self.pk).values_list("username", flat=True).first()
+        if self.username == known:
+            return
+        if mixes_scripts(self.username):
+            raise ValidationError({"username": _("Use letters of one script: mixed ones are taken for other letters.")})
+        others = User.objects.exclude(pk=self.pk).values_list("username", flat=True)
+        if any(alike(self.username, other) for other in others.iterator()):
+            raise ValidationError({"username": _("This name looks like that of somebody who is here; choose another.")})

@@ -19,10 +19,7 @@ from webapp.lib import options
 @transaction.atomic
 def invite(project: Project, role: str, by) -> str:
     """Make an invitation; returns its token, which is not kept and cannot be shown again."""
-    if role not in Role.values:
-        raise CampaignError(
-            _("role: %(role)s is not one of %(values)s") % {"role": repr(role), "values": ", ".join(Role.values)}
-        )
+    _check_role(role)
     token = secrets.token_urlsafe(24)
     audit(project, by, "invitation made", role=role)
     Invitation.objects.create(
@@ -81,16 +78,52 @@ def accept_invitation(token: str, person: Callable | object) -> Membership:
 
 
 @transaction.atomic
-def remove_member(project: Project, user_id: int, by) -> None:
-    """A person leaves the project at once; what they did stays. Raises CampaignError for the last admin."""
-    members = list(project.memberships.select_for_update().select_related("user"))
-    leaving = next((m for m in members if m.user_id == user_id), None)
+def change_role(project: Project, user_id: int, role: str, by) -> Membership | None:
+    """The member has that role from now on; None for somebody who is none. Raises CampaignError for the last admin."""
+    _check_role(role)
+    member, is_last_admin = _locked_member(project, user_id)
+    if member is None or member.role == role:
+        return member
+    if is_last_admin:
+        raise _only_admin(member)
+    audit(project, by, "role changed", username=member.user.username, role=[member.role, role])
+    member.role = role
+    member.save(update_fields=["role"])
+    return member
+
+
+@transaction.atomic
+def remove_member(project: Project, user_id: int, by) -> Membership | None:
+    """A person leaves the project at once; what they did stays. None for somebody who is no member. Raises CampaignError
+    for the last admin."""
+    leaving, is_last_admin = _locked_member(project, user_id)
     if leaving is None:
-        return
-    if leaving.role == Role.ADMIN and sum(m.role == Role.ADMIN for m in members) == 1:
-        raise CampaignError(_("people: %(name)s is the only admin; make another one first") % {"name": leaving.user})
+        return None
+    if is_last_admin:
+        raise _only_admin(leaving)
     leaving.delete()
     audit(project, by, "member removed", username=leaving.user.username, role=leaving.role)
+    return leaving
+
+
+def _locked_member(project: Project, user_id: int) -> tuple[Membership | None, bool]:
+    """The membership, and whether it is the last admin's; all of the project's are locked."""
+    members = list(project.memberships.select_for_update(of=("self",)).select_related("user"))
+    found = next((m for m in members if m.user_id == user_id), None)
+    admins = [m for m in members if m.role == Role.ADMIN]
+    return found, found is not None and admins == [found]
+
+
+def _only_admin(member: Membership) -> CampaignError:
+    return CampaignError(_("people: %(name)s is the only admin; make another one first") % {"name": member.user})
+
+
+def _check_role(role: str) -> None:
+    """Raises CampaignError for what is none."""
+    if role not in Role.values:
+        raise CampaignError(
+            _("role: %(role)s is not one of %(values)s") % {"role": repr(role), "values": ", ".join(Role.values)}
+        )
 
 
 def _unused(token: str):

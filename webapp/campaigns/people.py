@@ -18,9 +18,9 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 
 from webapp.accounts.models import User
-from webapp.accounts.permissions import Action, member, role_in
+from webapp.accounts.permissions import Action, may, member, role_in
 from webapp.campaigns import membership as campaign
-from webapp.campaigns import passwords
+from webapp.campaigns import passwords, queries
 from webapp.campaigns.models import Project, Role
 from webapp.campaigns.services import CampaignError
 from webapp.lib import events, options
@@ -146,20 +146,31 @@ def _reset_link(request: HttpRequest, user: User, by: User, token: str) -> str:
 @never_cache
 @member(Action.PEOPLE)
 def people(request: HttpRequest, project: Project) -> HttpResponse:
-    """Members and invitations. POST `action=invite` with `role`, `revoke`, `remove` or `password` with `id`."""
+    """Members, what they did, and invitations. POST `action=invite` with `role`, `role` with `id` and `role`, `revoke`,
+    `remove` or `password` with `id`."""
     shown = {}
     if request.method == "POST":
         try:
             shown = _change(request, project)
         except CampaignError as error:
             messages.error(request, str(error))
+        if not may(request.user, project, Action.PEOPLE):  # they changed their own role, or left
+            return redirect("home")
         if not shown:
             return redirect("people", project.slug)
     members = project.memberships.select_related("user").order_by("user__username")
+    rows = Paginator(members, options.LONG_ROWS).get_page(request.GET.get("page"))
+    left = Paginator(queries.who_left(project), options.LONG_ROWS).get_page(request.GET.get("left"))
+    done = queries.activity(project, [m.user_id for m in rows] + [user.pk for user in left])
+    for m in rows:
+        m.done = done[m.user_id]
+    for user in left:
+        user.done = done[user.pk]
     invitations = campaign.open_invitations(project)
     context = {
         "project": project,
-        "rows": Paginator(members, options.LONG_ROWS).get_page(request.GET.get("page")),
+        "rows": rows,
+        "left": left,
         "invitations": Paginator(invitations, options.LONG_ROWS).get_page(request.GET.get("invitations")),
         "roles": Role.choices,
         "page": "people",
@@ -180,8 +191,16 @@ def _change(request: HttpRequest, project: Project) -> dict:
         user, token = passwords.hand_out(project, int(number), request.user)
         link = _reset_link(request, user, request.user, token)
         return {"reset": link, "reset_name": user.username, "reset_mailed": passwords.mail_link(user, link)}
-    if action not in ("revoke", "remove"):
+    if action == "revoke":
+        campaign.revoke_invitation(project, int(number), request.user)
+    elif action == "role":
+        if changed := campaign.change_role(project, int(number), request.POST.get("role", ""), request.user):
+            about = {"name": changed.user.username, "role": changed.get_role_display()}
+            messages.success(request, _("%(name)s has this role now: %(role)s.") % about)
+    elif action == "remove":
+        if gone := campaign.remove_member(project, int(number), request.user):
+            said = _("%(name)s is no member any more. Labels that they gave stay and count.")
+            messages.success(request, said % {"name": gone.user.username})
+    else:
         raise Http404
-    change = campaign.revoke_invitation if action == "revoke" else campaign.remove_member
-    change(project, int(number), request.user)
     return {}

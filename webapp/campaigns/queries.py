@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date, timedelta
+
 from django.conf import settings
+from django.db.models import Max, Q, Sum
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from webapp.accounts.models import User
 from webapp.accounts.permissions import administered_by
+from webapp.campaigns.models import Project
+from webapp.labelling.models import Lease, Tally
 
 SHIPPED = "shipped"
 
@@ -28,3 +37,35 @@ def models_for(user) -> dict[str, tuple[str, str, str]]:
             version.path,
         )
     return found
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What somebody did in a project: groups in all and in the last seven days, the last day, and whether they have groups
+    on screen now."""
+
+    groups: int = 0
+    week: int = 0
+    last: date | None = None
+    now: bool = False
+
+
+def activity(project: Project, users: Collection[int]) -> dict[int, Activity]:
+    """By person, of these people; everybody is there."""
+    since = timezone.localdate() - timedelta(days=6)
+    tallies = Tally.objects.filter(project=project, user__in=users).values("user").order_by()
+    done = tallies.annotate(all=Sum("groups"), week=Sum("groups", filter=Q(day__gte=since)), last=Max("day"))
+    holding = Lease.objects.filter(user__in=users, group__project=project, expires_at__gt=timezone.now(), decided=False)
+    now = set(holding.values_list("user", flat=True))
+    of = {row["user"]: row for row in done}
+    found = {}
+    for user in users:
+        row = of.get(user, {})
+        found[user] = Activity(row.get("all") or 0, row.get("week") or 0, row.get("last"), user in now)
+    return found
+
+
+def who_left(project: Project):
+    """People who worked here and are members no more, by name."""
+    worked = User.objects.filter(tallies__project=project).exclude(memberships__project=project)
+    return worked.distinct().order_by("username")

@@ -7,10 +7,13 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from tests.webapp import acting
 from webapp.accounts.models import User
 from webapp.campaigns import membership as people
 from webapp.campaigns.models import Invitation, Membership, Role
+from webapp.campaigns.queries import Activity
 from webapp.campaigns.services import CampaignError, create_project
+from webapp.quality.models import Consensus
 
 FORM = {"username": "new", "password1": "long enough pass", "password2": "long enough pass"}
 
@@ -129,3 +132,34 @@ def test_an_old_one_is_refused(project, boss, client):
 def test_other_requests_are_not_there(boss, client, form):
     client.force_login(boss)
     assert client.post("/p/stars/people/", form).status_code == 404
+
+
+def test_a_role_is_changed_and_the_last_admin_keeps_it(project, boss, ann, client):
+    client.force_login(boss)
+    page = client.post("/p/stars/people/", {"action": "role", "id": ann.pk, "role": "reviewer"}, follow=True)
+    assert "ann has this role now: Reviewer." in page.content.decode()
+    assert Membership.objects.get(user=ann).role == Role.REVIEWER
+    assert project.audit_entries.get(action="role changed").detail["role"] == ["annotator", "reviewer"]
+    page = client.post("/p/stars/people/", {"action": "role", "id": boss.pk, "role": "annotator"}, follow=True)
+    assert "boss is the only admin" in page.content.decode()
+    page = client.post("/p/stars/people/", {"action": "role", "id": ann.pk, "role": "king"}, follow=True)
+    assert "&#x27;king&#x27; is not one of" in page.content.decode()
+    people.change_role(project, ann.pk, Role.ADMIN, boss)
+    assert client.post("/p/stars/people/", {"action": "role", "id": boss.pk, "role": "annotator"}).url == "/"
+    assert people.change_role(project, 999, Role.ADMIN, ann) is None
+
+
+def test_the_page_shows_who_is_active_and_who_left(project, boss, ann, person, ready, client):
+    old = person("old")
+    groups = ready(3)
+    acting.submit(ann, project, groups[0], [1, 0, 0, 0])
+    acting.submit(old, project, groups[1], [1, 0, 0, 0])
+    acting.give(boss, groups[2].pk)
+    client.force_login(boss)
+    page = client.post("/p/stars/people/", {"action": "remove", "id": old.pk}, follow=True)
+    assert "Labels that they gave stay and count" in page.content.decode()
+    rows = {m.user.username: m.done for m in page.context["rows"]}
+    today = timezone.localdate()
+    assert rows == {"ann": Activity(1, 1, today, False), "boss": Activity(now=True)}
+    assert [(u.username, u.done.groups) for u in page.context["left"]] == [("old", 1)]
+    assert Consensus.objects.filter(project=project).count() == 2
