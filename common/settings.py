@@ -194,6 +194,13 @@ class TDMR1Settings(Settings):
         "by each group's best image, flow_grpo by policy gradients, which needs a reward oracle.",
         choices=("tdm_r1", "dgpo", "best_of_group", "flow_grpo"),
     )
+    surrogate: str = option(
+        "likelihood",
+        "Kind of surrogate. Only with tdm_r1. likelihood: what a copy of the base model came to find more likely, as in "
+        "the paper; head: a small network on the base model's features that ranks a group's images at every noise level. "
+        "A head is taught by all labelled groups before the first update.",
+        choices=("likelihood", "head"),
+    )
     updates: int = option(
         60,
         "Updates in the round. In each one the surrogate learns from groups, and the student follows it.",
@@ -403,6 +410,36 @@ class TDMR1Settings(Settings):
     fake_teacher: float = option(
         0.02, "Pull of the fake to the teacher. A weight that keeps the fake near the base model.", low=0, high=1000
     )
+    head_strength: float = option(
+        1.0, "Strength of the head. How far the student follows the head's gradient; 0: not at all.", low=0, high=100
+    )
+    head_norm: str = option(
+        "guidance",
+        "Length of the head's gradient. guidance: as long as the guidance's own pull; posterior: as Bayes' rule asks for, "
+        "where the head's opinion is the chance of a like.",
+        choices=("guidance", "posterior"),
+    )
+    head_members: int = option(
+        2,
+        "Members of the head. So many small networks read the same features; where they disagree the student follows "
+        "them less.",
+        low=1,
+        high=16,
+    )
+    head_passes: int = option(
+        3,
+        "Passes of the head over the labels. Before the first update, over all labelled groups; more over few groups, "
+        "fewer once groups that are kept back are ranked no better.",
+        low=1,
+        high=1000,
+    )
+    head_groups: int = option(
+        128,
+        "Groups for the head before the first update. Only with an oracle and without stored labels: so many are sampled "
+        "and scored for it.",
+        low=0,
+        high=MOST_UPDATES,
+    )
     gradient_steps: int = option(
         2, "Gradient steps per batch of groups. Only with dgpo, best_of_group and flow_grpo.", low=1, high=100
     )
@@ -436,6 +473,11 @@ class TDMR1Settings(Settings):
     seed: int = option(0, "Seed of prompts and noise.", low=0, high=MOST_SEED)
 
     @property
+    def explicit(self) -> bool:
+        """Whether the student follows a head."""
+        return self.method == "tdm_r1" and self.surrogate == "head"
+
+    @property
     def updates_alone(self) -> int:
         """How many updates at the start are the surrogate's alone."""
         return round(self.surrogate_first * self.updates)
@@ -459,8 +501,8 @@ class TDMR1Settings(Settings):
         """Surrogate updates before each student update when `groups` labelled groups with signal are stored; 0 groups where
         they are sampled and scored anew. Measured by rows `3000_thrice` and `10000_thrice` of
         `bench/learning/label_economy.py`."""
-        if self.surrogate_updates:
-            return self.surrogate_updates
+        if self.surrogate_updates or self.explicit:  # a head has seen all of them before
+            return self.surrogate_updates or 1
         learning = self.updates_alone or self.updates
         wanted = round(LOOKS * groups / (learning * self.prompts_per_update))
         return min(MOST_SURROGATE_UPDATES, max(1, wanted))

@@ -192,6 +192,8 @@ def train(a: argparse.Namespace) -> None:
     from trainer.oracles import get_oracle
     from trainer.rounds import RoundCancelled, RoundSpec, run_round
 
+    if not (a.oracle or a.groups):
+        raise ValueError("one of the arguments --oracle --groups is required")
     settings = _settings(a, TDMR1Settings, **_preset(a))
     validation_oracle = a.validation_oracle or (a.oracle if a.prompts else "demo")
     if a.prompts:
@@ -430,11 +432,10 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     sub = command(train)
     model_options(sub)
     work_option(sub, "train")
-    source = sub.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--oracle", help="any oracle, see docs/oracles.md; scenes, ocr and demo know the demo's prompts"
+    sub.add_argument("--oracle", help="any oracle, see docs/oracles.md; scenes, ocr and demo know the demo's prompts")
+    sub.add_argument(
+        "--groups", type=Path, help="groups.jsonl of labelled groups; beside an oracle only with --surrogate head"
     )
-    source.add_argument("--groups", type=Path, help="groups.jsonl of labelled groups")
     sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
     sub.add_argument(
         "--validation-prompts",

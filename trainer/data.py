@@ -44,20 +44,23 @@ def read_groups(path: Path) -> list[LabelledGroup]:
 
 @dataclass(frozen=True)
 class GroupBatch:
-    """P groups padded to one size: `trajectory` (P, G, K + 1, C, h, w), `advantages` (P, G), 0 where padded."""
+    """P groups padded to one size: `trajectory` (P, G, K + 1, C, h, w), `advantages` (P, G), 0 where padded, `rewards`
+    (P, G), NaN where nobody decided or padded."""
 
     trajectory: torch.Tensor
     advantages: torch.Tensor
+    rewards: torch.Tensor
     prompts: list[str]
 
 
 @dataclass(frozen=True)
 class GroupStore:
-    """The groups of a round that carry signal, with `advantages` (P, G) taken over all of them. Trajectories stay in their
-    files, a thousand of them may be 40 GB; `take` reads those of a batch."""
+    """The groups of a round that carry signal, with `advantages` (P, G) taken over all of them and `rewards` (P, G), NaN
+    where nobody decided. Trajectories stay in their files, a thousand of them may be 40 GB; `take` reads a batch's."""
 
     files: list[Path]
     advantages: torch.Tensor
+    rewards: torch.Tensor
     prompts: list[str]
     shape: tuple[int, ...]  # (K + 1, C, h, w) of every trajectory
     silent: int  # groups left out because their rewards are all the same (`common.signal`)
@@ -71,9 +74,9 @@ class GroupStore:
         width, chosen = self.advantages.shape[1], index.tolist()
         found = [load_trajectory(self.files[i]).trajectory for i in chosen]
         if not found:  # of a process that an update has no groups for
-            return GroupBatch(torch.empty(0, width, *self.shape), self.advantages[index], [])
-        padded = [torch.cat([t, t[:1].expand(width - len(t), *t.shape[1:])]) for t in found]
-        return GroupBatch(torch.stack(padded), self.advantages[index], [self.prompts[i] for i in chosen])
+            return GroupBatch(torch.empty(0, width, *self.shape), self.advantages[index], self.rewards[index], [])
+        padded = torch.stack([torch.cat([t, t[:1].expand(width - len(t), *t.shape[1:])]) for t in found])
+        return GroupBatch(padded, self.advantages[index], self.rewards[index], [self.prompts[i] for i in chosen])
 
 
 def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
@@ -101,7 +104,8 @@ def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
             + (f" ({len(damaged)} could not be read: {damaged[0]})" if damaged else "")
         )
     files, prompts = [Path(groups[i].trajectory_file) for i in kept], [groups[i].prompt for i in kept]
-    return GroupStore(files, advantages[torch.tensor(kept)], prompts, shape, int((~loud).sum()), tuple(damaged))
+    rewards, index = torch.where(known, rewards, torch.nan), torch.tensor(kept)
+    return GroupStore(files, advantages[index], rewards[index], prompts, shape, int((~loud).sum()), tuple(damaged))
 
 
 def pad_rewards(rewards: Sequence[Sequence[float | None]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -187,5 +187,23 @@ def student_loss(
     return loss.mean(), {name: term.detach().mean() for name, term in terms.items()}
 
 
+def head_shift(
+    gradient: torch.Tensor, tau: torch.Tensor, pull: torch.Tensor, *, strength: float, norm: str
+) -> torch.Tensor:
+    """How far x0 should move along `grad_x log p(liked | x_tau)` (B, C, h, w), the reward term's direction.
+
+    `norm` "posterior": `strength·tau²/(1 - tau)·gradient`. On a rectified flow the score is
+    `(1 - tau)/tau²·x0 - x/tau²`, so adding `log p` to the log-density moves the mean of x0 by this much; with strength 1 it
+    is sampling what the base would make if it had to be liked. `norm` "guidance": the gradient's direction only, as long as
+    the guidance `pull` (w_cfg - 1)·(x0_cond - x0_uncond) is in the mean of the batch, times `strength`; images whose
+    gradient is steeper than the batch's mean move further, twice as far at most.
+    """
+    if norm == "posterior":
+        return strength * like(tau**2 / (1 - tau).clamp_min(1e-2), gradient) * gradient
+    steep = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
+    length = pull.flatten(1).norm(dim=1).mean() * (steep / steep.mean()).clamp(max=2.0)
+    return strength * like(length / steep, gradient) * gradient
+
+
 def _mean_abs(x: torch.Tensor) -> torch.Tensor:
     return x.float().abs().mean((-3, -2, -1)).clamp_min(1e-3)

@@ -251,10 +251,11 @@ class _Planner:
         steps = SampleSettings().steps
         levels = self.backend.grid(steps)  # schedulers and the sampler read values
         # Every image may have a reward term, and every update may do all that one does.
-        self.most = dataclasses.replace(settings, trunc_steps=steps, surrogate_first=0.0)
+        # A head is counted as the likelihood: it reads the same passes, of which no block can be looked into here.
+        self.most = dataclasses.replace(settings, trunc_steps=steps, surrogate_first=0.0, surrogate="likelihood")
         self.backend.inner.grid = lambda steps: levels
         with _unmoved(), self.mode, self.counter:
-            self.trainer = method_class(settings.method)(self.backend, self.most, accelerator=accelerator)
+            self.trainer = method_class(self.most)(self.backend, self.most, accelerator=accelerator)
         processor = self.backend.pipeline.image_processor
         made = processor.postprocess
         processor.postprocess = lambda pixels, **_: made(pixels, output_type="pt")  # Pillow wants values

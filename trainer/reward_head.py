@@ -4,24 +4,44 @@ liked.
 The likelihood surrogate of TDM-R1 answers by how much better it explains an image than the base does, which is noisy and
 says little where right and wrong images are equally likely. The head is trained to rank: Bradley–Terry within groups, at
 all noise levels, so that its gradient can be followed at any point that is re-noised. It shares the backbone: one LoRA
-role, and a perceptron over the mean image tokens of two blocks.
+role, and a perceptron over the mean image tokens of two blocks. Several perceptrons on the same tokens are a small
+ensemble, whose disagreement says where the head guesses.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
-from trainer.advantages import better_pairs
+from trainer.advantages import better_pairs, pairs_right
 from trainer.backends import Backend, Conditioning, autocast
-from trainer.flow import like, renoise
+from trainer.flow import renoise
 from trainer.roles import Roles
 
-WIDTH = 256  # of the perceptron's hidden layer
+WIDTH = 256  # of a perceptron's hidden layer
 LOWEST, HIGHEST = 0.02, 0.92  # levels that the head is trained at
+CALIBRATION = 0.3  # weight of calibration against ranking
+DISAGREEMENT = 1.0  # deviations of the ensemble that an uncertain image is liked less by
+PERCEPTRON_RATE = 2.0  # times the adapter's learning rate: a perceptron starts from nothing
+LEAST_STEPS = 60  # of a fit, so that few groups are seen often enough
+WARM_UP = 20  # steps of a fit over which its rates rise
+LEAST_HELD_OUT, MOST_HELD_OUT = 4, 64  # groups that end a fit
+PATIENCE = 2  # passes
+
+
+class Images(Protocol):
+    """Final latents of P groups, in memory or in files: those of `index` (n,) are (n, G, C, h, w)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: torch.Tensor) -> torch.Tensor: ...
 
 
 def tapped_blocks(count: int) -> tuple[int, int]:
@@ -37,27 +57,53 @@ def ranking_loss(scores: torch.Tensor, rewards: torch.Tensor, known: torch.Tenso
     return (F.softplus(-gap) * better).sum() / better.sum().clamp_min(1)
 
 
+def calibration_loss(scores: torch.Tensor, rewards: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of `sigmoid(score)` and the reward, a share of likes in 0..1: mean over what is known, so that scores
+    stay near the log-odds of a like, which ranking alone leaves open. All (P, G), `known` bool."""
+    target = torch.where(known, rewards, 0.5)
+    loss = F.binary_cross_entropy_with_logits(scores, target, reduction="none")
+    return (loss * known).sum() / known.sum().clamp_min(1)
+
+
+def head_loss(
+    scores: torch.Tensor, rewards: torch.Tensor, known: torch.Tensor, *, calibration: float = CALIBRATION
+) -> torch.Tensor:
+    """Ranking and calibration, the mean over an ensemble's scores (P, G, M); `rewards`, `known` (P, G)."""
+    losses = [
+        ranking_loss(own, rewards, known) + calibration * calibration_loss(own, rewards, known)
+        for own in scores.unbind(-1)
+    ]
+    return torch.stack(losses).mean()
+
+
+def cautious(scores: torch.Tensor) -> torch.Tensor:
+    """An ensemble's opinion (…, M) → (…): its mean less `DISAGREEMENT` times its deviation, so that images that only some
+    members like are not followed."""
+    if scores.shape[-1] == 1:
+        return scores[..., 0]
+    deviation = (scores.var(-1) + 1e-6).sqrt()  # the square root's slope at 0 is infinite
+    return scores.mean(-1) - DISAGREEMENT * deviation
+
+
 class RewardHead(torch.nn.Module):
     """`r(x_t, t, prompt)` of latents under one LoRA role of the backbone.
 
-    Trained are that role's adapter and the perceptron (`parameters_of_role` and `parameters`); everything else is frozen.
+    Trained are that role's adapter and the perceptrons (`parameters_of_role` and `parameters`); everything else is frozen.
     """
 
-    def __init__(self, backend: Backend, roles: Roles, role: str):
+    def __init__(self, backend: Backend, roles: Roles, role: str, *, members: int = 1, bf16: bool = True):
         """Raises ValueError for a family whose blocks cannot be read yet."""
         super().__init__()
         # Not submodules: the backbone is neither this module's to save nor to move.
         object.__setattr__(self, "backend", backend)
         object.__setattr__(self, "roles", roles)
-        self.role = role
+        self.role, self.bf16 = role, bf16
         blocks = backend.blocks()
         self.taps = [blocks[i] for i in tapped_blocks(len(blocks))]
         with torch.no_grad():
             x = torch.zeros(1, *backend.latent_shape, device=backend.device)
             width = self._tokens(x, torch.full((1,), 0.5, device=backend.device), backend.encode([""])).shape[1]
-        self.perceptron = torch.nn.Sequential(
-            torch.nn.LayerNorm(width), torch.nn.Linear(width, WIDTH), torch.nn.GELU(), torch.nn.Linear(WIDTH, 1)
-        ).to(backend.device)
+        self.perceptrons = torch.nn.ModuleList(_perceptron(width) for _ in range(members)).to(backend.device)
 
     def __setattr__(self, name: str, value) -> None:
         if name == "taps":  # blocks of the backbone, see above
@@ -69,14 +115,31 @@ class RewardHead(torch.nn.Module):
         """The adapter's tensors."""
         return self.roles.parameters(self.role)
 
+    def rated(self, lr: float) -> list[dict]:
+        """Everything that is trained as an optimizer's groups, for a learning rate `lr` of the adapter; `times` is what a
+        group's own rate is of it."""
+        return [
+            {"params": self.parameters_of_role(), "lr": lr, "times": 1.0},
+            {"params": list(self.parameters()), "lr": PERCEPTRON_RATE * lr, "times": PERCEPTRON_RATE},
+        ]
+
     def forward(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """Scores (B,), float32, of latents (B, C, h, w) at levels `t` (B,); higher is better liked."""
-        return self.perceptron(self._tokens(x, t, conditioning)).squeeze(-1)
+        """Scores (B,), float32, of latents (B, C, h, w) at levels `t` (B,), near the log-odds of a like: the mean over the
+        ensemble."""
+        return self.members(x, t, conditioning).mean(-1)
+
+    def members(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """The same of every member of the ensemble, (B, M)."""
+        tokens = self._tokens(x, t, conditioning)
+        return torch.cat([perceptron(tokens) for perceptron in self.perceptrons], 1)
 
     def _tokens(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        half = self.backend.memory.half
+        # A pass without gradient is cheaper with the adapter in the weights, as everywhere.
+        role = nullcontext() if torch.is_grad_enabled() else self.roles.merged(self.role)
         self.roles.use(self.role)
-        with self._reading() as found, autocast(self.backend.device):
-            self.backend.velocity(x, t, conditioning)
+        with role, self._reading() as found, autocast(self.backend.device, self.bf16 or half, forced=half):
+            self.backend.one_pass(x, t, conditioning)  # in parts, a tap would be read once a part
         return torch.cat([tokens.float().mean(1) for tokens in found], 1)
 
     @contextmanager
@@ -92,13 +155,40 @@ class RewardHead(torch.nn.Module):
             for hook in hooks:
                 hook.remove()
 
-    def direction(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """How the image that `x` (B, C, h, w) at levels `t` (B,) becomes should change to be liked better: the shift of its
-        x0, `t²/(1 - t)·grad_x r`. On a rectified flow that is what adding `r` to the log-density does to x0."""
+    def gradient(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """`grad_x log p(liked)` of latents (B, C, h, w) at levels `t` (B,), where `p = sigmoid` of the ensemble's cautious
+        opinion: an image that is surely liked asks for little."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            gradient = torch.autograd.grad(self(x, t, conditioning).sum(), x)[0]
-        return like(t**2 / (1 - t).clamp_min(1e-3), x) * gradient.detach()
+            liked = F.logsigmoid(cautious(self.members(x, t, conditioning)))
+            return torch.autograd.grad(liked.sum(), x)[0].detach()
+
+
+def loss_in_parts(
+    head: RewardHead,
+    x: torch.Tensor,
+    t: torch.Tensor,
+    conditioning: Conditioning,
+    rewards: torch.Tensor,
+    known: torch.Tensor,
+) -> Iterator[tuple[torch.Tensor, float, torch.Tensor]]:
+    """`head_loss` of P groups of G noisy latents (P·G, C, h, w) in parts of as many whole groups as a pass with gradient
+    may hold: each part's loss, its share of all pairs, and its scores (p, G) without gradient."""
+    g = rewards.shape[1]
+    rewards, known = rewards.to(x.device), known.to(x.device)
+    pairs = better_pairs(rewards, known).sum((1, 2)).tolist()
+    size = max(1, (head.backend.graph_images or len(x)) // g)
+    for start in range(0, len(rewards), size):
+        some, images = slice(start, start + size), slice(start * g, (start + size) * g)
+        scores = head.members(x[images], t[images], conditioning.take(images)).unflatten(0, (-1, g))
+        share = sum(pairs[some]) / max(1, sum(pairs))
+        yield head_loss(scores, rewards[some], known[some]), share, scores.detach().mean(-1)
+
+
+def _perceptron(width: int) -> torch.nn.Sequential:
+    return torch.nn.Sequential(
+        torch.nn.LayerNorm(width), torch.nn.Linear(width, WIDTH), torch.nn.GELU(), torch.nn.Linear(WIDTH, 1)
+    )
 
 
 def noisy(
@@ -115,66 +205,122 @@ def noisy(
 @torch.no_grad()
 def opinions(
     head: RewardHead,
-    images: torch.Tensor,
+    images: Images,
     prompts: Sequence[str],
     *,
     levels: Sequence[float] = (0.05, 0.25, 0.5),
     seed: int = 0,
 ) -> torch.Tensor:
     """The head's mean score of each image, (P, G), over some levels, with noise that a group's images share."""
-    p, g, *shape = images.shape
-    generator, total = torch.Generator().manual_seed(seed), torch.zeros(p, g)
-    for i in range(p):
-        x0, conditioning = images[i].float().to(head.backend.device), head.backend.encode([prompts[i]]).repeat(g)
+    generator, found = torch.Generator().manual_seed(seed), []
+    for i in range(len(prompts)):
+        x0 = images[torch.tensor([i])][0].float().to(head.backend.device)
+        conditioning, total = head.backend.encode([prompts[i]]).repeat(len(x0)), torch.zeros(len(x0))
         for level in levels:
-            t = torch.full((g,), level, device=x0.device)
-            eps = torch.randn((1, *shape), generator=generator).to(x0.device).expand_as(x0)
-            total[i] += head(renoise(x0, torch.zeros_like(t), t, eps), t, conditioning).cpu() / len(levels)
-    return total
+            t = torch.full((len(x0),), level, device=x0.device)
+            eps = torch.randn((1, *x0.shape[1:]), generator=generator).to(x0.device).expand_as(x0)
+            total += head(renoise(x0, torch.zeros_like(t), t, eps), t, conditioning).cpu() / len(levels)
+        found.append(total)
+    return torch.stack(found)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` came to: the loss of each step, how many passes were made, and the share of held-out pairs that the head
+    ranks right; NaN without such groups."""
+
+    losses: list[float]
+    passes: int
+    right: float
+
+
+def split(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """(held out, taught) of `count` groups: an eighth, `MOST_HELD_OUT` at most; none where an eighth says nothing."""
+    held = min(MOST_HELD_OUT, count // 8)
+    held = held if held >= LEAST_HELD_OUT else 0
+    order = torch.randperm(count, generator=generator)
+    return order[:held], order[held:]
 
 
 def fit(
     head: RewardHead,
-    images: torch.Tensor,
+    images: Images,
     prompts: Sequence[str],
     rewards: torch.Tensor,
     known: torch.Tensor,
     *,
     passes: int = 2,
     batch: int = 8,
-    lora_lr: float = 5e-4,
-    lr: float = 1e-3,
+    lr: float = 5e-4,
+    weight_decay: float = 1e-3,
+    high: float = HIGHEST,
+    hold_out: bool = False,
     seed: int = 0,
-) -> list[float]:
-    """Train the head on groups: final latents (P, G, C, h, w), P prompts, rewards and known (P, G). Each group is seen
-    `passes` times, `batch` groups a step, with a short warm-up and rates that fall over the last half. Returns the losses.
-    """
-    optimizer = torch.optim.AdamW(
-        [{"params": head.parameters_of_role(), "lr": lora_lr}, {"params": list(head.parameters()), "lr": lr}],
-        weight_decay=1e-3,
-    )
-    rates = [group["lr"] for group in optimizer.param_groups]
+) -> Fitted:
+    """Train the head on groups: final latents of P groups, P prompts, rewards and known (P, G). Each group is seen `passes`
+    times, or more often where they are few, `batch` groups a step, at levels up to `high`, with a short warm-up and rates
+    that fall over the last half; `lr` is the adapter's.
+
+    With `hold_out` some groups are kept back and ranked after each pass: the head ends as it was when it ranked them best,
+    and a fit that has ranked them no better for `PATIENCE` passes ends early."""
     generator = torch.Generator().manual_seed(seed)
-    steps = [
-        index
-        for _ in range(passes)
-        for index in torch.randperm(len(images), generator=generator).split(batch)
-        if len(index) == min(batch, len(images))
-    ]
-    losses = []
-    for number, index in enumerate(steps):
-        chosen = images[index].float().to(head.backend.device)
-        x, t = noisy(chosen, generator)
-        conditioning = head.backend.encode([prompts[i] for i in index.tolist()]).repeat(images.shape[1])
-        scores = head(x, t, conditioning).unflatten(0, (len(index), -1))
-        loss = ranking_loss(scores, rewards[index].to(scores.device), known[index].to(scores.device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        trained = [p for group in optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        factor = min(1.0, (number + 1) / 20, (len(steps) - number) / max(1.0, len(steps) / 2))
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+    held, taught = split(len(prompts), generator) if hold_out else (torch.arange(0), torch.arange(len(prompts)))
+    optimizer = torch.optim.AdamW(head.rated(lr), weight_decay=weight_decay)
+    batch = min(batch, len(taught))
+    each = len(taught) // batch  # steps a pass; what is left over comes in another one
+    passes = max(passes, -(-LEAST_STEPS // each))
+    losses: list[float] = []
+    best, right, since, made = None, math.nan, 0, 0
+    while made < passes and since < PATIENCE:
+        order = taught[torch.randperm(len(taught), generator=generator)]
+        for index in order[: each * batch].split(batch):
+            _set_rate(optimizer, lr, len(losses), passes * each)
+            losses.append(_fit_step(head, optimizer, images, prompts, rewards, known, index, generator, high))
+        made += 1
+        if len(held):
+            now = pairs_right(
+                opinions(head, _Some(images, held), [prompts[i] for i in held.tolist()]), rewards[held], known[held]
+            )
+            since = 0 if best is None or now > right else since + 1
+            if since == 0:
+                right, best = now, (head.roles.state_dict(head.role), copy.deepcopy(head.state_dict()))
+    if best is not None:
+        head.roles.load_state_dict(head.role, best[0])
+        head.load_state_dict(best[1])
+    return Fitted(losses, made, right)
+
+
+@dataclass(frozen=True)
+class _Some:
+    """Some groups' images."""
+
+    images: Images
+    index: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
+        return self.images[self.index[index]]
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, lr: float, step: int, steps: int) -> None:
+    factor = min(1.0, (step + 1) / WARM_UP, (steps - step) / max(1.0, steps / 2))
+    for group in optimizer.param_groups:
+        group["lr"] = lr * factor * group["times"]
+
+
+def _fit_step(head, optimizer, images, prompts, rewards, known, index: torch.Tensor, generator, high: float) -> float:
+    """One step on the groups `index`; its loss."""
+    chosen = images[index].float().to(head.backend.device)
+    x, t = noisy(chosen, generator, high=high)
+    conditioning = head.backend.encode([prompts[i] for i in index.tolist()]).repeat(chosen.shape[1])
+    total = 0.0
+    optimizer.zero_grad(set_to_none=True)
+    for loss, share, _ in loss_in_parts(head, x, t, conditioning, rewards[index], known[index]):
+        (loss * share).backward()
+        total += loss.item() * share
+    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total

@@ -41,7 +41,7 @@ TABLE = [
     ("evaluate --model MODEL --base --steps 0", 2, "argument --steps"),
     ("evaluate --model MODEL --base --prompts HERE/none.txt", 2, "HERE/none.txt cannot be read"),
     ("evaluate --model MODEL --base --prompts HERE", 2, "HERE cannot be read"),
-    ("train --model MODEL --oracle scenes --groups x", 2, "not allowed with argument"),
+    ("train --model MODEL --oracle scenes --groups x", 2, "give one of the two, labels or an oracle"),
     ("train --model MODEL", 2, "one of the arguments --oracle --groups is required"),
     ("train --model MODEL --student HERE --groups HERE/none.jsonl --work HERE/w", 1, "none.jsonl: No such file"),
     ("train --model MODEL --student HERE --oracle scenes --work HERE/w --updates 0", 2, "updates: 0 is out of range"),

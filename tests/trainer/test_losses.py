@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.advantages import group_advantages, has_signal
-from trainer.losses import StudentTargets, fake_loss, group_weight, student_loss, surrogate_loss
+from trainer.losses import StudentTargets, fake_loss, group_weight, head_shift, student_loss, surrogate_loss
 
 
 def image(value):
@@ -151,3 +151,13 @@ def test_fake_loss_is_zero_at_its_target():
     velocity = eps - x0
     assert fake_loss(velocity, x_tau, tau, x0, velocity, teacher_weight=0.5).item() == pytest.approx(0, abs=1e-10)
     assert fake_loss(velocity, x_tau, tau, x0, velocity + 1, teacher_weight=0.5).item() == pytest.approx(0.5)
+
+
+def test_a_head_moves_an_image_by_bayes_rule_or_as_far_as_guidance():
+    gradient = torch.cat([image(1), image(3), image(-20)])[:, None]  # pixels: lengths are absolute values
+    tau, pull = torch.tensor([0.5, 0.8, 0.5]), torch.cat([image(2), image(-4), image(6)])[:, None]
+    by_bayes = head_shift(gradient, tau, pull, strength=2.0, norm="posterior").flatten()
+    assert by_bayes.tolist() == pytest.approx([2 * 0.5, 2 * 3.2 * 3, -2 * 0.5 * 20])
+    along = head_shift(gradient, tau, pull, strength=0.5, norm="guidance").flatten()
+    assert along.tolist() == pytest.approx([0.5 * 4 / 8, 0.5 * 4 * 3 / 8, -0.5 * 4 * 2])  # twice as far at most
+    assert torch.equal(head_shift(1e3 * gradient, tau, pull, strength=0.5, norm="guidance").flatten(), along)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from common.settings import TDMR1Settings
 from trainer.methods.base import Method
 
 
-def method_class(name: str) -> type[Method]:
-    """The method of a round's setting `method`. Raises ValueError on an unknown name."""
+def method_class(settings: TDMR1Settings) -> type[Method]:
+    """The method of a round's settings `method` and `surrogate`."""
     from trainer.methods.best_of_group import BestOfGroup
     from trainer.methods.dgpo import DGPO
     from trainer.methods.flow_grpo import FlowGRPO
     from trainer.methods.tdm_r1 import TDMR1
+    from trainer.methods.tdm_r1_head import TDMR1Head
 
-    known = {method.name: method for method in (TDMR1, DGPO, BestOfGroup, FlowGRPO)}
-    if name not in known:
-        raise ValueError(f"method: {name!r} is not one of {', '.join(known)}")
-    return known[name]
+    explicit = TDMR1Head if settings.surrogate == "head" else TDMR1
+    return {method.name: method for method in (explicit, DGPO, BestOfGroup, FlowGRPO)}[settings.method]

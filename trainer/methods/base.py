@@ -7,7 +7,7 @@ signal (`learn`) and with trajectories that need no scores (`follow`); `trainer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from common.files import write_atomic
 from common.settings import DistillSettings, TDMR1Settings
 from trainer.backends import Backend, Conditioning, autocast
 from trainer.backends.lora import Lora
+from trainer.data import GroupStore
 from trainer.flow import sample_tau
 from trainer.losses import SurrogateTerms, denoising_error, surrogate_loss
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, Roles
@@ -49,13 +50,17 @@ class NotFinite(ValueError):
 
 @dataclass(frozen=True)
 class Groups:
-    """P groups of G labelled images: trajectories (P, G, K + 1, C, h, w), one conditioning a group, advantages (P, G)."""
+    """P groups of G labelled images: trajectories (P, G, K + 1, C, h, w), one conditioning a group, advantages (P, G).
+    `rewards` (P, G), NaN where nobody decided, and `prompts` are for methods that learn what a like is, not only which of a
+    group's images is better."""
 
     trajectory: torch.Tensor
     conditioning: Conditioning
     advantages: torch.Tensor
     part: Part | None = None  # which groups of the update these are; None: all
     sampled: torch.Tensor | None = None  # (P,): which groups of the last `roll_out`; None: stored ones
+    rewards: torch.Tensor | None = None
+    prompts: tuple[str, ...] = ()
 
     def each(self, times: int) -> Groups:
         """Every group `times` times, neighbours together."""
@@ -67,6 +72,8 @@ class Groups:
             self.advantages.repeat_interleave(times, 0),
             part.each(times),
             sampled,
+            None if self.rewards is None else self.rewards.repeat_interleave(times, 0),
+            tuple(prompt for prompt in self.prompts for _ in range(times)),
         )
 
 
@@ -112,6 +119,7 @@ class Method:
     name: ClassVar[str]
     roles_needed: ClassVar[tuple[str, ...]]  # trained, or averages; the teacher is always there
     follows: ClassVar[bool] = True  # has a half that needs no scores
+    explicit: ClassVar[bool] = False  # its surrogate is a head that scores images, not a likelihood
     own_images: ClassVar[bool] = False  # learns only from images of the update itself, not from stored labels
     one_process: ClassVar[bool] = False  # its update cannot be dealt out to several
     starts_as_student: ClassVar[tuple[str, ...]] = (STUDENT, STUDENT_EMA)
@@ -170,7 +178,7 @@ class Method:
         rates = {STUDENT: settings.student_lr, FAKE: settings.fake_lr, SURROGATE: getattr(settings, "surrogate_lr", 0)}
         self.optimizers = {
             role: torch.optim.AdamW(
-                self.roles.parameters(role),
+                self.trained(role),
                 lr=rates[role],
                 betas=self.betas[role],
                 weight_decay=settings.weight_decay,
@@ -179,7 +187,9 @@ class Method:
             if role in rates
         }
         self.rates = rates
-        self.surrogate_count = 0  # updates of the surrogate so far; a resumed round sets it
+        # What a resumed round sets beside weights: updates of the surrogate, prompts of groups that are looked at again.
+        self.surrogate_count = 0
+        self.replayed: list[str] = []
 
     def _start_fake(self, parent: Path, student: dict[str, torch.Tensor]) -> None:
         """The fake scores the student's images. It starts where the parent's round left it, or at the teacher: from there
@@ -189,6 +199,19 @@ class Method:
             self.roles.load_state_dict(FAKE, student)
         elif start == "carried" and (parent / FAKE_NAME).is_file():
             self.roles.load_state_dict(FAKE, read_fake(parent / FAKE_NAME))
+
+    def trained(self, role: str) -> list[torch.nn.Parameter]:
+        """What a step of the role's optimizer moves."""
+        return self.roles.parameters(role)
+
+    def use_labels(self, store: GroupStore | None, taught: torch.Tensor | None, *, sampled: bool) -> None:
+        """Told before a checkpoint is loaded: the round's stored groups, of which `taught` (n,) may be learned from (None:
+        all), and whether its updates make groups of their own, which are `sampled` and scored."""
+
+    def begin(self, sample: Callable[[int], Iterator[Groups]]) -> dict[str, float]:
+        """What comes before a round's first update; returns what is worth logging. `sample(count)` gives the groups with
+        signal among `count` new ones that are sampled and scored, none where all labels are stored."""
+        return {}
 
     def learn(self, groups: Groups, generator: torch.Generator) -> dict[str, float]:
         """Learn from groups that all have signal; returns what is worth logging. A process that holds none of the update's
@@ -285,7 +308,7 @@ class Method:
         """Scale every role's learning rate."""
         for role, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = self.rates[role] * factor
+                group["lr"] = self.rates[role] * factor * group.get("times", 1.0)
 
     def parts(self) -> dict:
         """Every role for a checkpoint, by name."""
@@ -319,15 +342,16 @@ class Method:
         """This process' rows of uniform numbers (total,)."""
         return part.pick(torch.rand(part.total, generator=generator)).to(self.backend.device)
 
-    def step(self, role: str, losses: Iterable[tuple[torch.Tensor, int]], part: Part) -> float:
+    def step(self, role: str, losses: Iterable[tuple[torch.Tensor, float]], part: Part) -> float:
         """One step of the role's optimizer on the mean of `losses`, each with the number of units it is a mean of; a
         loss's gradient is taken before the next one is asked for. Returns the mean. Without any, the step is that of a
         process that holds nothing of the update: its gradient is zero. Raises NotFinite."""
-        parameters, count, mean = self.roles.parameters(role), max(1, len(part.index)), 0.0
+        parameters, count, mean = self.trained(role), max(1, len(part.index)), 0.0
         grads = [torch.zeros_like(p) for p in parameters]
         for loss, units in losses:
             share = units / count * part.weight(self.share.processes)
-            torch._foreach_add_(grads, torch.autograd.grad(loss * share, parameters))
+            # A head reads no further than its last tap: what comes after has no gradient.
+            torch._foreach_add_(grads, torch.autograd.grad(loss * share, parameters, materialize_grads=self.explicit))
             mean += loss.item() * units / count
         if self.share.processes > 1:
             grads = [self.accelerator.reduce(g, "mean") for g in grads]

@@ -169,7 +169,7 @@ class TDMR1(TDM):
         self.roles.average(SURROGATE, SURROGATE_EMA, min(0.3, 0.001 + 0.001 * self.surrogate_count))
 
     @torch.no_grad()
-    def likelihood_gain(self, groups: Groups, *, draws: int = 4, generator: torch.Generator) -> torch.Tensor:
+    def learned_reward(self, groups: Groups, *, draws: int = 4, generator: torch.Generator) -> torch.Tensor:
         """The learned reward of each image, (P, G): how much better the surrogate explains it than the teacher does,
         relative to the teacher's denoising error, averaged over `draws` times and noises of the last trajectory point."""
         p, g = groups.advantages.shape

@@ -40,12 +40,12 @@ class RoundWork:
         if values is None:
             return RoundState(origin=origin)
         state = RoundState(**{k: v for k, v in values.items() if k in RoundState.__dataclass_fields__})
-        state.origin, method.surrogate_count = origin, state.surrogate_count
+        state.origin, method.surrogate_count, method.replayed = origin, state.surrogate_count, state.replayed
         return state
 
     def save(self, method: Method, state: RoundState) -> None:
         """Replace the checkpoint."""
-        state.surrogate_count = method.surrogate_count
+        state.surrogate_count, state.replayed = method.surrogate_count, method.replayed
         self._refuse_unless_owner(state)
         save_checkpoint(
             self.folder.checkpoint,

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 
-from common.settings import TDMR1Settings
+from common.settings import MOST_UPDATES, TDMR1Settings
 from trainer.advantages import group_advantages, has_signal
 from trainer.controls import ranked_by_base
 from trainer.data import GroupStore
@@ -46,6 +46,10 @@ class Source(Protocol):
     def scored(self, step: int) -> Scored:
         """What update `step` learns from."""
 
+    def sample(self, count: int) -> Iterator[Groups]:
+        """The groups with signal among `count` new ones, sampled and scored before the first update; none where labels are
+        stored."""
+
     def prompts_to_come(self, first: int) -> list[str]:
         """Every prompt that the updates from `first` on will need embedded."""
 
@@ -74,6 +78,10 @@ def generator_of(settings: TDMR1Settings, step: int) -> torch.Generator:
 class _Source:
     def __init__(self, method: Method, settings: TDMR1Settings, prompts: Prompts):
         self.method, self.settings, self.prompts, self.share = method, settings, prompts, method.share
+
+    def sample(self, count: int) -> Iterator[Groups]:
+        """See `Source.sample`."""
+        return iter(())
 
     def unscored(self, step: int, generator: torch.Generator) -> Rollouts:
         """What the student follows on when nothing of it is scored."""
@@ -125,7 +133,14 @@ class LabelSource(_Source):
             batch = self.store.take(part.pick(drawn))
             backend = self.method.backend
             conditioning = backend.encode(batch.prompts)
-            yield Groups(batch.trajectory.to(backend.device), conditioning, batch.advantages.to(backend.device), part)
+            yield Groups(
+                batch.trajectory.to(backend.device),
+                conditioning,
+                batch.advantages.to(backend.device),
+                part,
+                rewards=batch.rewards.to(backend.device),
+                prompts=tuple(batch.prompts),
+            )
 
     def about(self) -> dict[str, float]:
         """How many groups are learned from, how many are left out, and what the base knows of the labels already."""
@@ -145,10 +160,18 @@ class LabelSource(_Source):
 class OracleSource(_Source):
     """Groups that the student samples in the update and that are scored at once."""
 
-    def __init__(self, method: Method, settings: TDMR1Settings, prompts: Prompts, score: Score, state: RoundState):
-        """`state` counts what was scored."""
+    def __init__(
+        self,
+        method: Method,
+        settings: TDMR1Settings,
+        prompts: Prompts,
+        score: Score,
+        state: RoundState,
+        store: GroupStore | None = None,
+    ):
+        """`state` counts what was scored; `store` holds groups that a head looks at beside."""
         super().__init__(method, settings, prompts)
-        self.score, self.state = score, state
+        self.score, self.state, self.store = score, state, store
 
     def scored(self, step: int) -> Scored:
         """See `Source.scored`."""
@@ -159,6 +182,14 @@ class OracleSource(_Source):
         metrics = {"reward": sampled.rewards.mean().item(), "signal": sampled.loud.float().mean().item()}
         times = self.settings.surrogate_updates_for(0)
         return Scored(step, generator, sampled.batches(times), sampled.chosen, metrics)
+
+    def sample(self, count: int) -> Iterator[Groups]:
+        """See `Source.sample`; prompts and noise are of updates that no round makes."""
+        for step in self._before(count):
+            yield from self._sample(step, generator_of(self.settings, step)).batches(1)
+
+    def _before(self, count: int) -> range:
+        return range(MOST_UPDATES, MOST_UPDATES + -(-count // self.settings.prompts_per_update))
 
     def _sample(self, step: int, generator: torch.Generator) -> _Sampled:
         s, method = self.settings, self.method
@@ -182,7 +213,10 @@ class OracleSource(_Source):
 
     def prompts_to_come(self, first: int) -> list[str]:
         """See `Source.prompts_to_come`."""
-        drawn = []
+        drawn = [] if self.store is None else list(self.store.prompts)
+        if self.method.explicit and self.store is None and first == 0:
+            for step in self._before(self.settings.head_groups):
+                drawn += [line["prompt"] for line in self.prompts.draw(step, self.settings.prompts_per_update)]
         for step in range(first, self.settings.updates):
             if self.settings.learns_reward(step):
                 drawn += [line["prompt"] for line in self.prompts.draw(step, self.settings.prompts_per_update)]
@@ -219,7 +253,8 @@ class _Sampled:
         names = [prompt for prompt, is_loud in zip(self.prompts[::size], mine.tolist(), strict=True) if is_loud]
         part = share.among(self.loud.nonzero().flatten())
         advantages = part.pick(self.advantages[self.loud]).to(device)
-        return Groups(kept, method.backend.encode(names), advantages, part, mine.nonzero().flatten())
+        rewards, sampled = part.pick(self.rewards[self.loud]).to(device), mine.nonzero().flatten()
+        return Groups(kept, method.backend.encode(names), advantages, part, sampled, rewards, tuple(names))
 
     def chosen(self) -> Rollouts:
         """As many of the images as the student follows on. The others are not needed after that."""

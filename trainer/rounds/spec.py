@@ -17,7 +17,9 @@ class RoundCancelled(Exception):
 
 @dataclass(frozen=True)
 class RoundSpec:
-    """What a round needs, as JSON values and paths. `train_prompts` and `validation` are GenEval lines; `labels` counts the
+    """What a round needs, as JSON values and paths. It learns from the labels of `groups_file` or from what `reward_oracle`
+    says of fresh images; an oracle's round with a head may be given labels too, which it learns from first and looks at
+    again. `train_prompts` and `validation` are GenEval lines; `labels` counts the
     stored labels by source ("people", or an oracle's name), for the version's card."""
 
     model_dir: str
@@ -34,11 +36,15 @@ class RoundSpec:
     memory: dict = field(default_factory=dict)  # MemorySettings of the machine that runs it
 
     def __post_init__(self) -> None:
-        if (self.groups_file is None) == (self.reward_oracle is None):
-            raise ValueError("groups_file, reward_oracle: give one of the two, labels or an oracle")
+        settings = TDMR1Settings.from_json(self.settings)
+        both = self.groups_file is not None and self.reward_oracle is not None
+        if (self.groups_file is None and self.reward_oracle is None) or (both and not settings.explicit):
+            raise ValueError(
+                "groups_file, reward_oracle: give one of the two, labels or an oracle; both only with surrogate head"
+            )
         if not self.train_prompts:
             raise ValueError("train_prompts: there are none; the student needs prompts to follow the reward on")
-        TDMR1Settings.from_json(self.settings).check_source(labels=self.groups_file is not None)
+        settings.check_source(labels=self.reward_oracle is None)
         MemorySettings.from_json(self.memory)
 
 
@@ -79,6 +85,7 @@ class RoundState:
 
     step: int = 0
     surrogate_count: int = 0
+    replayed: list = field(default_factory=list)  # prompts, see `Method.replayed`
     scores_before: dict = field(default_factory=dict)
     peak_rewards: list = field(default_factory=list)  # of the validation with the highest mean so far
     best_step: int = 0

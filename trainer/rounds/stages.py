@@ -52,7 +52,8 @@ class Stages:
 
     def step(self, number: int) -> dict[str, float]:
         """Make update `number` (from 0), nothing else; returns what is worth logging."""
-        return self.update.step(self.source.scored(number))
+        begun = self.method.begin(self.source.sample) if number == 0 else {}
+        return begun | self.update.step(self.source.scored(number))
 
     def about(self) -> dict:
         """What the finished version's card says of how it was made."""
@@ -93,18 +94,21 @@ def prepare(
             f"groups: their latents are {store.shape[1:]}, the model's {tuple(backend.latent_shape)}; "
             "they are of another model"
         )
-    make_method = make_method or method_class(settings.method)
+    make_method = make_method or method_class(settings)
     method = make_method(backend, settings, parent=Path(spec.parent_dir), accelerator=accelerator)
     held_out = taught = None
     if store is not None and settings.alarm and settings.validation_images and SURROGATE in method.roles.names:
         held_out, taught = hold_out(len(store), torch.Generator().manual_seed(settings.seed))
+    method.use_labels(store, taught, sampled=spec.reward_oracle is not None)
     state = work.resume(method, origin_of(spec, groups, 0 if held_out is None else len(held_out)))
     prompts = Prompts(spec.train_prompts, settings.seed)
-    if store is None:
-        source = OracleSource(method, settings, prompts, score_by(oracle, method), state)
+    if spec.reward_oracle:
+        source = OracleSource(method, settings, prompts, score_by(oracle, method), state, store)
     else:
         source = LabelSource(method, settings, prompts, store, taught)
-        state.silent_groups, state.damaged_groups = store.silent, len(store.damaged)
+        state.silent_groups = store.silent
+    if store is not None:
+        state.damaged_groups = len(store.damaged)
         for message in store.damaged:
             log.warning("%s", message)
     scored = spec.validation and spec.validation_oracle

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -31,12 +32,12 @@ def hold_out(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torc
 
 
 def opinions(trainer: TDMR1, store: GroupStore, index: torch.Tensor) -> list[list[float]]:
-    """The surrogate's likelihood gain of every image of each of the groups `index` (n,) of the store."""
+    """The surrogate's reward of every image of each of the groups `index` (n,) of the store."""
     generator, found, device = torch.Generator().manual_seed(SEED), [], trainer.backend.device
     for i in index:
         batch = store.take(i[None])
         groups = Groups(batch.trajectory.to(device), trainer.backend.encode(batch.prompts), batch.advantages)
-        found.append(trainer.likelihood_gain(groups, draws=DRAWS, generator=generator)[0].tolist())
+        found.append(trainer.learned_reward(groups, draws=DRAWS, generator=generator)[0].tolist())
     return found
 
 
@@ -97,6 +98,8 @@ class Watch:
 
     def _opinion(self, latents: torch.Tensor, teacher: torch.Tensor) -> Reading:
         """How much better the surrogate likes images than the parent's; `teacher` are the teacher's errors on them."""
+        if self.trainer.explicit:
+            return mean_of((self._scores(latents) - self._scores(self.parent.latents)).tolist())
         unit = (teacher + self.teacher) / 2
         gain = (teacher - self._errors(SURROGATE, latents)) / unit
         parents = (self.teacher - self._errors(SURROGATE, self.parent.latents)) / unit
@@ -107,17 +110,27 @@ class Watch:
         An image that no longer shows its prompt has none, whatever it was destroyed by."""
         return (self._errors(TEACHER, latents, prompted=False) - with_prompt) / with_prompt
 
+    def _scores(self, latents: torch.Tensor) -> torch.Tensor:
+        """What the surrogate's head says of each image, (N,), on the CPU."""
+        return self._each(latents, self.prompts, self.trainer.score)
+
     def _errors(self, role: str, latents: torch.Tensor, *, prompted: bool = True) -> torch.Tensor:
         """Each image's denoising error under a role, (N,), on the CPU."""
+        prompts = self.prompts if prompted else [""] * len(latents)
+        return self._each(latents, prompts, partial(self.trainer.denoising_error, role))
+
+    def _each(
+        self, latents: torch.Tensor, prompts: Sequence[str], measure: Callable[..., torch.Tensor]
+    ) -> torch.Tensor:
+        """`measure(x0, conditioning, levels, noise)` of each image, (N,), on the CPU: its mean over `DRAWS` draws."""
         backend, parts = self.trainer.backend, []
         generator = torch.Generator().manual_seed(SEED)
         for start in range(0, len(latents), BATCH):
             x0 = latents[start : start + BATCH].to(backend.device)
-            prompts = self.prompts[start : start + BATCH] if prompted else [""] * len(x0)
-            conditioning, total = backend.encode(prompts), torch.zeros(len(x0))
+            conditioning, total = backend.encode(prompts[start : start + BATCH]), torch.zeros(len(x0))
             for _ in range(DRAWS):
                 tau = self.trainer.draw_levels(len(x0), generator)
                 eps = self.trainer.draw_noise(len(x0), generator)
-                total += self.trainer.denoising_error(role, x0, conditioning, tau, eps).cpu()
+                total += measure(x0, conditioning, tau, eps).cpu()
             parts.append(total / DRAWS)
         return torch.cat(parts)

@@ -14,9 +14,9 @@ PEERS = [name for name in METHODS if name != "tdm_r1"]
 
 
 def test_every_choice_is_a_method():
-    assert [method_class(name).name for name in METHODS] == list(METHODS)
-    with pytest.raises(ValueError, match="method: 'magic' is not one of tdm_r1, dgpo"):
-        method_class("magic")
+    assert [method_class(TDMR1Settings(method=name)).name for name in METHODS] == list(METHODS)
+    assert method_class(TDMR1Settings(surrogate="head")).explicit
+    assert not method_class(TDMR1Settings(surrogate="head", method="dgpo")).explicit
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -65,13 +65,13 @@ def test_the_surrogate_ranks_held_out_images_of_its_groups(model_dir):
     generator = torch.Generator().manual_seed(0)
 
     def margin():
-        gain = trainer.likelihood_gain(held_out, draws=8, generator=torch.Generator().manual_seed(1))
+        gain = trainer.learned_reward(held_out, draws=8, generator=torch.Generator().manual_seed(1))
         return (gain[held_out.advantages > 0].mean() - gain[held_out.advantages < 0].mean()).item()
 
     assert margin() == pytest.approx(0, abs=1e-6)
     for _ in range(60):
         trainer.surrogate_update(training, generator)
-    gain = trainer.likelihood_gain(held_out, draws=8, generator=torch.Generator().manual_seed(1))
+    gain = trainer.learned_reward(held_out, draws=8, generator=torch.Generator().manual_seed(1))
     right = total = 0
     for row, advantages in zip(gain, held_out.advantages, strict=True):
         for good in row[advantages > 0]:
