@@ -118,15 +118,21 @@ class Sampler:
         self._merged.enter_context(self.roles.merged(STUDENT))
         self._version = version_dir
 
-    def sample_group(self, prompt: str, seeds: Sequence[int]) -> SampledGroup:
-        """One image a seed; the same seeds and version give the same group."""
-        return self.sample_from(prompt, initial_noise(seeds, self.backend.latent_shape), seeds)
+    def sample_group(
+        self, prompt: str, seeds: Sequence[int], *, steps: int | None = None, guidance: float = 1.0
+    ) -> SampledGroup:
+        """One image a seed; the same seeds and version give the same group. `steps` are the sampler's own unless given."""
+        return self.sample_from(
+            prompt, initial_noise(seeds, self.backend.latent_shape), seeds, steps=steps, guidance=guidance
+        )
 
-    def sample_from(self, prompt: str, noise: torch.Tensor, seeds: Sequence[int]) -> SampledGroup:
+    def sample_from(
+        self, prompt: str, noise: torch.Tensor, seeds: Sequence[int], *, steps: int | None = None, guidance: float = 1.0
+    ) -> SampledGroup:
         """One image of each first noise (G, C, h, w); `seeds` are what it is said to be made of."""
-        grid = self.backend.grid(self.settings.steps)
+        grid = self.backend.grid(steps or self.settings.steps)
         conditioning = self.backend.encode([prompt]).repeat(len(noise))
-        trajectory = sample_latents(self.backend, conditioning, noise, grid).cpu()
+        trajectory = sample_latents(self.backend, conditioning, noise, grid, guidance=guidance).cpu()
         images = self.backend.decode(trajectory[:, -1].to(self.backend.device), bf16=True)
         return SampledGroup(images, trajectory, grid, tuple(seeds))
 

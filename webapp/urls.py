@@ -13,6 +13,7 @@ from webapp.exports import views as exports
 from webapp.labelling import views as labelling
 from webapp.operations import views as operations
 from webapp.quality import views as quality
+from webapp.rounds import trial_views as trials
 from webapp.rounds import version_views as versions
 from webapp.rounds import views as rounds
 
@@ -97,5 +98,11 @@ urlpatterns = [
     path("p/<slug:slug>/comparisons/", versions.start_comparison, name="start-comparison"),
     path("p/<slug:slug>/comparisons/<int:number>/", versions.comparison, name="comparison"),
     path("p/<slug:slug>/comparisons/<int:number>/stop/", versions.stop_comparison, name="stop-comparison"),
+    path("p/<slug:slug>/try/", trials.try_it, name="try"),
+    path("p/<slug:slug>/try/start/", trials.start, name="start-trial"),
+    path("p/<slug:slug>/try/<int:trial_id>/", trials.trial, name="trial"),
+    path("p/<slug:slug>/try/<int:trial_id>/cancel/", trials.cancel, name="cancel-trial"),
+    path("p/<slug:slug>/try/<int:trial_id>/prompt/", trials.add_prompt, name="trial-prompt"),
+    path("p/<slug:slug>/try/<int:trial_id>/<int:column>-<int:row>.webp", trials.image, name="trial-image"),
     path("p/<slug:slug>/versions/<int:version_id>/decide/", rounds.decide, name="decide-version"),
 ]

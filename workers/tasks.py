@@ -30,9 +30,9 @@ from webapp.lib.logs import about
 from webapp.operations.faults import sentence
 from webapp.quality import counts
 from webapp.quality import services as quality
-from webapp.rounds import comparisons, forecasts
+from webapp.rounds import comparisons, forecasts, trials
 from webapp.rounds import services as rounds
-from webapp.rounds.models import OPEN, Pair, TrainingRound
+from webapp.rounds.models import OPEN, Pair, TrainingRound, Trial
 from webapp.webhooks import outbox
 from workers.app import app
 from workers.database import AWAY, patiently
@@ -51,6 +51,7 @@ def worker_name() -> str:
 @app.task(name=broker.TASKS["generate_group"][0])
 def generate_group(group_id: int) -> None:
     """Sample a queued group's images and keep them with their trajectories."""
+    _trials_first()
     group = generation.claim_group_for_generation(group_id, worker_name())
     if group is None:
         return
@@ -80,6 +81,7 @@ def _sample(group: Group) -> list[tuple[int, int]]:
 @app.task(name=broker.TASKS["generate_pairs"][0])
 def generate_pairs(comparison_id: int) -> None:
     """Sample both images of some queued pairs of a comparison, each pair from one noise."""
+    _trials_first()
     pairs = comparisons.claim_pairs(comparison_id)
     if not pairs:
         return
@@ -102,6 +104,41 @@ def _sample_pairs(pairs: list[Pair]) -> None:
         for pair in pairs:
             (image,) = model.sample_group(pair.prompt.text, [pair.seed]).images
             store.write(paths.pair_image(project.pk, pair.pk, name), image_bytes(image, "WEBP", quality=95))
+
+
+@app.task(name=broker.TASKS["generate_trial"][0])
+def generate_trial(trial_id: int) -> None:
+    """Sample a trial's images, a side after the other: the page shows each as soon as it is there."""
+    trial = trials.claim(trial_id)
+    if trial is None:
+        return
+    try:
+        _sample_trial(trial)
+    except Exception as error:  # tried again a few times, then shown with its error
+        log.exception("trial %s", trial_id)
+        trials.fail(trial_id, trial.token, sentence(error), counts=not isinstance(error, storage.Unreachable))
+
+
+def _sample_trial(trial: Trial) -> None:
+    model = sampler(trial.project.model_dir, trial.project.steps)
+    store = storage.store()
+    for column, side in enumerate(trials.sides(trial)):
+        if column < trial.made:
+            continue
+        model.use_version(store.version(side.version.path, side.version.sha256) if side.version else None)
+        made = model.sample_group(trial.prompt, trial.seeds, steps=side.steps, guidance=side.guidance)
+        for row, image in enumerate(made.images):
+            name = paths.trial_image(trial.project_id, trial.pk, column, row)
+            store.write(name, image_bytes(image, "WEBP", quality=95))
+        if not trials.side_made(trial.pk, trial.token, column + 1):
+            return
+
+
+def _trials_first() -> None:
+    """Somebody looks at a page and waits for a trial, while groups are made ahead: whoever is about to generate makes the
+    trials that wait before, however long the broker's queue is."""
+    for trial_id in trials.waiting():
+        generate_trial(trial_id)
 
 
 @app.task(name=broker.TASKS["score_group"][0])
@@ -247,6 +284,9 @@ def housekeeping(project_id: int | None = None) -> None:
             broker.send("run_round", training.pk)
     for comparison_id in comparisons.waiting():
         broker.send("generate_pairs", comparison_id)
+    for trial_id in trials.waiting():
+        broker.send("generate_trial", trial_id)
+    trials.expire()
     forecasts.settle()
     rounds.start_due_rounds()
     outbox.announce_milestones()

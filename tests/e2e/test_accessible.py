@@ -15,7 +15,7 @@ from webapp.lib import paths
 from webapp.rounds.models import ModelVersion, RoundForecast, RoundMetric, TrainingRound
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
-MANAGED = ("versions/", "quality/", "review/", "prompts/", "settings/", "export/", "api/", "audit/", "compare/")
+MANAGED = ("try/", "versions/", "quality/", "review/", "prompts/", "settings/", "export/", "api/", "audit/", "compare/")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -83,7 +83,7 @@ def test_an_admins_navigation_is_one_row_with_menus_for_keys_and_screen_readers(
     tops = page.evaluate("() => [...document.querySelector('nav').children].map((e) => e.getBoundingClientRect().top)")
     assert len(tops) == 7 and max(tops) - min(tops) < 5
     assert page.evaluate("() => document.querySelector('.topbar').offsetHeight") < 80
-    page.locator("nav summary").nth(1).focus()
+    page.locator("nav summary").nth(2).focus()
     page.keyboard.press("Enter")
     menu = page.locator("nav details[open]")
     assert menu.get_by_role("link").count() == 5

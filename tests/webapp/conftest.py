@@ -20,8 +20,8 @@ from webapp.campaigns.services import create_project
 from webapp.labelling import generation, leases
 from webapp.labelling.models import Example
 from webapp.lib import logs, paths, storage
-from webapp.rounds import comparisons
-from webapp.rounds.models import ModelVersion, Pair, TrainingRound
+from webapp.rounds import comparisons, trials
+from webapp.rounds.models import ModelVersion, Pair, TrainingRound, Trial
 
 PROMPTS = [{"prompt": f"{n} stars", "split": split} for n in range(8) for split in ("train",)]
 
@@ -133,7 +133,15 @@ def address(project, ready, ann):
     file = paths.data(paths.pair_image(project.pk, pair.pk, "a" if pair.a_is_left else "b"))
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
+    trial = trials.start(project, "a star", versions=[1], seeds=[1], by=None)
+    file = paths.data(paths.trial_image(project.pk, trial.pk, 0, 0))
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    Trial.objects.filter(pk=trial.pk).update(made=1)
     values = {
+        "trial_id": trial.pk,
+        "column": 0,
+        "row": 0,
         "token": "unknown",
         "user_id": 1,
         "by_id": 1,

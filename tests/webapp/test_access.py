@@ -81,6 +81,12 @@ TABLE = {
     "round-metrics": ("get", REVIEWERS),
     "cancel-round": ("post", ADMINS),
     "round-grid": ("get", REVIEWERS),
+    "try": ("get", REVIEWERS),
+    "start-trial": ("post", ADMINS),
+    "trial": ("get", REVIEWERS),
+    "cancel-trial": ("post", ADMINS),
+    "trial-prompt": ("post", ADMINS),
+    "trial-image": ("get", REVIEWERS),
     "decide-version": ("post", ADMINS),
 }
 SOCKETS = {"ws/projects/<slug:slug>/": REVIEWERS}
@@ -115,6 +121,8 @@ PAGES = (
     "versions",
     "comparison",
     "compare",
+    "try",
+    "trial",
     "new-project",
     "home",
 )

@@ -39,7 +39,8 @@ COUNTED = """
     TrainingRound.attempt TrainingRound.kept_step TrainingRound.step TrainingRound.total TrainingRound.seconds_left
     TrainingRound.groups_used RoundMetric.step RoundForecast.needed RoundForecast.had RoundForecast.chance
     Comparison.number Comparison.alpha Comparison.margin Comparison.most_votes Comparison.wins_a Comparison.wins_b
-    Comparison.ties Pair.seed Pair.attempt Pair.token Pair.seconds Group.first_seed Group.size Group.attempt
+    Comparison.ties Trial.made Trial.attempt Trial.token
+    Pair.seed Pair.attempt Pair.token Pair.seconds Group.first_seed Group.size Group.attempt
     Group.token Group.decisions Group.chance Generation.position Generation.seed Generation.width Generation.height
     Scoring.attempts Label.score LabelEvent.score LabelEvent.number
     GroupDecision.seconds Tally.groups Tally.images Tally.likes Tally.skips
@@ -90,7 +91,7 @@ MADE = """
     ApiToken.scopes Webhook.events Delivery.payload PromptDraft.rows AuditEntry.detail Group.error
     GroupDecision.answer UndoneDecision.answer Preferences.keys Consensus.rewards GoldGroup.answer ProjectCount.states
     ModelVersion.scores TrainingRound.settings TrainingRound.scores_before TrainingRound.scores_after
-    TrainingRound.error TrainingRound.alarm RoundMetric.values
+    TrainingRound.error TrainingRound.alarm RoundMetric.values Trial.sides Trial.seeds
 """.split()
 
 
@@ -189,7 +190,7 @@ def test_guidelines_are_bounded_and_rendered_once(project, boss):
 # ---------------------------------------------------------------- the API
 
 SCHEMAS = api.get_openapi_schema()["components"]["schemas"]
-TAKEN = ("PromptIn", "PromptsIn", "DecisionIn", "SkipIn", "RoundIn", "WebhookIn")
+TAKEN = ("PromptIn", "PromptsIn", "DecisionIn", "SkipIn", "RoundIn", "BaseIn", "TrialIn", "WebhookIn")
 # Objects of any keys, and what checks them.
 OPEN = {"PromptIn.metadata": "campaigns.services", "RoundIn.settings": "common.settings"}
 

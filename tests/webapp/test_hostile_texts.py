@@ -30,13 +30,14 @@ from webapp.operations.services import beat
 from webapp.quality.models import GoldGroup, Overrule
 from webapp.quality.services import settle
 from webapp.rounds import services as rounds
-from webapp.rounds.models import Pair, TrainingRound
+from webapp.rounds.models import Pair, TrainingRound, Trial
 
 NOT_PAGES = {
     "image",
     "task-image",
     "example-image",
     "pair-image",
+    "trial-image",
     "round-grid",
     "download-lora",
     "download-package",
@@ -44,7 +45,7 @@ NOT_PAGES = {
     "metrics",
 }
 FIELDS = "user project guidelines prompt metadata group round flag skip label oracle word example token webhook".split()
-FIELDS += "delivery audit pair".split()
+FIELDS += "delivery audit pair trial".split()
 
 
 def hostile(field: str) -> str:
@@ -101,6 +102,7 @@ def written(project, address, ready, person, boss):
     Group.objects.filter(pk=failed.pk).update(state="failed", error=hostile("group"))
     TrainingRound.objects.update(error=hostile("round"))
     Pair.objects.filter(pk=Pair.objects.first().pk).update(state="failed", error=hostile("pair"))
+    Trial.objects.update(prompt=hostile("trial"), error=hostile("trial"))
     ApiToken.objects.create(project=project, user=boss, name=hostile("token"), token_hash="x", scopes=["read"])
     webhook = Webhook.objects.create(project=project, url=f"https://example.org/{hostile('webhook')}", events=[])
     Delivery.objects.create(

@@ -45,6 +45,8 @@ FORM_ROUTES = {
     "decide-version": ["decision"],
     "import-labels": ["file"],
     "language": ["language"],
+    "start-trial": ["prompt", "versions", "base", "steps", "guidance", "seeds"],
+    "trial-prompt": ["split"],
 }
 LONG = ["9" * 30, "a" * 5000, "🎨" * 300, "2147483648", "9223372036854775808", "1e400"]
 # Numbers as other scripts, other languages and nobody writes them, and the ends of what dates can be.
@@ -91,6 +93,7 @@ QUERIES = {
     "api-access": ["page", "webhooks", "messages"],
     "prompts": ["page", "show", "q"],
     "quality": ["page", "gold"],
+    "try": ["page", "prompt", "versions", "base", "steps", "guidance", "seeds"],
 }
 
 

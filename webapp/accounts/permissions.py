@@ -27,7 +27,7 @@ class Action(StrEnum):
     REVIEW = "review"  # single labels of a group and how people label; overrule, settle flags, make gold and examples
     PROMPTS = "prompts"
     ROUNDS = "rounds"  # start and cancel, try failed groups again
-    VERSIONS = "versions"  # publish, download, compare in blind tests
+    VERSIONS = "versions"  # publish, download, compare in blind tests, try with any prompt
     EXPORT = "export"  # all labels with who gave them, by export or list
     IMPORT = "import"
     HOOKS = "hooks"  # webhooks, and everybody's tokens

@@ -28,13 +28,13 @@ from webapp.exports.forms import CONTAINERS, ExportForm
 from webapp.exports.views import TYPES, export_response
 from webapp.labelling import decisions, errors, history, leases, queries, views
 from webapp.labelling.models import Generation, Group, GroupState, LabelEvent
-from webapp.lib import bounds
+from webapp.lib import bounds, media, paths
 from webapp.lib.middleware import api_error
 from webapp.quality import counts
 from webapp.quality.signal import GROUP_HAS_SIGNAL
-from webapp.rounds import forecasts
+from webapp.rounds import forecasts, trials
 from webapp.rounds import services as rounds
-from webapp.rounds.models import ModelVersion, TrainingRound
+from webapp.rounds.models import ModelVersion, TrainingRound, Trial
 
 api = contract.Api(
     parser=contract.TextParser(),
@@ -63,6 +63,7 @@ def _labelling_refused(request, error):
 @api.exception_handler(services.ApiError)
 @api.exception_handler(campaigns.CampaignError)
 @api.exception_handler(rounds.RoundError)
+@api.exception_handler(trials.TrialError)
 def _refused(request, error):
     return api_error(400, str(error))
 
@@ -411,6 +412,72 @@ def get_round(request, slug: Path[str], number: int):
 def cancel_round(request, slug: Path[str], number: int):
     """Ask a round to stop."""
     return _round(rounds.cancel_round(get_object_or_404(request.auth.project.rounds, number=number).pk))
+
+
+# ---------------------------------------------------------------- trials
+
+
+def _trial(request: HttpRequest, slug: str, trial: Trial) -> dict:
+    def address(column: int, row: int) -> str:
+        return request.build_absolute_uri(reverse("api:trial-image", args=[slug, trial.pk, column, row]))
+
+    rows = range(len(trial.seeds))
+    return {
+        **{name: getattr(trial, name) for name in ("prompt", "state", "seeds", "error", "created_at")},
+        "id": trial.pk,
+        "sides": [
+            {**side, "images": [address(column, row) for row in rows] if column < trial.made else []}
+            for column, side in enumerate(trial.sides)
+        ],
+        "ahead": trials.ahead(trial) if trial.state in trials.PENDING else 0,
+    }
+
+
+@router.get("/trials", auth=may_read(Action.SEE), response=s.Page[s.TrialOut], tags=["trials"], url_name="trials")
+def list_trials(request, slug: Path[str], after: int = After, limit: int = Limit):
+    """The trials that are kept, oldest first."""
+    return _page(request.auth.project.trials.all(), after, limit, lambda t: _trial(request, slug, t))
+
+
+@router.post("/trials", auth=may_administer(Action.VERSIONS), response=s.TrialOut, tags=["trials"], url_name="trials")
+def start_trial(request, slug: Path[str], body: s.TrialIn):
+    """Images of any prompt by versions, and the base, from the same noise; ask for it again until it is ready."""
+    base = (body.base.steps, body.base.guidance) if body.base else None
+    made = trials.start(
+        request.auth.project, body.prompt, versions=body.versions, base=base, seeds=body.seeds, by=request.auth.user
+    )
+    return _trial(request, slug, made)
+
+
+@router.get("/trials/{int:trial_id}", auth=may_read(Action.SEE), response=s.TrialOut, tags=["trials"])
+def trial(request, slug: Path[str], trial_id: int):
+    """One trial and how far it is."""
+    return _trial(request, slug, get_object_or_404(request.auth.project.trials, pk=trial_id))
+
+
+@router.post(
+    "/trials/{int:trial_id}/cancel", auth=may_administer(Action.VERSIONS), response=s.TrialOut, tags=["trials"]
+)
+def cancel_trial(request, slug: Path[str], trial_id: int):
+    """End a trial that is not made yet."""
+    found = trials.cancel(request.auth.project, trial_id)
+    if found is None:
+        raise HttpError(404, "trial: there is none of this number")
+    return _trial(request, slug, found)
+
+
+@router.get(
+    "/trials/{int:trial_id}/images/{int:column}/{int:row}",
+    auth=may_read(Action.SEE),
+    url_name="trial-image",
+    tags=["trials"],
+    openapi_extra=WEBP,
+)
+def trial_image(request, slug: Path[str], trial_id: int, column: int, row: int):
+    """The bytes (WebP) of the image of a side, from 0, and a seed, from 0."""
+    found = get_object_or_404(request.auth.project.trials, pk=trial_id, made__gt=column)
+    file = paths.trial_image(found.project_id, found.pk, column, row)
+    return media.picture(file, cache="private, max-age=604800, immutable", may_redirect=False)
 
 
 # ---------------------------------------------------------------- out and in

@@ -12,7 +12,8 @@ from webapp.api.models import DeliveryState, Scope
 from webapp.campaigns.models import LabelSource, Split
 from webapp.labelling.models import Change, GroupState, Outcome, SkipReason
 from webapp.lib import bounds
-from webapp.rounds.models import RoundState, VersionStatus
+from webapp.rounds.models import RoundState, TrialState, VersionStatus
+from webapp.rounds.trials import MOST_SEEDS, MOST_SIDES
 from webapp.webhooks.events import EVENTS
 
 T = TypeVar("T")
@@ -186,6 +187,40 @@ class RoundOut(Schema):
     worth_it: bool | None = Field(description="Its version is better than the one before; null while nobody can tell.")
     created_at: datetime
     finished_at: datetime | None
+
+
+class BaseIn(Schema):
+    """How the base makes its images."""
+
+    steps: int = Field(40, strict=True, **bounds.STEPS.limits)
+    guidance: float = Field(4.0, strict=True, **bounds.GUIDANCE.limits)
+
+
+class TrialIn(Schema):
+    prompt: str = Field(min_length=1, max_length=1000)
+    versions: list[Annotated[int, Field(strict=True, **bounds.NUMBER.limits)]] = Field([], max_length=MOST_SIDES)
+    base: BaseIn | None = Field(None, description="Images of the base, too.")
+    seeds: list[Annotated[int, Field(strict=True, **bounds.SEED.limits)]] = Field(
+        [1, 2, 3, 4], min_length=1, max_length=MOST_SEEDS, description="One image of each side a seed."
+    )
+
+
+class SideOut(Schema):
+    version: int | None = Field(description="null: the base.")
+    steps: int
+    guidance: float
+    images: list[str] = Field(description="Their addresses, by seed; empty until they are made.")
+
+
+class TrialOut(Schema):
+    id: int
+    prompt: str
+    state: TrialState
+    seeds: list[int]
+    sides: list[SideOut]
+    ahead: int = Field(description="Trials that are made before it.")
+    error: str
+    created_at: datetime
 
 
 class WebhookIn(Schema):

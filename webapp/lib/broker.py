@@ -15,6 +15,7 @@ GENERATE, TRAIN, ORACLE = "generate", "train", "oracle"
 TASKS = {
     "generate_group": ("workers.tasks.generate_group", GENERATE),
     "generate_pairs": ("workers.tasks.generate_pairs", GENERATE),
+    "generate_trial": ("workers.tasks.generate_trial", GENERATE),
     "run_round": ("workers.tasks.run_round", TRAIN),
     "score_group": ("workers.tasks.score_group", ORACLE),
     "deliver_webhook": ("workers.tasks.deliver_webhook", ORACLE),

@@ -45,6 +45,11 @@ ROUND_LOST_WORKERS = _number("LIKESTEP_ROUND_LOST_WORKERS", 10)  # one after the
 ORACLE_TRIES = _number("LIKESTEP_ORACLE_TRIES", 12)  # times an oracle is asked about a group, whatever it failed of
 WEBHOOK_TRIES = _number("LIKESTEP_WEBHOOK_TRIES", 12)
 
+# Trials: images of any prompt, for admins to look at
+TRIALS_OF_A_PERSON = _number("LIKESTEP_TRIALS_OF_A_PERSON", 3)  # that wait or are being made, in a project
+TRIALS_OF_A_PROJECT = _number("LIKESTEP_TRIALS_OF_A_PROJECT", 10)
+TRIAL_KEPT = timedelta(days=_number("LIKESTEP_TRIAL_DAYS", 30))
+
 # People
 INVITATION = timedelta(days=_number("LIKESTEP_INVITATION_DAYS", 7))
 LOGIN_FAILURES = _number("LIKESTEP_LOGIN_FAILURES", 10)  # of a name from an address before it is locked

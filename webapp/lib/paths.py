@@ -27,6 +27,11 @@ def pair_image(project_id: int, pair_id: int, version: str) -> str:
     return f"media/projects/{project_id}/pairs/{pair_id}/{version}.webp"
 
 
+def trial_image(project_id: int, trial_id: int, column: int, row: int) -> str:
+    """The image of a trial's side `column` from its seed `row`, relative to the data folder."""
+    return f"media/projects/{project_id}/trials/{trial_id}/{column}-{row}.webp"
+
+
 def trajectory(project_id: int, group_id: int) -> str:
     """A group's trajectories, relative to the data folder."""
     return f"trajectories/{project_id}/{group_id}.safetensors"

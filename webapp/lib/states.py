@@ -26,6 +26,14 @@ PAIR_MOVES = {
     "failed": set(),
 }
 
+TRIAL_MOVES = {
+    "queued": {"generating", "cancelled"},
+    "generating": {"ready", "queued", "failed", "cancelled"},
+    "ready": set(),
+    "failed": set(),
+    "cancelled": set(),
+}
+
 
 class IllegalMove(ValueError):
     """A state may not follow the present one."""

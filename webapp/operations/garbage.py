@@ -12,7 +12,7 @@ from django.utils import timezone
 from common import round_folder
 from webapp.labelling.models import Group, GroupState
 from webapp.lib import paths, storage
-from webapp.rounds.models import OPEN, ModelVersion, TrainingRound
+from webapp.rounds.models import OPEN, ModelVersion, TrainingRound, Trial
 
 BATCH = 500
 
@@ -70,6 +70,7 @@ def _checkpoints(store, before, dry_run: bool) -> Iterator[storage.Entry]:
 
 def _strays(store, before, dry_run: bool) -> Iterator[storage.Entry]:
     groups = {str(pk) for pk in Group.objects.values_list("pk", flat=True)}
+    trials = {str(pk) for pk in Trial.objects.values_list("pk", flat=True)}
     rounds = dict(TrainingRound.objects.values_list("pk", "state"))
     versions = set(ModelVersion.objects.values_list("path", flat=True))
 
@@ -77,6 +78,8 @@ def _strays(store, before, dry_run: bool) -> Iterator[storage.Entry]:
         match name.split("/"):
             case ["media", "projects", _, "groups", group, *_]:
                 return group in groups
+            case ["media", "projects", _, "trials", trial, *_]:
+                return trial in trials
             case ["trajectories", _, file]:
                 return file.removesuffix(".safetensors") in groups
             case ["rounds", number, *_]:

@@ -224,3 +224,41 @@ class Pair(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["comparison", "state", "id"])]
+
+
+class TrialState(models.TextChoices):
+    """See `states.TRIAL_MOVES`."""
+
+    QUEUED = "queued"
+    GENERATING = "generating"
+    READY = "ready"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Trial(models.Model):
+    """Images of any prompt, made by versions, and the base, from the same noise: somebody looks at them, nobody rates them.
+    Its number is never given twice, so that a link to one that has expired shows no other."""
+
+    project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="trials")
+    prompt = models.CharField(max_length=1000)
+    sides = models.JSONField(help_text="Columns as {version (a number; null: the base), steps, guidance}.")
+    seeds = models.JSONField(help_text="Rows: noise seeds.")
+    made = models.PositiveSmallIntegerField(default=0, help_text="Sides whose images are there.")
+    state = models.CharField(max_length=10, choices=TrialState, default=TrialState.QUEUED)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    token = models.PositiveIntegerField(default=0, help_text="Fencing token: grows with every claim.")
+    heartbeat_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=500, blank=True)
+    made_by = models.ForeignKey(django_settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["id"], condition=Q(state__in=["queued", "generating"]), name="pending_trials"),
+            models.Index(fields=["created_at"], name="trials_by_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"trial {self.pk}"

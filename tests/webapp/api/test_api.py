@@ -42,6 +42,11 @@ TABLE = {
     ("post", "rounds"): ADMINISTERS,
     ("get", "rounds/{number}"): READS,
     ("post", "rounds/{number}/cancel"): ADMINISTERS,
+    ("get", "trials"): READS,
+    ("post", "trials"): ADMINISTERS,
+    ("get", "trials/{trial_id}"): READS,
+    ("post", "trials/{trial_id}/cancel"): ADMINISTERS,
+    ("get", "trials/{trial_id}/images/{column}/{row}"): READS,
     ("get", "export"): EXPORTS,
     ("post", "import"): ADMINISTERS,
     ("get", "webhooks"): ADMINISTERS,
@@ -68,7 +73,7 @@ def test_the_api_asks_the_one_table():
 
 
 def filled(path, slug="stars"):
-    for name in ("group_id", "image_id", "number", "webhook_id", "task", "position"):
+    for name in ("group_id", "image_id", "number", "webhook_id", "task", "position", "trial_id", "column", "row"):
         path = path.replace(f"{{{name}}}", "1")
     return path.replace("{slug}", slug)
 

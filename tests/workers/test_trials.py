@@ -1,0 +1,41 @@
+"""A trial is made from the same noise by every side, before the groups that wait."""
+
+from PIL import Image
+
+from webapp.labelling import generation
+from webapp.lib import paths
+from webapp.rounds import trials
+from webapp.rounds.models import ModelVersion, Trial
+from workers import tasks
+
+
+def pixels(project, trial, column, row):
+    return Image.open(paths.data(paths.trial_image(project.pk, trial.pk, column, row))).convert("RGB").tobytes()
+
+
+def test_sides_by_version_and_base_before_the_groups_that_wait(project, tiny):
+    ModelVersion.objects.create(project=project, number=2, path=str(tiny[1]), parent=project.active_version)
+    group, *_ = generation.top_up(project.pk)
+    trial = trials.start(project, "a moon", versions=[1, 2], base=(4, 3.0), seeds=[5, 6], by=None)
+    again = trials.start(project, "a moon", versions=[2], seeds=[6], by=None)
+    tasks.generate_group(group.pk)
+    assert set(Trial.objects.values_list("state", flat=True)) == {"ready"}
+    assert pixels(project, trial, 0, 0) == pixels(project, trial, 1, 0)  # the same weights from the same noise
+    assert pixels(project, trial, 0, 0) != pixels(project, trial, 0, 1)
+    assert pixels(project, trial, 0, 0) != pixels(project, trial, 2, 0)
+    assert pixels(project, again, 0, 0) == pixels(project, trial, 1, 1)  # after the base, too
+    group.refresh_from_db()
+    assert group.state == "ready"
+
+
+def test_an_error_is_told_and_tried_again_by_housekeeping(project, monkeypatch):
+    trial = trials.start(project, "a moon", versions=[1], seeds=[5], by=None)
+    project.model_dir = "/nowhere"
+    project.save()
+    tasks.generate_trial(trial.pk)
+    trial.refresh_from_db()
+    assert trial.state == "queued" and "model_index.json" in trial.error
+    sent = []
+    monkeypatch.setattr(tasks.broker, "send", lambda kind, row: sent.append((kind, row)))
+    tasks.housekeeping()
+    assert ("generate_trial", trial.pk) in sent
