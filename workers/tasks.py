@@ -23,7 +23,7 @@ from common.intake import picture
 from trainer.oracles import get_oracle
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import oracle_spec
-from webapp.labelling import generation, pictures, scoring
+from webapp.labelling import following, generation, pictures, scoring
 from webapp.labelling.models import Group, GroupState
 from webapp.lib import broker, options, paths, storage
 from webapp.lib.logs import about
@@ -270,6 +270,7 @@ def housekeeping(project_id: int | None = None) -> None:
     """Find again what waits: stale or unsent jobs, queues to fill, rounds that are due."""
     for project in Project.objects.filter(pk=project_id) if project_id else Project.objects.all():
         generation.top_up(project.pk)
+        following.finish_answered(project.pk)
     now = timezone.now()
     mine = Group.objects.filter(project__archived_at=None)
     waiting = mine.filter(state=GroupState.QUEUED, created_at__lt=now - REQUEUE_AFTER)

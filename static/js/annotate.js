@@ -9,6 +9,7 @@ import { Clock } from "./annotate-clock.js";
 import { Grid } from "./annotate-grid.js";
 import { fill as put, gettext, ngettext } from "./i18n.js";
 import { Outbox } from "./outbox.js";
+import { Prompt } from "./prompt.js";
 
 const root = document.getElementById("annotate");
 const $ = (id) => document.getElementById(id);
@@ -29,6 +30,7 @@ const drafts = new Map();
 const given = [];
 const seen = new Set();
 const clock = new Clock();
+const prompt = new Prompt($("prompt"));
 const command = new Map(Object.entries(keys).filter(([, key]) => key).map(([name, key]) => [key, name]));
 
 async function request(path, body) {
@@ -170,7 +172,7 @@ function drop(gone) {
 function empty() {
   grid.clear();
   $("grid").removeAttribute("data-group");
-  $("prompt").textContent = gettext("Nothing to rate yet");
+  prompt.show(gettext("Nothing to rate yet"));
   $("empty").hidden = false;
 }
 
@@ -183,10 +185,7 @@ function show() {
   }
   if (!outbox.stuck) say("");
   $("empty").hidden = true;
-  $("prompt").textContent = group.prompt;
-  const long = group.prompt.length > 160;
-  $("prompt").classList.toggle("long", long); // it scrolls then, with the keyboard too
-  $("prompt").tabIndex = long ? 0 : -1;
+  prompt.show(group.prompt);
   marks = drafts.get(group.group) ?? new Map();
   drafts.delete(group.group);
   grid.show(group, (i) => keyOf(`image_${i + 1}`));
@@ -327,7 +326,7 @@ function run(name) {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || dialogs.showing) return;
-  if (event.target.closest("input, select, textarea")) return;
+  if (event.target.closest("input, select, textarea") || prompt.takes(event)) return;
   if (grid.move(event.key)) {
     event.preventDefault();
     return;

@@ -1,9 +1,11 @@
 // The blind test. State: `waiting` pairs that this person holds, the first of them on screen, and `unsent` votes, which
 // are sent in order and tried again until the server has them; a vote that is sent twice counts once.
 import { fill, gettext } from "./i18n.js";
+import { Prompt } from "./prompt.js";
 
 const root = document.getElementById("compare");
-const [prompt, status, stage, tie, empty, over, message] = ["prompt", "status", "pair", "tie", "empty", "over", "message"].map((id) => document.getElementById(id));
+const prompt = new Prompt(document.getElementById("prompt"));
+const [status, stage, tie, empty, over, message] = ["status", "pair", "tie", "empty", "over", "message"].map((id) => document.getElementById(id));
 const sides = { left: document.getElementById("left"), right: document.getElementById("right") };
 const token = root.querySelector("[name=csrfmiddlewaretoken]").value;
 const AGAIN_MS = 3000;
@@ -21,7 +23,7 @@ function show() {
   stage.hidden = tie.hidden = !pair;
   empty.hidden = Boolean(pair) || ended;
   over.hidden = Boolean(pair) || !ended;
-  prompt.textContent = pair ? pair.prompt : ended ? gettext("The test is over") : gettext("Waiting for images");
+  prompt.show(pair ? pair.prompt : ended ? gettext("The test is over") : gettext("Waiting for images"));
   if (!pair) return;
   for (const [side, button] of Object.entries(sides)) button.querySelector("img").src = pair[side];
   stage.dataset.pair = pair.pair;
@@ -95,7 +97,7 @@ sides.left.addEventListener("click", () => choose("left"));
 sides.right.addEventListener("click", () => choose("right"));
 tie.addEventListener("click", () => choose("tie"));
 document.addEventListener("keydown", (event) => {
-  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (prompt.takes(event) || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   const choice = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie" }[event.key];
   if (!choice || !waiting.length) return;
   event.preventDefault();

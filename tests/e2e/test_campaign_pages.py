@@ -9,6 +9,8 @@ from tests.e2e.test_accessible import faults
 from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.campaigns.services import add_prompts
+from webapp.labelling.following import finish_answered
+from webapp.labelling.models import Scoring
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
 NARROW = {"width": 360, "height": 740}
@@ -74,3 +76,26 @@ def test_a_role_is_changed_and_somebody_removed_by_keyboard(site, boss):
     assert faults(page) == []
     page.emulate_media(color_scheme="light")
     picture(page, "people-phone")
+
+
+def test_a_lower_overlap_finishes_groups_and_a_new_oracle_is_asked(site, boss):
+    project = site.project
+    (group,) = site.ready(1)
+    project.overlap = 2
+    project.save()
+    acting.submit(boss, project, group, [1, 0, 0, 0])
+    page = site.context(boss, viewport=NARROW).new_page()
+    page.goto(site.url("settings/"))
+    page.get_by_label("Overlap").fill("1")
+    page.get_by_label("Oracle", exact=True).select_option("demo")
+    page.get_by_label("Overlap").press("Enter")
+    page.get_by_text("Saved: overlap, oracle.").wait_for()
+    finish_answered(project.pk)  # what housekeeping does
+    group.refresh_from_db()
+    assert group.state == "done"
+    page.get_by_role("button", name="Let it judge them").focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("1 group is with the oracle now.").wait_for()
+    assert Scoring.objects.get().group_id == group.pk
+    assert fits(page)
+    assert faults(page) == []

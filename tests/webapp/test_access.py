@@ -67,6 +67,7 @@ TABLE = {
     "prompts": ("get", ADMINS),
     "clone-project": ("post", ADMINS),
     "archive-project": ("post", ADMINS),
+    "ask-oracle-again": ("post", ADMINS),
     "audit-log": ("get", ADMINS),
     "export": ("get", ADMINS),
     "export-download": ("get", ADMINS),

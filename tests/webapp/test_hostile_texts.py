@@ -17,35 +17,13 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from tests.webapp import acting
 from tests.webapp.conftest import routes
+from tests.webapp.written import FIELDS, NOT_PAGES, everywhere
 from webapp.accounts.models import User
-from webapp.api.models import ApiToken, Delivery, Webhook
-from webapp.campaigns.audit import audit
-from webapp.campaigns.models import Role
 from webapp.labelling import generation
-from webapp.labelling.models import Example, Flag, Group, GroupDecision, Label
 from webapp.lib.broker import project_channel
-from webapp.operations.services import beat
-from webapp.quality.models import GoldGroup, Overrule
-from webapp.quality.services import settle
 from webapp.rounds import services as rounds
-from webapp.rounds.models import Pair, TrainingRound, Trial
-
-NOT_PAGES = {
-    "image",
-    "task-image",
-    "example-image",
-    "pair-image",
-    "trial-image",
-    "round-grid",
-    "download-lora",
-    "download-package",
-    "export-download",
-    "metrics",
-}
-FIELDS = "user project guidelines prompt metadata group round flag skip label oracle word example token webhook".split()
-FIELDS += "delivery audit pair trial".split()
+from webapp.rounds.models import TrainingRound
 
 
 def hostile(field: str) -> str:
@@ -80,37 +58,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def written(project, address, ready, person, boss):
     """Markup wherever somebody may write."""
-    mallory = person(hostile("user"), Role.REVIEWER)
-    project.name, project.guidelines = hostile("project"), hostile("guidelines")
-    project.save()
-    seen, failed, flagged = Group.objects.get(), *ready(2)[:2]  # one more stands in for the one that somebody has
-    prompt = seen.prompt
-    prompt.text, prompt.metadata = hostile("prompt"), {"tag": hostile("metadata")}
-    prompt.save()
-    images = list(seen.generations.all())
-    acting.submit_group(mallory, project, seen.pk, {i: i % 2 == 0 for i in range(4)}, seconds=1, idempotency_key="k")
-    Label.objects.create(generation=images[0], oracle=hostile("oracle")[:40], liked=True, reason=hostile("label"))
-    Overrule.objects.create(generation=images[0], reviewer=mallory, liked=False, reason=hostile("word"))
-    GroupDecision.objects.create(
-        group=seen, user=boss, outcome="skipped", reason=f"other: {hostile('skip')}", idempotency_key="s"
-    )
-    settle(seen)
-    GoldGroup.objects.create(project=project, group=seen, kind="gold", answer={"0": True})
-    Example.objects.create(generation=images[1], good=True, note=hostile("example"))
-    Flag.objects.create(group=flagged, user=mallory, kind="other", note=hostile("flag"))
-    Group.objects.filter(pk=flagged.pk).update(state="flagged")
-    Group.objects.filter(pk=failed.pk).update(state="failed", error=hostile("group"))
-    TrainingRound.objects.update(error=hostile("round"))
-    Pair.objects.filter(pk=Pair.objects.first().pk).update(state="failed", error=hostile("pair"))
-    Trial.objects.update(prompt=hostile("trial"), error=hostile("trial"))
-    ApiToken.objects.create(project=project, user=boss, name=hostile("token"), token_hash="x", scopes=["read"])
-    webhook = Webhook.objects.create(project=project, url=f"https://example.org/{hostile('webhook')}", events=[])
-    Delivery.objects.create(
-        webhook=webhook, key="k", event="round.finished", payload={}, next_at=timezone.now(), error=hostile("delivery")
-    )
-    audit(project, mallory, "project changed", name=hostile("audit"))
-    beat(hostile("worker"), timezone.now())
-    return project
+    return everywhere(project, ready, person, boss, hostile)
 
 
 def visit(client, addresses) -> set[str]:

@@ -63,7 +63,16 @@ class ProjectForm(forms.ModelForm):
             "tie_break": _("Tie break"),
             "guidelines": _("Guidelines"),
         }
-        widgets = {"guidelines": forms.Textarea(attrs={"rows": 5})}
+        help_texts = {
+            "overlap": _(
+                "How many people rate each group. Lowered, it finishes groups that have enough answers; raised, it "
+                "opens no finished one again."
+            ),
+        }
+        widgets = {
+            "name": forms.TextInput(attrs={"dir": "auto"}),
+            "guidelines": forms.Textarea(attrs={"rows": 5, "dir": "auto"}),
+        }
 
     def clean(self):
         """An oracle is chosen where one labels."""
@@ -88,7 +97,10 @@ class PromptsForm(forms.Form):
         help_text=_("Text (a prompt a line), CSV with a column prompt, JSON or JSONL (GenEval's), or Parquet."),
     )
     prompts = forms.CharField(
-        label=_("Prompts"), required=False, strip=False, widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false"})
+        label=_("Prompts"),
+        required=False,
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false", "dir": "auto"}),
     )
     validation_share = forms.FloatField(
         label=_("For validation"),
@@ -198,7 +210,11 @@ class NewProjectForm(ProjectForm):
         max_length=50,
         help_text=_("Part of the project's links; made from the name."),
     )
-    model = forms.ChoiceField(label=_("Model"), help_text=_("Where the project starts from."))
+    model = forms.ChoiceField(
+        label=_("Model"),
+        help_text=_("Where the project starts from."),
+        widget=forms.Select(attrs={"dir": "auto"}),
+    )
 
     class Meta(ProjectForm.Meta):
         fields = [*ProjectForm.Meta.fields, "steps"]

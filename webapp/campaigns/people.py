@@ -44,6 +44,7 @@ class JoinForm(UserCreationForm):
     class Meta:
         model = User
         fields = ("username",)
+        widgets = {"username": forms.TextInput(attrs={"dir": "auto"})}
 
 
 @never_cache

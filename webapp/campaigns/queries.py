@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from django.conf import settings
-from django.db.models import Max, Q, Sum
+from django.db.models import Exists, Max, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from webapp.accounts.models import User
 from webapp.accounts.permissions import administered_by
-from webapp.campaigns.models import Project
-from webapp.labelling.models import Lease, Tally
+from webapp.campaigns.models import LabelSource, Project
+from webapp.labelling.models import Group, GroupState, Label, Lease, Tally
 
 SHIPPED = "shipped"
 
@@ -69,3 +69,12 @@ def who_left(project: Project):
     """People who worked here and are members no more, by name."""
     worked = User.objects.filter(tallies__project=project).exclude(memberships__project=project)
     return worked.distinct().order_by("username")
+
+
+def unjudged(project: Project) -> QuerySet[Group]:
+    """Groups with images that the project's oracle has neither judged nor waits to judge. Where people alone label, only
+    those that they labelled: what the oracle says of the others would count."""
+    judged = Label.objects.filter(generation__group=OuterRef("pk"), annotator=None, oracle=project.oracle)
+    groups = project.groups.filter(state__in=[GroupState.READY, GroupState.DONE], scoring__next_at=None)
+    groups = groups.exclude(Exists(judged))
+    return groups.filter(decisions__gt=0) if project.label_source == LabelSource.PEOPLE else groups

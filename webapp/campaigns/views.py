@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, may_create_projects, member
 from webapp.campaigns import prompts as campaign_prompts
-from webapp.campaigns import services
+from webapp.campaigns import queries, services
 from webapp.campaigns.forms import NewProjectForm, ProjectForm, PromptsForm
 from webapp.campaigns.models import Project
 from webapp.campaigns.training import TrainingForm
@@ -79,12 +79,14 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
         changed = services.update_project(
             project, request.user, **form.cleaned_data, round_settings=training.differences()
         )
+        enqueue("housekeeping", project.pk)  # groups follow: some may have enough answers now
         messages.success(
             request,
             _("Saved: %(values)s.") % {"values": ", ".join(changed)} if changed else _("Nothing was different."),
         )
         return redirect("project-settings", project.slug)
     context = {"project": project, "form": form, "training": training, "page": "settings"}
+    context["unjudged"] = queries.unjudged(project).count() if project.oracle else 0
     return render(request, "campaigns/settings.html", context, status=200 if sent is None else 400)
 
 

@@ -52,7 +52,7 @@ class ExportForm(forms.Form):
         widget=forms.DateInput(attrs={"type": "date"}),
         help_text=_("UTC, included."),
     )
-    annotator = forms.ChoiceField(label=_("Annotator"), required=False)
+    annotator = forms.ChoiceField(label=_("Annotator"), required=False, widget=forms.Select(attrs={"dir": "auto"}))
     signal = forms.BooleanField(required=False, label=_("Only groups with signal"))
 
     def __init__(self, *args, project: Project, **kwargs):

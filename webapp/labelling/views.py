@@ -8,14 +8,14 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils.translation import check_for_language
+from django.utils.translation import check_for_language, ngettext
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, may, member
 from webapp.campaigns.models import Project
-from webapp.labelling import decisions, errors, keys, leases, pictures, queries
+from webapp.labelling import decisions, errors, following, keys, leases, pictures, queries
 from webapp.labelling.generation import report_damaged
 from webapp.labelling.guidelines import add_example, remove_example
 from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
@@ -273,6 +273,20 @@ def flags(request: HttpRequest, project: Project) -> HttpResponse:
     rows = Paginator(queries.flagged_groups(project), options.PICTURE_ROWS).get_page(request.GET.get("page"))
     context = {"project": project, "page": "flags", "rows": rows}
     return render(request, "labelling/flags.html", context)
+
+
+@require_POST
+@member(Action.SETTINGS)
+def ask_oracle_again(request: HttpRequest, project: Project) -> HttpResponse:
+    """Let the chosen oracle judge what it has not judged."""
+    try:
+        n = following.ask_oracle_again(project, request.user)
+    except errors.LabellingError as error:
+        messages.error(request, str(error))
+    else:
+        said = ngettext("%(n)s group is with the oracle now.", "%(n)s groups are with the oracle now.", n)
+        messages.success(request, said % {"n": n})
+    return redirect("project-settings", project.slug)
 
 
 @member(Action.LEARN)

@@ -98,7 +98,7 @@ def settle_groups(
     labels: dict[int, list[Label]] = {}
     if all_labels is None:
         all_labels = Label.objects.filter(generation__group__in=ids).only(
-            "generation_id", "annotator_id", "liked", "score", "created_at"
+            "generation_id", "annotator_id", "oracle", "liked", "score", "created_at"
         )
     for label in all_labels:
         labels.setdefault(label.generation_id, []).append(label)
@@ -114,7 +114,10 @@ def settle_groups(
         for pk in images[group.pk]:
             mine = labels.get(pk, [])
             votes = [Vote(v.liked, reliable.get(v.annotator_id)) for v in mine if v.annotator_id is not None]
-            scores = [v.score if v.score is not None else float(v.liked) for v in mine if v.annotator_id is None]
+            judged = [v for v in mine if v.annotator_id is None]
+            # One that was chosen later counts alone once it has judged the image.
+            judged = [v for v in judged if v.oracle == project.oracle] or judged
+            scores = [v.score if v.score is not None else float(v.liked) for v in judged]
             overruled = final[pk].liked if pk in final else None
             value = reward(overruled=overruled, votes=votes, scores=scores, prior=prior)
             rewards.append(None if value is None else round(value, 4))

@@ -62,7 +62,7 @@ def test_markup_is_no_key_and_is_never_obeyed(page, project):
     for name in ("annotate", "guidelines"):
         html = page.html(name)
         assert "<script>alert" not in html and 'href="javascript' not in html and '<img src="https' not in html
-        assert "<strong>bold</strong>" in html and "<h3>Title</h3>" in html
+        assert "<strong>bold</strong>" in html and '<h3 dir="auto">Title</h3>' in html
 
 
 def test_one_sign_of_markup_is_a_key_like_any_other(page):

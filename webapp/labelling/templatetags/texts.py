@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from django import template
-from django.utils.html import json_script
+from django.utils.html import format_html, json_script
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import get_language, gettext_noop
 from django.utils.translation.trans_real import DjangoTranslation
@@ -53,6 +53,7 @@ ACTIONS = (
     gettext_noop("joined"),
     gettext_noop("labels imported"),
     gettext_noop("labels overruled"),
+    gettext_noop("oracle asked again"),
     gettext_noop("project archived"),
     gettext_noop("project reopened"),
     gettext_noop("project created"),
@@ -82,10 +83,18 @@ def markdown(text: str) -> SafeString:
     text = text[: bounds.GUIDELINES]
     tokens = _markdown.parse(text)
     for token in tokens:
+        if token.nesting == 1 or token.type in ("fence", "code_block"):
+            token.attrSet("dir", "auto")  # each paragraph begins where its own language does
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
     # HTML in the source is off, so what comes out is the renderer's own.
     return mark_safe(_markdown.renderer.render(tokens, _markdown.options, {}))  # noqa: S308
+
+
+@register.filter
+def bdi(text: object) -> SafeString:
+    """What somebody wrote, with its own direction, for a place in a sentence. In attributes the text goes as it is."""
+    return format_html("<bdi>{}</bdi>", text)
 
 
 @register.simple_tag
