@@ -18,6 +18,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from bench.gpu import tables as gpu
 from bench.harness import read, svg
 from bench.learning import ablation, alarm, failures, headline, label_economy, words
 from bench.load import scaling
@@ -39,6 +40,7 @@ PAGES = {
     "ablation": Page(ablation.sections, ablation.plot),
     "alarm": Page(alarm.sections),
     "failures": Page(failures.sections),
+    "gpu": Page(gpu.sections),
     "headline": Page(headline.sections),
     "label-economy": Page(label_economy.sections, label_economy.plot),
     "scaling": Page(scaling.sections),

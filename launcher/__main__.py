@@ -2,4 +2,5 @@
 
 from launcher.main import run
 
-run()
+if __name__ == "__main__":  # processes that a command starts may import it again
+    run()

@@ -4,4 +4,5 @@ import sys
 
 from trainer.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # drawing's processes import it again
+    sys.exit(main())

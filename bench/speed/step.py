@@ -30,16 +30,17 @@ import torch
 
 from bench.harness import EVERY_STEP, Run, add_work, keep, told
 from bench.learning.gains import oracle_spec
+from bench.peaks import peak_of
 from common.settings import TDMR1Settings
 from trainer.advantages import group_advantages, has_signal
-from trainer.backends import Conditioning
+from trainer.backends import Conditioning, autocast
 from trainer.backends.cpu import restore
 from trainer.flow import conditional_velocity, guided, like, renoise, rollout, sample_tau, x0_from_velocity
 from trainer.losses import StudentTargets, fake_loss, student_loss, surrogate_loss
 from trainer.methods.base import TAU_GAP
 from trainer.roles import FAKE, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER
 from trainer.roles import STUDENT as STUDENT_ROLE
-from trainer.rounds import RoundSpec, prepare
+from trainer.rounds import RoundSpec, Stages, prepare
 from trainer.rounds.sources import generator_of
 from trainer.sampler import related_noise
 
@@ -63,8 +64,8 @@ class Passes:
 class Ours:
     """A round's own update."""
 
-    def __init__(self, spec: RoundSpec, *, bf16: bool):
-        self.round = prepare(spec)
+    def __init__(self, stages: Stages, *, bf16: bool):
+        self.round = stages
         self.round.method.bf16 = bf16
         self.passes = Passes(self.round.method.backend.transformer)
 
@@ -76,13 +77,14 @@ class Ours:
 class Naive:
     """The same update from the same random numbers in the naive order. Formulas are the trainer's; the passes are not."""
 
-    def __init__(self, spec: RoundSpec):
-        self.round = prepare(spec)
+    def __init__(self, stages: Stages, *, bf16: bool = False):
+        """With `bf16` passes and decoding run under autocast, as the trainer's do."""
+        self.round, self.bf16 = stages, bf16
         self.trainer, self.settings = self.round.method, self.round.settings
         self.backend, self.roles = self.trainer.backend.inner, self.trainer.roles
         if self.settings.surrogate_updates_for(0) != 1 or self.settings.steps_trained != 1:
             raise ValueError("surrogate_updates, steps_trained: one trained step is compared; set both to 1")
-        self.grid, self.shape = self.trainer.grid, self.backend.latent_shape
+        self.grid, self.shape, self.device = self.trainer.grid, self.backend.latent_shape, self.backend.device
         for model in (self.backend.transformer, self.backend.pipeline.vae):
             restore(model)  # as diffusers loads it
         self.backend.pipeline.vae.to(memory_format=torch.contiguous_format)
@@ -95,7 +97,7 @@ class Naive:
         generator = generator_of(s, number)
         rows = self.round.source.prompts.draw(number, s.prompts_per_update)
         lines = [row for row in rows for _ in range(s.group_size)]
-        noise = related_noise(len(rows), s.group_size, self.shape, s.noise_spread, generator)
+        noise = related_noise(len(rows), s.group_size, self.shape, s.noise_spread, generator).to(self.device)
         cond = self.backend.encode([line["prompt"] for line in lines])
         uncond = self.backend.encode([""] * len(lines))
         trajectory = self.sample(cond, noise)
@@ -123,6 +125,11 @@ class Naive:
             torch.rand(len(chosen), generator=generator),
             torch.randn(1, *self.shape, generator=generator),
         )
+        # Drawn on the CPU, as the trainer does, and used on the device.
+        advantages, loud, j_group, u_group, eps_group, chosen, j, u, eps, u_reward, eps_reward = (
+            t.to(self.device)
+            for t in (advantages, loud, j_group, u_group, eps_group, chosen, j, u, eps, u_reward, eps_reward)
+        )
 
         mine, empty = cond.take(chosen), uncond.take(chosen)
         x_j, s_j, s_n = trajectory[chosen, j], self.grid[j], self.grid[j + 1]
@@ -140,7 +147,8 @@ class Naive:
     def velocity(self, role: str, x, t, conditioning: Conditioning) -> torch.Tensor:
         """One evaluation with the role's adapter beside the weights."""
         self.roles.use(role)
-        return self.backend.velocity(x, t, conditioning)
+        with autocast(self.device, self.bf16):
+            return self.backend.velocity(x, t, conditioning)
 
     @contextmanager
     def averaged(self, role: str) -> Iterator[None]:
@@ -163,8 +171,9 @@ class Naive:
         """Images, as the stock pipeline decodes latents."""
         pipeline, images = self.backend.pipeline, []
         for part in latents.split(VAE_BATCH):
-            pixels = pipeline.vae.decode(self.backend.to_vae(part), return_dict=False)[0]
-            images += pipeline.image_processor.postprocess(pixels, output_type="pil")
+            with autocast(self.device, self.bf16):
+                pixels = pipeline.vae.decode(self.backend.to_vae(part), return_dict=False)[0]
+            images += pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
         return images
 
     def score(self, images: list, lines: list[dict]) -> list[float]:
@@ -200,7 +209,7 @@ class Naive:
     def learn_surrogate(self, trajectory, cond, advantages, loud, j, u, eps) -> dict[str, float]:
         """Evaluations 4 to 6: old surrogate, teacher, surrogate, of all groups. Those without signal then weigh nothing."""
         s, (p, g) = self.settings, advantages.shape
-        x_n, s_n = trajectory[torch.arange(p), :, j + 1], self.grid[j + 1]
+        x_n, s_n = trajectory[torch.arange(p, device=self.device), :, j + 1], self.grid[j + 1]
         tau = self.tau(s_n, u, low=s.surrogate_t_min)
         x_n, eps = x_n.flatten(0, 1), eps.expand_as(x_n).flatten(0, 1)
         s_n, tau = s_n.repeat_interleave(g), tau.repeat_interleave(g)
@@ -268,7 +277,8 @@ def demo_spec(work: Path, a: argparse.Namespace) -> RoundSpec:
 
 def made(side: str, spec: RoundSpec) -> Ours | Naive:
     """A side by its name in `SIDES`."""
-    return Naive(spec) if side == "naive" else Ours(spec, bf16=side == "ours")
+    stages = prepare(spec)
+    return Naive(stages) if side == "naive" else Ours(stages, bf16=side == "ours")
 
 
 def compare(work: Path, a: argparse.Namespace) -> dict:
@@ -307,14 +317,7 @@ def allocated(side: str, work: Path, a: argparse.Namespace) -> dict:
     """
     one = made(side, demo_spec(work, a))
     one.step(0)  # optimizers have their states from here on
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        one.step(1)
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return {"tensors": peak / 2**20}
+    return {"tensors": peak_of(lambda: one.step(1)) / 2**20}
 
 
 def child(job: str, a: argparse.Namespace) -> dict:

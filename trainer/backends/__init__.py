@@ -55,13 +55,13 @@ def load_backend(
     *,
     device: str = "cpu",
     memory: MemorySettings | None = None,
-    shapes: FakeTensorMode | None = None,
+    shapes: FakeTensorMode | torch.device | None = None,
 ) -> Managed:
-    """The backend of a pipeline folder under memory settings. With `shapes` its parts are tensors of that mode, which have
-    shapes and no values, and no weight is read. Raises ValueError when the folder is no pipeline, of an unknown family, or
-    set up in a way that the method cannot use."""
+    """The backend of a pipeline folder under memory settings. With `shapes` no weight is read: under a mode the parts are
+    its tensors, which have shapes and no values, and on a device they are random. Raises ValueError when the folder is no
+    pipeline, of an unknown family, or set up in a way that the method cannot use."""
     folder, memory = Path(folder), memory or MemorySettings()
     family, options = backend_class(folder), ModelOptions.read(folder)
     pipeline = empty_pipeline(folder, memory, shapes) if shapes else load_pipeline(folder, memory)
-    with shapes or nullcontext():
+    with shapes if isinstance(shapes, FakeTensorMode) else nullcontext():
         return Managed(family(pipeline, device=torch.device(device), options=options), folder, memory)

@@ -64,7 +64,9 @@ def check_finite(folder: Path, parts: Mapping[str, object]) -> None:
                     raise ValueError(f"model: {key} in {folder / name} is not finite; take other weights")
 
 
-def empty_pipeline(folder: Path, memory: MemorySettings, shapes: FakeTensorMode) -> diffusers.DiffusionPipeline:
+def empty_pipeline(
+    folder: Path, memory: MemorySettings, where: FakeTensorMode | torch.device
+) -> diffusers.DiffusionPipeline:
     """The folder's pipeline from its configurations alone, text encoders included; see `load_backend`."""
     family = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])
     check_folder(folder)
@@ -74,12 +76,22 @@ def empty_pipeline(folder: Path, memory: MemorySettings, shapes: FakeTensorMode)
         if not issubclass(cls, torch.nn.Module):
             made[name] = cls.from_pretrained(folder / name)
             continue
-        with shapes, _default_dtype(torch.float32 if name == "vae" else frozen_dtype(memory)):
+        with where, _default_dtype(torch.float32 if name == "vae" else frozen_dtype(memory)):
             if library == "diffusers":
                 made[name] = cls.from_config(cls.load_config(folder / name))
             else:
                 made[name] = cls(cls.config_class.from_pretrained(folder / name))
+        if isinstance(where, torch.device):
+            _fill(made[name])
     return family(**made)
+
+
+@torch.no_grad()
+def _fill(part: torch.nn.Module) -> None:
+    """Random matrices: fresh networks have zeros, and tensors that nobody has written."""
+    for p in part.parameters():
+        if p.ndim > 1:
+            p.normal_(std=0.02)
 
 
 @contextmanager

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
+import os
 import random
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save
 
@@ -16,9 +22,11 @@ from trainer.demo.autoencoder import to_tensor
 from trainer.demo.scenes.draw import draw, sample_scene
 from trainer.demo.scenes.near_miss import drawn_as
 from trainer.demo.scenes.prompts import sample_training_prompt
+from trainer.demo.scenes.world import Scene, WordScene
 
 SHARD_SIZE = 4096
 BATCH = 8  # images encoded at once: 64 do not fit a CPU's cache and take twice as long an image
+DEVICE_BATCH = 512  # the same elsewhere
 
 
 def fingerprint(folder: Path) -> str:
@@ -34,6 +42,19 @@ def encode(vae: AutoencoderKL, images: list) -> torch.Tensor:
     return (mean - vae.config.shift_factor) * vae.config.scaling_factor
 
 
+@functools.cache
+def _drawers() -> ProcessPoolExecutor:
+    """A process a core. They are started anew: one that is forked beside a GPU's threads may hang."""
+    return ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"))
+
+
+def draw_scenes(scenes: Sequence[Scene | WordScene], device: torch.device) -> list[Image.Image]:
+    """Their images, drawn by all cores unless a CPU is the device, whose cores have other work."""
+    if device.type == "cpu":
+        return [draw(scene) for scene in scenes]
+    return list(_drawers().map(draw, scenes, chunksize=16))
+
+
 def ensure_shard(
     folder: Path, index: int, vae: AutoencoderKL, vae_hash: str, *, seed: int, near_misses: float = 0.0
 ) -> tuple:
@@ -46,10 +67,10 @@ def ensure_shard(
     if not path.exists():
         rng = random.Random(f"latents-{seed}-{index}")
         prompts = [sample_training_prompt(rng) for _ in range(SHARD_SIZE)]
-        parts = []
-        for start in range(0, SHARD_SIZE, BATCH):
-            shown = (drawn_as(p.metadata, rng, scale=near_misses) for p in prompts[start : start + BATCH])
-            parts.append(encode(vae, [draw(sample_scene(metadata, rng)) for metadata in shown]).half())
+        scenes = [sample_scene(drawn_as(p.metadata, rng, scale=near_misses), rng) for p in prompts]
+        size = BATCH if vae.device.type == "cpu" else DEVICE_BATCH
+        chunks = (scenes[start : start + size] for start in range(0, SHARD_SIZE, size))
+        parts = [encode(vae, draw_scenes(chunk, vae.device)).half() for chunk in chunks]
         metadata = {"vae": vae_hash, "prompts": "\n".join(p.prompt for p in prompts)}
         write_atomic(path, save({"latents": torch.cat(parts).contiguous()}, metadata=metadata))
     with safe_open(path, "pt") as file:

@@ -194,7 +194,7 @@ def pretrain(
             line = {
                 "step": step + 1,
                 "images": (step + 1) * settings.batch,
-                "seconds": round(seconds),
+                "seconds": round(seconds, 1),
                 "loss": round(running, 5),
                 "grad_norm": round(norm.item(), 4),
                 "lr_factor": round(factor, 4),

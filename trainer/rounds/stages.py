@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from common.settings import MemorySettings, TDMR1Settings
-from trainer.backends import load_backend
+from trainer.backends import Managed, load_backend
 from trainer.data import load_groups, read_groups
 from trainer.methods import method_class
 from trainer.methods.base import Method
@@ -69,10 +69,11 @@ def prepare(
     may_write: Callable[[], bool] = lambda: True,
     make_method: Callable[..., Method] | None = None,
     oracles: Callable[[str], Oracle] | None = None,
+    backend: Managed | None = None,
 ) -> Stages:
     """Load what the round needs and go on from its checkpoint, if there is one. `make_method` is given what a `Method` is
-    made of (None: the one that the settings name); `oracles` makes the spec's from their names (None: `get_oracle`).
-    Raises what `run_round` does."""
+    made of (None: the one that the settings name); `oracles` makes the spec's from their names (None: `get_oracle`);
+    `backend` is the model where it is there already. Raises what `run_round` does."""
     oracles = oracles or get_oracle
     settings, memory = TDMR1Settings.from_json(spec.settings), MemorySettings.from_json(spec.memory)
     watching = chosen(trackers)
@@ -88,7 +89,7 @@ def prepare(
             "processes; use a multiple of that"
         )
     own = str(accelerator.device) if processes > 1 else device
-    backend = load_backend(spec.model_dir, device=own, memory=memory)
+    backend = backend or load_backend(spec.model_dir, device=own, memory=memory)
     if store is not None and store.shape[1:] != tuple(backend.latent_shape):
         raise ValueError(
             f"groups: their latents are {store.shape[1:]}, the model's {tuple(backend.latent_shape)}; "
