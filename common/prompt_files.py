@@ -25,6 +25,7 @@ from common.texts import LONGEST, canonical_prompt
 SPLITS = ("train", "validation", "test")
 FORMATS = ("text", "csv", "json", "jsonl", "parquet")
 FIELDS = ("prompt", "split", "metadata")  # what a column map may name
+ALSO_PROMPT = "prompt_en"  # what UniGenBench and OneIG call it
 DELIMITERS = ",;\t|"
 MOST_ROWS = 20_000
 MOST_BYTES = 2_000_000
@@ -179,9 +180,10 @@ def parse(
     lines, and the entries of a JSON list, are GenEval's (`evaluation_metadata.jsonl`: the whole line is the metadata) or
     `{prompt, split?, metadata?}`. Parquet's rows are read as JSONL's, and so are CSV's other columns. `columns` maps a
     field of `FIELDS` to the column (or key) that holds it where that is called otherwise. Metadata may be JSON in a
-    string. Every prompt is in its canonical form. A row without a split gets one by `split_of`, or "" with `validation`
-    None. Each prompt with its metadata is shown to `check`, which may raise ValueError on one that an oracle cannot
-    judge; what of them the pipeline in the folder `model` does not read is told in `cut`. Blank lines are passed over.
+    string. UniGenBench's and OneIG's `prompt_en` is the prompt where nothing else is. Every prompt is in its canonical
+    form. A row without a split gets one by `split_of`, or "" with `validation` None. Each prompt with its metadata is
+    shown to `check`, which may raise ValueError on one that an oracle cannot judge; what of them the pipeline in the
+    folder `model` does not read is told in `cut`. Blank lines are passed over.
     """
     columns = {k: v.strip() for k, v in (columns or {}).items() if v and v.strip()}
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
@@ -395,7 +397,9 @@ def _names(line: str, delimiter: str) -> list[str]:
 def _csv_lines(text: str, mapped: Mapping[str, str]):
     mapped = {field: column.lower() for field, column in mapped.items()}
     wanted = {"prompt": "prompt"} | mapped
-    delimiter, _columns = _header(text, wanted["prompt"])
+    delimiter, names = _header(text, wanted["prompt"])
+    if "prompt" not in mapped and "prompt" not in names and ALSO_PROMPT in names:
+        mapped["prompt"] = wanted["prompt"] = ALSO_PROMPT
     columns = None
     for line, cells in _csv_records(text, delimiter):
         if isinstance(cells, Problem):
@@ -454,9 +458,10 @@ def _wrong_header(columns: list[str], wanted: Mapping[str, str]) -> str | None:
 
 
 def _cells(columns: list[str], cells: list[str]) -> dict:
-    """A record as a dict; what is empty, or has no name, is not there. GenEval's lists are JSON in their cells."""
+    """A record as a dict; what is empty, or has no name, is not there. Lists of GenEval and GenEval 2, and what UniGenBench
+    says of a prompt, are JSON in their cells."""
     found: dict = {name: cell for name, cell in zip(columns, cells, strict=True) if name and cell.strip()}
-    for name in ("include", "exclude"):
+    for name in ("include", "exclude", "vqa_list", "sub_dims"):
         with suppress(ValueError):
             if name in found:
                 found[name] = _json(found[name])
@@ -499,6 +504,8 @@ def _json_entries(text: str, columns: Mapping[str, str]):
 def _entry(line: int, found: object, columns: Mapping[str, str]) -> dict | Problem:
     if not isinstance(found, dict):
         return Problem(line, _("not a JSON object"))
+    if "prompt" not in columns and "prompt" not in found and ALSO_PROMPT in found:
+        columns = {**columns, "prompt": ALSO_PROMPT}
     return _with_metadata(_renamed(found, columns))
 
 

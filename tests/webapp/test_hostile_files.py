@@ -142,7 +142,7 @@ OPENS = {
     "read_table(": set(),
     "ZipFile(": {"webapp/exports/writers.py"},  # written, not read
     "tarfile.open(": {"webapp/operations/backup.py"},
-    "decompress": {"trainer/oracles/remote.py"},
+    "decompress": {"trainer/oracles/server.py"},
 }
 
 

@@ -33,6 +33,7 @@ _BUILT_IN = {
     "mix": "trainer.oracles.mix:MixOracle",
     "ocr": "trainer.oracles.ocr:OCROracle",
     "pickscore": "trainer.oracles.taste:PickScoreOracle",
+    "questions": "trainer.oracles.questions:QuestionOracle",
     "remote": "trainer.oracles.remote:RemoteOracle",
     "scenes": "trainer.oracles.scenes:SceneOracle",
 }

@@ -14,7 +14,8 @@ import trustme
 from PIL import Image
 
 from trainer.oracles import get_oracle
-from trainer.oracles.remote import RemoteOracle, RemoteOracleError
+from trainer.oracles.remote import RemoteOracle
+from trainer.oracles.server import ServerError
 
 GOOD = {"score": 0.5, "liked": True, "reason": "nice"}
 
@@ -130,16 +131,16 @@ def test_a_500_is_tried_again(server):
 
 def test_retries_are_bounded(server):
     server.answers = [status(500)]
-    with pytest.raises(RemoteOracleError, match=r"no answer after 3 tries; the last: status 500"):
+    with pytest.raises(ServerError, match=r"no answer after 3 tries; the last: status 500"):
         ask(remote(server, retries=2))
     assert len(server.requests) == 3
 
 
 def test_waits_double(server, monkeypatch):
     waits = []
-    monkeypatch.setattr("trainer.oracles.remote.time.sleep", waits.append)
+    monkeypatch.setattr("trainer.oracles.server.time.sleep", waits.append)
     server.answers = [status(500)]
-    with pytest.raises(RemoteOracleError):
+    with pytest.raises(ServerError):
         ask(remote(server, backoff=1.0))
     assert waits == [1, 2, 4]
 
@@ -148,13 +149,13 @@ def test_waits_double(server, monkeypatch):
 def test_an_answer_that_takes_too_long_is_given_up(server, answer):
     server.answers = [answer]
     start = time.monotonic()
-    with pytest.raises(RemoteOracleError, match=r"after 1 tries; the last: .*(timed out|longer than 0\.3 s)"):
+    with pytest.raises(ServerError, match=r"after 1 tries; the last: .*(timed out|longer than 0\.3 s)"):
         ask(remote(server, timeout=0.3, retries=0))
     assert time.monotonic() - start < 4
 
 
 def test_a_server_that_is_away_is_tried_again(server):
-    with pytest.raises(RemoteOracleError, match="after 2 tries"):
+    with pytest.raises(ServerError, match="after 2 tries"):
         ask(remote(server, url="http://127.0.0.1:9/", retries=1))
 
 
@@ -179,7 +180,7 @@ def test_a_server_that_is_away_is_tried_again(server):
 )
 def test_a_malformed_answer_is_refused_at_once(server, body, message):
     server.answers = [status(200, body)]
-    with pytest.raises(RemoteOracleError, match=message):
+    with pytest.raises(ServerError, match=message):
         ask(remote(server, max_response=200_000))
     assert len(server.requests) == 1
 
@@ -192,14 +193,14 @@ def test_a_long_reason_is_cut(server):
 @pytest.mark.parametrize("code", [302, 404])
 def test_other_statuses_are_refused_and_redirects_not_followed(server, code):
     server.answers = [status(code, Location="/elsewhere"), colors]
-    with pytest.raises(RemoteOracleError, match=f"status {code}, not 200"):
+    with pytest.raises(ServerError, match=f"status {code}, not 200"):
         ask(remote(server))
     assert len(server.requests) == 1
 
 
 def test_private_addresses_are_refused_unless_allowed(server):
     for host in ("127.0.0.1", "localhost"):
-        with pytest.raises(RemoteOracleError, match=rf"remote\.url: {host} has the address .*set allow_private=true"):
+        with pytest.raises(ServerError, match=rf"remote\.url: {host} has the address .*set allow_private=true"):
             ask(remote(server, url=f"http://{host}:{server.server_port}/", allow_private=False))
     assert server.requests == []
 
@@ -213,11 +214,11 @@ def test_tls_checks_the_name_although_the_address_is_asked(tmp_path, monkeypatch
     named, other = (
         remote(server, url=f"https://{host}:{server.server_port}/", retries=0) for host in ("localhost", "127.0.0.1")
     )
-    with pytest.raises(RemoteOracleError, match="certificate verify failed"):
+    with pytest.raises(ServerError, match="certificate verify failed"):
         ask(named)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     assert [v.score for v in ask(named)] == [1]
-    with pytest.raises(RemoteOracleError, match=r"127\.0\.0\.1"):
+    with pytest.raises(ServerError, match=r"127\.0\.0\.1"):
         ask(other)
     assert len(server.requests) == 1
     server.shutdown()
