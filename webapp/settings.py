@@ -158,6 +158,8 @@ TEMPLATES = [
 
 _database_url = env("DATABASE_URL", f"sqlite:///{LIKESTEP_DATA / 'likestep.sqlite3'}")
 DATABASES = {"default": dj_database_url.parse(_database_url, conn_max_age=600, conn_health_checks=True)}
+if DATABASES["default"]["ENGINE"].endswith(".postgresql"):
+    DATABASES["default"]["ENGINE"] = "webapp.lib.postgresql"
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Write locks are taken when a transaction begins: a lock taken half-way cannot wait, only fail.
     DATABASES["default"]["OPTIONS"] = {

@@ -22,16 +22,20 @@ LARGE = "labelling_(group|generation|label|labelevent|groupdecision|lease)|quali
 
 
 def plans(work) -> list[tuple[str, str]]:
-    """(query, plan) of each SELECT and UPDATE that `work` makes, as if every table were too large to be read through."""
+    """(query, plan) of each query and UPDATE that `work` makes, by name or in words, as if every table were too large to be
+    read through."""
     with CaptureQueriesContext(connection) as captured:
         work()
     found = []
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("SET LOCAL plan_cache_mode = force_custom_plan")  # else a plan from before may be shown
         for query in captured.captured_queries:
-            if query["sql"].startswith(("SELECT", "UPDATE", "DELETE")):
-                cursor.execute("EXPLAIN " + query["sql"])
-                found.append((query["sql"], "\n".join(row[0] for row in cursor.fetchall())))
+            # `prepared.together` sends several in one message.
+            for sql in re.split(r"; (?=EXECUTE )", query["sql"]):
+                if sql.startswith(("SELECT", "UPDATE", "DELETE", "EXECUTE")):
+                    cursor.execute("EXPLAIN " + sql)
+                    found.append((sql, "\n".join(row[0] for row in cursor.fetchall())))
     return found
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -29,7 +29,7 @@ from webapp.labelling.models import (
     UndoneDecision,
 )
 from webapp.lib import events, options, states
-from webapp.lib.prepared import ask, ask_for, insert, run
+from webapp.lib.prepared import ask, ask_for, insert, read, run, together
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus
 
@@ -147,9 +147,12 @@ def _decide(
             group.project = project
             decision.day = timezone.localdate()
             insert([decision])
-            keep(group, known)
-            run(DECIDED, group=group.pk, user=user.pk, now=timezone.now(), yes=True)
-            _count(decision, project, +1)
+            with together() as sent:  # the tally comes last: whether it was there is what `sent.rows` tells
+                keep(group, known)
+                run(DECIDED, group=group.pk, user=user.pk, now=timezone.now(), yes=True)
+                _count(decision, project, +1)
+            if not sent.rows:
+                _first_of_the_day(decision, project)
             events.publish(project.pk, "labels")
             return decision
     except IntegrityError as error:  # the same request twice at once: the other one won
@@ -163,7 +166,7 @@ DECIDED = """UPDATE labelling_lease SET decided = %(yes)s, expires_at = %(now)s
 WHERE group_id = %(group)s AND user_id = %(user)s"""
 COUNTED = """UPDATE labelling_tally SET "groups" = "groups" + %(groups)s, images = images + %(images)s,
 likes = likes + %(likes)s, skips = skips + %(skips)s, seconds = seconds + %(seconds)s
-WHERE user_id = %(user)s AND project_id = %(project)s AND day = %(day)s"""
+WHERE user_id = %(user)s AND project_id = %(project)s AND day = %(day)s RETURNING id"""
 KNOWN = """SELECT
     (SELECT prior FROM quality_projectquality WHERE project_id = %(project)s ORDER BY id DESC LIMIT 1),
     EXISTS(SELECT 1 FROM quality_overrule o JOIN labelling_generation g ON g.id = o.generation_id
@@ -189,15 +192,9 @@ def _labels(images: list[int]):
 def _known(asked: GroupDecision, project: Project) -> dict:
     """What `quality.settle` would ask for (`prior`, `overruled`), whether the person was ever `given` the group, and
     `asked_before`: this key, or this person's word on this group, has been here already."""
-    values = {
-        "project": project.pk,
-        "group": asked.group_id,
-        "user": asked.user.pk,
-        "key": asked.idempotency_key,
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(KNOWN, values)
-        return dict(zip(("prior", "overruled", "given", "asked_before"), cursor.fetchone(), strict=True))
+    key = asked.idempotency_key
+    (found,) = read(KNOWN, project=project.pk, group=asked.group_id, user=asked.user_id, key=key)
+    return dict(zip(("prior", "overruled", "given", "asked_before"), found, strict=True))
 
 
 def _replayed(asked: GroupDecision) -> GroupDecision | None:
@@ -220,14 +217,14 @@ def _set_labels(user, images: Sequence[Generation], liked: dict[Generation, bool
     there = ask_for("labels of", _labels, [image.pk for image in images])
     if old := [label.pk for label in there if label.annotator_id == user.pk]:
         Label.objects.filter(pk__in=old).delete()
-    made = [Label(generation=g, annotator=user, liked=value) for g, value in liked.items()]
+    made = [Label(generation_id=g.pk, annotator_id=user.pk, liked=value) for g, value in liked.items()]
     insert(made)
     history.given(made)
     return [label for label in there if label.annotator_id != user.pk] + made
 
 
-def _count(decision: GroupDecision, project: Project, sign: int) -> None:
-    """Add the decision to the person's tally of its day, or take it out (`sign` -1)."""
+def _count(decision: GroupDecision, project: Project, sign: int) -> int:
+    """Add the decision to the person's tally of its day, or take it out (`sign` -1); how many tallies there were."""
     submitted = decision.outcome == Outcome.SUBMITTED
     amounts = {
         "groups": int(submitted),
@@ -236,12 +233,18 @@ def _count(decision: GroupDecision, project: Project, sign: int) -> None:
         "skips": int(not submitted),
         "seconds": decision.seconds if submitted else 0,
     }
-    day = decision.day or decision.created_at.date()
     changes = {name: sign * n for name, n in amounts.items()}
-    where = {"user": decision.user_id, "project": project.pk, "day": day}
-    if not run(COUNTED, **changes, **where):  # the first of the day
-        Tally.objects.get_or_create(user=decision.user, project=project, day=day)
-        run(COUNTED, **changes, **where)
+    return run(COUNTED, **changes, user=decision.user_id, project=project.pk, day=_day(decision))
+
+
+def _first_of_the_day(decision: GroupDecision, project: Project) -> None:
+    """Make the tally that `_count` did not find, with the decision in it."""
+    Tally.objects.get_or_create(user=decision.user, project=project, day=_day(decision))
+    _count(decision, project, +1)
+
+
+def _day(decision: GroupDecision) -> date:
+    return decision.day or decision.created_at.date()
 
 
 @transaction.atomic

@@ -34,17 +34,17 @@ def given(labels: Iterable[Label]) -> None:
 
 def taken_back(labels: Iterable[Label]) -> None:
     """Note labels that the person takes back."""
-    LabelEvent.objects.bulk_create(_event(label, None) for label in labels)
+    insert([_event(label, None) for label in labels])
 
 
 def left_out(labels: Iterable[Label]) -> None:
     """Note that these labels are not used, since their group is flagged."""
-    LabelEvent.objects.bulk_create(_event(label, None, Cause.FLAGGED) for label in labels)
+    insert([_event(label, None, Cause.FLAGGED) for label in labels])
 
 
 def restored(labels: Iterable[Label]) -> None:
     """Note that a group with these labels is no longer flagged: they count again."""
-    LabelEvent.objects.bulk_create(_event(label, label.liked, Cause.RESTORED) for label in labels)
+    insert([_event(label, label.liked, Cause.RESTORED) for label in labels])
 
 
 def labels_of(group: Group) -> list[Label]:

@@ -18,7 +18,7 @@ from webapp.campaigns.models import Project
 from webapp.labelling.errors import NotGiven
 from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Lease
 from webapp.lib import options
-from webapp.lib.prepared import ask, ask_for, keep_related
+from webapp.lib.prepared import ask, ask_for, insert, keep_related
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, GoldGroup
 
@@ -194,12 +194,8 @@ def _take(user, project: Project, count: int, now, rng: random.Random) -> list[G
     for group in groups:
         group.task = task_name(user.pk, group.pk)
     # There may be one that ran out.
-    Lease.objects.bulk_create(
-        [Lease(group=group, user=user, task=group.task, expires_at=now + options.LEASE) for group in groups],
-        update_conflicts=True,
-        unique_fields=["group", "user"],
-        update_fields=["expires_at", "task"],
-    )
+    new = [Lease(group_id=g.pk, user_id=user.pk, task=g.task, expires_at=now + options.LEASE) for g in groups]
+    insert(new, over=["group", "user"], replaced=["expires_at", "task"])
     return groups
 
 

@@ -27,13 +27,14 @@ from webapp.lib import bounds, media, options, storage, texts
 def group_json(group: Group) -> dict:
     """A group as the page needs it. An annotator learns nothing of it that another group would not tell as well: no
     number, version, or address that grows with time."""
+    images = reverse("task-image", args=[group.project.slug, group.task, 0]).removesuffix("0.webp")
     return {
         "group": group.task,
         "prompt": group.prompt.text,
         "images": [
             {
                 "position": g.position,
-                "url": reverse("task-image", args=[group.project.slug, group.task, g.position]),
+                "url": f"{images}{g.position}.webp",
                 "width": g.width,
                 "height": g.height,
             }

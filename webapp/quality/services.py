@@ -136,7 +136,7 @@ def settle_groups(
         )
     if bare := [g.pk for g, r in zip(groups, results, strict=True) if r is None]:
         Consensus.objects.filter(group__in=bare).delete()
-    insert([r for r in results if r is not None], over="group")
+    insert([r for r in results if r is not None], over=["group"])
     return results
 
 

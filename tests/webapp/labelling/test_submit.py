@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from django.db import connection
 
 from tests.webapp import acting
 from webapp.labelling.models import GroupDecision, Label, LabelEvent
@@ -220,7 +221,6 @@ def test_undo_takes_only_ones_own(post, ready, person, project):
 
 
 def test_counts_of_today_cost_one_row_however_many_decisions_there_are(post, ready, ann, project):
-    from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
     from webapp.labelling import queries
@@ -234,7 +234,7 @@ def test_counts_of_today_cost_one_row_however_many_decisions_there_are(post, rea
         connection,
     ) as asked:
         assert queries.today(ann, project) == {"groups": 2, "images": 8}
-    assert len(asked) == 1 and "tally" in asked[0]["sql"]
+    assert len(asked) == 1 and ("tally" in asked[0]["sql"] or asked[0]["sql"].startswith("EXECUTE today"))
     tally = Tally.objects.get()
     assert (tally.likes, tally.skips, tally.seconds) == (6, 1, 8)
     post("undo/", {})
@@ -249,18 +249,21 @@ def test_a_submit_of_24_images_takes_few_queries(post, ready, ann, project, djan
     (group,) = ready()
     acting.give(ann, group.pk)
     body = {"labels": {str(i): True for i in range(24)}, "key": "a"}
-    with django_assert_num_queries(23):  # the first of the day makes its tally
+    with django_assert_num_queries(
+        18 if connection.vendor == "postgresql" else 23
+    ):  # the first of the day makes its tally
         assert post(f"groups/{acting.task(ann, group)}/submit/", body).status_code == 200
     assert Label.objects.count() == LabelEvent.objects.count() == 24
 
 
 def test_an_answer_costs_few_queries(post, ready, ann, django_assert_num_queries):
-    """However many images, people and answers there were: the session's, the person's, the membership's and the task's, 12
-    of the answer itself with the two of its transaction, and today's counts."""
+    """However many images, people and answers there were: the session's, the person's, the membership's and the task's;
+    of the answer itself five, one for all that it writes beside the decision, and the two of its transaction (in these
+    tests a savepoint); and today's counts."""
     first, second = ready(2)
     post(f"groups/{first.pk}/submit/", {"labels": ALL_LIKED, "key": "a"})
     acting.give(ann, second.pk)
-    with django_assert_num_queries(18):
+    with django_assert_num_queries(13 if connection.vendor == "postgresql" else 18):  # SQLite takes one at a time
         assert post(f"groups/{acting.task(ann, second)}/submit/", {"labels": ALL_LIKED, "key": "b"}).status_code == 200
 
 

@@ -1,12 +1,16 @@
 """Queries that are compiled once answer as Django's do, with the values of each call and the rows of that moment."""
 
 import pytest
+from django.db import NotSupportedError, connection, transaction
+from django.db.backends.postgresql import base
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from tests.servers import wait_for
 from tests.webapp import acting
 from webapp.campaigns.models import Membership
-from webapp.labelling.models import Label, Tally
-from webapp.lib.prepared import ask, ask_for, insert
+from webapp.labelling.models import Label, Lease, Tally
+from webapp.lib.prepared import ask, ask_for, insert, read, run, together
 from webapp.quality.models import Consensus
 
 
@@ -53,6 +57,100 @@ def test_rows_are_inserted_with_their_numbers_and_replaced(project, ann, ready):
         row = Consensus(
             group=group, project=project, rewards=[1], signal=False, people=people, labelled_at=timezone.now()
         )
-        insert([row], over="group")
+        insert([row], over=["group"])
     assert Consensus.objects.get().people == 2
     insert([])
+
+
+ON_POSTGRESQL = pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite keeps no statements by name")
+LIKED = "UPDATE labelling_label SET liked = %(liked)s WHERE id = %(label)s RETURNING id, liked"
+
+
+def test_a_row_that_is_there_has_only_what_is_named_replaced(ann, ready):
+    (group,) = ready()
+    now = timezone.now()
+    for task, decided in (("a", True), ("b", False)):
+        row = Lease(group=group, user=ann, task=task, decided=decided, expires_at=now)
+        insert([row], over=["group", "user"], replaced=["task"])
+    assert Lease.objects.values_list("task", "decided").get() == ("b", True)
+
+
+def test_what_is_done_together_is_kept_in_its_order(project, ann, ready):
+    (group,) = ready()
+    acting.submit(ann, project, group, [1, 0, 0, 1])
+    label = Label.objects.order_by("id").first()
+    with CaptureQueriesContext(connection) as asked, together() as sent:
+        for liked in (False, True, False):
+            assert run(LIKED, label=label.pk, liked=liked) == 0
+        assert read("SELECT liked FROM labelling_label WHERE id = %(label)s", label=label.pk) == [(True,)]  # not yet
+    assert sent.rows == [(label.pk, False)]
+    assert len(asked) == (2 if connection.vendor == "postgresql" else 4)
+    label.refresh_from_db()
+    assert label.liked is False
+
+    def fail_half_way():
+        with together():
+            run(LIKED, label=label.pk, liked=True)
+            run(LIKED, label=label.pk)
+
+    with pytest.raises(KeyError):
+        fail_half_way()
+    assert Label.objects.get(pk=label.pk).liked is False
+    assert run(LIKED, label=label.pk, liked=False) == 1
+    with together() as sent:
+        pass
+    assert sent.rows == []
+
+
+def test_text_with_signs_that_mean_something_to_sql(project, ann):
+    for text in ("100%", "%s", "it's; EXECUTE", "$1"):
+        with together():
+            run("UPDATE campaigns_project SET name = %(name)s WHERE id = %(project)s", name=text, project=project.pk)
+        project.refresh_from_db()
+        assert project.name == text
+
+
+@ON_POSTGRESQL
+@pytest.mark.django_db(transaction=True)
+def test_statements_survive_a_new_connection_and_a_column_that_changes(project, ann):
+    def asked():
+        return ask("members", members, user=ann.pk, slug="stars")
+
+    assert len(asked()) == 1
+    connection.close()
+    assert len(asked()) == 1
+    with connection.cursor() as cursor:
+        cursor.execute("DEALLOCATE ALL")  # as a pooler may
+    with pytest.raises(Exception, match="does not exist"):
+        asked()
+    assert len(asked()) == 1
+    change = "ALTER TABLE campaigns_project ALTER COLUMN name TYPE varchar({})"
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(change.format(130))
+        assert len(asked()) == 1  # as a migration does while this version still serves
+        with connection.cursor() as cursor:
+            cursor.execute(change.format(140))
+        with pytest.raises(NotSupportedError), transaction.atomic():  # the transaction is lost, as with any error
+            asked()
+        assert len(asked()) == 1
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(change.format(120))
+
+
+@ON_POSTGRESQL
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_the_server_ended_is_noticed_without_asking_it(project, ann, monkeypatch):
+    assert len(ask("members", members, user=ann.pk, slug="stars")) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(base.DatabaseWrapper, "is_usable", None)  # Django's, which asks
+        assert connection.is_usable()
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [connection.connection.info.backend_pid])
+    other.close()
+    assert wait_for(lambda: not connection.is_usable(), 20)
+    connection.errors_occurred = True  # as the health check at the start of a request does
+    connection.close_if_unusable_or_obsolete()
+    assert len(ask("members", members, user=ann.pk, slug="stars")) == 1
