@@ -21,6 +21,7 @@ OWN_GUIDANCE = {"ZImagePipeline": 0.0}  # stock pipelines whose "no guidance" is
 METHODS = {  # what a card calls each choice of the setting `method`
     "tdm_r1": "TDM-R1 ([arXiv 2603.07700](https://arxiv.org/abs/2603.07700))",
     "dgpo": "DGPO ([arXiv 2510.08425](https://arxiv.org/abs/2510.08425))",
+    "negative_aware": "DiffusionNFT ([arXiv 2509.16117](https://arxiv.org/abs/2509.16117))",
     "best_of_group": "flow matching on the best image of each group",
     "flow_grpo": "Flow-GRPO ([arXiv 2505.05470](https://arxiv.org/abs/2505.05470))",
 }

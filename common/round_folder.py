@@ -13,7 +13,7 @@ STATE_FILE = "state.json"  # in it; with this file a checkpoint is whole
 WEIGHTS_FILE = "state.safetensors"  # in it
 BEST = "best"  # the version that would be kept if the round ended now
 LOG = "log.jsonl"  # a line of numbers an update
-GRID = "grid"  # pictures of before and after
+GRID = "grid"  # pictures of before and after, and by the surrogate
 GRID_GAP = 2  # pixels between the images of such a picture
 COMPARISON = f"{GRID}/comparison.json"  # what the pictures show, and by how much each score changed
 CURVES = "tensorboard"
@@ -62,7 +62,7 @@ class RoundFolder:
         return self.path / LOG
 
     def grid(self, which: str) -> Path:
-        """The picture `before` or `after`."""
+        """The picture `before`, `after` or `surrogate`."""
         return self.path / grid(which)
 
     @property
@@ -72,7 +72,7 @@ class RoundFolder:
 
 
 def grid(which: str) -> str:
-    """The picture `before` or `after`, relative to the round's folder."""
+    """The picture `before`, `after` or `surrogate`, relative to the round's folder."""
     return f"{GRID}/{which}.webp"
 
 

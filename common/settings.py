@@ -190,9 +190,10 @@ class TDMR1Settings(Settings):
     method: str = option(
         "tdm_r1",
         "Training method. tdm_r1: the student follows a surrogate, which learns from the groups what people "
-        "like. The others train the student directly: dgpo by comparing the images of a group, best_of_group "
-        "by each group's best image, flow_grpo by policy gradients, which needs a reward oracle.",
-        choices=("tdm_r1", "dgpo", "best_of_group", "flow_grpo"),
+        "like. The others train the student directly: dgpo by comparing the images of a group, negative_aware "
+        "towards liked images and away from disliked ones, best_of_group by each group's best image, flow_grpo by "
+        "policy gradients, which needs a reward oracle.",
+        choices=("tdm_r1", "dgpo", "negative_aware", "best_of_group", "flow_grpo"),
     )
     surrogate: str = option(
         "likelihood",
@@ -344,6 +345,11 @@ class TDMR1Settings(Settings):
         low=0,
         high=1,
     )
+    stratified: bool = option(
+        False,
+        "Evenly spread looks. The steps and times at which the surrogate looks at an update's groups are spread evenly "
+        "over the groups, so that its gradient has less noise; else each is drawn for itself, as in the paper.",
+    )
     beta_dpo: float = option(
         10.0,
         "Sharpness of group weights. The higher, the less a group counts that the surrogate already ranks "
@@ -441,12 +447,22 @@ class TDMR1Settings(Settings):
         high=MOST_UPDATES,
     )
     gradient_steps: int = option(
-        2, "Gradient steps per batch of groups. Only with dgpo, best_of_group and flow_grpo.", low=1, high=100
+        2, "Gradient steps per batch of groups. With every method but tdm_r1.", low=1, high=100
+    )
+    negative_beta: float = option(
+        1.0,
+        "Caution of the implicit policies. Only with negative_aware: the smaller, the further an update goes beyond the "
+        "student's average; beta in DiffusionNFT.",
+        low=0.01,
+        high=100,
     )
     noise_level: float = option(0.7, "Noise of the sampler's steps. Only with flow_grpo.", low=0.01, high=10)
     ratio_clip: float = option(1e-3, "Clip range of the probability ratio. Only with flow_grpo.", low=0, high=10)
     initial_kl: float = option(
-        0.04, "Weight of the divergence from the first student. Only with flow_grpo.", low=0, high=100
+        0.04,
+        "Weight of the divergence from the first student. Only with flow_grpo and negative_aware.",
+        low=0,
+        high=100,
     )
     ema: float = option(
         0.95,

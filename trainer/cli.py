@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -301,14 +302,17 @@ def generate(a: argparse.Namespace) -> None:
 
 
 def evaluate(a: argparse.Namespace) -> None:
-    """Score the base or a student on held-out prompts by any oracle."""
+    """Score the base, a student or a round's surrogate on held-out prompts by any oracle."""
     from common.prompt_files import read_prompts
+    from trainer.backends import load_backend
     from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts
     from trainer.evaluate import evaluate as run
     from trainer.evaluate import image_grid, write_geneval
+    from trainer.methods.tdm_r1 import TAUGHT_GUIDANCE, TAUGHT_STEPS
     from trainer.oracles import get_oracle
     from trainer.prompts import Prompt
     from trainer.sampler import Sampler
+    from trainer.surrogate_file import load_surrogate
 
     oracle = get_oracle(a.oracle)
     if a.prompts:
@@ -319,10 +323,18 @@ def evaluate(a: argparse.Namespace) -> None:
         rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
     if not rows:
         raise ValueError("prompts: none is left of this split and these tags")
-    sampler = Sampler(a.model, device=a.device, memory=_settings(a, MemorySettings))
-    sampler.use_version(None if a.base else a.student)
-    sampling = {"steps": a.steps, "guidance": a.guidance, "bf16": a.bf16, "batch": a.batch}
-    result = run(sampler.backend, rows, oracle, **sampling)
+    memory, steps, guidance = _settings(a, MemorySettings), a.steps or 4, a.guidance or 1.0
+    if a.surrogate:
+        backend = load_backend(a.model, device=a.device, memory=memory)
+        method, steps, guidance = load_surrogate(backend, a.surrogate), a.steps or TAUGHT_STEPS, a.guidance
+        guidance = guidance or (1.0 if backend.distilled else TAUGHT_GUIDANCE)
+        method.bf16 = a.bf16
+        how = {"sample": partial(method.sample_taught, guidance=guidance, strength=a.strength)}
+    else:
+        sampler = Sampler(a.model, device=a.device, memory=memory)
+        sampler.use_version(None if a.base else a.student)
+        backend, how = sampler.backend, {"guidance": guidance}
+    result = run(backend, rows, oracle, steps=steps, bf16=a.bf16, batch=a.batch, **how)
     if a.images:
         write_geneval(a.images, rows, result, tags=a.tags or TAGS)
     if a.picture and a.prompts:
@@ -335,10 +347,12 @@ def evaluate(a: argparse.Namespace) -> None:
         "oracle": oracle.name,
         "split": a.split,
         "images": len(rows),
-        "steps": a.steps,
-        "guidance": a.guidance,
-        "nfe": a.steps * (2 if a.guidance > 1 else 1),
+        "steps": steps,
+        "guidance": guidance,
+        "nfe": steps * (2 if guidance > 1 else 1),
     }
+    if a.surrogate:  # a pass of its own, or the head's with its gradient, beside the base's
+        conditions |= {"model": str(a.surrogate), "strength": a.strength, "nfe": conditions["nfe"] + steps}
     print(json.dumps({**conditions, **{k: round(v, 4) for k, v in result.scores.items()}}))
 
 
@@ -484,8 +498,14 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     sub.add_argument("--per-tag", type=count, default=48, help="the demo's prompts a tag")
     sub.add_argument("--tags", type=_tags, help="comma-separated; all by default")
     sub.add_argument("--batch", type=count, default=64, help="images sampled at once (default: %(default)s)")
-    sub.add_argument("--steps", type=count, default=4)
-    sub.add_argument("--guidance", type=float, default=1.0)
+    sub.add_argument(
+        "--surrogate",
+        type=Path,
+        help="folder of a round's version whose surrogate is sampled instead: the base at --guidance and what it learned",
+    )
+    sub.add_argument("--strength", type=float, default=1.0, help="of what the surrogate learned (default: %(default)s)")
+    sub.add_argument("--steps", type=count, help="4 by default, of a surrogate 20")
+    sub.add_argument("--guidance", type=float, help="1 by default, of a surrogate 4")
     sub.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     sub.add_argument("--picture", type=picture)
     memory_options(sub)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from PIL import Image
 
 from common.files import write_atomic, write_image
 from common.round_folder import GRID_GAP
-from trainer.backends import Backend
+from trainer.backends import Backend, Conditioning
 from trainer.demo.scenes.prompts import TAGS, WORD
 from trainer.oracles import Oracle, Verdict
 from trainer.oracles.geneval import result_line
@@ -65,17 +66,11 @@ def clearly_worse(new: Sequence[float], old: Sequence[float]) -> bool:
 
 
 def sample_images(
-    backend: Backend,
-    prompts: Sequence[str],
-    *,
-    steps: int,
-    guidance: float = 1.0,
-    first_seed: int = FIRST_SEEDS["validation"],
-    batch: int = 64,
-    bf16: bool = False,
+    backend: Backend, prompts: Sequence[str], *, first_seed: int = FIRST_SEEDS["validation"], **sampling
 ) -> list[Image.Image]:
-    """One image a prompt under the active role, the i-th from noise seed `first_seed + i`."""
-    return _sample(backend, prompts, steps=steps, guidance=guidance, first_seed=first_seed, batch=batch, bf16=bf16)[0]
+    """One image a prompt, the i-th from noise seed `first_seed + i`: in `steps` steps of the active role at `guidance`, or
+    by `sample(conditioning, noise, grid)`, which gives whole trajectories."""
+    return _sample(backend, prompts, first_seed=first_seed, **sampling)[0]
 
 
 def _sample(
@@ -87,14 +82,16 @@ def _sample(
     first_seed: int,
     batch: int = 64,
     bf16: bool = False,
+    sample: Callable[[Conditioning, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[list[Image.Image], torch.Tensor]:
     grid = backend.grid(steps)
+    sample = sample or partial(sample_latents, backend, guidance=guidance, bf16=bf16)
     images: list[Image.Image] = []
     latents: list[torch.Tensor] = []
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
         noise = initial_noise(range(first_seed + start, first_seed + start + len(part)), backend.latent_shape)
-        points = sample_latents(backend, backend.encode(part), noise, grid, guidance=guidance, bf16=bf16)
+        points = sample(backend.encode(part), noise, grid)
         images += backend.decode(points[:, -1], bf16=bf16)
         latents.append(points[:, -1].cpu())
     return images, torch.cat(latents)

@@ -19,9 +19,9 @@ from webapp.rounds import views as rounds
 
 
 class GridName:
-    """Which of a round's two pictures."""
+    """Which of a round's pictures."""
 
-    regex = "before|after"
+    regex = "before|after|surrogate"
     to_python = to_url = staticmethod(str)
 
 

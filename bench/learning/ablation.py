@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, svg, with_starts
-from bench.learning import peers
+from bench.learning import controls, peers
 from bench.learning.gains import oracle_spec, scores_and_looks
 from bench.learning.peers import PeerSettings
 from common.files import write_atomic
@@ -35,22 +35,30 @@ COLUMNS = ("strict", "geneval", "reward", "sharpness", "diversity")
 @dataclass(frozen=True)
 class Row:
     """A way to train: its name in the table, its method if no round offers it, and what differs from the defaults of both
-    settings classes. `phases` passes through as many updates, of which only the first has its images scored."""
+    settings classes. `phases` passes through as many updates, of which only the first has its images scored; `control`
+    deals the scores out as `bench.learning.controls` says."""
 
     title: str
     method: type[Method] | None = None
     changes: dict = field(default_factory=dict)
     phases: int = 1
+    control: str = ""
 
 
 ROWS = {
     "tdm_r1": Row("TDM-R1, reward at every step, frozen reference", changes=EVERY_STEP),
+    **{kind: Row(f"the same, {said}", changes=EVERY_STEP, control=kind) for kind, said in controls.TITLES.items()},
     "shipped": Row("as shipped: reward at the first two steps, in half of the images"),
+    "head": Row(
+        "reward by a head, every step, and 512 images before",
+        changes={**EVERY_STEP, "surrogate": "head", "head_groups": 64},
+    ),
     "ema": Row("dynamic reference", changes={**EVERY_STEP, "reference": "ema"}),
     "refresh": Row("hard refresh of the reference", peers.HardRefresh, {**EVERY_STEP, "reference": "ema"}),
     "pretrained": Row("frozen reward, trained before", changes={**EVERY_STEP, "surrogate_first": 0.5}, phases=2),
     "stochastic": Row("stochastic sampling", peers.Stochastic, EVERY_STEP),
     "student": Row("group preference on the student (DGPO), no surrogate", changes={"method": "dgpo"}),
+    "negative_aware": Row("DiffusionNFT, no surrogate", changes={"method": "negative_aware"}),
     "distilled_student": Row("DGPO while the distillation goes on", peers.DistilledPreference),
     # The authors' rate of 3e-4 is for nine times as many images an update; with 128 the student only gets worse.
     "flow_grpo": Row("Flow-GRPO", changes={"method": "flow_grpo", "noise_spread": 1.0, "student_lr": 1e-4}),
@@ -84,7 +92,7 @@ def prepare_row(row: Row, spec: RoundSpec, peer: PeerSettings) -> Stages:
     """A row's round, ready to run."""
     made = prepare(spec, make_method=row.method)
     made.method.peer = peer
-    return made
+    return controls.deal_out(made, row.control) if row.control else made
 
 
 def train(row: Row, seed: int, images: int, changes: dict, work: Path) -> tuple[Path, dict]:

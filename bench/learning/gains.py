@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from trainer.demo.scenes.world import COLORS
 from trainer.evaluate import FIRST_SEEDS, evaluate, sample_images
 from trainer.oracles import get_oracle
 from trainer.oracles.scenes import FLAT_ERROR, FOREGROUND, background_color, detect
-from trainer.rounds import RoundSpec, run_round
+from trainer.rounds import RoundSpec, Stages, prepare, run
 from trainer.sampler import Sampler
 from trainer.watch.measures import as_pixels, measure_images, sharpness
 
@@ -45,11 +46,11 @@ def oracle_spec(
     )
 
 
-def run_once(spec: RoundSpec, **how) -> tuple[Path, dict]:
-    """Run or resume the round, unless it is done, `how` being `run_round`'s; its version's folder and what was spent."""
+def run_once(spec: RoundSpec, *, prepare: Callable[[RoundSpec], Stages] = prepare, **how) -> tuple[Path, dict]:
+    """Run or resume the round, unless it is done, `how` being `rounds.run`'s; its version's folder and what was spent."""
     version = Path(spec.output_dir)
     if not (version / VERSION).exists():
-        run_round(spec, **how)
+        run(prepare(spec), **how)
     state = json.loads((version / VERSION).read_text())["rounds_state"]
     return version, {name: state[name] for name in ("images_scored", "seconds")}
 

@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from bench.harness import EVERY_STEP, Runs, add_work, heading, markdown, mean_row, title
+from bench.learning.controls import TITLES, prepare_control
 from bench.learning.gains import oracle_spec, run_once, scores_and_looks, word_accuracy
 from common.settings import TDMR1Settings
 from trainer.cli import STUDENT
+from trainer.controls import KINDS
 from trainer.demo.scenes.prompts import TAGS, WORD
 from trainer.rounds import Progress
 
 RATES = {"student_lr": 1e-4, "surrogate_lr": 2.5e-4, "fake_lr": 4e-4, "ema": 0.97}
+AFTER = "student after, 4 steps"
 GUIDANCE = 4.0  # of the base; the student is never guided
 SECTIONS = {
     "scores": ("strict", "geneval", "reward", WORD),
@@ -33,8 +37,9 @@ SECTIONS = {
 }
 
 
-def train(seed: int, updates: int, parent: Path, work: Path) -> tuple[Path, dict]:
-    """Run or resume, unless it is done; returns the kept version's folder and what was spent."""
+def train(seed: int, updates: int, parent: Path, work: Path, control: str = "") -> tuple[Path, dict]:
+    """Run or resume, unless it is done, by the oracle's scores or by a control of them; returns the kept version's folder
+    and what was spent."""
     settings = TDMR1Settings(
         seed=seed, updates=updates, validation_images=288, validate_every=65, **RATES, **EVERY_STEP
     )
@@ -44,12 +49,12 @@ def train(seed: int, updates: int, parent: Path, work: Path) -> tuple[Path, dict
         shown = {k: round(v, 3) for k, v in progress.metrics.items() if k == "reward" or k.startswith("validation_")}
         print(f"update {progress.step} of {updates}: {shown}", file=sys.stderr, flush=True)
 
-    return run_once(spec, on_progress=note)
+    return run_once(spec, prepare=partial(prepare_control, kind=control), on_progress=note)
 
 
 def sections(lines: list[dict]) -> dict[str, str]:
     """The tables of the page by name: each part's scores, their mean over the trained seeds."""
-    after = [line for line in lines if "seconds" in line]
+    after = [line for line in lines if line["row"] == AFTER]
     found = {}
     for name, columns in SECTIONS.items():
         rows = [[title(line), *(f"{line['scores'][column]:.3f}" for column in columns)] for line in lines]
@@ -67,6 +72,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=520)
     parser.add_argument("--parent", type=Path, default=STUDENT)
     parser.add_argument("--per-tag", type=int, default=96)
+    parser.add_argument("--controls", nargs="*", choices=KINDS, default=KINDS, help="also from labels dealt out anew")
     parser.add_argument("--threads", type=int, default=2)
     add_work(parser, "headline")
     a = parser.parse_args()
@@ -83,13 +89,15 @@ def main() -> None:
         words = word_accuracy(lora, a.per_tag, **how)
         return {"scores": {**scores_and_looks(lora, a.per_tag, **how), WORD: words}}
 
-    def trained(seed: int) -> dict:
-        version, spent = train(seed, a.updates, a.parent, a.work / str(seed))
+    def trained(seed: int, control: str = "") -> dict:
+        version, spent = train(seed, a.updates, a.parent, a.work / f"{control}{seed}", control)
         return {**spent, **tested(version)}
 
     runs.once("student before, 4 steps", None, lambda: tested(a.parent))
     for seed in a.seeds:
-        runs.once("student after, 4 steps", seed, lambda s=seed: trained(s))
+        runs.once(AFTER, seed, lambda s=seed: trained(s))
+        for kind in a.controls:
+            runs.once(f"{TITLES[kind]}, 4 steps", seed, lambda s=seed, k=kind: trained(s, k))
     for steps in (40, 80):
         how = {"steps": steps, "guidance": GUIDANCE}
         runs.once(f"base, {steps} steps, guided", None, lambda h=how: tested(None, **h))

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, svg, with_starts
 from bench.learning import economy
+from bench.learning.controls import TITLES
 from bench.learning.gains import GROUP_SIZE, oracle_spec, scores_and_looks
 from bench.learning.headline import RATES
 from common.files import write_atomic
@@ -29,6 +30,7 @@ from common.settings import TDMR1Settings
 from common.signal import has_signal
 from trainer.backends import load_backend
 from trainer.cli import MODEL, STUDENT
+from trainer.controls import write_control
 from trainer.rounds import RoundSpec, Stages, prepare, run
 
 COLUMNS = ("strict", "geneval", "reward")
@@ -51,6 +53,7 @@ class Row:
     rounds: int = 1
     replay: bool = True
     only_signal: bool = False
+    control: str = ""  # how the labels are dealt out anew, see `trainer.controls`
     prepare: Callable[[RoundSpec], Stages] = prepare
     oracle: str = ORACLE
     settings: dict = field(default_factory=dict)
@@ -68,6 +71,7 @@ ROWS = {
     ORACLE: Row("the oracle's scores, 10,240 images, 80 updates", 0, settings={"updates": 80}),
     "nothing": Row("1,000 labels, surrogate not trained", settings={"surrogate_lr": 0.0}),
     **{str(n): Row(f"{n:,} labels", n) for n in CURVE},
+    **{kind: Row(f"1,000 labels, {said}", control=kind) for kind, said in TITLES.items()},
     "sure": Row("nobody errs", people="sure"),
     "hasty": Row("20% wrong", people="hasty"),
     "biased": Row("10% wrong, and never likes green", people="biased"),
@@ -150,6 +154,8 @@ def train(row: Row, name: str, seed: int, changes: dict, work: Path) -> tuple[Pa
                 more = economy.labelled(both[len(fresh) :], [[0.0] * row.size] * row.more)
                 groups = economy.extended(load_backend(MODEL), groups, more)
             loud = economy.write_groups(groups, folder / "groups.jsonl")
+            if row.control:
+                write_control(groups, folder / "groups.jsonl", row.control, backend=load_backend(MODEL), seed=seed)
             spent["signal"] = loud if row.replay else spent["signal"] + loud
             spec = replace(spec, reward_oracle=None, groups_file=str(folder / "groups.jsonl"))
         started = time.monotonic()

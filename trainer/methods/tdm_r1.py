@@ -11,13 +11,14 @@ from collections.abc import Iterator
 import torch
 
 from trainer.backends import Conditioning
-from trainer.flow import conditional_velocity, guided, renoise, x0_from_velocity
+from trainer.flow import conditional_velocity, guided, renoise, rollout, x0_from_velocity
 from trainer.losses import SurrogateTerms
 from trainer.methods.base import Groups, Rollouts
 from trainer.methods.tdm import TDM
 from trainer.roles import SURROGATE, SURROGATE_EMA, TDM_R1_ROLES, TEACHER
 from trainer.shares import Part
 
+TAUGHT_STEPS, TAUGHT_GUIDANCE = 20, 4.0  # of pictures by the surrogate itself
 TARGET = "target"  # the conditional velocity, beside the roles' own
 
 
@@ -30,6 +31,18 @@ def step_orders(count: int, steps: int, generator: torch.Generator, *, rewarded:
         later = (orders < rewarded) != early
         orders = orders.gather(1, later.int().argsort(dim=1, stable=True))
     return orders
+
+
+def strata(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Numbers (count,), each uniform on 0..1, one in each of `count` equal parts, in random order."""
+    places = torch.randperm(count, generator=generator)
+    return (places + torch.rand(count, generator=generator)) / count
+
+
+def at_shares(weights: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """Which of the weights (n,) each number of `u` on 0..1 falls to, where each takes a part as long as its weight."""
+    ends = weights.cumsum(0) / weights.sum()
+    return torch.searchsorted(ends, u, right=True).clamp(max=len(weights) - 1)
 
 
 class TDMR1(TDM):
@@ -119,13 +132,11 @@ class TDMR1(TDM):
             self.step(SURROGATE, (), part)
             self.follow_surrogate()
             return {}
-        weights = torch.arange(1, self.steps + 1, dtype=torch.float32)
-        j = part.pick(torch.multinomial(weights, part.total, replacement=True, generator=generator))
-        j = j.to(self.backend.device)
+        j, u, eps = (part.pick(drawn).to(self.backend.device) for drawn in self.draw_points(part.total, generator))
         rows = torch.arange(p, device=j.device)
         x_n, s_n = groups.trajectory[rows, :, j + 1], self.grid[j + 1]
-        tau = self.tau(s_n, self.uniform(part, generator), low=s.surrogate_t_min)
-        eps = self.noise(part, (1, *x_n.shape[2:]), generator).expand_as(x_n).flatten(0, 1)
+        tau = self.tau(s_n, u, low=s.surrogate_t_min)
+        eps = eps.expand_as(x_n).flatten(0, 1)
         x_n, s_n, tau = x_n.flatten(0, 1), s_n.repeat_interleave(g), tau.repeat_interleave(g)
         x_tau = renoise(x_n, s_n, tau, eps)
         conditioning = groups.conditioning.repeat(g)
@@ -163,10 +174,60 @@ class TDMR1(TDM):
             "margin": (_mean(terms.gain, liked) - _mean(terms.gain, disliked)).item(),
         }
 
+    def draw_points(self, total: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Which step, time (uniform on 0..1) and noise each of `total` groups is looked at with: (total,), (total,) and
+        (total, 1, C, h, w), on the CPU. `stratified` spreads steps and times evenly over the groups; each group alone is
+        still looked at anywhere, so the mean of the gradient stays and less of its variance."""
+        weights = torch.arange(1, self.steps + 1, dtype=torch.float32)
+        if self.settings.stratified:
+            j, u = at_shares(weights, strata(total, generator)), strata(total, generator)
+        else:
+            j = torch.multinomial(weights, total, replacement=True, generator=generator)
+            u = torch.rand(total, generator=generator)
+        return j, u, torch.randn((total, 1, *self.backend.latent_shape), generator=generator)
+
     def follow_surrogate(self) -> None:
         """Move the surrogate's average after an update of it."""
         self.surrogate_count += 1
         self.roles.average(SURROGATE, SURROGATE_EMA, min(0.3, 0.001 + 0.001 * self.surrogate_count))
+
+    @torch.no_grad()
+    def taught_velocity(
+        self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, guidance: float, strength: float
+    ) -> torch.Tensor:
+        """What the surrogate itself would draw by: the teacher's velocity at `guidance`, moved by what the surrogate
+        learned, `strength` times. Points (B, C, h, w) at levels `t` (B,)."""
+        if guidance > 1:
+            cond, uncond = self.both_branches(TEACHER, x, t, conditioning)
+        else:
+            cond = uncond = self.fixed_velocity(TEACHER, x, t, conditioning)
+        return guided(cond, uncond, guidance) + strength * self.learned_velocity(x, t, conditioning, cond)
+
+    def learned_velocity(
+        self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, teacher: torch.Tensor
+    ) -> torch.Tensor:
+        """What the surrogate learned as a change of the velocity; `teacher` is the teacher's with the prompt."""
+        return self.fixed_velocity(SURROGATE, x, t, conditioning) - teacher
+
+    def sample_taught(
+        self,
+        conditioning: Conditioning,
+        noise: torch.Tensor,
+        grid: torch.Tensor,
+        *,
+        guidance: float = TAUGHT_GUIDANCE,
+        strength: float = 1.0,
+    ) -> torch.Tensor:
+        """Trajectories (B, K + 1, C, h, w) of Euler steps by `taught_velocity`: pictures of what the surrogate knows."""
+
+        def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return self.taught_velocity(x, t, conditioning, guidance=guidance, strength=strength)
+
+        return rollout(velocity, noise.to(self.backend.device), grid)
+
+    def surrogate_parts(self) -> dict:
+        """What the surrogate is made of, by name."""
+        return {SURROGATE: self.roles.part(SURROGATE)}
 
     @torch.no_grad()
     def learned_reward(self, groups: Groups, *, draws: int = 4, generator: torch.Generator) -> torch.Tensor:

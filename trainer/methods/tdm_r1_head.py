@@ -17,7 +17,7 @@ from common.settings import TDMR1Settings
 from trainer.advantages import pairs_right
 from trainer.backends import Conditioning
 from trainer.data import GroupStore
-from trainer.flow import guided, renoise, x0_from_velocity
+from trainer.flow import guided, like, renoise, x0_from_velocity
 from trainer.losses import head_shift
 from trainer.methods.base import Groups
 from trainer.methods.tdm_r1 import TDMR1
@@ -183,6 +183,20 @@ class TDMR1Head(TDMR1):
         pair["surrogate_cfg"][where] = guided(cond, uncond, s.rl_cfg) + shift
         pair["reference"][where] = cond
         return pair
+
+    def learned_velocity(self, x, t, conditioning: Conditioning, teacher: torch.Tensor) -> torch.Tensor:
+        """See `TDMR1.learned_velocity`: Bayes' rule, where x0 moves by `t²/(1 - t)·grad log p(liked)` and the velocity by
+        -1/t of that; nothing nearer to noise than the head was trained."""
+        known = t <= HIGHEST
+        moved = torch.zeros_like(x)
+        if known.any():
+            gradient = self.head_gradient(x[known], t[known], conditioning.take(known))
+            moved[known] = -like(t[known] / (1 - t[known]), gradient) * gradient
+        return moved
+
+    def surrogate_parts(self) -> dict:
+        """See `TDMR1.surrogate_parts`."""
+        return super().surrogate_parts() | {"head": self.head}
 
     def head_gradient(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """`RewardHead.gradient`, a few images at a time."""

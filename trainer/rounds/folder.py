@@ -17,6 +17,7 @@ from trainer.methods.base import Method
 from trainer.origins import refuse_another
 from trainer.rounds.origin import PLAIN
 from trainer.rounds.spec import RoundLost, RoundResult, RoundState
+from trainer.surrogate_file import save_surrogate
 
 
 class RoundWork:
@@ -66,7 +67,7 @@ class RoundWork:
         append_line(self.folder.log, {"step": state.step, "seconds": round(state.seconds, 1), **metrics})
 
     def write_grid(self, which: str, sheet: Image.Image) -> None:
-        """The picture `before` or `after`."""
+        """The picture `before`, `after` or `surrogate`."""
         write_image(self.folder.grid(which), sheet, "WEBP", lossless=True)
 
     def write_comparison(self, values: dict) -> None:
@@ -79,6 +80,7 @@ class RoundWork:
         shutil.rmtree(fresh, ignore_errors=True)
         file = method.save_student(fresh)
         method.save_fake(fresh)
+        save_surrogate(method, fresh)
         result = RoundResult(
             version_dir=str(self.output),
             sha256=sha256_of(file),

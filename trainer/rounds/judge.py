@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from common.settings import TDMR1Settings
 from trainer.data import GroupStore
 from trainer.evaluate import Evaluation, clearly_worse, evaluate, sample_images
 from trainer.methods.base import Method
+from trainer.methods.tdm_r1 import TAUGHT_GUIDANCE, TAUGHT_STEPS, TDMR1
 from trainer.oracles import Oracle
 from trainer.prompts import Prompt
 from trainer.roles import STUDENT_EMA
@@ -23,6 +25,7 @@ from trainer.watch.alarm import Look, parting, suspicious
 from trainer.watch.looks import Watch
 
 GRID_IMAGES = 16
+TAUGHT_IMAGES = 8  # by the surrogate itself, each of which takes fifteen times as many passes
 
 
 class Judge:
@@ -140,6 +143,15 @@ class Judge:
         """Images of a few prompts by the student's average, the same noise each time."""
         self.method.roles.use(STUDENT_EMA)
         return sample_images(self.method.backend, self.shown_prompts()[:GRID_IMAGES], steps=self.method.steps)
+
+    def taught(self) -> list:
+        """Images of a few of these prompts by the surrogate itself, of the same noise: what it knows, whatever the student
+        made of it. None where there is no surrogate."""
+        if not isinstance(self.method, TDMR1):
+            return []
+        backend, guidance = self.method.backend, 1.0 if self.method.backend.distilled else TAUGHT_GUIDANCE
+        sample = partial(self.method.sample_taught, guidance=guidance)
+        return sample_images(backend, self.shown_prompts()[:TAUGHT_IMAGES], steps=TAUGHT_STEPS, sample=sample)
 
     def comparison(self, size: tuple[int, int]) -> dict:
         """What the pictures before and after show, images of `size` pixels, and how the validation's scores changed from

@@ -111,6 +111,8 @@ def run(
         best = method.backend.load_lora(work.folder.best)
         method.roles.load_state_dict(STUDENT_EMA, best.state)
         work.write_comparison(judge.comparison(write_grid("after")))
+        if images := judge.taught():
+            work.write_grid("surrogate", image_grid(images, COLUMNS))
         work.publish(method, state, stages.about())
 
     try:

@@ -65,7 +65,7 @@ def work_dir(round_id: int, token: int) -> Path:
 
 
 def grid(round_id: int, which: str) -> str:
-    """The picture `before` or `after` of a round, relative to the data folder."""
+    """The picture `before`, `after` or `surrogate` of a round, relative to the data folder."""
     return f"{training_round(round_id)}/{round_folder.grid(which)}"
 
 

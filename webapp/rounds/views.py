@@ -10,7 +10,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, member
 from webapp.campaigns.models import Project
-from webapp.lib import media, paths
+from webapp.lib import media, paths, storage
 from webapp.rounds import queries, services
 from webapp.rounds.comparing import comparison
 from webapp.rounds.forms import RoundForm
@@ -51,6 +51,7 @@ def _context(project: Project, number: int) -> dict:
         "percent": round(100 * training.step / training.total) if training.total else 0,
         "scores": rows,
         "look": queries.first_look(training),
+        "taught": training.state == RoundState.DONE and storage.store().exists(paths.grid(training.pk, "surrogate")),
         "seen": comparison(training) if training.state == RoundState.DONE else None,
         "page": "rounds",
     }
@@ -100,6 +101,6 @@ def decide(request: HttpRequest, project: Project, version_id: int) -> HttpRespo
 @require_GET
 @member(Action.SEE)
 def grid(request: HttpRequest, project: Project, number: int, which: str) -> HttpResponse:
-    """The picture of the old or the new version from the same noise."""
+    """The picture of the old or the new version, or of the surrogate, from the same noise."""
     training = get_object_or_404(TrainingRound, project=project, number=number)
     return media.picture(paths.grid(training.pk, which))

@@ -6,8 +6,10 @@ import torch
 from common.settings import TDMR1Settings
 from tests.trainer.rounds_helpers import same, stop_after, weights
 from trainer.methods import method_class
+from trainer.methods.negative_aware import implicit_policies, negative_aware_loss, optimality
 from trainer.roles import STUDENT
 from trainer.rounds import RoundCancelled, prepare, run_round
+from trainer.shares import Part
 
 METHODS = TDMR1Settings.__dataclass_fields__["method"].metadata["choices"]
 PEERS = [name for name in METHODS if name != "tdm_r1"]
@@ -50,3 +52,49 @@ def test_what_a_method_cannot_do_is_said(make_spec, reddish, groups_file):
         make_spec(settings={"method": "flow_grpo"}, reward_oracle=None, groups_file=str(groups_file))
     with pytest.raises(ValueError, match="surrogate_first: dgpo trains no surrogate; set it to 0"):
         prepare(make_spec(settings={"method": "dgpo", "surrogate_first": 0.5}))
+
+
+def test_negative_aware_by_hand():
+    """One pixel at level 1/2: x0 = 0 and eps = 2, so x = 1, v = 2 - 0 = 2 is right; the old policy says 1."""
+    assert optimality(torch.tensor([-3.0, -1.0, 0.0, 0.5, 2.0])).tolist() == [0, 0, 0.5, 0.75, 1]
+    x0, x, tau = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), torch.tensor([0.5])
+    v, old = torch.full_like(x, 3.0, requires_grad=True), torch.ones_like(x)
+    ahead, behind = implicit_policies(v, old, 0.5)
+    assert (ahead.item(), behind.item()) == (2, 0)
+
+    def loss(good):
+        return negative_aware_loss(x0, x, tau, v, old, torch.tensor([good]), beta=0.5)
+
+    assert loss(1.0).item() == 0  # right ahead: nothing to do
+    assert loss(0.0).item() == pytest.approx(1)  # behind is x0 = 1: an error of 1 by its own size
+    # What lies behind should come to match a disliked image, so the student goes the other way.
+    slope = torch.autograd.grad(loss(0.0), v)[0]
+    assert slope.item() == pytest.approx(2 * 1 * 0.25)  # error 1, d x0_behind / dv = tau·beta
+    equal = negative_aware_loss(x0, x, tau, old.clone().requires_grad_(), old, torch.tensor([0.5]), beta=0.5)
+    assert equal.item() == pytest.approx(0.5)
+
+
+def test_negative_aware_goes_to_liked_images(make_spec, reddish):
+    settings = {
+        "method": "negative_aware",
+        "validation_images": 0,
+        "alarm": False,
+        "student_lr": 1e-3,
+        "initial_kl": 0.0,
+    }
+    made = prepare(make_spec(settings=settings))
+    made.method.bf16 = False
+    generator = torch.Generator().manual_seed(0)
+    shape, conditioning = made.method.backend.latent_shape, made.method.backend.encode(["a star"]).repeat(16)
+    x0 = torch.randn((16, *shape), generator=generator)
+    x0[:8, 0] += 2
+    advantages = torch.tensor([1.0] * 8 + [-1.0] * 8)
+    noise = torch.randn((8, *shape), generator=generator)
+
+    def first_channel():
+        return made.method.sample(conditioning.take(slice(0, 8)), noise, role=STUDENT)[:, -1, 0].mean().item()
+
+    before = first_channel()
+    for _ in range(12):
+        made.method.contrast_step(x0, conditioning, advantages, generator, Part.whole(16))
+    assert first_channel() > before + 0.02

@@ -1,5 +1,7 @@
 """The update: who learns from what, and that it learns."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -150,3 +152,42 @@ def test_reward_targets_are_those_of_all_images_where_they_count(model_dir, guid
         assert not part[name][~some].any()
         assert not none[name].any()
         assert values.abs().sum() > 0
+
+
+def test_evenly_spread_looks_keep_the_mean_and_have_less_variance(model_dir):
+    """Gradients of the surrogate from one group, looked at four times."""
+
+    def gradients(stratified, count=24):
+        changes = {"stratified": stratified, "surrogate_kl": 0.0, "clip": 1e6, "beta_dpo": 0.0, "surrogate_t_min": 0.3}
+        trainer = make(model_dir, dataclasses.replace(SETTINGS, **changes))
+        groups, found, parameters = labelled(trainer, ["a star"]).each(4), [], trainer.roles.parameters(SURROGATE)
+
+        def keep(role, losses, part):
+            total = [torch.zeros_like(p) for p in parameters]
+            for loss, units in losses:
+                torch._foreach_add_(total, torch.autograd.grad(loss * units / len(part.index), parameters))
+            found.append(torch.cat([g.flatten() for g in total]))
+            return 0.0
+
+        trainer.step = keep
+        for n in range(count):
+            trainer.surrogate_update(groups, torch.Generator().manual_seed(n))
+        return torch.stack(found)
+
+    alone, spread = gradients(False), gradients(True)
+    variance = [g.var(0).sum().item() for g in (alone, spread)]
+    gap = (alone.mean(0) - spread.mean(0)).pow(2).sum().item()
+    print(f"variance of the gradient: {variance[0]:.3g} drawn alone, {variance[1]:.3g} spread")
+    assert variance[1] < 0.7 * variance[0]
+    assert gap < 3 * sum(variance) / len(alone)  # what two means of so many draws differ by
+
+
+def test_each_look_alone_is_drawn_as_before(model_dir):
+    trainer = make(model_dir, dataclasses.replace(SETTINGS, stratified=True))
+    drawn = [trainer.draw_points(5, torch.Generator().manual_seed(n)) for n in range(600)]
+    steps, times = torch.stack([j for j, _, _ in drawn]), torch.stack([u for _, u, _ in drawn])
+    share = torch.bincount(steps[:, 2], minlength=4) / 600  # of one group
+    assert torch.allclose(share, torch.arange(1, 5) / 10, atol=0.06)
+    assert times[:, 2].mean().item() == pytest.approx(0.5, abs=0.04)
+    assert torch.equal((times * 5).floor().sort(1).values, torch.arange(5.0).expand(600, -1))
+    assert all(abs((steps == j).sum(1) - 0.5 * (j + 1)).max() < 1.5 for j in range(4))

@@ -11,7 +11,7 @@ from django.utils.html import escape
 from tests.webapp import acting
 from webapp.labelling import generation
 from webapp.labelling.models import Group
-from webapp.lib import options
+from webapp.lib import options, paths, storage
 from webapp.rounds import services
 from webapp.rounds.models import ModelVersion, TrainingRound
 
@@ -201,6 +201,18 @@ def test_the_page_says_what_the_base_knows_of_the_labels(project, labelled, clie
     page = client.get(f"/p/{project.slug}/rounds/{training.number}/").content.decode()
     assert (percent is not None and f"ranks {percent} as the labels do" in page) == (share is not None)
     assert ("sharpen the model more than teach it" in page) == sharpens
+
+
+def test_the_page_shows_what_the_surrogate_learned(project, labelled, client, boss):
+    training = start(project, updates=7)
+    services.finish_round(training.pk, services.claim_round(training.pk, "w").token, RESULT | {"alarm": "", "steps": 7})
+    client.force_login(boss)
+    page = f"/p/{project.slug}/rounds/{training.number}/"
+    assert "What the surrogate learned" not in client.get(page).content.decode()
+    assert client.get(f"{page}surrogate.webp").status_code == 404
+    storage.store().write(paths.grid(training.pk, "surrogate"), b"RIFF picture")
+    assert f'src="{page}surrogate.webp"' in client.get(page).content.decode()
+    assert client.get(f"{page}surrogate.webp").status_code == 200
 
 
 def test_the_page_says_which_groups_were_left_out(project, labelled, client, boss):

@@ -1,0 +1,104 @@
+"""Negative-aware finetuning (DiffusionNFT, arXiv 2509.16117): flow matching on the student's own images, towards liked ones
+and away from disliked ones.
+
+The student is trained through two implicit policies that lie on either side of the old one: what lies ahead, towards where
+the student moves, must match liked images, and its mirror image disliked ones. First the formulas as pure functions, then
+the method. Latents are (B, C, h, w).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from trainer.backends import Conditioning
+from trainer.flow import renoise, x0_from_velocity
+from trainer.losses import mean_square
+from trainer.methods.base import Groups
+from trainer.methods.student_only import INITIAL, StudentOnly
+from trainer.roles import STUDENT, STUDENT_EMA
+from trainer.shares import Part
+
+
+def optimality(advantages: torch.Tensor) -> torch.Tensor:
+    """How surely an image is a good one, 0..1: `1/2 + clip(A, -1, 1)/2`, A being the reward less its group's mean in
+    deviations of the batch (DiffusionNFT, section 3.3)."""
+    return 0.5 + 0.5 * advantages.clamp(-1, 1)
+
+
+def implicit_policies(v: torch.Tensor, v_old: torch.Tensor, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(positive, negative) velocities `(1 - beta)·v_old + beta·v` and `(1 + beta)·v_old - beta·v` (DiffusionNFT, equation
+    5): the smaller beta, the further the student itself goes beyond the old policy."""
+    step = beta * (v - v_old)
+    return v_old + step, v_old - step
+
+
+def negative_aware_loss(
+    x0: torch.Tensor,
+    x_tau: torch.Tensor,
+    tau: torch.Tensor,
+    v: torch.Tensor,
+    v_old: torch.Tensor,
+    good: torch.Tensor,
+    *,
+    beta: float,
+) -> torch.Tensor:
+    """`good·|x0 - x0_positive|² + (1 - good)·|x0 - x0_negative|²`, the mean over images; `good` (B,) is their `optimality`.
+    Each square is divided by its own detached mean |x0 - x0_…|, so that all levels weigh alike (section 3.3)."""
+    parts = []
+    for policy in implicit_policies(v, v_old.detach(), beta):
+        error = x0_from_velocity(x_tau, tau, policy) - x0
+        parts.append(mean_square(error) / error.detach().abs().mean((-3, -2, -1)).clamp_min(1e-5))
+    positive, negative = parts
+    return (good * positive + (1 - good) * negative).mean()
+
+
+class NegativeAware(StudentOnly):
+    """See the module's docstring. The old policy, which also samples an update's images, is the student's moving average;
+    each image is re-noised to a random one of the student's own levels; `gradient_steps` steps for each batch."""
+
+    name = "negative_aware"
+
+    def roll_out(self, conditioning: Conditioning, noise: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See `Method.roll_out`."""
+        return self.sample(conditioning, noise, role=STUDENT_EMA)
+
+    def learn(self, groups: Groups, generator: torch.Generator) -> dict[str, float]:
+        """See `Method.learn`."""
+        g = groups.advantages.shape[1]
+        part = (groups.part or Part.whole(len(groups.advantages))).each(g)
+        x0, advantages = groups.trajectory[:, :, -1].flatten(0, 1), groups.advantages.flatten()
+        conditioning = groups.conditioning.repeat(g)
+        steps = range(self.settings.gradient_steps)
+        return [self.contrast_step(x0, conditioning, advantages, generator, part) for _ in steps][-1]
+
+    def contrast_step(
+        self,
+        x0: torch.Tensor,
+        conditioning: Conditioning,
+        advantages: torch.Tensor,
+        generator: torch.Generator,
+        part: Part,
+    ) -> dict[str, float]:
+        """One gradient step on images (B, C, h, w) with advantages (B,); images whose advantage is 0 hold the student
+        at the old policy."""
+        s = self.settings
+        if not len(x0):
+            self.step_student((), part)
+            return {}
+        tau = self.levels_of(part.pick(torch.randint(self.steps, (part.total,), generator=generator)))
+        eps = self.noise(part, x0.shape[1:], generator)
+        x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
+        good = optimality(advantages)
+
+        def losses() -> Iterator[tuple[torch.Tensor, int]]:
+            for i in self.graphs(len(x0)):
+                at = x_tau[i], tau[i], conditioning.take(i)
+                v, old = self.velocity(STUDENT, *at), self.fixed_velocity(STUDENT_EMA, *at)
+                loss = negative_aware_loss(x0[i], x_tau[i], tau[i], v, old, good[i], beta=s.negative_beta)
+                if s.initial_kl:
+                    loss = loss + s.initial_kl * mean_square(v - self.fixed_velocity(INITIAL, *at)).mean()
+                yield loss, len(v)
+
+        return {"negative_aware": self.step_student(losses(), part)}
