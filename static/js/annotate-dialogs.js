@@ -1,6 +1,7 @@
 // What opens over the rating page: a closer look, skip, flag, keys, pause; and the guidelines beside it.
 // `page` has: group(), mark(position), decide(position, liked), address(image), focus(), skip(body),
-// flag(body), pause(), resume().
+// flag(body), pause(), resume(), and what annotate-why.js asks for.
+import { Why } from "./annotate-why.js";
 import { fill, gettext } from "./i18n.js";
 
 const $ = (id) => document.getElementById(id);
@@ -26,7 +27,15 @@ export class Dialogs {
     $("zoom-after").addEventListener("click", () => this.step(1));
     $("zoom-like").addEventListener("click", () => this.decide(true));
     $("zoom-dislike").addEventListener("click", () => this.decide(false));
+    this.why = new Why(page);
     $("zoom-dialog").addEventListener("keydown", (event) => {
+      const did = this.why.key(event);
+      if (did) {
+        event.preventDefault();
+        event.stopPropagation(); // the dialog may be closed by now, and the key would go on to the images
+        if (did === "chosen" && this.brief) this.close($("zoom-dialog"));
+        return;
+      }
       const action = { ArrowLeft: () => this.step(-1), ArrowRight: () => this.step(1), ArrowUp: () => this.decide(true), ArrowDown: () => this.decide(false) }[event.key];
       if (!action) return;
       event.preventDefault();
@@ -93,8 +102,10 @@ export class Dialogs {
     $("flag-position").value = position ?? "";
   }
 
-  zoom(position) {
+  // A closer look at an image; `brief`: it ends when a reason is chosen.
+  zoom(position, brief = false) {
     this.position = position;
+    this.brief = brief;
     this.draw();
     if (this.showing !== "zoom") this.show($("zoom-dialog"));
   }
@@ -108,6 +119,7 @@ export class Dialogs {
     $("zoom-title").textContent = title;
     $("zoom-image").src = this.page.address(images[at]);
     $("zoom-image").alt = fill(gettext("Image %(n)s"), { n: at + 1 });
+    this.why.show(this.position, mark === false);
     $("zoom-dialog").classList.toggle("liked", mark === true);
     $("zoom-dialog").classList.toggle("disliked", mark === false);
   }

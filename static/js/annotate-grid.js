@@ -137,14 +137,17 @@ export class Grid {
     return place;
   }
 
-  paint(marks) {
+  // `whys` has {reason} by position.
+  paint(marks, whys) {
     this.buttons.forEach((button, i) => {
       const mark = marks.get(Number(button.dataset.position));
       button.classList.toggle("liked", mark === true);
       button.classList.toggle("disliked", mark === false);
       button.classList.remove("missing");
-      const [sign, word] = mark === true ? ["✓", gettext("like")] : mark === false ? ["✗", gettext("dislike")] : ["", gettext("undecided")];
-      button.querySelector(".word").replaceChildren(sign, sign ? " " : "", Object.assign(document.createElement("span"), { className: "text", textContent: word }));
+      const why = (mark === false && whys.get(Number(button.dataset.position))?.reason) || "";
+      const [sign, said] = mark === true ? ["✓", gettext("like")] : mark === false ? ["✗", gettext("dislike")] : ["", gettext("undecided")];
+      const word = why ? `${said}, ${why}` : said;
+      button.querySelector(".word").replaceChildren(sign, sign ? " " : "", Object.assign(document.createElement("span"), { className: "text", dir: "auto", textContent: why || said }));
       button.setAttribute("aria-label", fill(gettext("Image %(n)s: %(mark)s"), { n: i + 1, mark: word }));
       button.setAttribute("aria-pressed", mark === undefined ? "mixed" : String(mark));
     });

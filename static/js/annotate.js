@@ -13,7 +13,7 @@ import { Prompt } from "./prompt.js";
 
 const root = document.getElementById("annotate");
 const $ = (id) => document.getElementById(id);
-const { keys, widths, renew } = JSON.parse($("page-data").textContent);
+const { keys, widths, renew, reasons } = JSON.parse($("page-data").textContent);
 const csrf = root.querySelector("[name=csrfmiddlewaretoken]").value;
 const LOOK_AGAIN_MS = 3000;
 const AHEAD = 3;
@@ -27,6 +27,7 @@ let wanted = false; // asked for while a request was on the way
 let again = null;
 let saves = 0; // answers that the server took
 const drafts = new Map();
+const whys = new Map(); // group → position → {reason, box} of dislikes
 const given = [];
 const seen = new Set();
 const clock = new Clock();
@@ -116,7 +117,12 @@ const dialogs = new Dialogs({
   mark: (position) => marks.get(position),
   decide: (position, liked) => {
     marks.set(position, liked);
-    grid.paint(marks);
+    paint();
+  },
+  why: (position) => whyOf(queue[0]).get(position),
+  explain: (position, why) => {
+    whyOf(queue[0]).set(position, why);
+    paint();
   },
   address: (image) => image.url,
   focus: () => grid.buttons[0]?.focus({ preventScroll: true }),
@@ -189,7 +195,7 @@ function show() {
   marks = drafts.get(group.group) ?? new Map();
   drafts.delete(group.group);
   grid.show(group, (i) => keyOf(`image_${i + 1}`));
-  grid.paint(marks);
+  paint();
   grid.buttons[0].focus({ preventScroll: true });
   grid.forget(queue);
   clock.start();
@@ -199,14 +205,26 @@ function keyOf(name) {
   return (keys[name] ?? "").toUpperCase();
 }
 
+function whyOf({ group }) {
+  if (!whys.has(group)) whys.set(group, new Map());
+  return whys.get(group);
+}
+
+function paint() {
+  grid.paint(marks, whyOf(queue[0]));
+}
+
 function toggle(position) {
-  marks.set(position, !(marks.get(position) ?? false));
-  grid.paint(marks);
+  const liked = !(marks.get(position) ?? false);
+  marks.delete(position); // the last of the map is what was marked last
+  marks.set(position, liked);
+  paint();
 }
 
 function all(value) {
-  for (const image of queue[0]?.images ?? []) marks.set(image.position, value(image.position));
-  grid.paint(marks);
+  if (!queue.length) return;
+  for (const image of queue[0].images) marks.set(image.position, value(image.position));
+  paint();
 }
 
 // Not crypto.randomUUID: browsers have that on HTTPS and localhost only.
@@ -222,7 +240,7 @@ function leave(kind, body) {
   const key = newKey();
   if (!post({ group: group.group, kind, body: { ...body, key } })) return;
   given.push({ group, key, marks });
-  if (given.length > MOST_GIVEN) given.shift();
+  if (given.length > MOST_GIVEN) whys.delete(given.shift().group.group);
   queue.shift();
   seen.add(group.group);
   show();
@@ -252,7 +270,7 @@ function submit() {
   const images = queue[0].images;
   const missing = images.map((image) => image.position).filter((position) => !marks.has(position));
   if (missing.length) {
-    grid.paint(marks);
+    paint();
     grid.missing(missing);
     const text = ngettext(
       "%(n)s of %(all)s images is undecided. Like or dislike it, or skip the group.",
@@ -262,7 +280,8 @@ function submit() {
     say(put(text, { n: missing.length, all: images.length }));
     return;
   }
-  leave("submit", { labels: Object.fromEntries(marks), seconds: clock.seconds() });
+  const why = [...whyOf(queue[0])].filter(([position, about]) => marks.get(position) === false && (about.reason || about.box));
+  leave("submit", { labels: Object.fromEntries(marks), seconds: clock.seconds(), why: Object.fromEntries(why) });
 }
 
 // Back to the group before, with its answer. What this page sent is taken back through the outbox, so that works
@@ -309,10 +328,19 @@ const COMMANDS = {
   skip: () => queue.length && dialogs.open("skip"),
   flag: () => queue.length && dialogs.flag(grid.focused()),
   zoom: () => queue.length && dialogs.zoom(grid.focused() ?? queue[0].images[0].position),
+  why: explainDislike,
   guide: () => dialogs.guide(),
   pause: () => dialogs.open("pause"),
   help: () => dialogs.open("help"),
 };
+
+// Of the disliked image that has the focus, or else was marked last.
+function explainDislike() {
+  const disliked = [...marks].filter(([, liked]) => liked === false).map(([position]) => position);
+  if (!reasons.length || !disliked.length) return;
+  const focused = grid.focused();
+  dialogs.zoom(disliked.includes(focused) ? focused : disliked.at(-1), true);
+}
 
 function run(name) {
   if (name.startsWith("image_")) {

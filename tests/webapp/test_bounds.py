@@ -82,6 +82,7 @@ def test_a_models_number_has_its_bounds(name):
 # JSON and texts without a length of their own that somebody sets, with their bounds in characters.
 WRITTEN = {
     "Project.guidelines": bounds.GUIDELINES,
+    "Project.dislike_reasons": bounds.REASONS_JSON,
     "Project.round_settings": bounds.METADATA,
     "Prompt.metadata": bounds.METADATA,
 }
@@ -89,6 +90,7 @@ WRITTEN = {
 # positions, keys are the page's; `audit` cuts long values; settings are `common.settings`'; drafts are what was parsed).
 MADE = """
     ApiToken.scopes Webhook.events Delivery.payload PromptDraft.rows AuditEntry.detail Group.error
+    Label.box
     GroupDecision.answer UndoneDecision.answer Preferences.keys Consensus.rewards GoldGroup.answer ProjectCount.states
     ModelVersion.scores TrainingRound.settings TrainingRound.scores_before TrainingRound.scores_after
     TrainingRound.error TrainingRound.alarm RoundMetric.values Trial.sides Trial.seeds

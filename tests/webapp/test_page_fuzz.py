@@ -21,7 +21,7 @@ from webapp.campaigns.models import Role
 EXAMPLES = int(os.environ.get("LIKESTEP_FUZZ", "60")) // 4
 QUICK = settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 JSON_ROUTES = {
-    "submit": ["labels", "seconds", "key"],
+    "submit": ["labels", "seconds", "key", "why"],
     "skip": ["reason", "note", "key"],
     "flag": ["kind", "position", "note", "key"],
     "undo": ["key"],

@@ -21,6 +21,7 @@ from webapp.campaigns.services import (
     keep_draft,
     prompt_check,
 )
+from webapp.lib import bounds
 
 MAIN = (
     "name",
@@ -36,6 +37,25 @@ MAIN = (
 )
 
 
+class LinesField(forms.CharField):
+    """A list of texts, one a line."""
+
+    widget = forms.Textarea
+
+    def prepare_value(self, value: object) -> object:
+        """Lines for the text field."""
+        return "\n".join(map(str, value)) if isinstance(value, list) else value
+
+    def to_python(self, value: object) -> list[str]:
+        """Lines with something in them; a list is one already."""
+        lines = value if isinstance(value, list) else (value or "").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+
+    def has_changed(self, initial: object, data: object) -> bool:
+        """Whether the lines differ."""
+        return self.to_python(initial) != self.to_python(data)
+
+
 class ProjectForm(forms.ModelForm):
     """The settings an admin may change while a project runs; those of rounds have a form of their own."""
 
@@ -43,6 +63,16 @@ class ProjectForm(forms.ModelForm):
         label=_("Oracle"),
         choices=lambda: [("", _("None")), *((name, name) for name in settings.LIKESTEP_ORACLES)],
         required=False,
+    )
+    dislike_reasons = LinesField(
+        label=_("Reasons for a dislike"),
+        required=False,
+        max_length=bounds.REASONS_JSON,
+        help_text=_(
+            "One a line, at most nine: people may then give one with a key, and mark a place on the image. Empty: they are "
+            "not asked."
+        ),
+        widget=forms.Textarea(attrs={"rows": 3, "dir": "auto"}),
     )
 
     class Meta:

@@ -6,6 +6,7 @@ import secrets
 import uuid
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -31,6 +32,14 @@ class LabelSource(models.TextChoices):
 def new_salt() -> str:
     """What nobody can guess."""
     return secrets.token_hex(16)
+
+
+def few_reasons(value: object) -> None:
+    """Raises ValidationError for what is no list of a few short texts."""
+    if not isinstance(value, list) or len(value) > bounds.REASONS or len(value) != len(set(map(str, value))):
+        raise ValidationError(_("at most %(most)s different reasons") % {"most": bounds.REASONS})
+    if not all(isinstance(text, str) and len(text.strip()) > 0 and len(text) <= bounds.REASON for text in value):
+        raise ValidationError(_("each reason a text of at most %(most)s characters") % {"most": bounds.REASON})
 
 
 class Project(models.Model):
@@ -61,6 +70,13 @@ class Project(models.Model):
     )
     guidelines = models.TextField(
         blank=True, max_length=bounds.GUIDELINES, validators=bounds.at_most(bounds.GUIDELINES)
+    )
+    dislike_reasons = models.JSONField(
+        default=list,
+        db_default=models.Value([], models.JSONField()),
+        blank=True,
+        validators=[texts.Kept(bounds.REASONS_JSON), few_reasons],
+        help_text="What people may say of a dislike, each on a key of its own; without one they are not asked.",
     )
     round_settings = models.JSONField(
         default=dict,

@@ -37,6 +37,7 @@ class CampaignError(ValueError):
 EDITABLE = (
     "name",
     "guidelines",
+    "dislike_reasons",
     "group_size",
     "overlap",
     "tie_break",

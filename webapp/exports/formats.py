@@ -107,6 +107,7 @@ FORMATS = {
                     "liked": BOOL,
                     "score": FLOAT,
                     "reason": TEXT,
+                    "box": TEXT,
                     "reward": FLOAT,
                     "seconds": FLOAT,
                     "created_at": pa.timestamp("us", tz="UTC"),

@@ -23,12 +23,13 @@ from webapp.labelling import decisions, scoring
 from webapp.labelling.errors import LabellingError
 from webapp.labelling.leases import give
 from webapp.labelling.models import Generation, GroupDecision, Label, Outcome, UndoneDecision
+from webapp.labelling.why import Why
 from webapp.lib import texts
 
 MOST_ROWS = 250_000
 MOST_ERRORS = 200
 NEEDED = ("group", "position", "liked")
-READ = (*NEEDED, "annotator", "oracle", "score", "reason", "seed", "seconds")  # columns; others are passed over
+READ = (*NEEDED, "annotator", "oracle", "score", "reason", "box", "seed", "seconds")  # columns; others are passed over
 LONGEST = 10_000  # characters of a text in Parquet, where a dictionary may repeat a long one at no cost
 LONGEST_LINE = 100_000  # bytes of a row in JSONL
 
@@ -125,13 +126,13 @@ def import_labels(project: Project, rows: Iterable[tuple[int, dict]], by=None) -
         check_open(project, LabellingError)
     except LabellingError as error:
         return Imported(errors=[str(error)])
-    answers, spent, scores, result = _checked(project, list(rows))
+    answers, spent, whys, scores, result = _checked(project, list(rows))
     if result.errors:
         return result
     try:
         with transaction.atomic():
             for (group, user), answer in answers.items():
-                _give(project, group, user, answer, spent.get((group, user), 0.0), result)
+                _give(project, group, user, answer, spent[group, user], whys[group, user], result)
             for (group, oracle), verdicts in scores.items():
                 _score(group, oracle, verdicts, result)
             if by is not None and result.new:
@@ -155,6 +156,7 @@ def _checked(project: Project, rows: list[tuple[int, dict]]):
             images.setdefault(group, {})[position] = seed
     answers: dict[tuple, dict[int, bool]] = {}
     spent: dict[tuple, float] = {}  # seconds
+    whys: dict[tuple, dict[int, Why]] = {}
     scores: dict[tuple, dict[int, dict]] = {}
     for line, row in rows:
         wrong = _wrong(row, people, images)
@@ -163,6 +165,9 @@ def _checked(project: Project, rows: list[tuple[int, dict]]):
                 key = (row["group"], people[row["annotator"]])
                 place, value = answers.setdefault(key, {}), row["liked"]
                 spent[key] = float(row.get("seconds") or 0)
+                about = whys.setdefault(key, {})
+                if not row["liked"]:
+                    about[row["position"]] = _why(row)
             else:
                 place = scores.setdefault((row["group"], row["oracle"]), {})
                 value = {"liked": row["liked"], "score": row.get("score"), "reason": str(row.get("reason") or "")}
@@ -180,7 +185,7 @@ def _checked(project: Project, rows: list[tuple[int, dict]]):
                 % {"group": group, "who": who, "image": lacking[0]}
             )
     del result.errors[MOST_ERRORS:]
-    return answers, spent, scores, result
+    return answers, spent, whys, scores, result
 
 
 def _wrong(row: dict, people: dict, images: dict) -> str | None:
@@ -209,6 +214,11 @@ def _wrong(row: dict, people: dict, images: dict) -> str | None:
         return _("score: a number from 0 to 1")
     if row.get("seconds") is not None and not (_number(row["seconds"]) and 0 <= row["seconds"] <= 86_400):
         return _("seconds: a number from 0 to 86400")
+    try:
+        if annotator:
+            _why(row)
+    except (LabellingError, ValueError) as error:
+        return str(error) if isinstance(error, LabellingError) else _("box: it is not JSON")
     if row["group"] not in images:
         return _("group: %(group)s is no group of this project") % {"group": row["group"]}
     if row["position"] not in images[row["group"]]:
@@ -221,11 +231,25 @@ def _wrong(row: dict, people: dict, images: dict) -> str | None:
     return None
 
 
+def _why(row: dict) -> Why:
+    """What the row says of a dislike. Raises LabellingError, and ValueError for a box that is no JSON."""
+    box = row.get("box")
+    return Why.of(row.get("reason"), json.loads(box) if isinstance(box, str) and box else box or None)
+
+
 def _number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _give(project: Project, group: int, user: User, answer: dict[int, bool], seconds: float, result: Imported) -> None:
+def _give(
+    project: Project,
+    group: int,
+    user: User,
+    answer: dict[int, bool],
+    seconds: float,
+    why: dict[int, Why],
+    result: Imported,
+) -> None:
     done = GroupDecision.objects.filter(group=group, user=user).first()
     if done is not None:
         plain = {str(k): v for k, v in sorted(answer.items())}
@@ -245,7 +269,7 @@ def _give(project: Project, group: int, user: User, answer: dict[int, bool], sec
         )
         return
     give(user, group, lasts=False)  # wherever that was
-    decisions.submit_group(user, project, group, answer, seconds=seconds, idempotency_key=key)
+    decisions.submit_group(user, project, group, answer, seconds=seconds, idempotency_key=key, why=why)
     result.new += 1
 
 

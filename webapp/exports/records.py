@@ -46,6 +46,7 @@ class LabelRecord:
     liked: bool
     score: float | None
     reason: str
+    box: list[float] | None  # of a dislike: left, top, width, height as shares of the image
     created_at: datetime
 
 
@@ -136,7 +137,7 @@ def _chunk(project: Project, groups: list[Group], chosen: Filter) -> Iterator[Gr
     rows = _labels(chosen).filter(generation__group__in=ids).order_by("id")
     for v in rows:
         who = pseudonym(project, v.annotator_id) if v.annotator_id is not None else ""
-        found = LabelRecord(who, v.oracle, v.liked, v.score, v.reason, v.created_at)
+        found = LabelRecord(who, v.oracle, v.liked, v.score, v.reason, v.box, v.created_at)
         labels.setdefault(v.generation_id, []).append(found)
     seconds: dict[int, dict[str, float]] = {}
     for group, user, spent in GroupDecision.objects.filter(group__in=ids).values_list("group", "user", "seconds"):

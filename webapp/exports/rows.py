@@ -45,6 +45,7 @@ def labels_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
                 "liked": v.liked,
                 "score": v.score,
                 "reason": v.reason or None,
+                "box": json.dumps(v.box) if v.box else None,
                 "reward": image.reward,
                 "seconds": group.seconds.get(v.annotator) if v.annotator else None,
                 "created_at": v.created_at,

@@ -28,6 +28,7 @@ from webapp.labelling.models import (
     Tally,
     UndoneDecision,
 )
+from webapp.labelling.why import Why
 from webapp.lib import events, options, states
 from webapp.lib.prepared import ask, ask_for, insert, read, run, together
 from webapp.quality import services as quality
@@ -37,9 +38,16 @@ RATEABLE = (GroupState.READY, GroupState.DONE, GroupState.SUPERSEDED, GroupState
 
 
 def submit_group(
-    user, project: Project, group_id: int, answer: dict[int, bool], *, seconds: float, idempotency_key: str
+    user,
+    project: Project,
+    group_id: int,
+    answer: dict[int, bool],
+    *,
+    seconds: float,
+    idempotency_key: str,
+    why: dict[int, Why] | None = None,
 ) -> GroupDecision:
-    """Keep a person's likes (True) and dislikes (False) of every image, by position.
+    """Keep a person's likes (True) and dislikes (False) of every image, by position, and why some are disliked.
 
     The same key with the same answer returns the first decision; with another answer it raises Conflict. Raises
     LabellingError when an image is undecided or the person was never given the group. The lease may have run out: work
@@ -53,7 +61,9 @@ def submit_group(
                 _("labels: image %(n)s is undecided or unknown; decide on every image") % {"n": wrong[0] + 1}
             )
         images = list(generations.values())
-        labels = _set_labels(user, images, {generations[position]: liked for position, liked in answer.items()})
+        reasons = {generations[position]: about for position, about in (why or {}).items()}
+        liked = {generations[position]: value for position, value in answer.items()}
+        labels = _set_labels(user, images, liked, reasons)
         if group.state == GroupState.FLAGGED:  # kept, and unused as all of the group's
             history.left_out([label for label in labels if label.annotator_id == user.pk])
         group.decisions += 1  # the row is locked
@@ -212,12 +222,19 @@ def _replayed(asked: GroupDecision) -> GroupDecision | None:
     return None
 
 
-def _set_labels(user, images: Sequence[Generation], liked: dict[Generation, bool]) -> list[Label]:
+def _set_labels(
+    user, images: Sequence[Generation], liked: dict[Generation, bool], why: dict[Generation, Why]
+) -> list[Label]:
     """Keep the person's labels, and give all that these images have now."""
     there = ask_for("labels of", _labels, [image.pk for image in images])
     if old := [label.pk for label in there if label.annotator_id == user.pk]:
         Label.objects.filter(pk__in=old).delete()
-    made = [Label(generation_id=g.pk, annotator_id=user.pk, liked=value) for g, value in liked.items()]
+    made = []
+    for image, value in liked.items():
+        about = why.get(image, Why())
+        box = about.box and list(about.box)
+        label = {"generation_id": image.pk, "annotator_id": user.pk, "liked": value}
+        made.append(Label(**label, reason=about.reason, box=box))
     insert(made)
     history.given(made)
     return [label for label in there if label.annotator_id != user.pk] + made

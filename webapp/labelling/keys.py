@@ -15,11 +15,12 @@ COMMANDS = {
     "skip": gettext_lazy("Skip"),
     "flag": gettext_lazy("Flag"),
     "zoom": gettext_lazy("Look closer"),
+    "why": gettext_lazy("Say why"),
     "guide": gettext_lazy("Guidelines"),
     "pause": gettext_lazy("Pause"),
 }
 DEFAULTS = {
-    **dict(zip(COMMANDS, ["Enter", "l", "d", "i", "u", "s", "f", "k", "g", "p"], strict=True)),
+    **dict(zip(COMMANDS, ["Enter", "l", "d", "i", "u", "s", "f", "k", "a", "g", "p"], strict=True)),
     **{f"image_{n}": key for n, key in enumerate("1234567890qwertyzxcvbnm,", start=1)},
 }
 # Keys with a longer name that may be chosen; arrows, Tab, Space and Escape move about the page.

@@ -154,9 +154,18 @@ class Label(models.Model):
     liked = models.BooleanField()
     score = models.FloatField(null=True, help_text="An oracle's score in 0..1.")
     reason = models.CharField(max_length=300, blank=True)
+    box = models.JSONField(
+        null=True,
+        help_text="What a dislike is about: left, top, width, height as shares of the image; empty: all of it.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        indexes = [
+            models.Index(
+                fields=["generation"], condition=Q(annotator__isnull=False) & ~Q(reason=""), name="labels_with_a_reason"
+            )
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["generation", "annotator"], condition=Q(annotator__isnull=False), name="one_label_a_person"

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, may, member
 from webapp.campaigns.models import Project
-from webapp.labelling import decisions, errors, following, keys, leases, pictures, queries
+from webapp.labelling import decisions, errors, following, keys, leases, pictures, queries, why
 from webapp.labelling.generation import report_damaged
 from webapp.labelling.guidelines import add_example, remove_example
 from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
@@ -50,12 +50,17 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
     chosen = queries.preferences(request.user)
     mine = keys.merged(chosen.keys)
     page = {"keys": mine if chosen.keys_on else {}, "widths": pictures.WIDTHS, "renew": options.RENEW.total_seconds()}
+    page["reasons"] = project.dislike_reasons
     context = {
         "project": project,
         "page": "annotate",
         "manages": may(request.user, project, Action.SEE),
         "keys_on": chosen.keys_on,
-        "command_keys": [(name, mine[command]) for command, name in keys.COMMANDS.items()],
+        "command_keys": [
+            (name, mine[command])
+            for command, name in keys.COMMANDS.items()
+            if command != "why" or project.dislike_reasons
+        ],
         "image_keys": [mine[f"image_{n}"] for n in range(1, keys.MOST_IMAGES + 1)],
         "page_data": page,
         "skip_reasons": SkipReason.choices,
@@ -85,7 +90,8 @@ def next_groups(request: HttpRequest, project: Project) -> JsonResponse:
 @require_POST
 @member(Action.LABEL)
 def submit(request: HttpRequest, project: Project, task: str) -> JsonResponse:
-    """Body `{labels: {position: bool}, seconds, key}`; 409 when the key was used for another answer."""
+    """Body `{labels: {position: bool}, seconds, key}`, and `why: {position: {reason, box}}` of dislikes if wanted; 409 when
+    the key was used for another answer."""
     try:
         body = _body(request)
         labels = body.get("labels")
@@ -95,7 +101,13 @@ def submit(request: HttpRequest, project: Project, task: str) -> JsonResponse:
         answer = {bounds.POSITION.of_text(k, "labels"): v for k, v in labels.items()}
         seconds = bounds.SECONDS.real(body.get("seconds", 0), "seconds")
         decisions.submit_group(
-            request.user, project, group_id, answer, seconds=seconds, idempotency_key=_text(body, "key")
+            request.user,
+            project,
+            group_id,
+            answer,
+            seconds=seconds,
+            idempotency_key=_text(body, "key"),
+            why=why.read(body.get("why", {}), answer),
         )
     except (errors.LabellingError, bounds.OutOfBounds) as error:
         return _refused(error)

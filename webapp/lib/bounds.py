@@ -70,11 +70,15 @@ GUIDANCE = Range(1.0, 20.0)
 SEED = Range(0, 2**31 - 1)
 SECONDS = Range(0, 86_400)  # that a decision took
 EVERY = Range(1, 1_000_000)  # labelled groups between two milestones
+SHARE = Range(0, 1)  # of an image's width or height
 VOTES = Range(10, 10_000)
 ALPHA = Range(0.001, 0.2)
 DAYS = Range(date(2000, 1, 1), date(2999, 12, 31))  # there is a day before and after each
 
 WORD = 150  # characters of a name or a choice: Django's user names
+REASON = 60  # characters of a reason for a dislike
+REASONS = 9  # that a project may have: one a digit's key
+REASONS_JSON = 1_000  # characters of all of them
 GUIDELINES = 20_000  # characters
 METADATA = 10_000  # characters of a prompt's metadata, or of a project's settings of rounds, as JSON
 DETAIL = 300  # characters of a value in the audit log

@@ -8,7 +8,7 @@ from django.db.models import Count, F, Q, Sum
 from django.utils.translation import gettext_lazy as _
 
 from webapp.campaigns.models import Project
-from webapp.labelling.models import Group, LabelEvent
+from webapp.labelling.models import Group, GroupState, Label, LabelEvent
 from webapp.quality.models import Consensus, GoldAnswer, GoldKind, Overrule, PersonQuality
 from webapp.quality.signal import HAS_SIGNAL
 
@@ -17,6 +17,7 @@ LOW_GOLD, FEW_GOLD = 0.6, 5
 LOW_AGREEMENT, FEW_SHARED = 0.55, 40
 HASTY_SHARE, FEW_GROUPS = 0.1, 10
 FAILED_ATTENTION = 2
+MOST_REASONS = 50  # that the page lists
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,26 @@ def people(project: Project) -> list[PersonRow]:
     return sorted(rows, key=lambda r: (-len(r.concerns()), r.quality.user.username))
 
 
+def reasons(project: Project) -> list[dict]:
+    """Why people disliked images: `{reason, dislikes, boxes, versions}`, the most frequent first; `versions` has (number,
+    dislikes). Flagged groups are left out."""
+    labels = Label.objects.filter(generation__group__project=project, annotator__isnull=False, liked=False)
+    rows = (
+        labels.exclude(reason="")
+        .exclude(generation__group__state=GroupState.FLAGGED)
+        .values_list("reason", "generation__group__version__number")
+        .annotate(n=Count("pk"), boxes=Count("pk", filter=Q(box__isnull=False)))
+        .order_by("reason", "generation__group__version__number")
+    )
+    found: dict[str, dict] = {}
+    for reason, version, n, boxes in rows:
+        row = found.setdefault(reason, {"reason": reason, "dislikes": 0, "boxes": 0, "versions": []})
+        row["dislikes"] += n
+        row["boxes"] += boxes
+        row["versions"].append((version, n))
+    return sorted(found.values(), key=lambda row: (-row["dislikes"], row["reason"]))[:MOST_REASONS]
+
+
 def alpha_over_time(project: Project, *, points: int = 500) -> list[dict]:
     """`{at, alpha, labels}` of the newest measurements with an alpha, oldest first."""
     rows = project.qualities.filter(alpha__isnull=False).values_list("created_at", "alpha", "labels")[:points]
@@ -121,6 +142,7 @@ def review(group: Group) -> dict:
             "generation": image,
             "reward": rewards[image.position],
             "labels": sorted(image.labels.all(), key=lambda v: (v.annotator is None, v.pk)),
+            "boxes": [label.box for label in image.labels.all() if label.box],
             "words": words.get(image.pk, []),
             "events": events.get(image.pk, []),
         }

@@ -32,6 +32,7 @@ def quality(request: HttpRequest, project: Project) -> HttpResponse:
         "project": project,
         "rows": Paginator(queries.people(project), options.LONG_ROWS).get_page(request.GET.get("page")),
         "latest": project.qualities.first(),
+        "reasons": queries.reasons(project),
         "gold": Paginator(gold.order_by("-id"), options.LONG_ROWS).get_page(request.GET.get("gold")),
         "page": "quality",
     }
