@@ -172,13 +172,7 @@ def distill(a: argparse.Namespace) -> None:
     memory = _settings(a, MemorySettings)
     with _stopping() as should_stop:
         try:
-            options = {
-                "device": a.device,
-                "memory": memory,
-                "drawn_from": own,
-                "should_stop": should_stop,
-                "start": a.start,
-            }
+            options = {"device": a.device, "memory": memory, "drawn_from": own, "start": a.start}
             result = run(a.model, draw, settings, a.work, a.work / "student", should_stop=should_stop, **options)
         except DistillStopped as stopped:
             print(stopped, file=sys.stderr)
