@@ -10,7 +10,8 @@ from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.campaigns.services import add_prompts
 from webapp.labelling.following import finish_answered
-from webapp.labelling.models import Scoring
+from webapp.labelling.models import Label, Scoring
+from webapp.quality.services import measure_oracles
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
 NARROW = {"width": 360, "height": 740}
@@ -99,3 +100,20 @@ def test_a_lower_overlap_finishes_groups_and_a_new_oracle_is_asked(site, boss):
     assert Scoring.objects.get().group_id == group.pk
     assert fits(page)
     assert faults(page) == []
+
+
+def test_an_oracle_is_chosen_by_how_far_it_says_what_people_say(site, boss):
+    groups = site.ready(3)
+    for group in groups:
+        acting.submit(boss, site.project, group, [1, 1, 0, 0])
+        for image in group.generations.all():
+            Label.objects.create(generation=image, oracle="demo", liked=image.position != 1, score=0.5)
+    measure_oracles(site.project)
+    page = site.context(boss, viewport=NARROW, locale="de").new_page()
+    page.goto(site.url("settings/"))
+    assert "demo: wie Personen bei 25 % der Bilder" in page.locator("#id_oracle").text_content()
+    page.locator("#judges").scroll_into_view_if_needed()
+    assert fits(page)
+    assert faults(page) == []
+    page.emulate_media(color_scheme="light")
+    picture(page, "judges-phone", whole=False)

@@ -49,6 +49,8 @@ COUNTED = """
     PersonQuality.like_accuracy PersonQuality.dislike_accuracy PersonQuality.hasty ProjectQuality.alpha
     ProjectQuality.prior ProjectQuality.labels ProjectQuality.shared ProjectQuality.people GoldAnswer.right
     GoldAnswer.total QuarterCount.groups QuarterCount.signal QuarterCount.labels QuarterCount.likes
+    OracleQuality.images OracleQuality.groups OracleQuality.agreement OracleQuality.low OracleQuality.high
+    OracleQuality.threshold OracleQuality.known OracleQuality.right
     VersionCount.labels VersionCount.likes VersionCount.counted_to ProjectCount.labelled ProjectCount.signal
     Webhook.announced Delivery.attempts Delivery.status
 """.split()

@@ -8,6 +8,7 @@ import json
 from django import forms
 from django.conf import settings
 from django.utils.text import slugify
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from common import prompt_files
@@ -35,6 +36,15 @@ MAIN = (
     "work_hour_cost",
     "machine_hour_cost",
 )
+
+
+def _beside_people(label: object, measured) -> object:
+    """An oracle's name, and how far it says what people say where that was measured."""
+    if measured is None:
+        return label
+    shares = {"share": measured.agreement, "low": measured.low, "high": measured.high}
+    said = {name: f"{100 * value:.0f}" for name, value in shares.items()}
+    return gettext("%(oracle)s: as people on %(share)s%% of images (%(low)s to %(high)s)") % {"oracle": label, **said}
 
 
 class LinesField(forms.CharField):
@@ -103,6 +113,13 @@ class ProjectForm(forms.ModelForm):
             "name": forms.TextInput(attrs={"dir": "auto"}),
             "guidelines": forms.Textarea(attrs={"rows": 5, "dir": "auto"}),
         }
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            known = {row.oracle: row for row in self.instance.oracle_qualities.filter(tag="")}
+            choices = [(name, _beside_people(label, known.get(name))) for name, label in self.fields["oracle"].choices]
+            self.fields["oracle"].choices = choices
 
     def clean(self):
         """An oracle is chosen where one labels."""

@@ -86,6 +86,7 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
         )
         return redirect("project-settings", project.slug)
     context = {"project": project, "form": form, "training": training, "page": "settings"}
+    context["judges"] = project.oracle_qualities.all()
     context["unjudged"] = queries.unjudged(project).count() if project.oracle else 0
     return render(request, "campaigns/settings.html", context, status=200 if sent is None else 400)
 

@@ -75,6 +75,33 @@ class ProjectQuality(models.Model):
         verbose_name_plural = "project qualities"
 
 
+class OracleQuality(models.Model):
+    """How far an oracle says what people say, as a worker measured it; a row for all and one a tag."""
+
+    project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="oracle_qualities")
+    oracle = models.CharField(max_length=40)
+    tag = models.CharField(max_length=150, blank=True, help_text="Of the prompts; empty: all of them.")
+    images = models.PositiveIntegerField(help_text="That both judged.")
+    groups = models.PositiveIntegerField()
+    agreement = models.FloatField(help_text="Share of the images on which both say the same.")
+    low = models.FloatField(help_text="Of its 95% interval.")
+    high = models.FloatField()
+    threshold = models.FloatField(null=True, help_text="Of the score, fitted to reviewers' gold groups.")
+    known = models.PositiveIntegerField(default=0, help_text="Images of these groups.")
+    right = models.FloatField(null=True, help_text="Share of them that it judges rightly when left out of the fit.")
+    measured_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["oracle", "tag"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "oracle", "tag"], name="one_quality_an_oracle_and_tag")
+        ]
+        verbose_name_plural = "oracle qualities"
+
+    def __str__(self) -> str:
+        return f"{self.oracle} in {self.project}"
+
+
 class GoldKind(models.TextChoices):
     """Why a group's answer is known."""
 

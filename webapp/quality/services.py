@@ -28,7 +28,7 @@ from webapp.labelling.models import (
 )
 from webapp.lib import events, options
 from webapp.lib.prepared import insert
-from webapp.quality import counts, measure
+from webapp.quality import counts, judges, measure
 from webapp.quality.consensus import Reliability, Vote, reward, tied
 from webapp.quality.models import (
     Consensus,
@@ -282,14 +282,15 @@ def find_gold(project: Project) -> int:
 
 
 def measure_project(project: Project) -> ProjectQuality | None:
-    """Look for gold, count what was labelled when, measure everybody, settle again the groups of those whose
-    reliability moved. Slow: for a worker.
+    """Look for gold, count what was labelled when, measure everybody and the oracles, settle again the groups of those
+    whose reliability moved. Slow: for a worker.
 
     None when there is no label that the last measurement had not seen.
     """
     find_gold(project)
     counts.count_quarters(project)
     counts.count_versions(project)
+    measure_oracles(project)
     people_labels = Label.objects.filter(generation__group__project=project, annotator__isnull=False)
     count = people_labels.count()
     last = project.qualities.first()
@@ -329,6 +330,17 @@ def measure_project(project: Project) -> ProjectQuality | None:
     return quality
 
 
+def measure_oracles(project: Project) -> bool:
+    """Measure the oracles, unless nothing was labelled, overruled or made gold since; returns whether it did."""
+    last = project.oracle_qualities.values_list("measured_at", flat=True).first()
+    labels = Label.objects.filter(generation__group__project=project)
+    words = Overrule.objects.filter(generation__group__project=project)
+    if last is not None and last > max(_newest(rows) for rows in (labels, words, project.gold_groups.all())):
+        return False
+    judges.measure(project, _overruled)
+    return True
+
+
 def due() -> list[int]:
     """Ids of projects with labels that are newer than their last measurement, which is `MEASURED_EVERY` old."""
     old = timezone.now() - MEASURED_EVERY
@@ -342,8 +354,8 @@ def due() -> list[int]:
     return list(rows.values_list("pk", flat=True))
 
 
-def _newest(labels):
-    newest = labels.order_by("-id").values_list("created_at", flat=True).first()
+def _newest(rows):
+    newest = rows.order_by("-id").values_list("created_at", flat=True).first()
     return newest or timezone.now() - timedelta(days=36_500)
 
 

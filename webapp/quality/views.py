@@ -33,6 +33,7 @@ def quality(request: HttpRequest, project: Project) -> HttpResponse:
         "rows": Paginator(queries.people(project), options.LONG_ROWS).get_page(request.GET.get("page")),
         "latest": project.qualities.first(),
         "reasons": queries.reasons(project),
+        "judges": project.oracle_qualities.all(),
         "gold": Paginator(gold.order_by("-id"), options.LONG_ROWS).get_page(request.GET.get("gold")),
         "page": "quality",
     }
