@@ -125,3 +125,18 @@ def test_on_a_phone_nothing_scrolls_sideways(done):
     page.locator(".pair").nth(2).click()
     assert page.locator("#large").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_what_the_surrogate_learned_opens_and_stays_open(done):
+    training = TrainingRound.objects.get(project=done.project)
+    storage.store().write(paths.grid(training.pk, "surrogate"), storage.store().read(paths.grid(training.pk, "after")))
+    page = done.context(done.boss).new_page()
+    page.goto(done.url("rounds/1/"))
+    image = page.get_by_alt_text("Images by the base, led by the surrogate")
+    assert not image.is_visible()
+    page.get_by_text("What the surrogate learned").click()
+    page.wait_for_function("document.querySelector('#taught img').naturalWidth === 518")
+    page.evaluate("htmx.trigger('#changing', 'refresh')")
+    page.wait_for_timeout(500)
+    assert image.is_visible()
+    picture(page, "round-taught")
