@@ -30,7 +30,7 @@ from webapp.lib.logs import about
 from webapp.operations.faults import sentence
 from webapp.quality import counts
 from webapp.quality import services as quality
-from webapp.rounds import comparisons, forecasts, trials
+from webapp.rounds import comparisons, forecasts, plans, trials
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, Pair, TrainingRound, Trial
 from webapp.webhooks import outbox
@@ -164,6 +164,21 @@ def _score(group: Group) -> list[dict]:
     prompts, metadata = [group.prompt.text] * len(images), [group.prompt.metadata] * len(images)
     verdicts = get_oracle(oracle_spec(group.project.oracle)).score(images, prompts, metadata)
     return [dataclasses.asdict(verdict) for verdict in verdicts]
+
+
+@app.task(name=broker.TASKS["plan_round"][0])
+def plan_round(plan_id: int) -> None:
+    """Work out what a round takes on the machine that would train it."""
+    asked = plans.wanted(plan_id)
+    if asked is None:
+        return
+    from workers import planning
+
+    try:
+        plans.keep(plan_id, planning.plan(asked.project.model_dir, asked.settings, device()))
+    except Exception as error:  # the form says it, and the round can be started all the same
+        log.exception("plan %s", plan_id)
+        plans.keep(plan_id, None, sentence(error))
 
 
 @app.task(name=broker.TASKS["run_round"][0])

@@ -91,7 +91,7 @@ def fill(project, people, size: int) -> float:
     return time.monotonic() - start
 
 
-def pages(slug: str, boss, ann) -> dict[str, tuple]:
+def pages(slug: str, boss, ann, ann_id: int) -> dict[str, tuple]:
     """Name → (client, path): what is asked for by GET."""
     from webapp.quality.queries import ORDERS
 
@@ -105,6 +105,11 @@ def pages(slug: str, boss, ann) -> dict[str, tuple]:
         "audit log": "audit/",
         "export's count": "export/?format=labels&container=jsonl&signal=on",
         "guidelines": "guidelines/",
+        "gallery": "gallery/",
+        "gallery: a prompt": "gallery/?text=prompt+77&verdict=liked",
+        "gallery: a person's dislikes": f"gallery/?person={ann_id}&verdict=disliked",
+        "gallery: disagreement": "gallery/?disagree=on",
+        "gallery: nothing of the kind": "gallery/?version=1&until=2020-01-01",
         **{f"review: {name}": f"review/?show={name}" for name in ORDERS},
     }
     found = {name: (boss, f"/p/{slug}/{path}") for name, path in paths.items()}
@@ -174,7 +179,7 @@ def measure(size: int, runs: int) -> dict[str, float]:
         "API labels, in the middle": f"labels?limit=100&after={middle * 2 * IMAGES}",
         "API project": "",
     }
-    for name, (client, path) in pages(slug, admin, ann).items():
+    for name, (client, path) in pages(slug, admin, ann, people[0].pk).items():
         found[name] = statistics.median(timed(lambda c=client, p=path: ask(c, p)) for _ in range(runs // 4))
     for name, path in queries.items():
         address = f"/api/v1/projects/{slug}/{path}"

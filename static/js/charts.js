@@ -9,6 +9,20 @@ const CHARTS = [
   [gettext("Surrogate"), ["margin", "distance", "active", "group_weight"]],
   [gettext("Losses"), ["student", "fake", "surrogate"]],
 ];
+// Short enough that a legend is one line, also on a phone.
+const SHORT = {
+  validation_reward: gettext("reward"),
+  validation_geneval: "GenEval",
+  validation_word: gettext("words"),
+  opinion: gettext("surrogate"),
+  second_recognition: gettext("base"),
+  accuracy_held_out: gettext("held-out labels"),
+  accuracy_trained: gettext("labels"),
+  second_contrast: gettext("contrast"),
+  second_sharpness: gettext("sharpness"),
+  second_colourfulness: gettext("colour"),
+  second_diversity: gettext("variety"),
+};
 const drawn = new Map();
 
 // Colours of the style sheet, which knows light and dark.
@@ -39,7 +53,7 @@ async function redraw() {
     const present = names.filter((name) => steps.some((s) => name in s));
     if (!present.length) continue;
     const datasets = present.map((name) => ({
-      label: name.replaceAll("_", " "),
+      label: SHORT[name] ?? name.replaceAll("_", " "),
       data: steps.filter((s) => name in s).map((s) => ({ x: s.step, y: s[name] })),
       pointRadius: steps.length > 60 ? 0 : 2,
       borderWidth: 2,
@@ -56,7 +70,7 @@ async function redraw() {
     canvas.setAttribute("aria-label", fill(gettext("%(title)s by step"), { title }));
     figure.append(caption, canvas);
     place.append(figure);
-    const options = { animation: false, parsing: false, scales: { x: { type: "linear", ticks: { precision: 0 } }, y: {} }, plugins: { legend: { labels: {} } } };
+    const options = { animation: false, parsing: false, scales: { x: { type: "linear", ticks: { precision: 0 } }, y: {} }, plugins: { legend: { position: "bottom", labels: { usePointStyle: true, pointStyle: "line", boxWidth: 18, padding: 8 } } } };
     drawn.set(title, new window.Chart(canvas, { type: "line", data: { datasets }, options }));
   }
   dress();

@@ -26,6 +26,8 @@ function show(row) {
   at("large-stack").style.setProperty("--ratio", width / height);
   at("large-old").textContent = at("pairs").dataset.old;
   at("large-new").textContent = at("pairs").dataset.new;
+  const more = at("large-more");
+  if (more) more.href = `${more.dataset.try}&prompt=${encodeURIComponent(at("large-prompt").textContent)}`;
   split(at("large-slider").value);
   if (!at("large").open) at("large").showModal();
 }

@@ -15,7 +15,19 @@ from webapp.lib import paths
 from webapp.rounds.models import ModelVersion, RoundForecast, RoundMetric, TrainingRound
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
-MANAGED = ("try/", "versions/", "quality/", "review/", "prompts/", "settings/", "export/", "api/", "audit/", "compare/")
+MANAGED = (
+    "gallery/",
+    "try/",
+    "versions/",
+    "quality/",
+    "review/",
+    "prompts/",
+    "settings/",
+    "export/",
+    "api/",
+    "audit/",
+    "compare/",
+)
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 

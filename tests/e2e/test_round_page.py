@@ -3,15 +3,18 @@
 import io
 import json
 import os
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 from PIL import Image
 
+from common.settings import TDMR1Settings
 from tests.e2e.conftest import PHONE
 from tests.e2e.helpers import CHROMIUM, picture
 from webapp.campaigns.models import Role
 from webapp.lib import paths, storage
-from webapp.rounds.models import ModelVersion, TrainingRound
+from webapp.rounds.models import ModelVersion, RoundMetric, TrainingRound
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
 PROMPTS = ["a red star", "two blue hearts", "a moon left of a very long sentence that does not end soon", "مثلث أحمر"]
@@ -31,7 +34,14 @@ def done(site):
     training = TrainingRound.objects.create(
         project=site.project, number=1, base_version=base, idempotency_key="k", state="done", result_version=version,
         scores_before={"reward": 0.5}, scores_after={"reward": 0.75}, step=60, total=60,
+        settings={**TDMR1Settings().to_json(), "updates": 60, "rank": 16, "student_lr": 1e-4},
+        made_from={"labels": {"people": 1240, "scenes": 300}, "people": 3},
+        finished_at=timezone.now() + timedelta(minutes=40),
     )  # fmt: skip
+    for step in range(1, 61, 5):
+        values = {"validation_reward": 0.4 + step / 200, "validation_geneval": 0.3 + step / 200, "validation_word": 0.1}
+        values |= {"opinion": step / 60, "second_recognition": 1.0, "accuracy_held_out": 0.7, "accuracy_trained": 0.8}
+        RoundMetric.objects.create(round=training, step=step, values={**values, "student": 1 / step, "fake": 1.0})
     for which, colour in COLOURS.items():
         sheet = Image.new("RGB", (4 * 130 - 2, 128), "white")
         for i in range(4):
@@ -40,7 +50,7 @@ def done(site):
         sheet.save(kept, "WEBP", lossless=True)
         storage.store().write(paths.grid(training.pk, which), kept.getvalue())
     rows = zip(PROMPTS, TAGS, BEFORE, AFTER, strict=True)
-    pairs = [{"prompt": p, "tag": t, "before": verdict(b), "after": verdict(a)} for p, t, b, a in rows]
+    pairs = [{"prompt": p, "tag": t, "before": verdict(b), "after": verdict(a), "opinion": 0.1} for p, t, b, a in rows]
     changes = [
         {"name": "reward", "before": 0.5, "after": 0.75, "change": 0.25, "error": 0.05, "images": 112},
         {"name": "counting", "before": 0.4, "after": 0.7, "change": 0.3, "error": 0.1, "images": 56},
@@ -59,6 +69,15 @@ def test_the_answer_where_and_the_pairs(done, tmp_path):
     assert "0.15 to 0.35" in page.locator("#answer").inner_text()
     rows = page.locator("tr.better, tr.worse, tr.unsure")
     assert [row.get_attribute("class") for row in rows.all()] == ["better", "better", "unsure"]
+    made = page.locator("section", has=page.get_by_role("heading", name="What it was made from")).last
+    assert "1240 labels of 3 people, 300 labels of the oracle scenes." in made.inner_text()
+    assert "40 minutes from start to end" in made.inner_text() and "2,880 images" in made.inner_text().replace(
+        "2880", "2,880"
+    )
+    made.get_by_text("2 settings differ from their defaults").click()
+    assert "16 instead of 32" in made.inner_text()
+    assert page.get_by_text("The surrogate prefers the new one.").count() == 4
+    page.locator("#charts canvas").first.wait_for()
     picture(page, "round-pairs")
 
     pairs = page.locator("#pairs > li")
@@ -112,6 +131,11 @@ def test_a_pair_large_by_mouse_and_by_keys(done):
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     assert page.locator("#large-prompt").inner_text() == PROMPTS[3]
+    assert (
+        page.get_by_role("link", name="More of this prompt")
+        .get_attribute("href")
+        .startswith("/p/stars/try/?versions=1&")
+    )
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
     assert page.evaluate("document.activeElement.className") == "pair"

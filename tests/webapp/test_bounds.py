@@ -96,6 +96,7 @@ MADE = """
     GroupDecision.answer UndoneDecision.answer Preferences.keys Consensus.rewards GoldGroup.answer ProjectCount.states
     ModelVersion.scores TrainingRound.settings TrainingRound.scores_before TrainingRound.scores_after
     TrainingRound.error TrainingRound.alarm RoundMetric.values Trial.sides Trial.seeds
+    RoundPlan.settings RoundPlan.values TrainingRound.made_from
 """.split()
 
 

@@ -93,6 +93,10 @@ QUERIES = {
     "api-access": ["page", "webhooks", "messages"],
     "prompts": ["page", "show", "q"],
     "quality": ["page", "gold"],
+    "start-round": ["preset"],
+    "round-plan": ["updates", "student_lr", "method", "alarm", "key"],
+    "gallery": ["version", "text", "tag", "verdict", "person", "disagree", "since", "until", "before"],
+    "gallery-download": ["version", "text", "tag", "verdict", "person", "disagree", "since", "until", "container"],
     "try": ["page", "prompt", "versions", "base", "steps", "guidance", "seeds"],
 }
 

@@ -63,6 +63,10 @@ def test_answers_pages_and_lists(client, ann, boss, project, ready):
         client.force_login(boss)
         for path in (
             "",
+            "gallery/",
+            "gallery/?version=1&verdict=liked",
+            "gallery/?text=star&since=2020-01-01",
+            f"gallery/?person={ann.pk}&disagree=on",
             "review/?show=ties",
             "review/?show=all",
             "flags/",

@@ -24,6 +24,7 @@ NOT_PAGES = {
     "download-lora",
     "download-package",
     "export-download",
+    "gallery-download",
     "metrics",
 }
 FIELDS = "user project guidelines prompt metadata group round flag skip label oracle word example token webhook".split()

@@ -4,7 +4,7 @@ from PIL import Image
 
 from webapp.labelling import generation
 from webapp.lib import paths
-from webapp.rounds import trials
+from webapp.rounds import plans, services, trials
 from webapp.rounds.models import ModelVersion, Trial
 from workers import tasks
 
@@ -39,3 +39,12 @@ def test_an_error_is_told_and_tried_again_by_housekeeping(project, monkeypatch):
     monkeypatch.setattr(tasks.broker, "send", lambda kind, row: sent.append((kind, row)))
     tasks.housekeeping()
     assert ("generate_trial", trial.pk) in sent
+
+
+def test_a_round_is_planned_on_the_machine_that_trains(project):
+    asked = plans.ask(project, services.check_settings(project.round_settings))
+    tasks.plan_round(asked.pk)
+    asked.refresh_from_db()
+    assert asked.error == ""
+    assert 0 < asked.values["bytes"] < asked.values["has"] and asked.values["flops"] > 0 and asked.values["seconds"] > 0
+    assert plans.estimate(asked).fits

@@ -51,13 +51,22 @@ def _mean(parts: Sequence[dict]) -> dict:
     return {**means, "error": error, "images": sum(part["images"] for part in parts)}
 
 
-def pairs(lines: Sequence[dict], before: Sequence[dict], after: Sequence[dict]) -> list[dict]:
-    """The pictures' images in order, row by row: `prompt`, `tag` and both verdicts, None where nobody judged."""
+def pairs(
+    lines: Sequence[dict], before: Sequence[dict], after: Sequence[dict], opinions: Sequence[float] = ()
+) -> list[dict]:
+    """The pictures' images in order, row by row: `prompt`, `tag`, both verdicts, and how much better the surrogate likes
+    the new image (`opinion`); None where nobody judged."""
 
-    def verdict(given: Sequence[dict], i: int) -> dict | None:
+    def at(given: Sequence, i: int) -> dict | float | None:
         return given[i] if i < len(given) else None
 
     return [
-        {"prompt": line["prompt"], "tag": line.get("tag", ""), "before": verdict(before, i), "after": verdict(after, i)}
+        {
+            "prompt": line["prompt"],
+            "tag": line.get("tag", ""),
+            "before": at(before, i),
+            "after": at(after, i),
+            "opinion": at(opinions, i),
+        }
         for i, line in enumerate(lines)
     ]

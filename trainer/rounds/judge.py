@@ -128,6 +128,7 @@ class Judge:
         self.state.best_step = self.state.step
         self.state.best_scores = evaluation.scores if evaluation else {}
         self.state.best_verdicts = comparison.noted(evaluation.verdicts) if evaluation else []
+        self.state.best_opinions = self.watch.opinions[:GRID_IMAGES] if self.watch and evaluation else []
         return True
 
     def is_due(self) -> bool:
@@ -160,7 +161,7 @@ class Judge:
         return {
             "columns": comparison.COLUMNS,
             "size": list(size),
-            "pairs": comparison.pairs(self._lines()[:GRID_IMAGES], before, after),
+            "pairs": comparison.pairs(self._lines()[:GRID_IMAGES], before, after, self.state.best_opinions),
             "changes": comparison.changes(self._validation_lines()[: len(before)], before, after),
         }
 

@@ -93,6 +93,7 @@ class RoundState:
     parent_rewards: list = field(default_factory=list)  # of the validation before the first update
     parent_verdicts: list = field(default_factory=list)  # the same with what was liked, see `comparison.noted`
     best_verdicts: list = field(default_factory=list)  # of the version that is the best so far
+    best_opinions: list = field(default_factory=list)  # the surrogate's of its first images over the parent's
     looks: list = field(default_factory=list)  # `alarm.Look` as JSON, one a validation
     alarm: str = ""
     images_scored: int = 0

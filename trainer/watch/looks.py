@@ -75,6 +75,7 @@ class Watch:
             known.change > ERRORS * known.error
         )  # else there is nothing to lose, and shares of it are noise
         self.measures = measure_images(parent.images, prompts)
+        self.opinions: list[float] = []  # of the last look, by image; see `_opinions`
 
     def look(self, now: Evaluation, step: int) -> Look:
         """The student's images `now`, after `step` updates."""
@@ -88,22 +89,24 @@ class Watch:
             )
         for name, values in measure_images(now.images, self.prompts).items():
             measures[name] = relative(values.tolist(), self.measures[name].tolist())
+        self.opinions = self._opinions(now.latents, teacher) if SURROGATE in self.trainer.roles.names else []
         return Look(
             step,
-            self._opinion(now.latents, teacher) if SURROGATE in self.trainer.roles.names else None,
+            mean_of(self.opinions) if self.opinions else None,
             measures,
             ranked_right(self.trainer, self.store, self.held_out),
             ranked_right(self.trainer, self.store, self.trained),
         )
 
-    def _opinion(self, latents: torch.Tensor, teacher: torch.Tensor) -> Reading:
-        """How much better the surrogate likes images than the parent's; `teacher` are the teacher's errors on them."""
+    def _opinions(self, latents: torch.Tensor, teacher: torch.Tensor) -> list[float]:
+        """How much better the surrogate likes each image than the parent's of the same noise; `teacher` are the teacher's
+        errors on them."""
         if self.trainer.explicit:
-            return mean_of((self._scores(latents) - self._scores(self.parent.latents)).tolist())
+            return (self._scores(latents) - self._scores(self.parent.latents)).tolist()
         unit = (teacher + self.teacher) / 2
         gain = (teacher - self._errors(SURROGATE, latents)) / unit
         parents = (self.teacher - self._errors(SURROGATE, self.parent.latents)) / unit
-        return mean_of((gain - parents).tolist())
+        return (gain - parents).tolist()
 
     def _recognition(self, latents: torch.Tensor, with_prompt: torch.Tensor) -> torch.Tensor:
         """How much of each image the frozen base explains by its prompt, (N,): what it errs more without one, relatively.

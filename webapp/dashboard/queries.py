@@ -6,23 +6,126 @@ import statistics
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
-from django.db.models import Count, Max, Min, Q, Sum
+from django.db.models import Count, Exists, Max, Min, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import TruncDate
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from webapp.campaigns.models import Project
-from webapp.labelling.models import Group, GroupDecision, GroupState, Label, Lease, Outcome, Scoring
+from webapp.accounts.permissions import managed_by
+from webapp.campaigns.models import Project, Prompt
+from webapp.labelling.models import (
+    Flag,
+    Generation,
+    Group,
+    GroupDecision,
+    GroupState,
+    Label,
+    Lease,
+    Outcome,
+    Scoring,
+    Tally,
+)
 from webapp.labelling.waiting import SLOW
 from webapp.lib import broker, options
 from webapp.quality import counts
 from webapp.quality.models import Consensus
 from webapp.quality.signal import HAS_SIGNAL
-from webapp.rounds.models import OPEN, RoundState
+from webapp.rounds.models import (
+    OPEN,
+    Comparison,
+    ComparisonState,
+    ModelVersion,
+    RoundState,
+    TrainingRound,
+    VersionStatus,
+)
 
+DRAFTS = 5  # the versions page has the others
+MOST_WAITING = 100
+STRIP = 8  # images of a card
 STUCK = timedelta(minutes=5)  # with a group on screen and no answer
 MOST_DAYS = 1000
 MOST_ANSWERS = 500  # that the pace of a forecast is taken from
+
+
+@dataclass(frozen=True)
+class Card:
+    """A project on somebody's home page. `images` are (address, prompt) of its newest ones, for an annotator of the group
+    they rated last: nobody is shown what they may not see. Counts that only reviewers may know are None for others."""
+
+    project: Project
+    manages: bool
+    compares: bool
+    images: list[tuple[str, str]]
+    groups_today: int
+    images_today: int
+    waiting: int | None
+    round: TrainingRound | None
+    draft: ModelVersion | None
+    has_prompts: bool
+
+
+def cards(user, projects: list[Project]) -> list[Card]:
+    """The person's cards, in order; as many queries for one project as for many."""
+    managed = managed_by(user, projects)
+    tests = Comparison.objects.filter(state=ComparisonState.OPEN, project__in=projects)
+    compared = set(tests.values_list("project", flat=True))
+    mine = {t.project_id: t for t in Tally.objects.filter(user=user, project__in=projects, day=timezone.localdate())}
+    rounds = {r.project_id: r for r in TrainingRound.objects.filter(state__in=OPEN, project__in=managed)}
+    drafts = {v.project_id: v for v in ModelVersion.objects.filter(status=VersionStatus.DRAFT, project__in=managed)}
+    some = Exists(Prompt.objects.filter(project=OuterRef("pk")))
+    prompted = set(Project.objects.filter(some, pk__in=managed).values_list("pk", flat=True))
+    waiting = counts.ready_counts(managed)
+    images = {**_last_rated(user, projects), **_newest_images(managed)}
+    found = []
+    for project in projects:
+        pk = project.pk
+        done = mine.get(pk)
+        found.append(
+            Card(
+                project,
+                manages=pk in managed,
+                compares=pk in compared,
+                images=images.get(pk, []),
+                groups_today=done.groups if done else 0,
+                images_today=done.images if done else 0,
+                waiting=waiting.get(pk, 0) if pk in managed else None,
+                round=rounds.get(pk),
+                draft=drafts.get(pk),
+                has_prompts=pk in prompted,
+            )
+        )
+    return found
+
+
+def _newest_images(projects: set[int]) -> dict[int, list[tuple[str, str]]]:
+    """By project, of its newest group that is there to look at."""
+    there = Group.objects.filter(project=OuterRef("pk"), state__in=(GroupState.READY, GroupState.DONE)).order_by("-pk")
+    rows = Project.objects.filter(pk__in=projects).annotate(newest=Subquery(there.values("pk")[:1]))
+    groups = [group for group in rows.values_list("newest", flat=True) if group is not None]
+    found: dict[int, list[tuple[str, str]]] = {}
+    images = Generation.objects.filter(group__in=groups, position__lt=STRIP).order_by("group", "position")
+    for pk, slug, image, prompt in images.values_list(
+        "group__project", "group__project__slug", "pk", "group__prompt__text"
+    ):
+        found.setdefault(pk, []).append((f"{reverse('image', args=[slug, image])}?w=256", prompt))
+    return found
+
+
+def _last_rated(user, projects: list[Project]) -> dict[int, list[tuple[str, str]]]:
+    """By project, of the group that the person rated last, by the names that they know it by."""
+    mine = GroupDecision.objects.filter(user=user, outcome=Outcome.SUBMITTED, group__project=OuterRef("pk"))
+    last = Subquery(mine.order_by("-created_at").values("group")[:1])
+    rows = Project.objects.filter(pk__in=[p.pk for p in projects]).annotate(last=last)
+    groups = [group for group in rows.values_list("last", flat=True) if group is not None]
+    leases = Lease.objects.filter(user=user, group__in=groups).select_related("group__prompt", "group__project")
+    found = {}
+    for lease in leases:
+        group = lease.group
+        places = [reverse("task-image", args=[group.project.slug, lease.name, n]) for n in range(group.size)]
+        found[group.project_id] = [(f"{place}?w=256", group.prompt.text) for place in places[:STRIP]]
+    return found
 
 
 @dataclass(frozen=True)
@@ -75,7 +178,7 @@ def forecast(project: Project, missing: int | None) -> list[Forecast]:
     machine = statistics.median(lasted) if lasted else None
     ready = project.groups.filter(state=GroupState.READY).aggregate(n=Count("pk"), decisions=Sum("decisions"))
     answers = max(0, ready["n"] * project.overlap - (ready["decisions"] or 0))
-    rows = [(_("The groups that wait now"), answers, 0.0)]
+    rows = [(_("The groups that wait now"), answers, 0.0)] if answers else []
     if missing is not None:
         rows.append(
             (_("Up to the end of the next round"), missing / share * project.overlap if share else None, machine)
@@ -104,6 +207,28 @@ def _cost(project: Project, work: float | None, machine: float | None) -> float 
     if any(hours is None or (hours > 0 and not price) for hours, price in parts):
         return None
     return sum(hours * price for hours, price in parts)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What waits for somebody's word, the newest drafts of versions first; counts end at `MOST_WAITING`."""
+
+    drafts: list[ModelVersion]
+    flags: int
+    ties: int
+
+    @property
+    def any(self) -> bool:
+        """Whether there is something to decide."""
+        return bool(self.drafts or self.flags or self.ties)
+
+
+def decisions(project: Project) -> Decisions:
+    """What the dashboard begins with."""
+    drafts = project.versions.filter(status=VersionStatus.DRAFT).order_by("-number")
+    flagged = Flag.objects.filter(group__project=project, resolved_at=None).values("group").distinct()
+    ties = Consensus.objects.filter(project=project, tie=True)
+    return Decisions(list(drafts[:DRAFTS]), flagged[:MOST_WAITING].count(), ties[:MOST_WAITING].count())
 
 
 def damaged(project: Project, *, most: int = 5) -> list[Group]:

@@ -5,23 +5,29 @@ from __future__ import annotations
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.utils.http import urlencode
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.permissions import Action, managed_by, may, may_create_projects, member, projects_of, reviewed_by
+from webapp.accounts.permissions import Action, may, may_create_projects, member, projects_of, reviewed_by
 from webapp.campaigns.models import Project
-from webapp.dashboard import queries
+from webapp.dashboard import gallery, queries
+from webapp.dashboard.forms import GalleryForm
+from webapp.exports.formats import FORMATS
+from webapp.exports.records import records_of
+from webapp.exports.views import file_of
 from webapp.labelling import errors, generation
 from webapp.labelling.models import Group, GroupState
-from webapp.lib import options
+from webapp.lib import bounds, options
 from webapp.operations import faults
 from webapp.quality import counts
 from webapp.rounds import forecasts
-from webapp.rounds.models import OPEN, Comparison, ComparisonState, VersionStatus
+from webapp.rounds.models import OPEN
 
 ROUNDS = 20
-DRAFTS = 5  # the versions page has the others
+DOWNLOADS = {"jsonl": "JSONL", "csv": "CSV", "zip-jsonl": gettext_lazy("a zip with the images")}
 
 
 @require_GET
@@ -29,14 +35,11 @@ DRAFTS = 5  # the versions page has the others
 def home(request: HttpRequest) -> HttpResponse:
     """The person's projects."""
     mine = projects_of(request.user).order_by("name")
-    rows = Paginator(mine.filter(archived_at=None), options.ROWS).get_page(request.GET.get("page"))
+    rows = Paginator(mine.filter(archived_at=None), options.PICTURE_ROWS).get_page(request.GET.get("page"))
     archived = reviewed_by(request.user).exclude(archived_at=None).order_by("name")
-    managed = managed_by(request.user, list(rows))
-    compared = Comparison.objects.filter(state=ComparisonState.OPEN, project__in=list(rows))
-    compared = set(compared.values_list("project", flat=True))
     context = {
         "rows": rows,
-        "projects": [(p, p.pk in managed, p.pk in compared) for p in rows],
+        "cards": queries.cards(request.user, list(rows)),
         "archived": Paginator(archived, options.ROWS).get_page(request.GET.get("archived")),
         "may_create": may_create_projects(request.user),
         "page": "home",
@@ -52,22 +55,27 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
     rounds = project.rounds.select_related("base_version", "forecast")
     signal = counts.groups_with_signal_since(project, None)
     missing = forecasts.groups_missing(project)
+    admin, open_round = may(request.user, project, Action.ROUNDS), project.rounds.filter(state__in=OPEN).first()
+    following = forecasts.next_round(project)
     context = {
         "project": project,
-        "is_admin": may(request.user, project, Action.ROUNDS),
+        "is_admin": admin,
         "counts": counts.queue_counts(project),
         "rates": counts.like_rates(project),
         "signal": signal,
         "fresh_signal": counts.groups_with_signal_since(project, last.created_at) if last else signal,
         "rounds": Paginator(rounds, ROUNDS).get_page(request.GET.get("rounds")),
-        "open_round": project.rounds.filter(state__in=OPEN).first(),
-        "drafts": project.versions.filter(status=VersionStatus.DRAFT).order_by("-number")[:DRAFTS],
+        "open_round": open_round,
+        "start_now": admin and open_round is None and not following.more and project.archived_at is None,
+        "decisions": queries.decisions(project),
+        "newest": gallery.newest(project),
+        "has_prompts": project.prompts.exists(),
         "versions": project.versions.order_by("-number")[:20],
         "failed": Group.objects.filter(project=project, state=GroupState.FAILED).order_by("-id")[:5],
         "damaged": queries.damaged(project),
         "unscored": queries.unscored(project),
         "forecast": queries.forecast(project, missing),
-        "next_round": forecasts.next_round(project),
+        "next_round": following,
         "problems": faults.problems(),
         "pace": queries.pace(project, missing),
         "people_now": queries.people(project),
@@ -76,6 +84,41 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
         "page": "dashboard",
     }
     return render(request, "dashboard/_project.html" if request.htmx else "dashboard/project.html", context)
+
+
+@require_GET
+@member(Action.REVIEW)
+def images(request: HttpRequest, project: Project) -> HttpResponse:
+    """The gallery: images with their labels, filtered, a page at a time. Without a script and in one column of rows."""
+    form = GalleryForm(request.GET, project=project)
+    try:
+        before = bounds.ROW.of_text(request.GET["before"], "before") if request.GET.get("before") else None
+    except bounds.OutOfBounds as error:
+        raise Http404 from error
+    found = gallery.page(project, form.wanted(), before) if form.is_valid() else None
+    asked = urlencode([(name, value) for name, value in form.data.items() if name in form.fields and value])
+    context = {
+        "project": project,
+        "form": form,
+        "found": found,
+        "asked": asked,
+        "may_export": may(request.user, project, Action.EXPORT),
+        "containers": DOWNLOADS,
+        "page": "gallery",
+    }
+    return render(request, "dashboard/gallery.html", context, status=200 if form.is_valid() else 400)
+
+
+@require_GET
+@member(Action.EXPORT)
+def images_download(request: HttpRequest, project: Project) -> HttpResponse:
+    """The labels of what the gallery's filter leaves, in the export's format `labels`, as `container` says."""
+    form = GalleryForm(request.GET, project=project)
+    container = request.GET.get("container", "jsonl")
+    if not form.is_valid() or container not in DOWNLOADS:
+        return redirect("gallery", project.slug)
+    chosen = ((match.group, match.positions) for match in gallery.matches(project, form.wanted()))
+    return file_of(request, project, FORMATS["labels"], container, records_of(project, chosen))
 
 
 @require_POST

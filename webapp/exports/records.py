@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from django.db.models import Exists, OuterRef
@@ -107,6 +107,16 @@ def records(project: Project, chosen: Filter) -> Iterator[GroupRecord]:
         last = groups[-1].pk
 
 
+def records_of(project: Project, chosen: Iterable[tuple[int, Collection[int]]]) -> Iterator[GroupRecord]:
+    """These groups in their order, each with those of its images whose positions are named, and all their labels."""
+    chosen = iter(chosen)
+    while wanted := dict(itertools.islice(chosen, CHUNK)):
+        rows = Group.objects.filter(pk__in=wanted).select_related("prompt", "version")
+        found = {group.pk: group for group in rows}
+        for record in _chunk(project, [found[pk] for pk in wanted if pk in found], Filter()):
+            yield replace(record, images=[i for i in record.images if i.position in wanted[record.id]])
+
+
 def _labels(chosen: Filter):
     labels = Label.objects.all()
     if chosen.since is not None:
@@ -147,7 +157,7 @@ def _chunk(project: Project, groups: list[Group], chosen: Filter) -> Iterator[Gr
         images.setdefault(g.group_id, []).append(g)
     rewards = dict(Consensus.objects.filter(group__in=ids).values_list("group", "rewards"))
     for group in groups:
-        kept = rewards[group.pk]
+        kept = rewards.get(group.pk) or [None] * group.size
         yield GroupRecord(
             id=group.pk,
             project=project.slug,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -13,7 +15,7 @@ from django.views.decorators.http import require_GET, require_POST
 from webapp.accounts.permissions import Action, member
 from webapp.campaigns.models import Project
 from webapp.exports import imports, writers
-from webapp.exports.formats import FORMATS
+from webapp.exports.formats import FORMATS, Format
 from webapp.exports.forms import CONTAINERS, ExportForm
 from webapp.exports.records import MOST_COUNTED, GroupRecord, ImageRecord, count, records
 from webapp.lib.streaming import streamed
@@ -55,7 +57,19 @@ def download(request: HttpRequest, project: Project) -> HttpResponse:
 def export_response(request: HttpRequest, project: Project, form: ExportForm, *, image: str = "image") -> HttpResponse:
     """The streamed file of a valid form. The API answers with the same and names images by its own address `image`."""
     chosen, container = FORMATS[form.cleaned_data["format"]], form.cleaned_data["container"]
-    groups = records(project, form.filter())
+    return file_of(request, project, chosen, container, records(project, form.filter()), image=image)
+
+
+def file_of(
+    request: HttpRequest,
+    project: Project,
+    chosen: Format,
+    container: str,
+    groups: Iterator[GroupRecord],
+    *,
+    image: str = "image",
+) -> HttpResponse:
+    """The streamed file of these groups in that format."""
     name = f"{project.slug}-{chosen.name}"
     if container.startswith("zip-"):
         pieces = writers.archive(chosen, container, groups)

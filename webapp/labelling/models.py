@@ -38,8 +38,8 @@ class Group(models.Model):
     """Images of one prompt by one version, to be rated together."""
 
     project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="groups")
-    prompt = models.ForeignKey("campaigns.Prompt", on_delete=models.PROTECT, related_name="groups")
-    version = models.ForeignKey("rounds.ModelVersion", on_delete=models.PROTECT, related_name="groups")
+    prompt = models.ForeignKey("campaigns.Prompt", on_delete=models.PROTECT, related_name="groups", db_index=False)
+    version = models.ForeignKey("rounds.ModelVersion", on_delete=models.PROTECT, related_name="groups", db_index=False)
     state = models.CharField(max_length=10, choices=GroupState, default=GroupState.QUEUED)
     first_seed = models.BigIntegerField(help_text="Image n has noise seed first_seed + n.")
     size = models.PositiveSmallIntegerField()
@@ -63,6 +63,8 @@ class Group(models.Model):
         indexes = [
             models.Index(fields=["project", "state", "id"]),
             models.Index(fields=["project", "id"]),
+            models.Index(fields=["version", "id"], name="groups_of_a_version"),
+            models.Index(fields=["prompt", "id"], name="groups_of_a_prompt"),
             models.Index(fields=["project", "-id"], condition=~Q(error=""), name="groups_with_an_error"),
         ]
 
@@ -271,7 +273,10 @@ class GroupDecision(models.Model):
             models.UniqueConstraint(fields=["group", "user"], name="one_decision"),
             models.UniqueConstraint(fields=["user", "idempotency_key"], name="one_decision_a_key"),
         ]
-        indexes = [models.Index(fields=["user", "-created_at"])]
+        indexes = [
+            models.Index(fields=["user", "-created_at"]),
+            models.Index(fields=["user", "-group"], name="groups_of_a_person"),
+        ]
 
 
 class UndoneDecision(models.Model):

@@ -150,6 +150,12 @@ def rewards(group: Group) -> list[float | None]:
     return group.consensus.rewards
 
 
+def people_of(groups) -> int:
+    """How many people labelled images of a queryset of groups."""
+    rows = Label.objects.filter(generation__group__in=groups.order_by().values("pk"), annotator__isnull=False)
+    return rows.aggregate(n=Count("annotator", distinct=True))["n"]
+
+
 def label_sources(groups) -> dict[str, int]:
     """Labels on a queryset of groups by who gave them: `people`, and each oracle by its name."""
     rows = Label.objects.filter(generation__group__in=groups.order_by().values("pk"))

@@ -16,6 +16,7 @@ TASKS = {
     "generate_group": ("workers.tasks.generate_group", GENERATE),
     "generate_pairs": ("workers.tasks.generate_pairs", GENERATE),
     "generate_trial": ("workers.tasks.generate_trial", GENERATE),
+    "plan_round": ("workers.tasks.plan_round", TRAIN),
     "run_round": ("workers.tasks.run_round", TRAIN),
     "score_group": ("workers.tasks.score_group", ORACLE),
     "deliver_webhook": ("workers.tasks.deliver_webhook", ORACLE),

@@ -3,7 +3,7 @@ would be slow to count in a large project a worker counts; pages read its counts
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
@@ -12,7 +12,7 @@ from django.db.models.functions import ExtractMinute, Floor, TruncHour
 from django.utils import timezone
 
 from webapp.campaigns.models import Project
-from webapp.labelling.models import GroupState, Label
+from webapp.labelling.models import Group, GroupState, Label
 from webapp.lib import options
 from webapp.quality.models import Consensus, ProjectCount, QuarterCount, VersionCount
 from webapp.quality.signal import HAS_SIGNAL
@@ -127,6 +127,15 @@ def queue_counts(project: Project) -> dict[str, int]:
     return (
         dict.fromkeys(GroupState.values, 0) | full | dict(few.values_list("state").annotate(n=Count("id")).order_by())
     )
+
+
+def ready_counts(projects: Collection[int]) -> dict[int, int]:
+    """Groups that wait for people by project, those of large projects as `queue_counts` has them."""
+    known = ProjectCount.objects.filter(project__in=projects).values_list("project", "states")
+    full = {pk: states.get(GroupState.READY, 0) for pk, states in known}
+    full = {pk: n for pk, n in full.items() if n > options.LARGE}
+    rows = Group.objects.filter(state=GroupState.READY, project__in=set(projects) - set(full))
+    return full | dict(rows.values_list("project").annotate(n=Count("id")).order_by())
 
 
 def counted(project: Project) -> ProjectCount | None:

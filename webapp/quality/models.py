@@ -28,6 +28,7 @@ class Consensus(models.Model):
             models.Index(fields=["project", "signal", "labelled_at"]),
             models.Index(fields=["project", "labelled_at"]),
             models.Index(fields=["project", "-group"], condition=models.Q(tie=True), name="ties"),
+            models.Index(fields=["project", "-group"], condition=models.Q(people__gt=1), name="rated_by_several"),
         ]
 
     def __str__(self) -> str:

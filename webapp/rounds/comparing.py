@@ -35,8 +35,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images of one prompt and noise: their place in both pictures, in pixels, and whether each is right (None: nobody
-    judged)."""
+    """Two images of one prompt and noise: their place in both pictures, in pixels, whether each is right, and how much
+    better the surrogate likes the new one (None: nobody judged)."""
 
     prompt: str
     tag: str
@@ -44,6 +44,7 @@ class Pair:
     y: int
     before: bool | None
     after: bool | None
+    opinion: float | None = None
 
     @property
     def changed(self) -> bool:
@@ -96,6 +97,7 @@ def _read(values: dict) -> Comparison:
             i // columns * (height + GRID_GAP),
             _liked(row["before"]),
             _liked(row["after"]),
+            None if row.get("opinion") is None else float(row["opinion"]),
         )
         for i, row in enumerate(given)
     )

@@ -83,6 +83,9 @@ class TrainingRound(models.Model):
     scores_before = models.JSONField(default=dict)
     scores_after = models.JSONField(default=dict)
     groups_used = models.PositiveIntegerField(default=0)
+    made_from = models.JSONField(
+        default=dict, db_default={}, help_text="labels by who gave them, and how many people; written with the groups."
+    )
     checkpoint = models.CharField(
         max_length=40,
         blank=True,
@@ -262,3 +265,24 @@ class Trial(models.Model):
 
     def __str__(self) -> str:
         return f"trial {self.pk}"
+
+
+class RoundPlan(models.Model):
+    """What a round with these settings takes on the machine that trains, as its worker works it out; asked for by the form
+    that starts one."""
+
+    project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="plans")
+    digest = models.CharField(max_length=64, help_text="Of the model and the settings.")
+    settings = models.JSONField()
+    values = models.JSONField(
+        null=True, help_text="bytes, has (bytes of the machine), flops, seconds; empty until known."
+    )
+    error = models.CharField(max_length=500, blank=True)
+    asked_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-asked_at"]
+        constraints = [models.UniqueConstraint(fields=["project", "digest"], name="one_plan_of_settings")]
+
+    def __str__(self) -> str:
+        return f"plan {self.pk}"

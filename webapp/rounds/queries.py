@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+
+from django.db.models import Max, Min
+from django.utils.translation import gettext as _
+
+from common.settings import TDMR1Settings, label_and_help
 from webapp.campaigns.models import Project
 from webapp.quality.counts import like_rates
 from webapp.rounds.lineage import Drawing, draw
@@ -23,6 +30,45 @@ def first_look(training: TrainingRound) -> dict:
     if (share := said.get("base_ranks")) is not None:
         found["base"] = {"percent": round(100 * share), "sharpens": share > SHARPENS}
     return found
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a round was made from and what it cost: labels by who gave them, people, settings that differ from the trainer's
+    defaults as (name in words, name, value, default), seconds by stage, and images of the student that it trained on."""
+
+    labels: dict[str, int]
+    people: int
+    settings: list[tuple[str, str, object, object]]
+    stages: list[tuple[str, float]]
+    images: int
+
+    @property
+    def seconds(self) -> float:
+        """From its start to its end."""
+        return sum(seconds for _name, seconds in self.stages)
+
+
+def made(training: TrainingRound) -> Made:
+    """Of a round that has ended."""
+    defaults, changed = TDMR1Settings().to_json(), []
+    for field in dataclasses.fields(TDMR1Settings):
+        value = training.settings.get(field.name, defaults[field.name])
+        if value != defaults[field.name]:
+            label, _help = label_and_help(_(field.metadata["help"]))
+            changed.append((label, field.name, value, defaults[field.name]))
+    known = training.made_from
+    images = training.step * training.settings.get("student_batch", 0)
+    return Made(known.get("labels", {}), known.get("people", 0), changed, _stages(training), images)
+
+
+def _stages(training: TrainingRound) -> list[tuple[str, float]]:
+    times = training.metrics.aggregate(first=Min("created_at"), last=Max("created_at"))
+    if times["first"] is None or training.finished_at is None:
+        return []
+    marks = [training.created_at, times["first"], times["last"], training.finished_at]
+    names = [_("waiting, loading and the first validation"), _("updates and validations"), _("saving the version")]
+    return [(name, (b - a).total_seconds()) for name, a, b in zip(names, marks, marks[1:], strict=False)]
 
 
 def lineage(project: Project) -> Drawing:

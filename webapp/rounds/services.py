@@ -169,13 +169,15 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
         }
         lines.append(json.dumps(line))
     write_atomic(groups_file, ("\n".join(lines) + "\n").encode())
-    TrainingRound.objects.filter(pk=training.pk).update(groups_used=len(lines))
+    groups = labelling.labelled_groups(project)
+    made_from = {"labels": labelling.label_sources(groups), "people": labelling.people_of(groups)}
+    TrainingRound.objects.filter(pk=training.pk).update(groups_used=len(lines), made_from=made_from)
     spec = {
         **places,
         "train_prompts": _lines(project, Split.TRAIN),
         "validation": _lines(project, Split.VALIDATION),
         "validation_oracle": oracle_spec(project.oracle) if project.oracle else None,
-        "labels": labelling.label_sources(labelling.labelled_groups(project)),
+        "labels": made_from["labels"],
         "settings": training.settings,
     }
     write_json(spec_file, spec)

