@@ -109,7 +109,7 @@ def pages(slug: str, boss, ann, ann_id: int) -> dict[str, tuple]:
         "gallery: a prompt": "gallery/?text=prompt+77&verdict=liked",
         "gallery: a person's dislikes": f"gallery/?person={ann_id}&verdict=disliked",
         "gallery: disagreement": "gallery/?disagree=on",
-        "gallery: nothing of the kind": "gallery/?version=1&until=2020-01-01",
+        "gallery: nothing of the kind": "gallery/?version=1&since=2999-01-01",
         **{f"review: {name}": f"review/?show={name}" for name in ORDERS},
     }
     found = {name: (boss, f"/p/{slug}/{path}") for name, path in paths.items()}

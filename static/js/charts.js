@@ -68,9 +68,12 @@ async function redraw() {
     const canvas = document.createElement("canvas");
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", fill(gettext("%(title)s by step"), { title }));
-    figure.append(caption, canvas);
+    const plot = document.createElement("div"); // whose size the canvas takes, however the page changes around it
+    plot.className = "plot";
+    plot.append(canvas);
+    figure.append(caption, plot);
     place.append(figure);
-    const options = { animation: false, parsing: false, scales: { x: { type: "linear", ticks: { precision: 0 } }, y: {} }, plugins: { legend: { position: "bottom", labels: { usePointStyle: true, pointStyle: "line", boxWidth: 18, padding: 8 } } } };
+    const options = { animation: false, parsing: false, maintainAspectRatio: false, scales: { x: { type: "linear", ticks: { precision: 0 } }, y: {} }, plugins: { legend: { position: "bottom", labels: { usePointStyle: true, pointStyle: "line", boxWidth: 18, padding: 8 } } } };
     drawn.set(title, new window.Chart(canvas, { type: "line", data: { datasets }, options }));
   }
   dress();

@@ -7,6 +7,7 @@ import pytest
 from tests.e2e.conftest import PHONE
 from tests.e2e.helpers import CHROMIUM, picture
 from tests.e2e.test_accessible import faults
+from tests.servers import wait_for
 from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.rounds import plans
@@ -32,9 +33,10 @@ def test_presets_time_and_memory_before_the_click(site):
     plan.get_by_text("Roughly 25 minutes").wait_for()
     page.get_by_label("Updates in the round").fill("12")
     page.get_by_label("Updates in the round").press("Tab")
-    plan.get_by_text("are being worked out").wait_for()
-    newest = RoundPlan.objects.get(values=None)
-    assert newest.settings["updates"] == 12 and newest.settings["alarm"] is True
+    asked = RoundPlan.objects.filter(values__isnull=True, settings__updates=12)
+    assert wait_for(asked.exists, 30)
+    newest = asked.get()
+    assert newest.settings["alarm"] is True
     plans.keep(newest.pk, {**VALUES, "has": 1e9})
     plan.get_by_text("That does not fit").wait_for()
     wrong = faults(page)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Count, F, Q
 
@@ -21,6 +21,7 @@ from webapp.quality.models import Consensus
 IMAGES = 48  # of a page, up to the end of a group
 WINDOWS = (100, 400, 1500)  # candidates that are looked at together: few at first, since most pages need no more
 MOST = 10_000
+SKEW = timedelta(hours=1)  # between the moments that transactions note and the numbers that they give
 FEW_PROMPTS = 300  # whose groups are found by the prompt
 SHOWN = (GroupState.READY, GroupState.DONE, GroupState.SUPERSEDED)
 LIKED, DISLIKED, UNDECIDED = "liked", "disliked", "undecided"
@@ -102,6 +103,8 @@ def _windows(project: Project, wanted: Wanted, before: int | None) -> Iterator[t
     prompts = _prompts(project, wanted)
     if prompts is not None and not prompts:
         return
+    if before is None and wanted.until is not None:
+        before = _made_after(project, wanted.until)
     candidates, key = _candidates(project, wanted, prompts)
     for turn in itertools.count():
         size = WINDOWS[min(turn, len(WINDOWS) - 1)]
@@ -113,6 +116,24 @@ def _windows(project: Project, wanted: Wanted, before: int | None) -> Iterator[t
         if len(window) < size:
             return
         before = window[-1]
+
+
+def _made_after(project: Project, moment: datetime) -> int | None:
+    """The number of a group from which on all were made after the moment, so that none of these was labelled before it;
+    None without one. Found by halving: groups are numbered as they are made, give or take `SKEW`."""
+    rows = project.groups.order_by("pk").values_list("pk", "created_at")
+    newest, low = rows.last(), 0
+    if newest is None or newest[1] <= moment + SKEW:
+        return None
+    high = newest[0]
+    while high - low > 1:
+        middle = (low + high) // 2
+        number, made = rows.filter(pk__gte=middle)[0]
+        if made > moment + SKEW:
+            high = middle
+        else:
+            low = number
+    return high
 
 
 def _prompts(project: Project, wanted: Wanted) -> list[int] | None:
@@ -205,7 +226,11 @@ def _load(found: list[Match]) -> list[Shown]:
     return shown
 
 
-def newest(project: Project, *, groups: int = 2) -> list[Shown]:
-    """The images of the newest groups that are there to look at, for a row of them."""
-    rows = project.groups.filter(state__in=(GroupState.READY, GroupState.DONE)).order_by("-pk")
-    return _load([Match(pk, tuple(range(size))) for pk, size in rows.values_list("pk", "size")[:groups]])
+def newest(project: Project) -> list[Shown]:
+    """The images of the group that was labelled last; before there is one, of the newest that is there to look at."""
+    there = project.groups.filter(state__in=SHOWN)
+    labelled = (
+        Consensus.objects.filter(project=project, group__state__in=SHOWN).order_by("-labelled_at").values_list("group")
+    )
+    row = there.filter(pk__in=[pk for (pk,) in labelled[:1]]).first() or there.order_by("-pk").first()
+    return _load([Match(row.pk, tuple(range(row.size)))]) if row else []

@@ -165,6 +165,16 @@ class Forecast:
     machine: float | None
     cost: float | None
 
+    @property
+    def work_seconds(self) -> float:
+        """For a page, as `machine_seconds`: 0 where it is not known."""
+        return 3600 * (self.work or 0)
+
+    @property
+    def machine_seconds(self) -> float:
+        """The machine's."""
+        return 3600 * (self.machine or 0)
+
 
 def forecast(project: Project, missing: int | None) -> list[Forecast]:
     """The groups that wait, those with signal `missing` to the next round (`forecasts.groups_missing`), and a round; empty

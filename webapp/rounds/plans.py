@@ -75,7 +75,7 @@ def ask(project: Project, settings: dict) -> RoundPlan:
         project=project, digest=_digest(project, settings), defaults={"settings": settings, "asked_at": now}
     )
     if new:
-        project.plans.filter(values=None).exclude(pk=plan.pk).delete()
+        project.plans.filter(values__isnull=True).exclude(pk=plan.pk).delete()
         old = project.plans.values_list("pk", flat=True)[KEPT:]
         RoundPlan.objects.filter(pk__in=list(old)).delete()
     elif plan.values is None and plan.asked_at < now - AGAIN:
@@ -93,7 +93,7 @@ def _digest(project: Project, settings: dict) -> str:
 
 def wanted(plan_id: int) -> RoundPlan | None:
     """The plan for a worker; None when nobody waits for it any more."""
-    return RoundPlan.objects.filter(pk=plan_id, values=None, error="").select_related("project").first()
+    return RoundPlan.objects.filter(pk=plan_id, values__isnull=True, error="").select_related("project").first()
 
 
 def keep(plan_id: int, values: dict | None, error: str = "") -> None:

@@ -52,7 +52,9 @@ def test_what_each_filter_leaves(project, rated, ann, boss):
     assert {group for group, _ in found(project, tag="counting")} == {first}
     assert {group for group, _ in found(project, text=prompt.text.upper())} == {first}
     assert found(project, text="nothing like it") == []
-    Consensus.objects.filter(group=first).update(labelled_at=timezone.now() - timedelta(days=9))
+    old = timezone.now() - timedelta(days=9)
+    Group.objects.filter(pk=first).update(created_at=old)
+    Consensus.objects.filter(group=first).update(labelled_at=old)
     assert {group for group, _ in found(project, until=timezone.now() - timedelta(days=8))} == {first}
     assert {group for group, _ in found(project, since=timezone.now() - timedelta(days=8))} == {second}
     Group.objects.filter(pk=first).update(state="flagged")
@@ -73,12 +75,23 @@ def test_pages_have_everything_once(project, rated, monkeypatch):
 def test_a_request_looks_at_so_many_groups_and_offers_to_go_on(client, project, rated, boss, monkeypatch):
     monkeypatch.setattr(gallery, "WINDOWS", (1,))
     monkeypatch.setattr(gallery, "MOST", 2)
-    part = gallery.page(project, Wanted(disagree=False, until=timezone.now() - timedelta(days=1)))
+    part = gallery.page(project, Wanted(since=timezone.now() + timedelta(days=1)))
     assert (part.images, part.looked, part.full) == ([], 2, False) and part.next == rated[1].pk
     client.force_login(boss)
-    page = client.get("/p/stars/gallery/?until=2020-01-01").content.decode()
+    page = client.get("/p/stars/gallery/?since=2999-01-01").content.decode()
     assert "None among the newest 2 groups" in page
-    assert f"?until=2020-01-01&amp;before={rated[1].pk}" in page
+    assert f"?since=2999-01-01&amp;before={rated[1].pk}" in page
+
+
+def test_an_old_date_is_found_without_looking_at_everything_since(project, rated, monkeypatch):
+    first = rated[0]
+    old = timezone.now() - timedelta(days=9)
+    Group.objects.filter(pk=first.pk).update(created_at=old)
+    Consensus.objects.filter(group=first.pk).update(labelled_at=old)
+    monkeypatch.setattr(gallery, "WINDOWS", (1,))
+    part = gallery.page(project, Wanted(until=timezone.now() - timedelta(days=8)))
+    assert {shown.group.pk for shown in part.images} == {first.pk} and part.looked == 1
+    assert gallery.page(project, Wanted(until=old - timedelta(days=1))).looked == 0
 
 
 def test_reviewers_see_it_and_admins_export_what_is_filtered(client, project, rated, ann, boss, person):

@@ -55,7 +55,7 @@ def test_the_dashboard_begins_with_what_is_to_decide_and_tells_no_zeros(client, 
     assert decide < tiles < images
     for part in ("Version 2 is ready to judge", "1 flagged group waits", "evenly split over 1 group"):
         assert decide < page.index(part) < tiles
-    assert page[images:].count("<bdi>ann</bdi>") == 4  # the newest images with their labels
+    assert page[images:].count("<bdi>ann</bdi></span>") == 4  # the newest images with their labels
     assert "0.00" not in page
     client.force_login(person("rea", Role.REVIEWER))
     assert "start/" not in client.get("/p/stars/").content.decode()
