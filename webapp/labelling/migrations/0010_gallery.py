@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("campaigns", "0013_withdrawn_prompts"),
-        ("labelling", "0008_entries_of_existing_labels"),
+        ("labelling", "0009_why"),
         ("rounds", "0007_trials"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]

@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ("campaigns", "0013_withdrawn_prompts"),
         ("labelling", "0009_gallery"),
-        ("quality", "0007_quarter_counts"),
+        ("quality", "0008_oracle_quality"),
     ]
 
     operations = [
