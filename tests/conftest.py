@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub import start_hub
 from tests.servers import S3_KEYS, start_s3
 from webapp.lib.buckets import s3_storage
 
@@ -61,6 +62,17 @@ def use_bucket(settings, s3, name):
     """What LIKESTEP_S3_BUCKET and LIKESTEP_S3_ENDPOINT do."""
     settings.LIKESTEP_S3_BUCKET = name
     settings.STORAGES = {**settings.STORAGES, "default": s3_storage(name, s3.endpoint, "us-east-1")}
+
+
+@pytest.fixture
+def fake_hub(monkeypatch):
+    """The hub that versions are sent to, with the right token."""
+    server = start_hub()
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setenv("HF_TOKEN", server.token)
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

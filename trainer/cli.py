@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -359,6 +360,19 @@ def export(a: argparse.Namespace) -> None:
     print(write(a.model, a.student, a.output, dtype=a.dtype, about=about))
 
 
+def share(a: argparse.Namespace) -> None:
+    """Send a version as a LoRA with its card and a ComfyUI workflow to a repository of the Hugging Face hub."""
+    from common.hub import HubError
+    from trainer.export import About
+    from trainer.export import share as run
+
+    about = About(a.base_model, a.license, a.title)
+    try:
+        print(run(a.model, a.student, a.repository, private=not a.public, dtype=a.dtype, about=about))
+    except HubError as error:
+        raise OSError(errno.EIO, str(error), a.repository) from error
+
+
 def convert_ema(a: argparse.Namespace) -> None:
     """Write the TDM authors' EMA file, a list of tensors without names, as a standard diffusers LoRA."""
     from trainer.convert_ema import convert_ema as run
@@ -509,14 +523,25 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     sub.add_argument("--from-student", type=Path, help="LoRA folder that distill wrote")
     sub.add_argument("--from-round", type=Path, help="work folder of a finished round, shown by the demo as its first")
 
+    def card_options(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--dtype", default="fp32", choices=("fp32", "fp16"), help="(default: %(default)s)")
+        sub.add_argument("--base-model", default="", help="hub id of the base model, for the card")
+        sub.add_argument(
+            "--license", default="", help="identifier of the hub's, for the card; the base model's by default"
+        )
+        sub.add_argument("--title", default="", help="the card's title; the version's folder by default")
+
     sub = command(export)
     model_options(sub)
     sub.add_argument("output", type=Path)
     sub.add_argument("--merged", action="store_true", help="a whole pipeline with the weights changed")
-    sub.add_argument("--dtype", default="fp32", choices=("fp32", "fp16"), help="(default: %(default)s)")
-    sub.add_argument("--base-model", default="", help="hub id of the base model, for the card")
-    sub.add_argument("--license", default="", help="identifier of the hub's, for the card; the base model's by default")
-    sub.add_argument("--title", default="", help="the card's title; the version's folder by default")
+    card_options(sub)
+
+    sub = command(share)
+    model_options(sub)
+    sub.add_argument("repository", help="OWNER/NAME; the token is HF_TOKEN of the environment")
+    sub.add_argument("--public", action="store_true", help="a repository that is made is for everybody to see")
+    card_options(sub)
 
     sub = command(convert_ema)
     sub.add_argument("file", type=Path, help="the authors' file, for example tdm_sd3-5_lora.ckpt")

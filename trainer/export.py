@@ -14,7 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from common.cards import LORA_NAME, Base, lineage, model_card
+from common.comfy import WORKFLOW_NAME, workflow
 from common.files import write_atomic, write_json
+from common.hub import push
 from common.portable import foreign_tensor, portable_lora
 from trainer.backends import backend_class, load_backend
 from trainer.backends.lora import lora_file, read_pairs
@@ -35,7 +37,8 @@ class About:
 def export_lora(
     model_dir: Path, version_dir: Path, output: Path, *, dtype: str = "fp32", about: About | None = None
 ) -> Path:
-    """The version's LoRA and README.md in `output`; stock `pipe.load_lora_weights(output)` reads it. Returns the file."""
+    """The version's LoRA, README.md and a ComfyUI workflow in `output`; stock `pipe.load_lora_weights(output)` reads it.
+    Returns the file."""
     about = about or About()
     if output.resolve() == version_dir.resolve():
         raise ValueError(f"output: {output} is the version's own folder; give another")
@@ -44,7 +47,25 @@ def export_lora(
         source = _in_diffusers_names(model_dir, version_dir, Path(folder))
         write_atomic(output / LORA_NAME, b"".join(portable_lora(source, title=title, base=base, dtype=dtype)))
     _write_card(output, title, base, version_dir, merged=False)
+    if nodes := workflow(base):
+        write_json(output / WORKFLOW_NAME, nodes)
     return output / LORA_NAME
+
+
+def share(
+    model_dir: Path,
+    version_dir: Path,
+    repository: str,
+    *,
+    private: bool = True,
+    dtype: str = "fp32",
+    about: About | None = None,
+) -> str:
+    """Send what `export_lora` writes to a repository of the hub; returns its address. Raises what `hub.push` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        export_lora(model_dir, version_dir, Path(folder), dtype=dtype, about=about)
+        files = {file.name: file for file in Path(folder).iterdir()}
+        return push(files, repository, message=(about or About()).title or version_dir.name, private=private)
 
 
 def _in_diffusers_names(model_dir: Path, version_dir: Path, folder: Path) -> Path:

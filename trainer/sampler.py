@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from common.files import write_atomic
 from common.settings import MemorySettings, SampleSettings
-from trainer.backends import Backend, Conditioning, autocast, load_backend
+from trainer.backends import Backend, Conditioning, autocast, load_backend, moved
 from trainer.flow import SOLVERS, guided
 from trainer.roles import STUDENT, TEACHER, Roles
 
@@ -60,7 +60,7 @@ def sample_latents(
         return guided(*backend.velocity(x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2), guidance)
 
     with autocast(backend.device, bf16):
-        return SOLVERS[solver](velocity, noise.to(backend.device), grid)
+        return SOLVERS[solver](velocity, moved(noise, backend.device), grid)
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ urlpatterns = [
     path("p/<slug:slug>/versions/scores/", versions.version_scores, name="version-scores"),
     path("p/<slug:slug>/versions/<int:number>/lora/", versions.download_lora, name="download-lora"),
     path("p/<slug:slug>/versions/<int:number>/package/", versions.download_package, name="download-package"),
+    path("p/<slug:slug>/versions/<int:number>/share/", versions.share_version, name="share-version"),
     path("p/<slug:slug>/comparisons/", versions.start_comparison, name="start-comparison"),
     path("p/<slug:slug>/comparisons/<int:number>/", versions.comparison, name="comparison"),
     path("p/<slug:slug>/comparisons/<int:number>/stop/", versions.stop_comparison, name="stop-comparison"),

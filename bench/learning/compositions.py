@@ -57,19 +57,28 @@ def main(arguments: list[str] | None = None) -> None:
     add_work(parser, "compositions")
     a = parser.parse_args(arguments)
     torch.set_num_threads(a.threads)
-    table = []
+    lines = []
     for atoms in a.atoms:
         rng = random.Random(f"{a.seed}-{atoms}")
         rows = [composition(atoms, rng) for _ in range(a.prompts)]
         cut = sum(len(row.prompt.split()) > MAX_TOKENS - 2 for row in rows)
-        cells = [f"{atoms}", f"{cut} of {len(rows)}"]
         for name in a.models:
-            found = measured(name, rows)
-            keep(a.work, Run.made_here(name, a.seed, told(a), {"count": atoms, "cut": cut, **found}))
-            cells += [f"{found['atoms']:.2f}", f"{found['all']:.2f}"]
-        table.append(cells)
-    columns = ["atoms", "prompts cut", *(f"{name}: {what}" for name in a.models for what in ("atoms true", "all true"))]
-    print(markdown(columns, table))
+            found = {"count": atoms, "cut": cut, **measured(name, rows)}
+            lines.append(keep(a.work, Run.made_here(name, a.seed, told(a), found)))
+    print(sections(lines)["atoms"])
+
+
+def sections(lines: list[dict]) -> dict[str, str]:
+    """The page's table from the runs: a row a number of atoms."""
+    names = list(dict.fromkeys(line["row"] for line in lines))
+    table = []
+    for count in sorted({line["count"] for line in lines}):
+        of = {line["row"]: line for line in lines if line["count"] == count}
+        some = next(iter(of.values()))
+        cells = [f"{of[name][what]:.2f}" for name in names for what in ("atoms", "all")]
+        table.append([f"{count}", f"{some['cut']} of {some['images']}", *cells])
+    columns = ["atoms", "prompts cut", *(f"{name}: {what}" for name in names for what in ("atoms true", "all true"))]
+    return {"atoms": markdown(columns, table)}
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ TABLE = {
     "version-scores": ("get", REVIEWERS),
     "download-lora": ("get", ADMINS),
     "download-package": ("get", ADMINS),
+    "share-version": ("post", ADMINS),
     "start-comparison": ("post", ADMINS),
     "comparison": ("get", REVIEWERS),
     "stop-comparison": ("post", ADMINS),

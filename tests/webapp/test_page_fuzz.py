@@ -45,6 +45,7 @@ FORM_ROUTES = {
     "decide-version": ["decision"],
     "import-labels": ["file"],
     "language": ["language"],
+    "share-version": ["repository", "public"],
     "start-trial": ["prompt", "versions", "base", "steps", "guidance", "seeds"],
     "trial-prompt": ["split"],
 }

@@ -12,12 +12,22 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from common.settings import MemorySettings
-from trainer.backends.base import Backend, Conditioning, autocast, bf16_pays
+from trainer.backends.base import Backend, Conditioning, autocast, bf16_pays, moved
 from trainer.backends.memory import Managed, empty_pipeline, load_pipeline
 from trainer.backends.options import ModelOptions
 from trainer.plugins import offered
 
-__all__ = ["FAMILIES", "Backend", "Conditioning", "Managed", "autocast", "backend_class", "bf16_pays", "load_backend"]
+__all__ = [
+    "FAMILIES",
+    "Backend",
+    "Conditioning",
+    "Managed",
+    "autocast",
+    "backend_class",
+    "bf16_pays",
+    "load_backend",
+    "moved",
+]
 
 # Pipeline class → module and class, imported when asked for. docs/backends.md has what each one states.
 FAMILIES = {

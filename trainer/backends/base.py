@@ -51,6 +51,13 @@ def autocast(device: torch.device, enabled: bool = True, *, forced: bool = False
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and pays)
 
 
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; to a GPU through pinned memory, so that the program does not wait for what it computes."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 @dataclass(frozen=True)
 class Conditioning:
     """Text embeddings of B prompts: `embeds` (B, T, D) and `pooled` (B, P), where P is 0 in families without one.

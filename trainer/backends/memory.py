@@ -292,6 +292,9 @@ class Managed:
 
     def one_pass(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """The same in one go, whatever `micro_batch` says."""
+        if self.memory.compile and (more := compiled_rows(len(x)) - len(x)):
+            rows = torch.cat([torch.arange(len(x)), torch.full((more,), len(x) - 1)]).to(x.device)
+            return self.one_pass(x[rows], t[rows], conditioning.take(rows))[: len(x)]
         # Blocks that are computed again or compiled would not meet the mode a second time.
         plain = self.device.type == "cpu" and not (self.memory.checkpointing or self.memory.compile)
         plain = plain and torch.is_grad_enabled()
@@ -328,6 +331,13 @@ def tile_by_half(vae: torch.nn.Module, latent_size: int) -> None:
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     vae.tile_latent_min_size = latent_size // 2
     vae.tile_sample_min_size = latent_size // 2 * factor
+
+
+def compiled_rows(count: int) -> int:
+    """How many images a compiled pass of `count` has: groups without signal are left out, so that the count changes with
+    every update, and each new one would be compiled. Filled up to one of four sizes between powers of two."""
+    step = max(1, 2 ** ((count - 1).bit_length() - 3))
+    return -(-count // step) * step
 
 
 def compile_blocks(model: torch.nn.Module, **options) -> int:

@@ -7,7 +7,7 @@ signal (`learn`) and with trajectories that need no scores (`follow`); `trainer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 
 from common.files import write_atomic
 from common.settings import DistillSettings, TDMR1Settings
-from trainer.backends import Backend, Conditioning, autocast
+from trainer.backends import Backend, Conditioning, autocast, moved
 from trainer.backends.lora import Lora
 from trainer.data import GroupStore
 from trainer.flow import sample_tau
@@ -75,6 +75,13 @@ class Groups:
             None if self.rewards is None else self.rewards.repeat_interleave(times, 0),
             tuple(prompt for prompt in self.prompts for _ in range(times)),
         )
+
+
+def read(values: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
+    """The values as numbers. Those that are tensors come over together: each by itself would wait for the device."""
+    tensors = {name: value.detach().float() for name, value in values.items() if isinstance(value, torch.Tensor)}
+    numbers = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True)) if tensors else {}
+    return {name: numbers.get(name, value) for name, value in values.items()}
 
 
 def rate_factor(step: int, total: int, cool_down: float) -> float:
@@ -182,11 +189,13 @@ class Method:
                 lr=rates[role],
                 betas=self.betas[role],
                 weight_decay=settings.weight_decay,
+                fused=backend.device.type == "cuda" or None,
             )
             for role in self.roles_needed
             if role in rates
         }
         self.rates = rates
+        self._sound: dict[str, torch.Tensor] = {}  # whether a role's weights are finite, since nobody has looked
         # What a resumed round sets beside weights: updates of the surrogate, prompts of groups that are looked at again.
         self.surrogate_count = 0
         self.replayed: list[str] = []
@@ -336,34 +345,43 @@ class Method:
     # Random numbers are drawn on the CPU, so that a seed gives the same ones on every device, and for the whole batch.
     def noise(self, part: Part, shape, generator: torch.Generator) -> torch.Tensor:
         """This process' rows of normal noise (total, *shape)."""
-        return part.pick(torch.randn((part.total, *shape), generator=generator)).to(self.backend.device)
+        return moved(part.pick(torch.randn((part.total, *shape), generator=generator)), self.backend.device)
 
     def uniform(self, part: Part, generator: torch.Generator) -> torch.Tensor:
         """This process' rows of uniform numbers (total,)."""
-        return part.pick(torch.rand(part.total, generator=generator)).to(self.backend.device)
+        return moved(part.pick(torch.rand(part.total, generator=generator)), self.backend.device)
 
     def step(self, role: str, losses: Iterable[tuple[torch.Tensor, float]], part: Part) -> float:
         """One step of the role's optimizer on the mean of `losses`, each with the number of units it is a mean of; a
         loss's gradient is taken before the next one is asked for. Returns the mean. Without any, the step is that of a
-        process that holds nothing of the update: its gradient is zero. Raises NotFinite."""
-        parameters, count, mean = self.trained(role), max(1, len(part.index)), 0.0
+        process that holds nothing of the update: its gradient is zero. Raises NotFinite on a loss or a gradient;
+        `check_weights` looks at what the step came to."""
+        parameters, count = self.trained(role), max(1, len(part.index))
+        total = parameters[0].new_zeros(())
         grads = [torch.zeros_like(p) for p in parameters]
         for loss, units in losses:
             share = units / count * part.weight(self.share.processes)
             # A head reads no further than its last tap: what comes after has no gradient.
             torch._foreach_add_(grads, torch.autograd.grad(loss * share, parameters, materialize_grads=self.explicit))
-            mean += loss.item() * units / count
+            total = total + loss.detach() * (units / count)
         if self.share.processes > 1:
             grads = [self.accelerator.reduce(g, "mean") for g in grads]
         for p, grad in zip(parameters, grads, strict=True):
             p.grad = grad
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
-        if not math.isfinite(mean):
-            raise NotFinite(role, "loss")
-        if not math.isfinite(norm.item()):
-            raise NotFinite(role, "gradient")
+        # The one time that a step waits for the device: whether it may be made at all.
+        numbers = read({"loss": total, "gradient": norm})
+        for what, number in numbers.items():
+            if not math.isfinite(number):
+                raise NotFinite(role, what)
         self.optimizers[role].step()
         self.optimizers[role].zero_grad(set_to_none=True)
-        if not torch.stack(torch._foreach_norm(parameters)).isfinite().all().item():
-            raise NotFinite(role, "weights")
-        return mean
+        self._sound[role] = torch.stack(torch._foreach_norm(parameters)).isfinite().all()
+        return numbers["loss"]
+
+    def check_weights(self) -> None:
+        """Look at the weights of all roles that were trained since the last look, once. Raises NotFinite."""
+        sound, self._sound = self._sound, {}
+        for role, finite in read(sound).items():
+            if not finite:
+                raise NotFinite(role, "weights")

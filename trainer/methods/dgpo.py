@@ -12,7 +12,7 @@ import torch
 
 from trainer.flow import renoise
 from trainer.losses import SurrogateTerms
-from trainer.methods.base import Groups
+from trainer.methods.base import Groups, read
 from trainer.methods.student_only import INITIAL, StudentOnly
 from trainer.roles import STUDENT, STUDENT_EMA
 from trainer.shares import Part
@@ -68,4 +68,4 @@ class DGPO(StudentOnly):
 
         self.step_student(losses(), part)
         terms = SurrogateTerms.join(parts)
-        return {"preference": terms.loss.item(), "active": terms.active.item(), "distance": terms.distance.item()}
+        return read({"preference": terms.loss, "active": terms.active, "distance": terms.distance})

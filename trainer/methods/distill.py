@@ -80,8 +80,9 @@ def distill(
         trajectory = trainer.sample(conditioning, noise)
         trainer.set_rate_factor(rate_factor(step, rollouts, COOL_DOWN))
         for _ in range(settings.updates_per_rollout):
-            j = torch.randint(steps, (settings.batch,), generator=generator).to(trainer.backend.device)
+            j = torch.randint(steps, (settings.batch,), generator=generator)
             metrics = trainer.student_update(trajectory, conditioning, j, generator)
+        trainer.check_weights()
         now = time.monotonic()
         seconds, tick = seconds + now - tick, now
         if step % 10 == 0 or step + 1 == rollouts:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import torch
 
-from trainer.backends import Conditioning
+from trainer.backends import Conditioning, moved
 from trainer.flow import like, renoise, x0_from_velocity
 from trainer.losses import StudentTargets, fake_loss, student_loss
-from trainer.methods.base import Method
+from trainer.methods.base import Method, read
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, TDM_ROLES, TEACHER
 from trainer.shares import Part
 
@@ -31,7 +31,7 @@ class TDM(Method):
         generator: torch.Generator,
         part: Part | None = None,
     ) -> dict[str, float]:
-        """Train fake and student on step `j` (B,) of trajectories (B, K + 1, C, h, w).
+        """Train fake and student on step `j` (B,), on the CPU, of trajectories (B, K + 1, C, h, w).
 
         The student's pass is made once, with gradient, and serves the fake's target too; the fake and the teacher look at
         one re-noised point, so the teacher's conditional pass serves both losses. `part` tells which rows of the whole
@@ -44,8 +44,8 @@ class TDM(Method):
             self.step(STUDENT, (), part)
             self.roles.average(STUDENT, STUDENT_EMA, s.ema)
             return {}
-        rows = torch.arange(len(j), device=trajectory.device)
-        x_j, s_j, s_n = trajectory[rows, j], self.grid[j], self.grid[j + 1]
+        rows, here = torch.arange(len(j), device=trajectory.device), moved(j, trajectory.device)
+        x_j, s_j, s_n = trajectory[rows, here], self.grid[here], self.grid[here + 1]
         v = self.velocity(STUDENT, x_j, s_j, conditioning)
         x0_hat = x0_from_velocity(x_j, s_j, v)
         x_n = (x_j - like(s_j - s_n, x_j) * v).detach()
@@ -67,15 +67,11 @@ class TDM(Method):
         loss, terms = student_loss(x0_hat, StudentTargets(*x0_of, **pair), guidance=s.guidance, **weights)
         self.step(STUDENT, [(loss, len(j))], part)
         self.roles.average(STUDENT, STUDENT_EMA, s.ema)
-        return {
-            "fake": loss_fake,
-            "student": loss.item(),
-            **{f"student_{k}": v.item() for k, v in terms.items()},
-        }
+        return read({"fake": loss_fake, "student": loss, **{f"student_{k}": v for k, v in terms.items()}})
 
     def reward_term(
         self, x_n, s_n, j, conditioning: Conditioning, generator: torch.Generator, part: Part
     ) -> tuple[dict[str, torch.Tensor], dict]:
         """(the reward's pair of `StudentTargets`, the weights of `student_loss`) at the points x_n (B, C, h, w), levels s_n
-        (B,), that step `j` (B,) led to: here nothing is rewarded."""
+        (B,), that step `j` (B,), on the CPU, led to: here nothing is rewarded."""
         return {}, {"guidance_weight": 1.0}

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import torch
 
-from trainer.backends import Conditioning
+from trainer.backends import Conditioning, moved
 from trainer.flow import conditional_velocity, guided, renoise, rollout, x0_from_velocity
 from trainer.losses import SurrogateTerms
-from trainer.methods.base import Groups, Rollouts
+from trainer.methods.base import Groups, Rollouts, read
 from trainer.methods.tdm import TDM
 from trainer.roles import SURROGATE, SURROGATE_EMA, TDM_R1_ROLES, TEACHER
 from trainer.shares import Part
@@ -61,7 +61,6 @@ class TDMR1(TDM):
         """See `Method.follow`: fake and student on `steps_trained` steps of every trajectory."""
         part, conditioning = rollouts.part, self.backend.encode(rollouts.prompts)
         orders = part.pick(self.draw_orders(part.total, generator))[:, : self.settings.steps_trained]
-        orders = orders.to(self.backend.device)
         if self.settings.steps_together:
             times = orders.shape[1]
             trajectory, conditioning = rollouts.trajectory.repeat_interleave(times, 0), conditioning.repeat(times)
@@ -76,13 +75,13 @@ class TDMR1(TDM):
     ) -> tuple[dict[str, torch.Tensor], dict]:
         """See `TDM.reward_term`: the first `trunc_steps` steps are rewarded."""
         s = self.settings
-        rewarded = j < s.trunc_steps
+        rewarded = j < s.trunc_steps  # on the CPU, where looking for rows does not wait for the device
         # Where every step is rewarded no value has to be looked at, which `trainer.plan` could not do.
-        where = slice(None) if s.trunc_steps >= self.steps else rewarded.nonzero().flatten()
+        where = slice(None) if s.trunc_steps >= self.steps else moved(rewarded.nonzero().flatten(), x_n.device)
         pair = self.reward_targets(x_n, s_n, conditioning, generator, part, where)
         return pair, {
             "guidance_weight": s.guidance_weight,
-            "reward_on": rewarded.float(),
+            "reward_on": moved(rewarded.float(), x_n.device),
             "late_steps": s.late_steps,
         }
 
@@ -132,7 +131,8 @@ class TDMR1(TDM):
             self.step(SURROGATE, (), part)
             self.follow_surrogate()
             return {}
-        j, u, eps = (part.pick(drawn).to(self.backend.device) for drawn in self.draw_points(part.total, generator))
+        points = (moved(part.pick(drawn), self.backend.device) for drawn in self.draw_points(part.total, generator))
+        j, u, eps = points
         rows = torch.arange(p, device=j.device)
         x_n, s_n = groups.trajectory[rows, :, j + 1], self.grid[j + 1]
         tau = self.tau(s_n, u, low=s.surrogate_t_min)
@@ -166,13 +166,15 @@ class TDMR1(TDM):
         self.follow_surrogate()
         terms = SurrogateTerms.join(parts)
         liked, disliked = (groups.advantages > 0).float(), (groups.advantages < 0).float()
-        return {
-            "surrogate": terms.loss.item(),
-            "group_weight": terms.group_weight.mean().item(),
-            "active": terms.active.item(),
-            "distance": terms.distance.item(),
-            "margin": (_mean(terms.gain, liked) - _mean(terms.gain, disliked)).item(),
-        }
+        return read(
+            {
+                "surrogate": terms.loss,
+                "group_weight": terms.group_weight.mean(),
+                "active": terms.active,
+                "distance": terms.distance,
+                "margin": _mean(terms.gain, liked) - _mean(terms.gain, disliked),
+            }
+        )
 
     def draw_points(self, total: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Which step, time (uniform on 0..1) and noise each of `total` groups is looked at with: (total,), (total,) and

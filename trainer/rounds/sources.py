@@ -16,6 +16,7 @@ import torch
 
 from common.settings import MOST_UPDATES, TDMR1Settings
 from trainer.advantages import group_advantages, has_signal
+from trainer.backends import moved
 from trainer.controls import ranked_by_base
 from trainer.data import GroupStore
 from trainer.methods.base import Groups, Method, Rollouts
@@ -134,9 +135,9 @@ class LabelSource(_Source):
             backend = self.method.backend
             conditioning = backend.encode(batch.prompts)
             yield Groups(
-                batch.trajectory.to(backend.device),
+                moved(batch.trajectory, backend.device),
                 conditioning,
-                batch.advantages.to(backend.device),
+                moved(batch.advantages, backend.device),
                 part,
                 rewards=batch.rewards.to(backend.device),
                 prompts=tuple(batch.prompts),

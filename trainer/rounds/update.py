@@ -25,6 +25,7 @@ class Update:
         metrics = scored.metrics | self._learn(scored)
         if self.settings.follows(scored.step) and self.method.follows:
             metrics |= self.method.follow(scored.rollouts(), scored.generator)
+        self.method.check_weights()
         return metrics
 
     def _learn(self, scored: Scored) -> dict[str, float]:

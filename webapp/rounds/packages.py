@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from zipstream import ZIP_STORED, ZipStream
 
+from common import hub
 from common.cards import LORA_NAME, Base, Made, made_as, model_card
+from common.comfy import WORKFLOW_NAME, workflow
 from common.portable import portable_lora
 from common.round_folder import VERSION
+from webapp.campaigns.audit import audit
 from webapp.lib import paths, storage
 from webapp.rounds.models import ModelVersion, TrainingRound
 
@@ -22,17 +26,45 @@ def lora(version: ModelVersion) -> Iterator[bytes]:
 
 
 def archive(version: ModelVersion) -> Iterator[bytes]:
-    """The zip's bytes: the LoRA, README.md, and its round's pictures where they are still there. Raises ValueError, before
-    the first byte, when the LoRA is gone or damaged."""
+    """The zip's bytes: the LoRA, README.md, a ComfyUI workflow, and its round's pictures where they are still there. Raises
+    ValueError, before the first byte, when the LoRA is gone or damaged."""
     packed = ZipStream(compress_type=ZIP_STORED)
     packed.add(lora(version), LORA_NAME)
-    packed.add(card(version).encode(), "README.md")
-    training = TrainingRound.objects.filter(result_version=version).first()
-    store = storage.store()
-    for name in ("before", "after"):
-        if training is not None and store.exists(picture := paths.grid(training.pk, name)):
-            packed.add(store.pieces(picture), f"images/{name}.webp")
+    for name, text in _texts(version).items():
+        packed.add(text.encode(), name)
+    for name, pieces in _pictures(version).items():
+        packed.add(pieces, name)
     return packed.finalize()
+
+
+def share(version: ModelVersion, repository: str, *, private: bool, by) -> str:
+    """Send the same files to a repository of the hub, and note who did; returns its address. Raises what `hub.push` does,
+    and ValueError when the LoRA is gone or damaged."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / LORA_NAME
+        with file.open("wb") as opened:
+            opened.writelines(lora(version))
+        files: dict[str, bytes | Path] = {LORA_NAME: file}
+        files |= {name: text.encode() for name, text in _texts(version).items()}
+        files |= {name: b"".join(pieces) for name, pieces in _pictures(version).items()}
+        address = hub.push(files, repository, message=_title(version), private=private)
+    audit(version.project, by, "version shared", version=version.number, address=address, private=private)
+    return address
+
+
+def _texts(version: ModelVersion) -> dict[str, str]:
+    """Card and workflow by name."""
+    nodes = workflow(_base(version), steps=version.project.steps)
+    return {"README.md": card(version), **({WORKFLOW_NAME: json.dumps(nodes, indent=1)} if nodes else {})}
+
+
+def _pictures(version: ModelVersion) -> dict[str, Iterator[bytes]]:
+    """Of the version's round, by name."""
+    training, store = TrainingRound.objects.filter(result_version=version).first(), storage.store()
+    if training is None:
+        return {}
+    found = {name: paths.grid(training.pk, name) for name in ("before", "after")}
+    return {f"images/{name}.webp": store.pieces(path) for name, path in found.items() if store.exists(path)}
 
 
 def card(version: ModelVersion) -> str:

@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
+from common import hub
 from webapp.accounts.permissions import Action, may, member
 from webapp.campaigns.models import Project
 from webapp.lib import bounds, media, options, paths, storage, texts
@@ -33,6 +34,7 @@ def versions(request: HttpRequest, project: Project) -> HttpResponse:
         "versions": [(v, made.get(v.pk)) for v in rows],
         "numbers": versions.values_list("number", flat=True)[: queries.MOST],
         "drawing": queries.lineage(project),
+        "can_push": hub.can_push(),
         "comparisons": Paginator(tests, options.ROWS).get_page(request.GET.get("tests")),
         "page": "versions",
     }
@@ -70,6 +72,23 @@ def _download(request: HttpRequest, project: Project, number: int, ending: str) 
         raise Http404 from error
     kind = "application/zip" if ending == "zip" else "application/octet-stream"
     return streamed(iter(pieces), content_type=kind, name=f"{project.slug}-version-{number}.{ending}")
+
+
+@require_POST
+@member(Action.VERSIONS)
+def share_version(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """Send a version to `repository` of the Hugging Face hub, where everybody sees it if `public` is given."""
+    version = get_object_or_404(project.versions, number=number)
+    private = "public" not in request.POST
+    try:
+        address = packages.share(version, request.POST.get("repository", "").strip(), private=private, by=request.user)
+    except storage.Unreachable as error:
+        return media.unreachable(error)
+    except (ValueError, hub.HubError) as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, _("Version %(n)s is at %(address)s") % {"n": number, "address": address})
+    return redirect("versions", project.slug)
 
 
 @require_POST

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from common.settings import MemorySettings, SettingsError, TDMR1Settings
 from trainer.backends import load_backend
-from trainer.backends.memory import compile_blocks, encoders_identity
+from trainer.backends.memory import compile_blocks, compiled_rows, encoders_identity
 from trainer.cli import MODEL
 from trainer.demo.latents import encode as encode_images
 from trainer.demo.scenes.draw import draw, sample_scene
@@ -239,6 +239,21 @@ def test_compiled_blocks_follow_the_role(model_dir):
     assert (plain[STUDENT] - plain[TEACHER]).abs().max() > 1e-2
     with pytest.raises(ValueError, match="compile: Linear does not name its repeated blocks; turn it off"):
         compile_blocks(torch.nn.Linear(1, 1))
+
+
+def test_a_compiled_pass_has_one_of_few_sizes(model_dir):
+    assert {compiled_rows(n) for n in range(65, 129)} == {80, 96, 112, 128}
+    assert all(n <= compiled_rows(n) <= max(n, 1.25 * n) for n in range(1, 300))
+    backend, sizes = load_backend(model_dir), []
+    backend.transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(len(kwargs["hidden_states"])), with_kwargs=True
+    )
+    x, t, conditioning = noise(backend, 9), torch.linspace(0.1, 1, 9), backend.encode(["a star"] * 9)
+    with torch.no_grad():
+        plain = backend.velocity(x, t, conditioning)
+        backend.memory = dataclasses.replace(backend.memory, compile=True)
+        filled = backend.velocity(x, t, conditioning)
+    assert sizes == [9, 10] and torch.allclose(filled, plain, atol=1e-5)
 
 
 # The VAE

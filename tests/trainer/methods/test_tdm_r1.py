@@ -7,7 +7,8 @@ import torch
 
 from common.settings import TDMR1Settings
 from trainer.backends import load_backend
-from trainer.methods.base import Groups, rate_factor
+from trainer.methods import base, tdm, tdm_r1
+from trainer.methods.base import Groups, rate_factor, read
 from trainer.methods.tdm_r1 import TDMR1, step_orders
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TDM_R1_ROLES
 from trainer.shares import Part
@@ -191,3 +192,29 @@ def test_each_look_alone_is_drawn_as_before(model_dir):
     assert times[:, 2].mean().item() == pytest.approx(0.5, abs=0.04)
     assert torch.equal((times * 5).floor().sort(1).values, torch.arange(5.0).expand(600, -1))
     assert all(abs((steps == j).sum(1) - 0.5 * (j + 1)).max() < 1.5 for j in range(4))
+
+
+def test_numbers_are_read_together(backend, monkeypatch):
+    """A read waits for the device: three before optimizers step, two of what is logged, one of weights."""
+    trainer = TDMR1(backend, TDMR1Settings(rank=4, alpha=8))
+    generator = torch.Generator().manual_seed(0)
+    conditioning = backend.encode(["a star", "a heart"])
+    trajectory = trainer.sample(conditioning.repeat(4), torch.randn((8, *backend.latent_shape), generator=generator))
+    advantages = torch.tensor([[1.0, -1.0, 0.5, -0.5]] * 2)
+    waits = []
+    for module in (base, tdm, tdm_r1):
+        monkeypatch.setattr(module, "read", counted(waits))
+    trainer.surrogate_update(Groups(trajectory.unflatten(0, (2, 4)), conditioning, advantages), generator)
+    found = trainer.student_update(trajectory, conditioning.repeat(4), torch.arange(8) % 4, generator)
+    trainer.check_weights()
+    assert waits.count("read") == 6
+    assert all(isinstance(value, float) for value in found.values())
+
+
+def counted(waits):
+    return lambda values: waits.append("read") or read(values)
+
+
+def test_values_are_read_as_they_are():
+    assert read({"a": torch.tensor(2.5), "b": 1.25, "c": torch.tensor(True)}) == {"a": 2.5, "b": 1.25, "c": 1.0}
+    assert read({}) == {}

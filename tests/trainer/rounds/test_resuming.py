@@ -149,5 +149,6 @@ def test_gradients_and_weights_that_are_no_numbers_are_named(backend, parent):
     assert torch.equal(first, before)
     method.optimizers[FAKE].param_groups[0]["lr"] = float("inf")
     everything = sum(p.sum() for p in method.roles.parameters(FAKE))
+    method.step(FAKE, [(everything, 1)], part)
     with pytest.raises(NotFinite, match="fake: its weights are not finite, so"):
-        method.step(FAKE, [(everything, 1)], part)
+        method.check_weights()

@@ -13,6 +13,7 @@ from safetensors.numpy import load, save_file
 from common.files import sha256_of
 from tests.webapp import acting
 from webapp.accounts.models import User
+from webapp.campaigns.models import AuditEntry
 from webapp.labelling import scoring
 from webapp.lib import paths
 from webapp.rounds import services
@@ -88,6 +89,37 @@ def test_a_version_whose_file_is_gone_or_damaged_is_not_found(version, get):
     assert [get("lora"), get("package")] == [404, 404]
     file.unlink()
     assert [get("lora"), get("package")] == [404, 404]
+
+
+def test_a_version_is_shared_with_its_card_and_workflow(version, client, boss, fake_hub):
+    (Path(version.project.model_dir) / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
+    client.force_login(boss)
+    page = client.get("/p/stars/versions/").content.decode()
+    assert "/versions/2/share/" in page
+    answer = client.post("/p/stars/versions/2/share/", {"repository": "team/stars"}, follow=True)
+    assert told(answer) == [f"Version 2 is at {fake_hub.address}/team/stars"]
+    assert fake_hub.made == [("team/stars", True)] and fake_hub.messages == ["Stars, version 2"]
+    assert set(fake_hub.files) == {LORA, "README.md", "comfyui-workflow.json", "images/after.webp"}
+    assert load(fake_hub.files[LORA])[B].tolist() == np.full((4, 2), 3.0).tolist()
+    assert json.loads(fake_hub.files["comfyui-workflow.json"])["10"]["inputs"]["lora_name"] == LORA
+    entry = AuditEntry.objects.get(action="version shared")
+    assert entry.user == boss and entry.detail["address"].endswith("/team/stars")
+
+
+def told(answer):
+    return [str(message) for message in answer.context["messages"]]
+
+
+def test_what_the_hub_refuses_is_told_and_nothing_is_noted(version, client, boss, fake_hub, monkeypatch):
+    client.force_login(boss)
+    answer = client.post("/p/stars/versions/2/share/", {"repository": "stars"}, follow=True)
+    assert told(answer) == ["repository: give it as owner/name"]
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    answer = client.post("/p/stars/versions/2/share/", {"repository": "team/stars", "public": "on"}, follow=True)
+    assert told(answer)[0].startswith("the hub refused: ")
+    monkeypatch.delenv("HF_TOKEN")
+    assert "/versions/2/share/" not in client.get("/p/stars/versions/").content.decode()
+    assert not AuditEntry.objects.filter(action="version shared").exists()
 
 
 def test_only_admins_are_offered_downloads(version, client, person):

@@ -69,6 +69,7 @@ ACTIONS = (
     gettext_noop("invitation revoked"),
     gettext_noop("settings changed"),
     gettext_noop("version kept out"),
+    gettext_noop("version shared"),
     gettext_noop("version published"),
     gettext_noop("webhook made"),
     gettext_noop("webhook removed"),
