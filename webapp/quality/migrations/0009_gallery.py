@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("campaigns", "0013_withdrawn_prompts"),
-        ("labelling", "0009_gallery"),
+        ("labelling", "0010_gallery"),
         ("quality", "0008_oracle_quality"),
     ]
 
