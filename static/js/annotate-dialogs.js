@@ -3,6 +3,7 @@
 // flag(body), pause(), resume(), and what annotate-why.js asks for.
 import { Why } from "./annotate-why.js";
 import { fill, gettext } from "./i18n.js";
+import { meanings } from "./keyboard.js";
 
 const $ = (id) => document.getElementById(id);
 const GUIDE = "likestep-guide-open";
@@ -79,7 +80,7 @@ export class Dialogs {
   // A digit picks a reason where no text is being written.
   choose(event) {
     if (event.target.matches("input:not([type=radio]), select")) return;
-    const choice = event.currentTarget.querySelectorAll("input[type=radio]")[Number(event.key) - 1];
+    const choice = event.currentTarget.querySelectorAll("input[type=radio]")[Number(meanings(event).at(-1)) - 1];
     if (!choice) return;
     event.preventDefault();
     choice.checked = true;

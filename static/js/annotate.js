@@ -8,6 +8,7 @@ import { Dialogs } from "./annotate-dialogs.js";
 import { Clock } from "./annotate-clock.js";
 import { Grid } from "./annotate-grid.js";
 import { fill as put, gettext, ngettext } from "./i18n.js";
+import { meanings } from "./keyboard.js";
 import { Outbox } from "./outbox.js";
 import { Prompt } from "./prompt.js";
 
@@ -26,6 +27,7 @@ let loading = false;
 let wanted = false; // asked for while a request was on the way
 let again = null;
 let saves = 0; // answers that the server took
+let decided = null; // the group of a refused answer that this person had decided on before, on another device
 const drafts = new Map();
 const whys = new Map(); // group → position → {reason, box} of dislikes
 const given = [];
@@ -53,6 +55,8 @@ async function request(path, body) {
       : gettext("The server did not take it (%(status)s). Log in again or reload the page; your answers are kept.");
   const error = new Error(data?.error || put(advice, { status: answer.status }));
   error.answered = true;
+  error.away = answer.status >= 500;
+  error.decided = data?.decided;
   error.final = data !== null && [400, 404, 409].includes(answer.status);
   throw error;
 }
@@ -69,11 +73,26 @@ const outbox = new Outbox(
       if (queue.length < AHEAD) setTimeout(fill);
     } catch (error) {
       if (error.answered) say(error.message);
+      if (error.final) refused(item, error);
       throw error;
     }
   },
   tell,
 );
+
+// What the server did not take cannot be taken back; what it had before can.
+function refused(item, error) {
+  const at = given.findIndex(({ key }) => key === item.body.key);
+  if (at >= 0) given.splice(at, 1);
+  if (!error.decided) return;
+  say("");
+  offer(item.group);
+}
+
+function offer(group) {
+  decided = group;
+  $("decided").hidden = !group;
+}
 
 // Where the answers are: on the server, on the way, or waiting here for the line.
 function tell(box) {
@@ -84,7 +103,7 @@ function tell(box) {
   status.textContent = box.stuck && waiting
     ? put(gettext("not saved yet, %(n)s waiting"), { n: waiting })
     : waiting ? gettext("saving…") : gettext("saved");
-  const off = !navigator.onLine || (box.stuck && waiting > 0);
+  const off = !navigator.onLine || (box.stuck && box.away && waiting > 0);
   $("offline").hidden = !off;
   $("offline").textContent = off
     ? put(
@@ -296,8 +315,13 @@ async function undo() {
     say(gettext("Some answers are not saved yet. Undo works again when they are."));
     return;
   }
+  await takeBack({});
+}
+
+// Have the server take an answer back, and show its group with it.
+async function takeBack(body) {
   try {
-    const data = await request(`${root.dataset.base}undo/`, {});
+    const data = await request(`${root.dataset.base}undo/`, body);
     if (!data.group) {
       say(gettext("There is nothing to undo."));
       return;
@@ -360,10 +384,8 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.repeat) return;
-  // On layouts where digits need Shift (French ones), the digit row works without it.
-  const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1];
   if (!command.size) return; // this person has switched single keys off
-  const name = event.key === "?" ? "help" : command.get(event.key.length === 1 ? event.key.toLowerCase() : event.key) ?? command.get(digit);
+  const name = meanings(event).map((key) => (key === "?" ? "help" : command.get(key))).find(Boolean);
   if (!name) return;
   // Enter on an ordinary button or link presses it; on an image it submits, Space switches the image.
   const chosen = event.target.closest("button, summary, a");
@@ -380,7 +402,20 @@ for (const button of root.querySelectorAll("[data-command]")) {
   }
   button.addEventListener("click", () => run(name));
 }
-document.addEventListener("visibilitychange", () => (document.hidden ? clock.stop() : dialogs.showing !== "pause" && clock.go()));
+$("decided-change").addEventListener("click", () => {
+  const group = decided;
+  offer(null);
+  takeBack({ group });
+});
+$("decided-leave").addEventListener("click", () => offer(null));
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) {
+    clock.stop();
+  } else if (dialogs.showing !== "pause") {
+    clock.go();
+    fill(true); // another device may have gone on meanwhile
+  }
+});
 setInterval(() => document.hidden || dialogs.showing === "pause" || fill(true), renew * 1000);
 window.addEventListener("online", () => fill());
 // Answers that only this browser has: closing it now may be a mistake.

@@ -4,13 +4,15 @@
 const RETRY_MS = 5000;
 
 export class Outbox {
-  // send(item) resolves when the server has the item, throws {final: true} when it refused it for good.
+  // send(item) resolves when the server has the item, throws {final: true} when it refused it for good, {away: false} when it
+  // was there and did not take it now.
   constructor(name, send, onChange) {
     this.prefix = `likestep-outbox-${name}-`;
     this.send = send;
     this.onChange = onChange;
     this.busy = false;
     this.stuck = false; // the last try failed; it is tried again
+    this.away = false; // and there was no server to tell why
     window.addEventListener("online", () => this.flush());
     window.addEventListener("offline", () => this.onChange(this));
     window.addEventListener("storage", (event) => {
@@ -66,6 +68,7 @@ export class Outbox {
         } catch (error) {
           if (!error.final) {
             this.stuck = true;
+            this.away = error.away ?? true;
             this.onChange(this);
             return;
           }

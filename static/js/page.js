@@ -1,3 +1,5 @@
+import "./refill.js";
+
 // On every page. The server learns this browser's time zone, so that "today" begins at the person's own midnight.
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const secure = location.protocol === "https:" ? "; Secure" : "";

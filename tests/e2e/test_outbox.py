@@ -94,6 +94,7 @@ def test_an_ended_session_keeps_the_answers_until_the_next_log_in(site, ann):
     rate_by_keyboard(page, lambda position: position == 0)
     stuck(page)
     page.get_by_text("Your session has ended").wait_for()
+    assert not page.locator("#offline").is_visible()  # the server is there
     assert not Label.objects.exists()
     context.add_cookies(cookies)
     page.goto(site.url("annotate/"))

@@ -24,7 +24,7 @@ JSON_ROUTES = {
     "submit": ["labels", "seconds", "key", "why"],
     "skip": ["reason", "note", "key"],
     "flag": ["kind", "position", "note", "key"],
-    "undo": ["key"],
+    "undo": ["key", "group"],
     "vote": ["choice", "seconds", "key"],
 }
 FORM_PAGES = (

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import wraps
+from urllib.parse import urlsplit, urlunsplit
 
+from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404
+from django.shortcuts import get_object_or_404, resolve_url
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 
 from webapp.campaigns.models import Membership, Project, Role
@@ -110,7 +113,20 @@ def _log_in_first(request) -> HttpResponse:
     """The log-in page for a person; 401 for a script, which would take the page it is sent to for an answer."""
     if "application/json" in request.headers.get("Accept", ""):
         return JsonResponse({"error": _("Your session has ended. Log in again; your answers are kept.")}, status=401)
-    return redirect_to_login(request.get_full_path())
+    return redirect_to_login(_page_of(request))
+
+
+def _page_of(request) -> str:
+    """Where to go on after log-in: the page that was asked for, or the one whose form was sent. An address that a form is
+    sent to may be no page."""
+    if request.method in ("GET", "HEAD"):
+        return request.get_full_path()
+    came_from = request.headers.get("Referer", "")
+    ours = url_has_allowed_host_and_scheme(came_from, {request.get_host()}, require_https=request.is_secure())
+    if not ours:
+        return resolve_url(settings.LOGIN_REDIRECT_URL)
+    parts = urlsplit(came_from)
+    return urlunsplit(("", "", parts.path or "/", parts.query, ""))
 
 
 def _part_in(user, slug: str) -> tuple[Project, str]:

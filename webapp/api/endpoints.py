@@ -57,7 +57,7 @@ After = Query(0, **bounds.AFTER.limits, description="`next` of the page before."
 
 @api.exception_handler(errors.LabellingError)
 def _labelling_refused(request, error):
-    return api_error({errors.Conflict: 409, errors.Busy: 503}.get(type(error), 400), str(error))
+    return api_error(error.status, str(error))
 
 
 @api.exception_handler(services.ApiError)

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.models import Project
 from webapp.labelling import history
-from webapp.labelling.errors import Busy, Conflict, LabellingError, NotGiven
+from webapp.labelling.errors import Busy, Conflict, Decided, LabellingError, NotGiven
 from webapp.labelling.leases import end_leases, give
 from webapp.labelling.models import (
     Flag,
@@ -218,7 +218,7 @@ def _replayed(asked: GroupDecision) -> GroupDecision | None:
     if UndoneDecision.objects.filter(user=asked.user, idempotency_key=asked.idempotency_key).exists():
         raise Conflict(_("idempotency_key: that answer was taken back; use a new key for a new answer"))
     if mine:
-        raise Conflict(_("group: you already decided on it; undo that first to change it"))
+        raise Decided(_("group: you already decided on it; undo that first to change it"))
     return None
 
 
@@ -265,9 +265,10 @@ def _day(decision: GroupDecision) -> date:
 
 
 @transaction.atomic
-def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
-    """Take back the person's decision of that idempotency key, the latest one without a key, and lease the group to
-    them again: (group, their answer), or None when there is none. The group's `task` is its name for this person.
+def undo(user, project: Project, key: str = "", *, group_id: int | None = None) -> tuple[Group, dict] | None:
+    """Take back the person's decision of that idempotency key, or on that group, the latest one without either, and lease
+    the group to them again: (group, their answer), or None when there is none. The group's `task` is its name for this
+    person.
 
     The labels go, their history stays. A key that is not known yet is kept as taken back: its request may be late.
     Raises LabellingError when the decision is older than `options.UNDO`.
@@ -276,6 +277,8 @@ def undo(user, project: Project, key: str = "") -> tuple[Group, dict] | None:
     mine = GroupDecision.objects.filter(user=user, group__project=project)
     if key:
         mine = mine.filter(idempotency_key=key)
+    if group_id is not None:
+        mine = mine.filter(group=group_id)
     found = mine.order_by("-created_at", "-pk").first()
     group = Group.objects.select_for_update().get(pk=found.group_id) if found else None
     # Read again under the lock: the same request may have come twice.

@@ -6,6 +6,8 @@ from __future__ import annotations
 class LabellingError(ValueError):
     """A request that cannot be carried out; the message names the field and the fix."""
 
+    status = 400
+
 
 class NotGiven(LabellingError):
     """The person was never given that group."""
@@ -14,6 +16,14 @@ class NotGiven(LabellingError):
 class Conflict(LabellingError):
     """The same request was answered before with other content."""
 
+    status = 409
+
+
+class Decided(Conflict):
+    """The person decided on that group before."""
+
 
 class Busy(LabellingError):
     """Another request got in between; the same request may succeed when it is sent again."""
+
+    status = 503  # the only one that the page sends again

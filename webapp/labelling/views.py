@@ -159,9 +159,13 @@ def flag(request: HttpRequest, project: Project, task: str) -> JsonResponse:
 @require_POST
 @member(Action.LABEL)
 def undo(request: HttpRequest, project: Project) -> JsonResponse:
-    """Takes a decision back, the one of `{key}` or the latest: the group with the answer that was given, or null."""
+    """Takes a decision back, the one of `{key}`, the one on `{group}` or the latest: the group with the answer that was
+    given, or null."""
     try:
-        undone = decisions.undo(request.user, project, _text(_body(request), "key")[:64])
+        body = _body(request)
+        task = _text(body, "group")
+        group_id = leases.group_of(request.user, project, task) if task else None
+        undone = decisions.undo(request.user, project, _text(body, "key")[:64], group_id=group_id)
     except errors.LabellingError as error:
         return _refused(error)
     today = queries.today(request.user, project)
@@ -354,6 +358,7 @@ def _body(request: HttpRequest) -> dict:
 
 
 def _refused(error: errors.LabellingError | bounds.OutOfBounds) -> JsonResponse:
-    # 503 is the only one that the page sends again.
-    status = {errors.Conflict: 409, errors.Busy: 503}.get(type(error), 400)
-    return JsonResponse({"error": str(error)}, status=status)
+    told = {"error": str(error)}
+    if isinstance(error, errors.Decided):
+        told["decided"] = True
+    return JsonResponse(told, status=getattr(error, "status", 400))

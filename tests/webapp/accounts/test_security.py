@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from urllib.parse import urlencode
 
 import pytest
 from django.test import Client
@@ -113,3 +114,21 @@ def test_json_that_is_nested_too_deep_is_refused(client, ann, project):
     client.force_login(ann)
     sent = client.post("/p/stars/undo/", "[" * 100_000, content_type="application/json")
     assert sent.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("came_from", "goes_on"),
+    [
+        ("http://testserver/p/stars/versions/?page=2", "/p/stars/versions/?page=2"),
+        ("http://elsewhere.example/p/stars/", "/"),
+        ("//elsewhere.example/p/stars/", "/"),
+        ("http://testserver", "/"),
+        ("", "/"),
+    ],
+)
+def test_who_sends_a_form_without_a_session_goes_on_at_its_page(client, project, came_from, goes_on):
+    """The form's own address may take nothing but POST."""
+    headers = {"referer": came_from} if came_from else {}
+    answer = client.post("/p/stars/clone/", {"slug": "x"}, headers=headers)
+    assert answer.headers["Location"] == f"/login/?{urlencode({'next': goes_on}, safe='/')}"
+    assert client.get("/p/stars/versions/?page=2").headers["Location"] == "/login/?next=/p/stars/versions/%3Fpage%3D2"

@@ -211,6 +211,21 @@ def test_a_request_that_comes_after_its_undo_does_not_count(post, ready):
     assert not Label.objects.exists()
 
 
+def test_an_answer_of_another_device_is_taken_back_by_its_group(post, ready, ann, person, project):
+    first, second = ready(2)
+    for group in (first, second):
+        post(f"groups/{group.pk}/submit/", {"labels": ALL_LIKED, "key": str(group.pk)})
+    answer = post(f"groups/{first.pk}/submit/", {"labels": ALL_LIKED, "key": "late"})
+    assert (answer.status_code, answer.json()["decided"]) == (409, True)
+    undone = post("undo/", {"group": acting.task(ann, first)}).json()
+    assert (undone["group"]["group"], undone["labels"]) == (acting.task(ann, first), ALL_LIKED)
+    assert post(f"groups/{first.pk}/submit/", {"labels": ALL_LIKED, "key": "later"}).status_code == 200
+    bob = person("bob")
+    acting.give(bob, second.pk)
+    assert post("undo/", {"group": acting.task(bob, second)}).status_code == 400  # a name of somebody else's
+    assert GroupDecision.objects.filter(user=ann).count() == 2
+
+
 def test_undo_takes_only_ones_own(post, ready, person, project):
 
     (group,) = ready()
