@@ -131,12 +131,11 @@ class TDMR1(TDM):
             self.step(SURROGATE, (), part)
             self.follow_surrogate()
             return {}
-        points = (moved(part.pick(drawn), self.backend.device) for drawn in self.draw_points(part.total, generator))
-        j, u, eps = points
+        j, u = (moved(part.pick(drawn), self.backend.device) for drawn in self.draw_points(part.total, generator))
         rows = torch.arange(p, device=j.device)
         x_n, s_n = groups.trajectory[rows, :, j + 1], self.grid[j + 1]
         tau = self.tau(s_n, u, low=s.surrogate_t_min)
-        eps = eps.expand_as(x_n).flatten(0, 1)
+        eps = self.noise(part, (1, *x_n.shape[2:]), generator).expand_as(x_n).flatten(0, 1)
         x_n, s_n, tau = x_n.flatten(0, 1), s_n.repeat_interleave(g), tau.repeat_interleave(g)
         x_tau = renoise(x_n, s_n, tau, eps)
         conditioning = groups.conditioning.repeat(g)
@@ -176,17 +175,15 @@ class TDMR1(TDM):
             }
         )
 
-    def draw_points(self, total: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Which step, time (uniform on 0..1) and noise each of `total` groups is looked at with: (total,), (total,) and
-        (total, 1, C, h, w), on the CPU. `stratified` spreads steps and times evenly over the groups; each group alone is
-        still looked at anywhere, so the mean of the gradient stays and less of its variance."""
+    def draw_points(self, total: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which step and time (uniform on 0..1) each of `total` groups is looked at with, both (total,), on the CPU.
+        `stratified` spreads them evenly over the groups; each group alone is still looked at anywhere, so the mean of the
+        gradient stays and its variance falls."""
         weights = torch.arange(1, self.steps + 1, dtype=torch.float32)
         if self.settings.stratified:
-            j, u = at_shares(weights, strata(total, generator)), strata(total, generator)
-        else:
-            j = torch.multinomial(weights, total, replacement=True, generator=generator)
-            u = torch.rand(total, generator=generator)
-        return j, u, torch.randn((total, 1, *self.backend.latent_shape), generator=generator)
+            return at_shares(weights, strata(total, generator)), strata(total, generator)
+        j = torch.multinomial(weights, total, replacement=True, generator=generator)
+        return j, torch.rand(total, generator=generator)
 
     def follow_surrogate(self) -> None:
         """Move the surrogate's average after an update of it."""

@@ -186,7 +186,7 @@ def test_evenly_spread_looks_keep_the_mean_and_have_less_variance(model_dir):
 def test_each_look_alone_is_drawn_as_before(model_dir):
     trainer = make(model_dir, dataclasses.replace(SETTINGS, stratified=True))
     drawn = [trainer.draw_points(5, torch.Generator().manual_seed(n)) for n in range(600)]
-    steps, times = torch.stack([j for j, _, _ in drawn]), torch.stack([u for _, u, _ in drawn])
+    steps, times = torch.stack([j for j, _ in drawn]), torch.stack([u for _, u in drawn])
     share = torch.bincount(steps[:, 2], minlength=4) / 600  # of one group
     assert torch.allclose(share, torch.arange(1, 5) / 10, atol=0.06)
     assert times[:, 2].mean().item() == pytest.approx(0.5, abs=0.04)
