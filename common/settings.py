@@ -88,6 +88,16 @@ class MemorySettings(Settings):
         False,
         "Hold the frozen transformer and the text encoders in bf16, half of fp32. Adapters, optimizers and VAE stay fp32.",
     )
+    auto: bool = option(
+        False,
+        "Turn on beside these options what makes the work fit into what the GPU has free when it begins.",
+    )
+    weights: str = option(
+        "none",
+        "Code the frozen linear layers of transformer and text encoders: int8 and fp8 take a byte a weight, nf4 a little "
+        "more than half. Layers that are sensitive to it (in and out projections, modulation, time) stay as they are.",
+        choices=("none", "int8", "fp8", "nf4"),
+    )
     text_encoders: str = option(
         "keep",
         "Where text encoders stay between uses. keep: in the device's memory; offload: in the machine's "
@@ -100,6 +110,13 @@ class MemorySettings(Settings):
     )
     checkpointing: bool = option(
         False, "Keep only each block's input for the backward pass and compute the rest again: less memory, more time."
+    )
+    streamed: int = option(
+        0,
+        "Blocks of the transformer that are on the device at once; 0: all. The others wait in the machine's memory, and "
+        "the next one comes while one computes: two are enough. Includes checkpointing.",
+        low=0,
+        high=1000,
     )
     micro_batch: int = option(
         0,

@@ -2,13 +2,15 @@
 
 No weight is read. The pipeline is built from its configurations under a FakeTensorMode, whose tensors have shapes and no
 values. One pass of the transformer is made at one and at two images, without adapter, with one, and with gradient; what it
-allocates and computes is linear in the images. Then the trainer's own update runs on such tensors too, with a stand-in
-for the transformer that allocates what was measured, and every allocation is counted.
+allocates and computes is linear in the images. Of blocks that repeat, two are kept, and what one adds is multiplied. Then
+the trainer's own update runs on such tensors too, with a stand-in for the transformer that allocates what was measured,
+and every allocation is counted.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 import weakref
 from collections.abc import Callable, Iterator
@@ -24,9 +26,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from common.settings import MemorySettings, SampleSettings, TDMR1Settings
-from trainer.backends import Conditioning, Managed, autocast, load_backend
+from trainer.backends import Backend, Conditioning, autocast, bf16_pays, load_backend
 from trainer.backends.base import planned_for
-from trainer.backends.memory import encode_batch, text_encoders
+from trainer.backends.memory import ENCODERS_SENSITIVE, encode_batch, frozen_dtype, text_encoders
+from trainer.backends.quantised import saved
 from trainer.methods import method_class
 from trainer.methods.base import Groups, Rollouts
 from trainer.roles import STUDENT, SURROGATE, TEACHER
@@ -37,14 +40,20 @@ from trainer.sampler import sample_latents
 from trainer.shares import Part
 from trainer.watch import looks as watched
 
+log = logging.getLogger(__name__)
 GB = 1e9
+TRANSFER = 20e9  # bytes a second from pinned memory, of the 32 that 16 lanes of PCIe 4 can do
 VALIDATION_BATCH = 64  # images; `evaluate.sample_images`
 PROMPT = "a prompt"
+GRADIENT = ("surrogate", "student")  # the phases of training
+WEIGHTS = ("none", "int8", "fp8", "nf4")
 CONTEXT_BYTES = 0.7 * GB  # CUDA's context and its libraries' workspaces, which no tensor accounts for
 FRAGMENTS = 0.05  # of the rest: what the caching allocator holds and cannot use
 UTILISATION = 0.35  # of the GPU's peak, as is usual for transformers in bf16
 # Memory in GB and dense bf16 TFLOP/s with fp32 accumulation, from NVIDIA's data sheets and architecture white papers.
 GPUS = {
+    "rtx3060": (12, 51),
+    "rtx4060ti": (16, 88),
     "rtx3090": (24, 71),
     "rtx4090": (24, 165),
     "l4": (24, 121),
@@ -54,7 +63,14 @@ GPUS = {
     "a100": (80, 312),
     "h100": (80, 989),
 }
-TYPICAL = {24: "rtx3090", 40: "a100-40gb", 48: "l40s", 80: "a100"}  # of a size, the slowest
+TYPICAL = {
+    12: "rtx3060",
+    16: "rtx4060ti",
+    24: "rtx3090",
+    40: "a100-40gb",
+    48: "l40s",
+    80: "a100",
+}  # of a size, the slowest
 
 
 def parse_gpu(text: str) -> tuple[float, float, str]:
@@ -165,6 +181,15 @@ class PassCost:
     flops: Line
     backward_flops: Line
 
+    def above(self, size: int) -> PassCost:
+        """The same where each half has as many bytes more for a moment."""
+        more = [Line(line.one + size, line.two + size) for line in (self.forward, self.backward)]
+        return dataclasses.replace(self, forward=more[0], backward=more[1])
+
+    def doubled(self) -> PassCost:
+        """The same without gradient in fp32 instead of bf16, at most."""
+        return dataclasses.replace(self, forward=Line(2 * self.forward.one, 2 * self.forward.two))
+
 
 @dataclass
 class Plan:
@@ -181,7 +206,9 @@ class Plan:
     decode: int = 0  # above what lives before
     activations: int = 0  # at the highest peak: all that is not weights, adapters, optimizers or trajectories
     phases: dict[str, int] = field(default_factory=dict)  # peaks, everything included
+    streamed: tuple[int, int] = (0, 0)  # bytes of all streamed blocks, and of those that are on the device
     update_flops: float = 0.0
+    update_passes: int = 0
     other_flops: float = 0.0  # once a round: embeddings, validations, grids
 
     @property
@@ -193,6 +220,25 @@ class Plan:
     def total(self) -> float:
         """What a CUDA device needs: tensors, the allocator's fragments and the context."""
         return self.tensors * (1 + FRAGMENTS) + CONTEXT_BYTES
+
+    def seconds(self, tflops: float) -> tuple[float, float]:
+        """Of an update and of the whole round, roughly. Blocks come while others compute, so the slower of both counts."""
+        rate = tflops * 1e12 * UTILISATION
+        update, other = self.update_flops / rate, self.other_flops / rate
+        if self.update_flops:
+            moved = self.streamed[0] * self.update_passes / TRANSFER
+            slowed = max(1.0, moved / update)
+            update, other = update * slowed, other * slowed
+        return update, update * self.settings.updates + other
+
+    @property
+    def total_to_generate(self) -> float:
+        """The same for sampling and decoding alone, by one adapter."""
+        trained = self.adapters + self.optimizers
+        phases = [
+            size - (trained if name != "embed" else 0) for name, size in self.phases.items() if name not in GRADIENT
+        ]
+        return (max(phases) + self.adapters) * (1 + FRAGMENTS) + CONTEXT_BYTES
 
     @property
     def flops(self) -> float:
@@ -234,81 +280,129 @@ def _unmoved() -> Iterator[None]:
         torch.nn.Module.to = to
 
 
-class _Planner:
-    def __init__(self, model: Path, settings: TDMR1Settings, memory: MemorySettings, device: str, costs: dict):
-        self.settings, self.memory, self.device = settings, memory, device
-        self.counter, self.flops, self._known_costs = Allocations(), 0.0, costs
-        # What moves between the machine's memory and the device is accounted for below, not moved; nothing is compiled.
-        here = dataclasses.replace(memory, text_encoders="keep", vae_offload=False, embeddings="", compile=False)
-        accelerator = Accelerator(cpu=True)
+@dataclass(frozen=True)
+class _Run:
+    """Blocks of one kind that follow each other in a list of the network, of which only the first two are kept."""
+
+    name: str  # of the list
+    second: int  # where the second one is, in what is kept
+    left_out: int
+
+
+def _shorten(inner: Backend) -> list[_Run]:
+    """Take out of the network's lists the blocks that are as the two before them; returns what was taken."""
+    runs: list[_Run] = []
+    for name in getattr(inner, "block_lists", ()):
+        kept, like = [], []
+        for block in getattr(inner.transformer, name):
+            kind = (type(block), tuple(p.shape for p in block.parameters()))
+            if like[-2:] == [kind, kind]:
+                if not (runs and runs[-1].name == name and runs[-1].second == len(kept) - 1):
+                    runs.append(_Run(name, len(kept) - 1, 0))
+                runs[-1] = dataclasses.replace(runs[-1], left_out=runs[-1].left_out + 1)
+                continue
+            kept.append(block)
+            like.append(kind)
+        setattr(inner.transformer, name, torch.nn.ModuleList(kept))
+    return runs
+
+
+class _Outline:
+    """A model in one precision, of tensors without values, and the method on it: made once for all plans that differ in
+    other options. What a pass costs is measured when it is first asked for."""
+
+    def __init__(self, model: Path, settings: TDMR1Settings, memory: MemorySettings, device: str):
+        self.device, self.counter, self.dtype = device, Allocations(), frozen_dtype(memory)
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        accelerator = Accelerator(cpu=True)
+        self.runs: list[_Run] = []
         with _unmoved():
-            self.backend: Managed = load_backend(model, memory=here, shapes=self.mode)
+            self.backend = load_backend(
+                model,
+                memory=MemorySettings(half=memory.half),
+                shapes=self.mode,
+                shorten=lambda inner: self.runs.extend(_shorten(inner)),
+            )
         self.encoders = text_encoders(model)
-        weights = {name: _size(getattr(self.backend.pipeline, name)) for name in self._parts()}
-        self.plan = Plan(settings, memory, trained=self.backend.component, weights=weights)
-        self._encode()
+        pipeline, component = self.backend.pipeline, self.backend.component
+        self.weights = {
+            kind: {name: self._bytes(name, kind) for name in (component, "vae", *self.encoders)} for kind in WEIGHTS
+        }
+        self.blocks = {kind: self._blocks(kind) for kind in WEIGHTS}
+        largest = max(p.numel() for p in self.backend.transformer.parameters())
+        # A coded layer is decoded while it computes; nf4's codes are widened for it, to two bytes a weight.
+        size = largest * self.dtype.itemsize
+        self.decoded = {"none": 0, "int8": size, "fp8": size, "nf4": size + 2 * largest}
+        with self.mode, self.counter, torch.no_grad():
+            size, rows = encode_batch(device), []
+            self.encode_flops = self.count(lambda: rows.append(self.backend.inner.outline(size))) / size
+            self.row = rows.pop().map(lambda t: t[:1].clone())
+            self.embed_peak = self.counter.peak
         steps = SampleSettings().steps
         levels = self.backend.grid(steps)  # schedulers and the sampler read values
+        self.backend.inner.grid = lambda steps: levels
         # Every image may have a reward term, and every update may do all that one does.
         # A head is counted as the likelihood: it reads the same passes, of which no block can be looked into here.
         self.most = dataclasses.replace(settings, trunc_steps=steps, surrogate_first=0.0, surrogate="likelihood")
-        self.backend.inner.grid = lambda steps: levels
-        with _unmoved(), self.mode, self.counter:
-            self.trainer = method_class(self.most)(self.backend, self.most, accelerator=accelerator)
-        processor = self.backend.pipeline.image_processor
+        with _unmoved(), self.mode:
+            self.method = method_class(self.most)(self.backend, self.most, accelerator=accelerator)
+        processor = pipeline.image_processor
         made = processor.postprocess
         processor.postprocess = lambda pixels, **_: made(pixels, output_type="pt")  # Pillow wants values
-        self.plan.adapters = sum(p.nbytes for role in self.trainer.roles.names for p in self._role(role))
-        self.plan.optimizers = sum(2 * p.nbytes for role in self.trainer.optimizers for p in self._role(role))
+        self._layers = {role: self.method.roles.parameters(role) for role in self.method.roles.names}
+        self._merge_adapters()
+        self._costs: dict[tuple, PassCost] = {}
 
-    def _parts(self) -> list[str]:
-        return [self.backend.component, "vae", *self.encoders]
+    def _block(self, run: _Run) -> torch.nn.Module:
+        return getattr(self.backend.transformer, run.name)[run.second]
 
-    def _role(self, role: str) -> list[torch.nn.Parameter]:
-        return self.trainer.roles.parameters(role)
+    def _bytes(self, name: str, kind: str) -> int:
+        """Of a part of the whole pipeline, with its frozen linear layers held as `kind`."""
+        part, component = getattr(self.backend.pipeline, name), self.backend.component
+        if name == "vae":
+            return _size(part)
+        kept = self.backend.inner.sensitive if name == component else ENCODERS_SENSITIVE
+        size = _size(part) - saved(part, kind, kept)
+        if name == component:
+            size += sum(run.left_out * self._block_bytes(run, kind) for run in self.runs)
+        return size
 
-    def _resident(self, phase: str) -> dict[str, int]:
-        """Bytes of the frozen weights that are on the device in a phase, by part."""
-        parts, memory, on_cpu = set(self._parts()), self.memory, self.device == "cpu"
-        away = {"keep": False, "offload": not on_cpu, "free": True}[memory.text_encoders]
-        if away and phase != "embed":
-            parts -= set(self.encoders)
-        if away and phase == "embed" and not on_cpu:
-            parts.discard(self.backend.component)
-        if memory.vae_offload and not on_cpu and phase != "decode":
-            parts.discard("vae")
-        return {name: size for name, size in self.plan.weights.items() if name in parts}
+    def _block_bytes(self, run: _Run, kind: str) -> int:
+        block = self._block(run)
+        return _size(block) - saved(block, kind, self.backend.inner.sensitive)
 
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        self.counter.reset()
-        before = self.counter.live
-        yield
-        plan, resident = self.plan, self._resident(name)
-        peak = self.counter.peak + sum(resident.values())
-        if peak > max(plan.phases.values(), default=0):
-            plan.resident = resident
-            states = plan.optimizers if name != "embed" else 0
-            named = sum(resident.values()) + plan.adapters + states + plan.trajectories
-            plan.activations = max(0, peak - named)
-        plan.phases[name] = max(peak, plan.phases.get(name, 0))
-        if name == "decode":
-            plan.decode = max(plan.decode, self.counter.peak - before)
+    def _blocks(self, kind: str) -> list[int]:
+        """Bytes of every streamed block, as the whole network has them; none where the family names no blocks."""
+        try:
+            parts = self.backend.inner.streamed_blocks()
+        except ValueError:
+            return []
+        sizes = [_size(part) - saved(part, kind, self.backend.inner.sensitive) for part in parts]
+        return sizes + [self._block_bytes(run, kind) for run in self.runs for _ in range(run.left_out)]
 
-    def _count(self, run: Callable) -> float:
+    def _merge_adapters(self) -> None:
+        """Give the roles one tensor each, of as many numbers as all of their layers in the whole network have: an update's
+        memory is the same, and a hundred thousand operations are saved."""
+        roles, sizes = self.method.roles, {}
+        for role in roles.names:
+            sizes[role] = sum(p.numel() for p in self._layers[role])
+            for run in self.runs:
+                own = {id(p) for p in self._layers[role]}
+                sizes[role] += run.left_out * sum(p.numel() for p in self._block(run).parameters() if id(p) in own)
+        with self.mode, self.counter:
+            for role, size in sizes.items():
+                roles._parameters[role] = [torch.nn.Parameter(torch.empty(size), not role.endswith("_ema"))]
+            for role, optimizer in self.method.optimizers.items():
+                optimizer.param_groups[0]["params"] = roles.parameters(role)
+                self.method.step(role, (), Part.whole(1))  # an update without gradient makes the states
+
+    def count(self, run: Callable) -> float:
+        """FLOPs of a call."""
         before = self.counter.flops
         run()
         return self.counter.flops - before
 
-    def _encode(self) -> None:
-        """The phase of embeddings; also remembers one, which every prompt of the dry run then has."""
-        with self.mode, self.counter, torch.no_grad(), self._phase("embed"):
-            self.row = self.backend.inner.outline(1)
-            size = encode_batch(self.device)
-            self.encode_flops = self._count(lambda: self.backend.inner.outline(size)) / size
-
-    def _conditioning(self, count: int) -> Conditioning:
+    def conditioning(self, count: int) -> Conditioning:
         """What `Managed.encode` gives for `count` prompts."""
         self.backend._rows = dict.fromkeys(("", PROMPT), self.row)
         made = self.backend.encode([PROMPT] * count)
@@ -318,54 +412,93 @@ class _Planner:
             lengths = torch.full((count,), self.row.embeds.shape[1])
         return Conditioning(made.embeds, made.pooled, lengths)
 
-    def _measure(self) -> dict[str, PassCost]:
+    def costs(self, memory: MemorySettings) -> dict[str, PassCost]:
         """The costs of a pass without adapter, with one, with gradient, and for people's eyes, which is not in bf16; and of
         decoding. What the memory settings do not change is measured once."""
-        half, blocks, tiles = self.memory.half, self.memory.checkpointing, self.memory.vae_tiling
+        # What moves between the machine's memory and the device is accounted for, not moved; nothing is coded or compiled.
+        again = memory.checkpointing or memory.streamed > 0
+        here = {"text_encoders": "keep", "vae_offload": False, "embeddings": "", "compile": False, "streamed": 0}
+        here |= {"weights": "none"}
+        self.backend.adapt(dataclasses.replace(memory, **here, checkpointing=again))
+        adapter = self._once(("adapter",), lambda: self._pass(STUDENT, gradient=False))
         return {
-            "bare": self._once(("bare", half), lambda: self._pass(TEACHER, gradient=False)),
-            "adapter": self._once(("adapter", half), lambda: self._pass(STUDENT, gradient=False)),
-            "fp32": self._once(
-                ("adapter" if half else "fp32", half), lambda: self._pass(STUDENT, gradient=False, bf16=half)
-            ),
-            "gradient": self._once(("gradient", half, blocks), lambda: self._pass(STUDENT, gradient=True)),
-            "decode bf16": self._once(("decode bf16", tiles), lambda: self._decoding(bf16=True)),
-            "decode fp32": self._once(("decode fp32", tiles), lambda: self._decoding(bf16=False)),
+            "bare": self._once(("bare",), lambda: self._pass(TEACHER, gradient=False)),
+            "adapter": adapter,
+            "fp32": adapter if memory.half or not bf16_pays(self.device) else adapter.doubled(),
+            "gradient": self._once(("gradient", again), lambda: self._pass(STUDENT, gradient=True)),
+            "decode bf16": self._once(("decode bf16", memory.vae_tiling), lambda: self._decoding(bf16=True)),
+            "decode fp32": self._once(("decode fp32", memory.vae_tiling), lambda: self._decoding(bf16=False)),
         }
 
     def _once(self, key: tuple, measure: Callable[[], PassCost]) -> PassCost:
-        key = (self.device, *key)
-        if key not in self._known_costs:
+        if key not in self._costs:
             with self.mode, self.counter:
-                self._known_costs[key] = measure()
-        return self._known_costs[key]
+                self._costs[key] = measure()
+        return self._costs[key]
 
-    def _pass(self, role: str, *, gradient: bool, bf16: bool = True) -> PassCost:
-        found = [self._pass_at(role, n, gradient, bf16) for n in (1, 2)]
+    def _pass(self, role: str, *, gradient: bool) -> PassCost:
+        found = [self._pass_at(role, n, gradient) for n in (1, 2)]
         return PassCost(*(Line(*values) for values in zip(*found, strict=True)))
 
-    def _pass_at(self, role: str, n: int, gradient: bool, bf16: bool) -> tuple[float, float, float, float, float]:
-        self.trainer.roles.use(role)
-        counter = self.counter
-        x, t, conditioning = torch.empty((n, *self.backend.latent_shape)), torch.empty(n), self._conditioning(n)
+    def _pass_at(self, role: str, n: int, gradient: bool) -> tuple[float, float, float, float, float]:
+        self.method.roles.use(role)
+        counter, half = self.counter, self.backend.memory.half
+        x, t, conditioning = torch.empty((n, *self.backend.latent_shape)), torch.empty(n), self.conditioning(n)
         made = []
 
         def forward() -> None:
-            half = self.memory.half
-            with autocast(self.backend.device, bf16, forced=half), torch.set_grad_enabled(gradient):
+            with autocast(self.backend.device, forced=half), torch.set_grad_enabled(gradient):
                 made.append(self.backend.one_pass(x, t, conditioning))
 
         counter.reset()
         before = counter.live
-        flops = self._count(forward)
+        with self._repeats() as repeated:
+            flops = self.count(forward)
         forward_peak, held = counter.peak - before, counter.live - before - made[0].nbytes
+        held_by_left_out, kept_by_left_out, flops_left_out = (
+            sum(times * each[i] for times, each in repeated) for i in range(3)
+        )
+        whole_flops = flops + flops_left_out
         if not gradient:
-            return 0, forward_peak, 0, flops, 0
+            return 0, forward_peak + kept_by_left_out, 0, whole_flops, 0
         seed = torch.empty_like(made[0])
         counter.reset()
         before = counter.live
-        backward_flops = self._count(lambda: torch.autograd.grad(made.pop(), self._role(role), seed))
-        return held, forward_peak, counter.peak - before, flops, backward_flops
+        backward_flops = self.count(lambda: torch.autograd.grad(made.pop(), self._layers[role], seed))
+        backward_peak = counter.peak - before
+        return (
+            held + held_by_left_out,
+            forward_peak + held_by_left_out,
+            backward_peak,
+            whole_flops,
+            backward_flops * whole_flops / flops,  # a block's share of both is the same
+        )
+
+    @contextmanager
+    def _repeats(self) -> Iterator[list[tuple[int, list[float]]]]:
+        """Meanwhile the list gets, of each run of blocks, how many were left out, and of its second one the bytes that
+        lived on after its forward pass, those that are not its output (autocast's copies of adapters), and FLOPs."""
+        found: list[tuple[int, list[float]]] = []
+        hooks = []
+        for run in self.runs:
+            each: list[float] = []
+            found.append((run.left_out, each))
+
+            def begin(module, inputs, each=each) -> None:
+                each[:] = [-self.counter.live, 0.0, -self.counter.flops]
+
+            def end(module, inputs, output, each=each) -> None:
+                held = each[0] + self.counter.live
+                given = sum(t.nbytes for t in tree_leaves(output) if isinstance(t, torch.Tensor))
+                each[:] = [held, max(0.0, held - given), each[2] + self.counter.flops]
+
+            block = self._block(run)
+            hooks += [block.register_forward_pre_hook(begin), block.register_forward_hook(end)]
+        try:
+            yield found
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _decoding(self, *, bf16: bool) -> PassCost:
         found = []
@@ -373,10 +506,64 @@ class _Planner:
             latents = torch.empty((n, *self.backend.latent_shape))
             self.counter.reset()
             before = self.counter.live
-            flops = self._count(lambda latents=latents: self.backend.inner.decode(latents, bf16=bf16))
+            flops = self.count(lambda latents=latents: self.backend.inner.decode(latents, bf16=bf16))
             found.append((self.counter.peak - before, flops))
         peak, flops = (Line(*values) for values in zip(*found, strict=True))
         return PassCost(Line(), peak, Line(), flops, Line())
+
+
+class _Planner:
+    """A plan for one set of memory settings, by the trainer's own update on an outline."""
+
+    def __init__(self, outline: _Outline, settings: TDMR1Settings, memory: MemorySettings):
+        self.outline, self.settings, self.memory = outline, settings, memory
+        self.counter, self.method, self.backend, self.flops = outline.counter, outline.method, outline.backend, 0.0
+        self.plan = Plan(
+            settings, memory, trained=self.backend.component, weights=dict(outline.weights[memory.weights])
+        )
+        roles = self.method.roles
+        self.plan.adapters = sum(p.nbytes for role in roles.names for p in roles.parameters(role))
+        self.plan.optimizers = sum(2 * p.nbytes for role in self.method.optimizers for p in roles.parameters(role))
+        if memory.streamed:
+            blocks = outline.blocks[memory.weights]
+            if not blocks:
+                raise ValueError(f"streamed: {type(self.backend.inner).__name__} does not name its blocks; turn it off")
+            self.plan.streamed = (sum(blocks), memory.streamed * max(blocks))
+
+    def _resident(self, phase: str) -> dict[str, int]:
+        """Bytes of the frozen weights that are on the device in a phase, by part; on a CPU the machine's memory is one."""
+        found, memory, on_cpu = dict(self.plan.weights), self.memory, self.outline.device == "cpu"
+        component = self.backend.component
+        if memory.streamed:
+            waiting, ring = self.plan.streamed
+            found[component] += ring - (0 if on_cpu else waiting)
+        away = {"keep": False, "offload": not on_cpu, "free": True}[memory.text_encoders]
+        for name in self.outline.encoders if away and phase != "embed" else ():
+            del found[name]
+        if away and phase == "embed" and not on_cpu:
+            del found[component]
+        if memory.vae_offload and not on_cpu and phase != "decode":
+            del found["vae"]
+        return found
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self.counter.reset()
+        before = self.counter.live
+        yield
+        self._note(name, self.counter.peak)
+        if name == "decode":
+            self.plan.decode = max(self.plan.decode, self.counter.peak - before)
+
+    def _note(self, name: str, peak: int) -> None:
+        """Of a phase the most bytes beyond the frozen weights."""
+        plan, resident = self.plan, self._resident(name)
+        peak += sum(resident.values())
+        if peak > max(plan.phases.values(), default=0):
+            plan.resident = resident
+            trained = plan.adapters + plan.optimizers if name != "embed" else 0
+            plan.activations = max(0, peak - sum(resident.values()) - trained - plan.trajectories)
+        plan.phases[name] = max(peak, plan.phases.get(name, 0))
 
     def _decode(self, latents: torch.Tensor, *, bf16: bool) -> list:
         cost = self.costs["decode bf16" if bf16 else "decode fp32"]
@@ -385,9 +572,10 @@ class _Planner:
         return []
 
     def _stand_in(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        roles = self.trainer.roles
+        roles = self.method.roles
+        self.passes += 2 if torch.is_grad_enabled() else 1  # blocks come back for the backward pass
         if torch.is_grad_enabled():
-            return _StandIn.apply(self, x, *self._role(roles.active))
+            return _StandIn.apply(self, x, *roles.parameters(roles.active))
         adapted = "adapter" if torch.is_autocast_enabled("cpu") else "fp32"
         cost = self.costs["bare" if roles.active == TEACHER else adapted]
         self.counter.touch(cost.forward.at(len(x)))
@@ -396,27 +584,36 @@ class _Planner:
 
     def run(self) -> Plan:
         """An update, once the optimizers have their states, and what is sampled for people and for validation."""
-        s, plan = self.settings, self.plan
-        self.costs = self._measure()
-        self.backend.inner.velocity, self.backend.inner.decode = self._stand_in, self._decode
-        with self.mode, self.counter:
-            for role in self.trainer.optimizers:
-                self.trainer.step(role, (), Part.whole(1))  # an update without gradient makes the states
-            self._update()
-            plan.update_flops = self.flops
-            self.flops = 0.0
-            self._sample_and_decode("show", GRID_IMAGES, bf16=False)
-            plan.other_flops = 2 * self.flops
-            if s.validation_images:
+        s, plan, inner = self.settings, self.plan, self.backend.inner
+        decoded = self.outline.decoded[self.memory.weights]
+        self.costs = {
+            name: cost if name.startswith("decode") else cost.above(decoded)
+            for name, cost in self.outline.costs(self.memory).items()
+        }
+        self._note("embed", self.outline.embed_peak + decoded)
+        self.passes = 0
+        inner.velocity, inner.decode = self._stand_in, self._decode
+        try:
+            with self.outline.mode, self.counter:
+                self._update()
+                plan.update_flops, plan.update_passes = self.flops, self.passes
                 self.flops = 0.0
-                size = min(s.validation_images, VALIDATION_BATCH)
-                self._sample_and_decode("validate", size)
-                looks = 1 + (s.updates - 1) // s.validate_every
-                sampled = self.flops / size * s.validation_images
-                plan.other_flops += sampled * (1 + looks)
-                if s.alarm:  # passes of about the sampler's cost: four a look and image, two of them also of the parent
-                    plan.other_flops += sampled / self.trainer.steps * watched.DRAWS * (4 * looks + 2)
-        plan.other_flops += self.encode_flops * s.updates * s.prompts_per_update
+                self._sample_and_decode("show", GRID_IMAGES, bf16=False)
+                plan.other_flops = 2 * self.flops
+                if s.validation_images:
+                    self.flops = 0.0
+                    size = min(s.validation_images, VALIDATION_BATCH)
+                    self._sample_and_decode("validate", size)
+                    looks = 1 + (s.updates - 1) // s.validate_every
+                    sampled = self.flops / size * s.validation_images
+                    plan.other_flops += sampled * (1 + looks)
+                    if (
+                        s.alarm
+                    ):  # passes of about the sampler's cost: four a look and image, two of them also of the parent
+                        plan.other_flops += sampled / self.method.steps * watched.DRAWS * (4 * looks + 2)
+        finally:
+            del inner.velocity, inner.decode
+        plan.other_flops += self.outline.encode_flops * s.updates * s.prompts_per_update
         return plan
 
     def _sample_and_decode(
@@ -425,13 +622,13 @@ class _Planner:
         """Trajectories of `count` prompts with `each` images, of which all are decoded; the method's own if `scored`."""
         with self._phase(phase):
             noise = torch.empty((count * each, *self.backend.latent_shape))
-            conditioning = self._conditioning(count).repeat(each)
+            conditioning = self.outline.conditioning(count).repeat(each)
             if scored:
-                trajectory = self.trainer.roll_out(conditioning, noise, torch.Generator())
+                trajectory = self.method.roll_out(conditioning, noise, torch.Generator())
             elif bf16:
-                trajectory = self.trainer.sample(conditioning, noise)
+                trajectory = self.method.sample(conditioning, noise)
             else:
-                trajectory = sample_latents(self.backend, conditioning, noise, self.trainer.levels)
+                trajectory = sample_latents(self.backend, conditioning, noise, self.method.levels)
         self.plan.trajectories = max(self.plan.trajectories, trajectory.nbytes)
         with self._phase("decode"):
             self.backend.decode(trajectory[:, -1], bf16=bf16)
@@ -439,9 +636,9 @@ class _Planner:
 
     def _update(self) -> None:
         """A round's own update from an oracle, on groups of which all have signal."""
-        s, method = self.most, self.trainer
+        s, method = self.outline.most, self.method
         p, g = s.prompts_per_update, s.group_size
-        self._conditioning(1)  # from here on every prompt that is encoded is the one of `_encode`
+        self.outline.conditioning(1)  # from here on every prompt that is encoded is the outline's one
         sampled = [self._sample_and_decode("sample", p, g, scored=True)]
 
         def batches() -> Iterator[Groups]:
@@ -457,7 +654,10 @@ class _Planner:
 
         method.learn = self._in_phase("surrogate" if SURROGATE in method.roles.names else "student", method.learn)
         method.follow = self._in_phase("student", method.follow)
-        Update(method, s).step(Scored(0, torch.Generator(), batches(), rollouts))
+        try:
+            Update(method, s).step(Scored(0, torch.Generator(), batches(), rollouts))
+        finally:
+            del method.learn, method.follow
 
     def _in_phase(self, name: str, run: Callable) -> Callable:
         def counted(*arguments):
@@ -475,21 +675,52 @@ def plan_round(
     model: Path, settings: TDMR1Settings, memory: MemorySettings, *, device: str = "cuda", costs: dict | None = None
 ) -> Plan:
     """Memory and work of a round from an oracle. `device` "cpu" counts the machine's memory, where nothing is elsewhere.
-    `costs` keeps what was measured of passes for the next call. Raises ValueError on a folder that is no model."""
+    `costs` keeps what was measured for the next call. Raises ValueError on a folder that is no model."""
+    costs = {} if costs is None else costs
+    key = (Path(model), settings, memory.half, device)
     with planned_for(device):
-        return _Planner(model, settings, memory, device, {} if costs is None else costs).run()
+        if key not in costs:
+            costs[key] = _Outline(Path(model), settings, memory, device)
+        return _Planner(costs[key], settings, memory).run()
 
 
-# What to turn on, in turn, until a round fits: first what costs no time, then what computes passes again.
-FREE_OF_COST = {"half": True, "text_encoders": "free", "vae_batch": 2}
-STEPS = (
-    {},
-    {"checkpointing": True},
+# What to turn on, each beside what was turned on before, until a round fits: first what costs nothing, then what computes
+# passes again, then what rounds the weights, then what moves them.
+LADDER = (
+    {"half": True},
+    {"text_encoders": "free", "vae_batch": 2},
     {"micro_batch": 16},
-    {"checkpointing": True, "micro_batch": 16},
-    {"checkpointing": True, "micro_batch": 4},
-    {"checkpointing": True, "micro_batch": 1, "vae_batch": 1, "vae_tiling": True, "vae_offload": True},
+    {"micro_batch": 4},
+    {"micro_batch": 16, "checkpointing": True},
+    {"micro_batch": 4},
+    {"micro_batch": 1, "vae_batch": 1, "vae_offload": True},
+    {"micro_batch": 4, "weights": "int8"},
+    {"micro_batch": 1},
+    {"micro_batch": 4, "streamed": 2},
+    {"micro_batch": 1},
+    {"weights": "nf4"},
+    {"vae_tiling": True},
 )
+
+
+def rungs(memory: MemorySettings) -> Iterator[MemorySettings]:
+    """The ladder's settings from `memory` on. What is already as thrifty stays."""
+    taken: dict = {}
+    for step in LADDER:
+        taken |= step
+        changes = dict(taken)
+        changes["vae_batch"] = min(changes.get("vae_batch", memory.vae_batch), memory.vae_batch)
+        if memory.micro_batch:
+            changes["micro_batch"] = min(changes.get("micro_batch") or memory.micro_batch, memory.micro_batch)
+        if memory.weights != "none":
+            changes["weights"] = memory.weights
+        if memory.streamed:
+            changes["streamed"] = memory.streamed
+        if memory.text_encoders == "offload":
+            changes["text_encoders"] = "offload"
+        if changes.get("streamed"):
+            changes["compile"] = False
+        yield dataclasses.replace(memory, **changes)
 
 
 def advise(
@@ -498,24 +729,48 @@ def advise(
     memory: MemorySettings,
     limit: float,
     *,
+    generate: bool = False,
     tell: Callable[[MemorySettings], None] = lambda tried: None,
     costs: dict | None = None,
 ) -> tuple[Plan, Plan | None]:
-    """The plan as asked for, and the first one that fits into `limit` bytes (the same if it does, None if none does).
-    `tell` hears of each attempt; `costs` as in `plan_round`."""
+    """The plan as asked for, and the first one up the ladder that fits into `limit` bytes (the same if it does, None if
+    none does): a round, or with `generate` sampling alone. `tell` hears of each attempt; `costs` as in `plan_round`."""
     costs = {} if costs is None else costs
+
+    def fits(plan: Plan) -> bool:
+        return (plan.total_to_generate if generate else plan.total) <= limit
+
     asked = plan_round(model, settings, memory, costs=costs)
-    if asked.total <= limit:
+    if fits(asked):
         return asked, asked
-    for step in STEPS:
-        changes = {**FREE_OF_COST, **step}
-        changes["vae_batch"] = min(changes["vae_batch"], memory.vae_batch)
-        tried = dataclasses.replace(memory, **changes)
+    for tried in rungs(memory):
         tell(tried)
         plan = plan_round(model, settings, tried, costs=costs)
-        if plan.total <= limit:
+        if fits(plan):
             return asked, plan
     return asked, None
+
+
+def fitted(
+    model: Path | str, memory: MemorySettings, device: str, settings: TDMR1Settings | None = None
+) -> MemorySettings:
+    """`memory`, and if it is `auto`, beside that what a round with these settings (None: sampling alone) needs to fit into
+    what the device has free now. A CPU's machine takes everything as it is. Raises ValueError when nothing fits."""
+    if not memory.auto:
+        return memory
+    memory = dataclasses.replace(memory, auto=False)
+    if torch.device(device).type != "cuda":
+        return memory
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    sampling = TDMR1Settings(guidance=1, rl_cfg=1, prompts_per_update=1, student_batch=1)  # of which no gradient counts
+    _, found = advise(Path(model), settings or sampling, memory, free, generate=settings is None)
+    if found is None:
+        raise ValueError(
+            f"auto: {model} does not fit into the {free / GB:.1f} GB that {device} has free under any options; lower "
+            "student_batch, or take a larger GPU"
+        )
+    log.info("memory: %s", options_text(found.memory) or "as it is")
+    return found.memory
 
 
 def options_text(memory: MemorySettings, base: MemorySettings | None = None) -> str:
@@ -532,12 +787,13 @@ def options_text(memory: MemorySettings, base: MemorySettings | None = None) -> 
 def table(plan: Plan, tflops: float) -> str:
     """A plan as lines of text: parts, phases, total and time."""
     dtype = "bf16" if plan.memory.half else "fp32"
+    coded = dtype if plan.memory.weights == "none" else f"{plan.memory.weights} and {dtype}"
     encoders = [name for name in plan.weights if name.startswith("text_encoder")]
     away = not any(name in plan.resident for name in encoders)
     rows = [
-        (f"{plan.trained}, {dtype}", plan.weights[plan.trained]),
+        (f"{plan.trained}, {coded}", plan.weights[plan.trained]),
         (
-            f"text encoders, {dtype}" + (", not there at the peak" if away else ""),
+            f"text encoders, {coded}" + (", not there at the peak" if away else ""),
             sum(plan.weights[n] for n in encoders),
         ),
         ("VAE, fp32" + ("" if "vae" in plan.resident else ", not there at the peak"), plan.weights["vae"]),
@@ -551,8 +807,11 @@ def table(plan: Plan, tflops: float) -> str:
     lines += ["", *(f"peak while it does: {name:<28}{_gb(size):>10}" for name, size in plan.phases.items())]
     lines += ["", f"{'CUDA context and fragments':<48}{_gb(plan.total - plan.tensors):>10}"]
     lines += [f"{'needed':<48}{_gb(plan.total):>10}"]
-    rate = tflops * 1e12 * UTILISATION
-    update, everything = plan.update_flops / rate, plan.flops / rate
+    if plan.memory.streamed:
+        waiting, ring = plan.streamed
+        lines.insert(1, f"{'  of it on the device':<48}{_gb(plan.weights[plan.trained] - waiting + ring):>10}")
+        lines.insert(2, f"{'  in pinned memory of the machine':<48}{_gb(waiting):>10}")
+    update, everything = plan.seconds(tflops)
     lines += [
         "",
         f"time, roughly: {_duration(update)} an update, {_duration(everything)} for {plan.settings.updates} updates "

@@ -57,9 +57,10 @@ class Roles:
         for layer in self._layers:
             # All is fp32, or runs under autocast, which would cast PEFT's fp32 copy of each input back: 8% of a pass.
             layer.cast_input_dtype_enabled = False
-        # A copy of a large model's weights costs more than its adapters' share of a pass; bf16 would round the adapter off.
+        # A copy of a large model's weights costs more than its adapters' share of a pass; bf16 and codes would round the
+        # adapter off.
         small = sum(p.numel() for p in transformer.parameters()) < MERGE_BELOW
-        self.mergeable = small and all(layer.get_base_layer().weight.dtype == torch.float32 for layer in self._layers)
+        self.mergeable = small and all(_takes_changes(layer.get_base_layer()) for layer in self._layers)
         self._parameters: dict[str, list[torch.nn.Parameter]] = {name: [] for name in self.names}
         for key, p in transformer.named_parameters():
             if ".lora_" in key:
@@ -131,7 +132,8 @@ class Roles:
             self.use(role)
 
     def fold(self, role: str) -> int:
-        """Add an adapter to the weights for good and take all adapters away; how many layers that changed."""
+        """Add an adapter to the weights, which must be whole, for good and take all adapters away; how many layers that
+        changed."""
         changed = 0
         with torch.no_grad():
             for layer in self._layers:
@@ -183,6 +185,11 @@ class Roles:
     def part(self, role: str) -> RolePart:
         """One adapter as something with `state_dict` and `load_state_dict`, for checkpoints."""
         return RolePart(self, role)
+
+
+def _takes_changes(layer: torch.nn.Module) -> bool:
+    """Whether a layer's weight is there, whole and in fp32; `QuantisedLinear` says that its own is not."""
+    return getattr(layer, "whole", True) and layer.weight.dtype == torch.float32
 
 
 class RolePart:

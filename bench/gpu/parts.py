@@ -25,7 +25,8 @@ from common.settings import DistillSettings, MemorySettings, PretrainSettings, T
 from trainer.backends import Managed
 from trainer.cli import MODEL
 from trainer.oracles import Verdict
-from trainer.plan import FREE_OF_COST, GPUS, STEPS, options_text, plan_round
+from trainer.plan import GPUS, options_text, plan_round
+from trainer.plan import rungs as ladder
 from trainer.roles import STUDENT, Roles
 from trainer.rounds import RoundSpec, Stages, prepare
 from trainer.sampler import initial_noise, sample_latents
@@ -104,7 +105,7 @@ class Alternating:
 
 def rungs(job: Job) -> dict[str, MemorySettings]:
     """The memory settings that `plan` tries in turn, by the options that say them."""
-    tried = [job.memory(**{**FREE_OF_COST, **step}) for step in STEPS]
+    tried = list(ladder(job.memory()))
     return {options_text(dataclasses.replace(memory, embeddings="")): memory for memory in tried}
 
 

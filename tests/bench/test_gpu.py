@@ -12,7 +12,7 @@ from bench.gpu import __main__ as command
 from bench.gpu import parts
 from bench.gpu.parts import Job, demo, generation, memory, plans, rungs, step
 from bench.gpu.tables import NOT_MEASURED, sections
-from trainer.plan import STEPS
+from trainer.plan import LADDER
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def fine(results):
 
 @pytest.mark.parametrize("model", ["sd35", "z_image"])
 def test_plan_knows_the_peak_of_an_update(job, monkeypatch, model):
-    monkeypatch.setattr(parts, "STEPS", STEPS[:1])
+    monkeypatch.setattr("trainer.plan.LADDER", LADDER[:1])
     monkeypatch.setattr(parts, "MODELS", (model,))
     (measured,), (planned,) = fine(memory(model, job)), fine(plans(job))
     assert measured["options"] == planned["options"] and measured["seconds"] > 0
@@ -36,7 +36,7 @@ def test_plan_knows_the_peak_of_an_update(job, monkeypatch, model):
 
 
 def test_every_rung_that_plan_tries_is_measured(job):
-    assert len(rungs(job)) == len(STEPS)
+    assert len(rungs(job)) == len(LADDER)
 
 
 def test_a_group_is_generated_beside_stock_images_of_it(job):

@@ -7,6 +7,8 @@ def held(backend):
     """Bytes of the model's tensors, adapters included, each storage once."""
     parts = [p for p in backend.pipeline.components.values() if isinstance(p, torch.nn.Module)]
     tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
+    if backend.memory.streamed:
+        tensors += [*backend._stream.homes, *backend._stream._ring]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 

@@ -4,6 +4,7 @@ as entry points `likestep.backends`, named by the pipeline's class."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from common.settings import MemorySettings
+from common.settings import MemorySettings, TDMR1Settings
 from trainer.backends.base import Backend, Conditioning, autocast, bf16_pays, moved
 from trainer.backends.memory import Managed, empty_pipeline, load_pipeline
 from trainer.backends.options import ModelOptions
@@ -66,12 +67,22 @@ def load_backend(
     device: str = "cpu",
     memory: MemorySettings | None = None,
     shapes: FakeTensorMode | torch.device | None = None,
+    shorten: Callable[[Backend], None] = lambda inner: None,
+    trained: TDMR1Settings | None = None,
 ) -> Managed:
-    """The backend of a pipeline folder under memory settings. With `shapes` no weight is read: under a mode the parts are
-    its tensors, which have shapes and no values, and on a device they are random. Raises ValueError when the folder is no
-    pipeline, of an unknown family, or set up in a way that the method cannot use."""
+    """The backend of a pipeline folder under memory settings; if these are `auto`, for rounds with the settings `trained`,
+    or without them for sampling. With `shapes` no weight is read: under a mode the parts are its tensors, which have shapes
+    and no values, and on a device they are random. `shorten` may take blocks out of the network before anything else is
+    done with it. Raises ValueError when the folder is no pipeline, of an unknown family, or set up in a way that the method
+    cannot use."""
     folder, memory = Path(folder), memory or MemorySettings()
+    if memory.auto:
+        from trainer.plan import fitted  # which needs all of the trainer
+
+        memory = fitted(folder, memory, device, trained)
     family, options = backend_class(folder), ModelOptions.read(folder)
     pipeline = empty_pipeline(folder, memory, shapes) if shapes else load_pipeline(folder, memory)
     with shapes if isinstance(shapes, FakeTensorMode) else nullcontext():
-        return Managed(family(pipeline, device=torch.device(device), options=options), folder, memory)
+        inner = family(pipeline, device=torch.device(device), options=options)
+        shorten(inner)
+        return Managed(inner, folder, memory)

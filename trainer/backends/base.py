@@ -35,8 +35,7 @@ def bf16_pays(kind: str) -> bool:
 
 @contextmanager
 def planned_for(kind: str) -> Iterator[None]:
-    """Meanwhile `autocast` does on every device what it does on devices of this kind, as a plan for a GPU needs that a CPU
-    makes."""
+    """Meanwhile everything is done on every device as on devices of this kind, as a GPU's plan needs that a CPU makes."""
     token = _PLANNED.set(kind)
     try:
         yield
@@ -44,10 +43,15 @@ def planned_for(kind: str) -> Iterator[None]:
         _PLANNED.reset(token)
 
 
+def kind_of(device: torch.device) -> str:
+    """The kind of the device; within `planned_for` the one that is planned for."""
+    return _PLANNED.get() or device.type
+
+
 def autocast(device: torch.device, enabled: bool = True, *, forced: bool = False):
     """bfloat16 autocast on the device, where it is faster than fp32 (`bf16_pays`) or `forced`, as weights that are held in
     bfloat16 need it."""
-    pays = forced or bf16_pays(_PLANNED.get() or device.type)
+    pays = forced or bf16_pays(kind_of(device))
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and pays)
 
 
@@ -114,6 +118,9 @@ class Backend(Protocol):
     size: int  # pixels of an image's side
     latent_shape: tuple[int, int, int]
     lora_targets: tuple[str, ...]  # module names, or their endings, that get LoRA
+    sensitive: tuple[
+        str, ...
+    ]  # names in the network under which `weights` leaves linear layers whole; none: it is refused
     distilled: bool  # guidance is distilled into the model, so it cannot be guided any more
 
     def grid(self, steps: int) -> torch.Tensor:
@@ -142,6 +149,11 @@ class Backend(Protocol):
     def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
         """Latents (B, C, h, w) → RGB images; `bf16` takes a third of the time on a CPU and moves a pixel by 3 of 255 at
         most (54 dB on the demo model)."""
+        ...
+
+    def streamed_blocks(self) -> list[torch.nn.Module]:
+        """The parts of the network that may come to the device one by one; most of its weights. Raises ValueError where a
+        family has none."""
         ...
 
     def blocks(self) -> list[torch.nn.Module]:

@@ -28,6 +28,17 @@ class Flux2KleinBackend(FlowBackend):
         "attn.to_add_out",
         "attn.to_qkv_mlp_proj",
     )
+    sensitive = (
+        "time_guidance_embed",
+        "x_embedder",
+        "context_embedder",
+        "double_stream_modulation_img",
+        "double_stream_modulation_txt",
+        "single_stream_modulation",
+        "norm_out",
+        "proj_out",
+    )
+    block_lists = ("transformer_blocks", "single_transformer_blocks")
 
     def __init__(self, pipeline: Flux2KleinPipeline, **options):
         super().__init__(pipeline, **options)

@@ -106,11 +106,11 @@ def as_adapter(pairs: Mapping[str, Pair], network: torch.nn.Module, targets: tup
     targets = covering(targets, pairs)
     generator = torch.Generator().manual_seed(0)
     state = {}
-    for name, weight in _modules(network).items():
+    for name, shape in _modules(network).items():
         if not _is_target(name, targets):
             continue
         pair = pairs.get(name)
-        a, b = _empty(weight, rank)
+        a, b = _empty(shape, rank)
         bound = 1 / math.sqrt(a[0].numel())  # PEFT's own start of A
         a.uniform_(-bound, bound, generator=generator)
         if pair is not None:
@@ -134,18 +134,20 @@ def _is_target(name: str, targets: Iterable[str]) -> bool:
     return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
-def _modules(network: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Name → weight of every layer that may have LoRA, by the names that it has without adapters."""
+def _modules(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name → shape of the weight of every layer that may have LoRA, by the names that it has without adapters."""
     found = {}
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and ".lora_" not in name:
-            found[name.removesuffix(".base_layer")] = module.weight
+            linear = isinstance(module, torch.nn.Linear)  # one of codes would decode its weight to tell its shape
+            shape = (module.out_features, module.in_features) if linear else tuple(module.weight.shape)
+            found[name.removesuffix(".base_layer")] = shape
     return found
 
 
-def _empty(weight: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _empty(shape: tuple[int, ...], rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     """A and B for a layer's weight, of zeros: (r, in) and (out, r), or a convolution's (r, in, h, w) and (out, r, 1, 1)."""
-    return torch.zeros(rank, *weight.shape[1:]), torch.zeros(weight.shape[0], rank, *[1] * (weight.ndim - 2))
+    return torch.zeros(rank, *shape[1:]), torch.zeros(shape[0], rank, *[1] * (len(shape) - 2))
 
 
 def _read(file: Path, component: str) -> tuple[dict[str, torch.Tensor], dict]:
@@ -178,7 +180,7 @@ def _read(file: Path, component: str) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 def _by_module(
-    tensors: Mapping[str, torch.Tensor], modules: Mapping[str, torch.Tensor], component: str
+    tensors: Mapping[str, torch.Tensor], modules: Mapping[str, tuple[int, ...]], component: str
 ) -> dict[str, dict[str, torch.Tensor]] | None:
     """Module → its tensors by kind; None unless every tensor's name ends in a module's own name."""
     flat = {name.replace(".", "_"): name for name in modules}
@@ -206,7 +208,7 @@ def _module(name: str, modules: Mapping, flat: Mapping[str, str], component: str
 def _converted(
     file: Path,
     tensors: Mapping[str, torch.Tensor],
-    modules: Mapping[str, torch.Tensor],
+    modules: Mapping[str, tuple[int, ...]],
     network: torch.nn.Module,
     pipeline: type[DiffusionPipeline],
     component: str,
@@ -251,14 +253,14 @@ def _alpha(file: Path, key: str, tensor: torch.Tensor) -> float:
     return alpha
 
 
-def _pair(file: Path, name: str, parts: Mapping[str, torch.Tensor], weight: torch.Tensor, settings: Mapping) -> Pair:
+def _pair(file: Path, name: str, parts: Mapping[str, torch.Tensor], shape: tuple[int, ...], settings: Mapping) -> Pair:
     a, b = parts["A"].float(), parts["B"].float()
     rank = a.shape[0] if a.ndim else 0
     if not rank or a.ndim != b.ndim:
         raise ValueError(f"version: the tensors of {name} in {file} are no LoRA")
-    if weight.ndim == 2 and a.ndim == 4:  # a convolution of one pixel is a linear layer
+    if len(shape) == 2 and a.ndim == 4:  # a convolution of one pixel is a linear layer
         a, b = a.flatten(1), b.flatten(1)
-    wanted_a, wanted_b = (tuple(t.shape) for t in _empty(weight, rank))
+    wanted_a, wanted_b = (tuple(t.shape) for t in _empty(shape, rank))
     for tensor, wanted, kind in ((a, wanted_a, "lora_A"), (b, wanted_b, "lora_B")):
         if tuple(tensor.shape) != wanted:
             raise ValueError(

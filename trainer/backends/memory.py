@@ -20,14 +20,17 @@ from torch.utils.checkpoint import checkpoint
 
 from common.files import write_atomic
 from common.settings import MemorySettings
-from trainer.backends.base import Backend, Conditioning, autocast
+from trainer.backends.base import Backend, Conditioning, autocast, kind_of
 from trainer.backends.cpu import PlainAttention, rewrite
 from trainer.backends.folders import check_folder, check_part, listed_parts, parts_gone_without
+from trainer.backends.quantised import quantise
+from trainer.backends.streaming import Streamed
 
 ENCODE_BATCH = 16  # prompts, on a GPU
 REMEMBERED_BYTES = 2**30  # of embeddings that can be read or made again
 SAMPLE_BYTES = 2**20
 CPU_GRAPH_IMAGES = 32
+ENCODERS_SENSITIVE = ("lm_head", "text_projection")
 COMPILED_VARIANTS = 64  # of a block: each role with and without gradient, for some batch sizes
 
 
@@ -114,7 +117,8 @@ def encoders_identity(folder: Path, memory: MemorySettings) -> str:
     configurations (whole), and weights (size, and three samples of 1 MiB a file: reading 10 GB would take longer than most
     rounds' encoding)."""
     index = json.loads((folder / "model_index.json").read_text())
-    digest = hashlib.sha256(f"1 {index['_class_name']} {frozen_dtype(memory)}".encode())
+    precision = f"{frozen_dtype(memory)}" + (f" {memory.weights}" if memory.weights != "none" else "")
+    digest = hashlib.sha256(f"1 {index['_class_name']} {precision}".encode())
     for name in sorted(listed_parts(folder)):
         if not name.startswith(("text_encoder", "tokenizer")):
             continue
@@ -169,8 +173,6 @@ class Managed:
         self.inner, self.folder, self.memory = inner, folder, memory
         self.device: torch.device = inner.device
         self.transformer: torch.nn.Module = inner.transformer
-        # Images in a pass with gradient, where the loss can be parted; 0: all. A CPU gains nothing from more at once.
-        self.graph_images = memory.micro_batch or (CPU_GRAPH_IMAGES if self.device.type == "cpu" else 0)
         self.recompute: Callable = lambda f, *a: checkpoint(f, *a, use_reentrant=False, preserve_rng_state=False)
         pipeline = inner.pipeline
         pipeline.set_progress_bar_config(disable=True)
@@ -181,23 +183,46 @@ class Managed:
         self._kept = EmbeddingFolder(Path(memory.embeddings), kept) if kept else None
         for part in (self.transformer, pipeline.vae, *self._present()):
             part.eval().requires_grad_(False)
+        self._quantise(self.transformer, inner.sensitive)
+        for part in self._present():
+            self._quantise(part, ENCODERS_SENSITIVE)
         pipeline.vae.to(memory_format=torch.channels_last)  # convolutions on CPU run 1.5 times as fast so
-        self.transformer.to(self.device)
+        if memory.streamed and memory.compile:
+            raise ValueError("streamed: compiled blocks cannot come and go; turn streamed or compile off")
         if not memory.vae_offload:
             pipeline.vae.to(self.device)
         if memory.text_encoders == "keep":
             for part in self._present():
                 part.to(self.device)
-        if memory.vae_tiling:
-            tile_by_half(pipeline.vae, inner.size // pipeline.vae_scale_factor)
-        if memory.checkpointing:
-            self.transformer.enable_gradient_checkpointing(lambda *arguments: self.recompute(*arguments))
+        self.adapt(memory)
         if memory.compile:
             compile_blocks(self.transformer)
-        elif self.device.type == "cpu":
-            rewrite(self.transformer)
-        if self.device.type == "cpu":
+        if kind_of(self.device) == "cpu":
             rewrite(pipeline.vae)
+            if not memory.compile:
+                rewrite(self.transformer)
+        self._stream = None
+        if memory.streamed:
+            blocks = inner.streamed_blocks()
+            self._stream = Streamed(
+                self.transformer, blocks, memory.streamed, self.device, lambda *arguments: self.recompute(*arguments)
+            )
+        self._move(self.device)
+
+    def adapt(self, memory: MemorySettings) -> None:
+        """Go on under settings that differ in the passes' sizes, in checkpointing or in tiling; other parts stay."""
+        self.memory = memory
+        # Images in a pass with gradient, where the loss can be parted; 0: all. A CPU gains nothing from more at once.
+        self.graph_images = memory.micro_batch or (CPU_GRAPH_IMAGES if kind_of(self.device) == "cpu" else 0)
+        vae = self.inner.pipeline.vae
+        if memory.vae_tiling:
+            tile_by_half(vae, self.inner.size // self.inner.pipeline.vae_scale_factor)
+        elif vae.use_tiling:
+            vae.disable_tiling()
+        if memory.checkpointing and not memory.streamed:  # which computes its blocks again by itself
+            self.transformer.enable_gradient_checkpointing(lambda *arguments: self.recompute(*arguments))
+        elif self.transformer.is_gradient_checkpointing:
+            self.transformer.disable_gradient_checkpointing()
 
     def __getattr__(self, name: str):
         return getattr(self.inner, name)
@@ -205,6 +230,20 @@ class Managed:
     def _present(self) -> list[torch.nn.Module]:
         parts = (getattr(self.inner.pipeline, name) for name in self._encoders)
         return [part for part in parts if part is not None]
+
+    def _move(self, device: torch.device | str) -> None:
+        """Move the transformer; of a streamed one what is not streamed."""
+        (self._stream or self.transformer).to(device)
+
+    def _quantise(self, part: torch.nn.Module, sensitive: tuple[str, ...]) -> None:
+        kind = self.memory.weights
+        if kind == "none":
+            return
+        if not sensitive:
+            raise ValueError(
+                f"weights: {type(self.inner).__name__} does not name its sensitive layers; turn {kind} off"
+            )
+        quantise(part, kind, sensitive, self.device)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Embeddings of B prompts on the device, each computed once: remembered, and kept in the folder if there is one."""
@@ -255,14 +294,16 @@ class Managed:
         if where == "keep":
             yield
             return
-        self.transformer.to("cpu")
+        self._move("cpu")
         try:
             for name in self._encoders:
                 part = getattr(self.inner.pipeline, name)
                 if part is None:
                     part = load_component(self.folder, name, frozen_dtype(self.memory))
+                    part.eval().requires_grad_(False)
+                    self._quantise(part, ENCODERS_SENSITIVE)
                     setattr(self.inner.pipeline, name, part)
-                part.eval().requires_grad_(False).to(self.device)
+                part.to(self.device)
             yield
         finally:
             for name in self._encoders:
@@ -274,7 +315,7 @@ class Managed:
             del part
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self.transformer.to(self.device)
+            self._move(self.device)
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """See `Backend.velocity`; `micro_batch` rows at a time. With gradient, each of these parts is computed again in the
@@ -296,7 +337,8 @@ class Managed:
             rows = torch.cat([torch.arange(len(x)), torch.full((more,), len(x) - 1)]).to(x.device)
             return self.one_pass(x[rows], t[rows], conditioning.take(rows))[: len(x)]
         # Blocks that are computed again or compiled would not meet the mode a second time.
-        plain = self.device.type == "cpu" and not (self.memory.checkpointing or self.memory.compile)
+        memory = self.memory
+        plain = kind_of(self.device) == "cpu" and not (memory.checkpointing or memory.streamed or memory.compile)
         plain = plain and torch.is_grad_enabled()
         with PlainAttention() if plain else nullcontext():
             return self.inner.velocity(x, t, conditioning)

@@ -21,12 +21,15 @@ FEW_STEPS = 4  # where a family's shift depends on the number of steps, training
 
 
 class PipelineBackend:
-    """Base of the families. A subclass sets `pipeline_class`, `component` (which part is trained) and `attention`, and
-    writes `encode`, `velocity`, `grid` and `stock_call`."""
+    """Base of the families. A subclass sets `pipeline_class`, `component` (which part is trained), `attention`,
+    `sensitive` and `block_lists` (the network's lists of blocks), and writes `encode`, `velocity`, `grid` and
+    `stock_call`."""
 
     pipeline_class: type[DiffusionPipeline]
     component = "transformer"
     attention: tuple[str, ...] = ()
+    sensitive: tuple[str, ...] = ()
+    block_lists: tuple[str, ...] = ()
     default_size = 1024
 
     def __init__(self, pipeline: DiffusionPipeline, *, device: torch.device, options: ModelOptions | None = None):
@@ -72,6 +75,12 @@ class PipelineBackend:
         with autocast(self.device, bf16):
             pixels = vae.decode(scaled).sample.float()
         return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
+
+    def streamed_blocks(self) -> list[torch.nn.Module]:
+        """See `Backend.streamed_blocks`."""
+        if not self.block_lists:
+            raise ValueError(f"streamed: {type(self).__name__} does not name its blocks; turn streamed off")
+        return [block for name in self.block_lists for block in getattr(self.transformer, name)]
 
     def blocks(self) -> list[torch.nn.Module]:
         """See `Backend.blocks`."""

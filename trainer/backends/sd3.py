@@ -23,6 +23,8 @@ class SD3Backend(FlowBackend):
         f"attn.{name}"
         for name in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
     )
+    sensitive = ("time_text_embed", "context_embedder", "norm1", "norm1_context", "norm_out", "proj_out")
+    block_lists = ("transformer_blocks",)
 
     @classmethod
     def targets(cls, network: torch.nn.Module) -> tuple[str, ...]:

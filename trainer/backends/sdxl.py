@@ -6,6 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 
 from trainer.backends.base import Conditioning
 from trainer.backends.pipeline import PipelineBackend
@@ -24,6 +28,7 @@ class SDXLBackend(PipelineBackend):
     pipeline_class = StableDiffusionXLPipeline
     component = "unet"
     attention = ("to_q", "to_k", "to_v", "to_out.0")
+    sensitive = ("time_embedding", "add_embedding", "time_emb_proj", "proj_in", "proj_out")
     shift = 1.0
 
     def __init__(self, pipeline: StableDiffusionXLPipeline, **options):
@@ -50,6 +55,11 @@ class SDXLBackend(PipelineBackend):
 
     def _own_size(self) -> int:
         return self.transformer.config.sample_size * self.pipeline.vae_scale_factor
+
+    def streamed_blocks(self) -> list[torch.nn.Module]:
+        """See `Backend.streamed_blocks`; the UNet's own blocks hold up to a third of it."""
+        kinds = (BasicTransformerBlock, ResnetBlock2D, Downsample2D, Upsample2D)
+        return [module for module in self.transformer.modules() if isinstance(module, kinds)]
 
     def grid(self, steps: int) -> torch.Tensor:
         """See `Backend.grid`."""

@@ -24,6 +24,8 @@ class ZImageBackend(FlowBackend):
 
     pipeline_class = ZImagePipeline
     attention = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
+    sensitive = ("t_embedder", "cap_embedder", "all_x_embedder", "all_final_layer", "adaLN_modulation")
+    block_lists = ("noise_refiner", "context_refiner", "layers")
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from common.files import append_line
-from common.settings import DistillSettings, MemorySettings
+from common.settings import DistillSettings, MemorySettings, TDMR1Settings
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.methods.base import rate_factor
@@ -49,7 +49,16 @@ def distill(
     `work` is of another model, other prompts or settings (the number of updates may change), and `DistillStopped` once
     `should_stop()`, with a checkpoint.
     """
-    backend = load_backend(model_dir, device=device, memory=memory)
+    # A round with as many images that trains two roles more: what `auto` memory makes fit.
+    like = TDMR1Settings(
+        rank=settings.rank,
+        alpha=settings.alpha,
+        guidance=1,
+        rl_cfg=1,
+        student_batch=settings.batch,
+        prompts_per_update=-(-settings.batch // 8),
+    )
+    backend = load_backend(model_dir, device=device, memory=memory, trained=like)
     trainer = TDM(backend, settings, steps=steps, parent=start)
     work.mkdir(parents=True, exist_ok=True)
     origin = {

@@ -89,7 +89,7 @@ def prepare(
             "processes; use a multiple of that"
         )
     own = str(accelerator.device) if processes > 1 else device
-    backend = backend or load_backend(spec.model_dir, device=own, memory=memory)
+    backend = backend or load_backend(spec.model_dir, device=own, memory=memory, trained=settings)
     if store is not None and store.shape[1:] != tuple(backend.latent_shape):
         raise ValueError(
             f"groups: their latents are {store.shape[1:]}, the model's {tuple(backend.latent_shape)}; "
@@ -123,7 +123,7 @@ def prepare(
         held_out=held_out,
         trained=None if held_out is None else taught[: len(held_out)],
     )
-    if memory.text_encoders != "keep":
+    if backend.memory.text_encoders != "keep":
         shown = judge.shown_prompts()[: max(settings.validation_images, GRID_IMAGES)]
         with accelerator.main_process_first():  # the others then read what it has put in the folder
             backend.prepare([*source.prompts_to_come(state.step), *shown, ""])

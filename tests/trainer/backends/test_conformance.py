@@ -1,5 +1,6 @@
-"""What every family must show; parametrised by tests.trainer.backends.tiny.CASES."""
+"""What every family must show, however its weights are held; parametrised by tests.trainer.backends.tiny.CASES."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from common.settings import MemorySettings, TDMR1Settings
+from tests.trainer.backends.tiny import decoded
 from trainer.backends import load_backend
 from trainer.losses import mean_square
 from trainer.methods import tdm
@@ -17,7 +19,32 @@ from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, 
 from trainer.rounds import RoundSpec, run_round
 from trainer.sampler import Sampler, initial_noise, load_trajectory, sample_latents, save_trajectory
 
+HELD = {
+    "whole": MemorySettings(),
+    "int8": MemorySettings(weights="int8"),
+    "fp8": MemorySettings(weights="fp8"),
+    "nf4": MemorySettings(weights="nf4"),
+    "streamed": MemorySettings(streamed=2),
+}
 PROMPTS = ["a red star", "two blue hearts beside a dog, and the word CAT"]
+
+
+@pytest.fixture(scope="session", params=HELD.values(), ids=HELD)
+def held(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def family(family, held, tmp_path_factory):
+    """(its case, its folder): one whose weights are what their codes stand for, so that stock computes the same."""
+    case, folder = family
+    kind = held.weights
+    return case, folder if kind == "none" else decoded(folder, kind, tmp_path_factory.mktemp(kind))
+
+
+@pytest.fixture
+def backend(family, held):
+    return load_backend(family[1], memory=held)
 
 
 def stock_points(family, backend, noise, *, guidance=1.0, lora=None):
@@ -37,6 +64,13 @@ def stock_points(family, backend, noise, *, guidance=1.0, lora=None):
         prompt=PROMPTS, latents=noise.clone(), callback_on_step_end=keep, **backend.stock_call(4, guidance)
     ).images
     return torch.stack(points, 1), images
+
+
+def frozen(backend):
+    """Copies of the network's own tensors; of streamed blocks, which come and go, as they wait."""
+    if backend.memory.streamed:
+        return {str(i): home.clone() for i, home in enumerate(backend._stream.homes)}
+    return {k: v.clone() for k, v in backend.transformer.state_dict().items() if ".lora_" not in k}
 
 
 def assert_close(ours, stock):
@@ -70,8 +104,8 @@ def test_latents_come_back(backend, tmp_path):
     assert torch.allclose(backend.to_vae(encoded), backend.pipeline.vae.encode(pixels).latent_dist.mode(), atol=1e-4)
 
 
-def test_groups_are_sampled_and_kept(family, tmp_path):
-    sampler = Sampler(family[1])
+def test_groups_are_sampled_and_kept(family, held, tmp_path):
+    sampler = Sampler(family[1], memory=held)
     group = sampler.sample_group(PROMPTS[0], [5, 6, 7])
     assert group.trajectory.shape == (3, 5, *sampler.backend.latent_shape)
     assert torch.allclose(sampler.sample_group(PROMPTS[0], [6]).trajectory, group.trajectory[1:2], atol=1e-4)
@@ -113,7 +147,7 @@ def test_adapters_are_isolated(backend):
     noise, t, prompt = initial_noise([1], backend.latent_shape), torch.tensor([0.7]), backend.encode(PROMPTS[:1])
     bare = backend.velocity(noise, t, prompt)
     roles = Roles(backend.transformer, backend.lora_targets, rank=4, alpha=8, roles=TDM_R1_ROLES)
-    weights = {k: v.clone() for k, v in backend.transformer.state_dict().items() if ".lora_" not in k}
+    weights = frozen(backend)
     torch.manual_seed(3)
     for p in roles.parameters(STUDENT):
         torch.nn.init.normal_(p, std=0.2)
@@ -128,14 +162,15 @@ def test_adapters_are_isolated(backend):
         merged = backend.velocity(noise, t, prompt)
     roles.use(STUDENT)
     assert torch.allclose(merged, backend.velocity(noise, t, prompt), atol=1e-3)
-    after = backend.transformer.state_dict()
+    after = frozen(backend)
     assert all(torch.equal(after[k], v) for k, v in weights.items())
 
 
-def test_memory_settings_change_no_number(family, backend, tmp_path):
+def test_memory_settings_change_no_number(family, backend, held, tmp_path):
     noise, t = initial_noise([1, 2, 3], backend.latent_shape), torch.tensor([0.3, 0.6, 0.9])
     prompts = [*PROMPTS, ""]
-    memory = MemorySettings(
+    memory = dataclasses.replace(
+        held,
         embeddings=str(tmp_path),
         text_encoders="free",
         checkpointing=True,
@@ -161,8 +196,8 @@ def test_memory_settings_change_no_number(family, backend, tmp_path):
         assert np.abs(images.astype(int) - plain[2].astype(int)).max() <= 1
 
 
-def test_a_half_precision_model_draws_nearly_the_same(family, backend):
-    half = load_backend(family[1], memory=MemorySettings(half=True))
+def test_a_half_precision_model_draws_nearly_the_same(family, backend, held):
+    half = load_backend(family[1], memory=dataclasses.replace(held, half=True))
     assert next(half.transformer.parameters()).dtype == torch.bfloat16
     noise = initial_noise([1, 2], backend.latent_shape)
     plain, rough = (sample_latents(made, made.encode(PROMPTS), noise, made.grid(4))[:, -1] for made in (backend, half))
@@ -235,9 +270,9 @@ def test_a_step_moves_its_own_roles_and_lowers_their_losses(backend, monkeypatch
     assert second["fake"] < first["fake"]
 
 
-def test_a_round_from_labels_ends_in_a_lora_that_the_stock_pipeline_loads(family, backend, tmp_path):
+def test_a_round_from_labels_ends_in_a_lora_that_the_stock_pipeline_loads(family, backend, held, tmp_path):
     _, folder = family
-    sampler, rows = Sampler(folder), []
+    sampler, rows = Sampler(folder, memory=held), []
     for i, prompt in enumerate(PROMPTS):
         save_trajectory(
             tmp_path / f"{i}.safetensors", sampler.sample_group(prompt, range(4)), prompt=prompt, version="base"
@@ -260,6 +295,7 @@ def test_a_round_from_labels_ends_in_a_lora_that_the_stock_pipeline_loads(family
             train_prompts=[{"prompt": prompt} for prompt in PROMPTS],
             groups_file=str(tmp_path / "groups.jsonl"),
             settings=settings,
+            memory=held.to_json(),
         )
     )
     (line,) = (json.loads(text) for text in (tmp_path / "work" / "log.jsonl").read_text().splitlines())

@@ -6,6 +6,7 @@ A new backend joins the conformance suite with one line in `CASES`.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
@@ -39,6 +41,10 @@ from transformers import (
     T5EncoderModel,
     T5Tokenizer,
 )
+
+from trainer.backends import backend_class
+from trainer.backends.memory import ENCODERS_SENSITIVE
+from trainer.backends.quantised import QuantisedLinear, quantise
 
 SIZE = 64  # pixels of a side
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -128,7 +134,12 @@ def autoencoder(kind=AutoencoderKL, *, channels: int = 4, **config):
     )
 
 
-def sd35(folder: Path) -> Path:
+def deep(folder: Path) -> Path:
+    """`sd35` with blocks that repeat, of two kinds."""
+    return sd35(folder, layers=9, dual=4)
+
+
+def sd35(folder: Path, *, layers: int = 3, dual: int = 2) -> Path:
     """Stable Diffusion 3.5 Medium: two CLIPs and a T5, a second attention in the first blocks."""
     return save(
         StableDiffusion3Pipeline(
@@ -137,14 +148,14 @@ def sd35(folder: Path) -> Path:
                 patch_size=2,
                 in_channels=4,
                 out_channels=4,
-                num_layers=3,
+                num_layers=layers,
                 num_attention_heads=2,
                 attention_head_dim=16,
                 joint_attention_dim=48,
                 caption_projection_dim=32,
                 pooled_projection_dim=40,
                 pos_embed_max_size=12,
-                dual_attention_layers=(0, 1),
+                dual_attention_layers=tuple(range(dual)),
                 qk_norm="rms_norm",
             ),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -283,6 +294,26 @@ def save(pipeline, folder: Path, **options) -> Path:
     if options:
         (folder / "likestep.json").write_text(json.dumps(options))
     return folder
+
+
+def decoded(folder: Path, kind: str, target: Path) -> Path:
+    """A copy of a pipeline folder whose weights are what their codes of this kind stand for. Coded again they are the same,
+    so that a stock pipeline of the copy computes what a backend with `weights` of this kind does."""
+    shutil.copytree(folder, target, dirs_exist_ok=True)
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    own = backend_class(folder)
+    for name, part in pipeline.components.items():
+        if name != own.component and not name.startswith("text_encoder"):
+            continue
+        if part is not None:
+            quantise(part, kind, own.sensitive if name == own.component else ENCODERS_SENSITIVE, torch.device("cpu"))
+            for layer, module in list(part.named_modules()):
+                if isinstance(module, QuantisedLinear):
+                    plain = torch.nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+                    plain.weight.data, plain.bias = module.weight, module.bias
+                    part.set_submodule(layer, plain)
+            part.save_pretrained(target / name)
+    return target
 
 
 def as_they_are(latents: torch.Tensor, backend, level: float) -> torch.Tensor:
