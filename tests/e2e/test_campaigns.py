@@ -6,8 +6,10 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import Client
 
+from common.files import sha256_of
 from tests.e2e.helpers import CHROMIUM, FLAGS, choose, picture, rate_by_keyboard
 from tests.webapp.acting import make_pairs
+from tests.webapp.rounds.test_packages import LORA, write_lora
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership, Project
 from webapp.campaigns.services import create_project
@@ -118,6 +120,22 @@ def test_from_nothing_to_first_labels_and_out_again(live_server, page_of, tmp_pa
     choose(page, "Project", "Settings")
     page.get_by_role("button", name="Archive the project").click()
     page.get_by_text("Archived", exact=True).wait_for()
+
+
+def test_an_admin_shares_a_version(live_server, page_of, fake_hub, tmp_path):
+    write_lora(tmp_path)
+    boss = User.objects.create_user("boss")
+    project = create_project("stars", "Stars", model_dir=str(tmp_path), student_dir=str(tmp_path), prompts=[], by=boss)
+    project.versions.update(sha256=sha256_of(tmp_path / LORA))
+    page = page_of(boss)
+    page.goto(f"{live_server.url}/p/stars/versions/")
+    page.get_by_text("Share", exact=True).click()
+    page.get_by_label("Repository of the Hugging Face hub").fill("team/stars")
+    page.get_by_label("for everybody to see").check()
+    picture(page, "share")
+    page.get_by_role("button", name="Send version 1").click()
+    page.get_by_text(f"Version 1 is at {fake_hub.address}/team/stars").wait_for()
+    assert fake_hub.made == [("team/stars", False)] and set(fake_hub.files) == {LORA, "README.md"}
 
 
 def test_a_blind_test_runs_to_its_verdict_by_keyboard(live_server, page_of):
