@@ -50,6 +50,8 @@ urlpatterns = [
     path("api/v1/", api.urls),
     path("projects/new/", campaigns.new_project, name="new-project"),
     # a project, for its members
+    path("service-worker.js", labelling.service_worker, name="service-worker"),
+    path("p/<slug:slug>/app.webmanifest", labelling.app_manifest, name="app-manifest"),
     path("p/<slug:slug>/annotate/", labelling.annotate, name="annotate"),
     path("p/<slug:slug>/groups/next/", labelling.next_groups, name="next-groups"),
     path("p/<slug:slug>/groups/<slug:task>/submit/", labelling.submit, name="submit"),

@@ -277,6 +277,21 @@ function post(item) {
   }
 }
 
+// A lost network must not lose the page: the service worker keeps the last one. It misses the very first, so that is asked for again.
+async function keepPage() {
+  if (!navigator.serviceWorker) return; // neither HTTPS nor this machine
+  const missed = !navigator.serviceWorker.controller;
+  try {
+    await navigator.serviceWorker.register("/service-worker.js");
+    if (!missed) return;
+    await new Promise((done) => navigator.serviceWorker.addEventListener("controllerchange", done, { once: true }));
+    await fetch(location.pathname);
+    fill();
+  } catch {
+    // The page works all the same, as long as it is open.
+  }
+}
+
 // From the answer to the next group on screen, images decoded: `performance.getEntriesByName("likestep-next")`.
 async function measure() {
   if (!grid.group) return;
@@ -424,3 +439,4 @@ window.addEventListener("beforeunload", (event) => outbox.stuck && outbox.items.
 window.addEventListener("storage", () => drop((group) => outbox.has(group.group)));
 tell(outbox);
 fill();
+keepPage();

@@ -82,7 +82,8 @@ class Site:
 
     def context(self, user, **options):
         """A browser of that person, logged in."""
-        context = self.browser.new_context(**{"viewport": DESKTOP, **options})
+        # Without a service worker, so that tests see the requests; tests/e2e/test_installed.py has the others.
+        context = self.browser.new_context(**{"viewport": DESKTOP, "service_workers": "block", **options})
         self.contexts.append(context)
         client = Client()
         client.force_login(user)

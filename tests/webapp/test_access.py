@@ -34,6 +34,8 @@ TABLE = {
     "readyz": ("get", EVERYBODY),
     "metrics": ("get", EVERYBODY),  # from this machine; tests/webapp/operations/test_operations.py has the others
     "new-project": ("get", LOGGED_IN),  # and an admin of some project, see MAKERS
+    "service-worker": ("get", EVERYBODY),
+    "app-manifest": ("get", MEMBERS),
     "annotate": ("get", MEMBERS),
     "next-groups": ("get", MEMBERS),
     "submit": ("post", MEMBERS),

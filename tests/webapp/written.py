@@ -26,6 +26,8 @@ NOT_PAGES = {
     "export-download",
     "gallery-download",
     "metrics",
+    "service-worker",
+    "app-manifest",
 }
 FIELDS = "user project guidelines prompt metadata group round flag skip label oracle word example token webhook".split()
 FIELDS += "delivery audit pair trial".split()

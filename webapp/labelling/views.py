@@ -7,12 +7,14 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.translation import check_for_language, ngettext
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+from common import places
 from webapp.accounts.permissions import Action, may, member
 from webapp.campaigns.models import Project
 from webapp.labelling import decisions, errors, following, keys, leases, pictures, queries, why
@@ -68,6 +70,26 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
         "examples": queries.examples(project),
     }
     return render(request, "labelling/annotate.html", context)
+
+
+@require_GET
+@member(Action.LABEL)
+def app_manifest(request: HttpRequest, project: Project) -> JsonResponse:
+    """What makes the rating page an app of its own on a phone."""
+    page = reverse("annotate", args=[project.slug])
+    icons = [
+        {"src": static(f"img/icon-{size}.png"), "sizes": f"{size}x{size}", "type": "image/png"} for size in (192, 512)
+    ]
+    about = {"id": page, "start_url": page, "scope": "/", "name": f"{project.name} · Likestep", "icons": icons}
+    about |= {"short_name": project.name[:30], "display": "standalone", "background_color": "#f6f7f9"}
+    return JsonResponse(about, content_type="application/manifest+json")
+
+
+@require_GET
+def service_worker(request: HttpRequest) -> HttpResponse:
+    """The rating page's service worker, at the top so that it may speak for every project; browsers ask if it changed."""
+    code = (places.shipped("static") / "js" / "service-worker.js").read_bytes()
+    return HttpResponse(code, content_type="text/javascript; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
 
 @require_GET
