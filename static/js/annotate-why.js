@@ -1,5 +1,7 @@
 // Why an image is disliked, in the closer look: a reason by a key or a click, and one box on the image by drawing it, or by
 // keys. `page` has why(position) → {reason, box} or undefined, and explain(position, why).
+import { meanings } from "./keyboard.js";
+
 const SMALLEST = 0.02; // of the image: less is a click
 const STEP = 0.02;
 const FIRST = [0.35, 0.35, 0.3, 0.3];
@@ -78,9 +80,10 @@ export class Why {
       this.nudge(way, event.shiftKey);
       return "moved";
     }
-    const button = this.buttons[Number(event.key) - 1];
+    const digit = meanings(event).find((meaning) => /^\d$/.test(meaning));
+    const button = this.buttons[digit - 1];
     if (button) this.choose(button.dataset.reason);
-    else if (event.key === "0") this.mark();
+    else if (digit === "0") this.mark();
     else return false;
     return button ? "chosen" : "marked";
   }
