@@ -50,7 +50,9 @@ def test_pairs_have_the_verdicts_that_there_are():
     found = pairs([{"prompt": "x", "tag": "t"}, {"prompt": "y"}], [verdict(True)], [verdict(False)])
     assert [(row["prompt"], row["tag"]) for row in found] == [("x", "t"), ("y", "")]
     assert found[0]["before"]["liked"] and not found[0]["after"]["liked"]
-    assert found[1]["before"] is found[1]["after"] is None
+    assert found[1]["before"] is found[1]["after"] is found[0]["opinion"] is None
+    found = pairs([{"prompt": "x"}, {"prompt": "y"}], [], [], [0.25])
+    assert [row["opinion"] for row in found] == [0.25, None]
 
 
 def test_a_round_leaves_it_beside_its_pictures(make_spec, reddish):
@@ -67,3 +69,4 @@ def test_a_round_leaves_it_beside_its_pictures(make_spec, reddish):
         columns = min(len(values["pairs"]), values["columns"])
         assert sheet.size[1] == rows * (values["size"][1] + 2) - 2 and sheet.size[0] >= columns * values["size"][0]
     assert values["pairs"][0]["before"] is not None
+    assert all(isinstance(pair["opinion"], float) for pair in values["pairs"][: spec.settings["validation_images"]])

@@ -1,12 +1,15 @@
 """The round's page says whether the new version is better, where, and by how much."""
 
 import json
+from datetime import timedelta
 
 import pytest
 
 from webapp.lib import paths, storage
+from webapp.rounds import queries
 from webapp.rounds.comparing import comparison
-from webapp.rounds.models import ModelVersion, TrainingRound
+from webapp.rounds.models import ModelVersion, RoundMetric, TrainingRound
+from webapp.rounds.services import check_settings
 
 RIGHT, WRONG = ({"score": float(liked), "liked": liked, "correct": liked} for liked in (True, False))
 
@@ -94,3 +97,30 @@ def test_one_that_cannot_be_read_leaves_the_pictures(read, training, given):
 def test_a_round_without_one_shows_its_pictures(read, training):
     assert comparison(training) is None
     assert b"Images of the old version" in read().content
+
+
+def test_the_surrogates_opinion_is_a_mark_where_it_is_known(read, training):
+    given = values(change("reward", 0.2, 0.05))
+    given["pairs"][0]["opinion"], given["pairs"][1]["opinion"] = -0.1, 0.2
+    keep(training, given)
+    page = read().content.decode()
+    assert page.count("The surrogate prefers the old one.") == page.count("The surrogate prefers the new one.") == 1
+
+
+def test_what_a_round_was_made_from_and_what_it_cost(read, training):
+    training.made_from = {"labels": {"people": 12, "scenes": 8}, "people": 1}
+    training.settings = {**check_settings({"updates": 4}), "student_batch": 10}
+    training.finished_at = training.created_at + timedelta(minutes=30)
+    training.save()
+    for step, minutes in ((1, 5), (4, 25)):
+        metric = RoundMetric.objects.create(round=training, step=step, values={})
+        RoundMetric.objects.filter(pk=metric.pk).update(created_at=training.created_at + timedelta(minutes=minutes))
+    found = queries.made(training)
+    assert [round(seconds) for _name, seconds in found.stages] == [300, 1200, 300]
+    assert {name: (value, default) for _label, name, value, default in found.settings} == {
+        "updates": (4, 60),
+        "student_batch": (10, 48),
+    }
+    page = read().content.decode()
+    for part in ("12 labels of 1 person", "8 labels of the oracle scenes", "30 minutes from start to end", "40 images"):
+        assert part in page
