@@ -24,7 +24,7 @@ const PATIENCE_MS = 20_000; // a request without an answer is given up, and sent
 let queue = [];
 let marks = new Map();
 let loading = false;
-let wanted = false; // asked for while a request was on the way
+let wanted = ""; // asked for while a request was on the way: "more" or "renew"
 let again = null;
 let saves = 0; // answers that the server took
 let decided = null; // the group of a refused answer that this person had decided on before, on another device
@@ -157,11 +157,11 @@ const dialogs = new Dialogs({
 // Ask the server for groups; with `renew` also drop those it has given to others meanwhile.
 async function fill(renew = false) {
   if (loading) {
-    wanted = true;
+    wanted = renew || wanted === "renew" ? "renew" : "more";
     return;
   }
   loading = true;
-  wanted = false;
+  wanted = "";
   const asked = saves;
   try {
     const data = await request(root.dataset.next);
@@ -180,7 +180,7 @@ async function fill(renew = false) {
   }
   if (queue.length && !grid.group) show();
   if (wanted) {
-    fill();
+    fill(wanted === "renew");
   } else if (!queue.length) {
     empty();
     clearTimeout(again);

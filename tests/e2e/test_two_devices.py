@@ -124,3 +124,15 @@ def test_a_form_is_filled_again_after_log_in(site):
     assert Project.objects.get(slug=site.project.slug).name == "Stars & moons"
     page.reload()
     assert not page.locator("#refilled").is_visible()
+
+
+def test_a_reason_is_chosen_by_a_digit_of_any_script(site):
+    site.project.dislike_reasons = ["wrong count", "ugly"]
+    site.project.save()
+    site.ready(2)
+    page = site.rate(site.context(site.person("ann")))
+    press(page, "в", "KeyD")
+    press(page, "ф", "KeyA")
+    page.locator("#zoom-dialog[open]").wait_for()
+    press(page, "٢", "Digit2")
+    assert "ugly" in page.locator(".tile-image.disliked").first.text_content()
