@@ -102,12 +102,16 @@ def keep(work: Path, run: Run) -> dict:
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG; the same figure gives the same bytes."""
+    """The figure as SVG; the same figure gives the same bytes on every machine."""
     data = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "likestep", "svg.fonttype": "none"}):
         figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
-    # matplotlib ends lines of paths with a space
-    return b"\n".join(line.rstrip() for line in data.getvalue().splitlines()) + b"\n"
+    # matplotlib ends lines of paths with a space, and names what is clipped by a hash of its unrounded corners
+    text = b"\n".join(line.rstrip() for line in data.getvalue().splitlines()) + b"\n"
+    names = dict.fromkeys(re.findall(rb"url\(#(p[0-9a-f]{10})\)", text))
+    for number, name in enumerate(names, 1):
+        text = text.replace(name, b"clip%d" % number)
+    return text
 
 
 def spread(values: list[float], sign: str = "+") -> str:
