@@ -1,7 +1,7 @@
 """Frozen linear layers that hold a weight in a byte (int8, fp8) or half a byte (nf4) and compute in the model's precision.
 
 Codes and scales are plain buffers, so they move, stream and are planned for as any tensor. docs/decisions.md says why these
-are not torchao's tensors; a test holds their errors against torchao's.
+are not torchao's tensors; tests/stock holds their errors against torchao's.
 """
 
 from __future__ import annotations

