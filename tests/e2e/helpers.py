@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 CHROMIUM = shutil.which("chromium")
@@ -27,6 +28,19 @@ LOADED = """() => [...document.images].every((image) => image.complete ||
 TOUR = ROOT / "docs" / "images" / "tour"
 FILM_SIZE = (900, 605)
 TAKEN = os.environ.get("LIKESTEP_TOUR") == "1"  # the documentation's pictures are to be written anew
+
+
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def faults(page) -> list[str]:
+    """What axe finds to be serious or critical, and every fault against WCAG; in the dark, whether it can be read."""
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    found = Axe().run(page, options={"runOnly": TAGS}).response["violations"]
+    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    found += Axe().run(page, options={"runOnly": {"type": "rule", "values": ["color-contrast"]}}).response["violations"]
+    wrong = [v for v in found if v["impact"] in ("serious", "critical") or "best-practice" not in v["tags"]]
+    return [f"{page.url} {v['id']}: {v['help']}: {v['nodes'][0]['html'][:150]}" for v in wrong]
 
 
 def picture(page, name: str, *, whole: bool = True) -> None:

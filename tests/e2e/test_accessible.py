@@ -4,10 +4,9 @@ import json
 import os
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
 from tests.e2e.conftest import PHONE
-from tests.e2e.helpers import CHROMIUM, picture
+from tests.e2e.helpers import CHROMIUM, faults, picture
 from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.labelling import guidelines
@@ -28,17 +27,6 @@ MANAGED = (
     "audit/",
     "compare/",
 )
-TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-def faults(page) -> list[str]:
-    """What axe finds to be serious or critical, and every fault against WCAG; in the dark, whether it can be read."""
-    page.emulate_media(color_scheme="light", reduced_motion="reduce")
-    found = Axe().run(page, options={"runOnly": TAGS}).response["violations"]
-    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
-    found += Axe().run(page, options={"runOnly": {"type": "rule", "values": ["color-contrast"]}}).response["violations"]
-    wrong = [v for v in found if v["impact"] in ("serious", "critical") or "best-practice" not in v["tags"]]
-    return [f"{page.url} {v['id']}: {v['help']}: {v['nodes'][0]['html'][:150]}" for v in wrong]
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, picture
-from tests.e2e.test_accessible import faults
+from tests.e2e.helpers import CHROMIUM, faults, picture
 from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.campaigns.services import add_prompts

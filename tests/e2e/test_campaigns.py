@@ -9,7 +9,7 @@ from django.test import Client
 from common.files import sha256_of
 from tests.e2e.helpers import CHROMIUM, FLAGS, choose, picture, rate_by_keyboard
 from tests.webapp.acting import make_pairs
-from tests.webapp.rounds.test_packages import LORA, write_lora
+from tests.webapp.loras import LORA, write_lora
 from webapp.accounts.models import User
 from webapp.campaigns.models import Membership, Project
 from webapp.campaigns.services import create_project

@@ -5,8 +5,7 @@ import os
 import pytest
 
 from tests.e2e.conftest import PHONE
-from tests.e2e.helpers import CHROMIUM, choose, picture
-from tests.e2e.test_accessible import faults
+from tests.e2e.helpers import CHROMIUM, choose, faults, picture
 from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.rounds.models import ModelVersion, TrainingRound

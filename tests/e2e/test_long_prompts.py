@@ -5,8 +5,7 @@ import os
 import pytest
 
 from tests.e2e.conftest import PHONE
-from tests.e2e.helpers import CHROMIUM, picture
-from tests.e2e.test_accessible import faults
+from tests.e2e.helpers import CHROMIUM, faults, picture
 from tests.webapp.acting import make_pairs
 from webapp.rounds import comparisons
 from webapp.rounds.models import ModelVersion

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.e2e.conftest import PHONE
-from tests.e2e.helpers import CHROMIUM, choose, picture
-from tests.e2e.test_accessible import faults
+from tests.e2e.helpers import CHROMIUM, choose, faults, picture
 from webapp.campaigns.models import Role
 from webapp.lib import paths, storage
 from webapp.rounds import trials

@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, picture, wait_saved
-from tests.e2e.test_accessible import faults
+from tests.e2e.helpers import CHROMIUM, faults, picture, wait_saved
 from webapp.labelling.models import Label
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")

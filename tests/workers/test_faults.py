@@ -53,7 +53,7 @@ def test_a_full_disk(small_disk, project, dashboard, client):
     assert group.error.startswith("the disk with the data folder is full; free some space (OSError")
     assert files(small_disk) == []
     page = dashboard()
-    assert f"Group {group.pk} failed: the disk with the data folder is full" in page
+    assert f"Group {group.pk} failed: <bdi>the disk with the data folder is full" in page
     assert client.get("/readyz").json()["storage"] == "failed"
     # Failing groups are not followed by ever more of them.
     tasks.housekeeping()

@@ -112,7 +112,7 @@ def test_an_oracle_that_always_fails_is_named_and_can_be_asked_by_hand(unscored,
         Scoring.objects.filter(next_at__isnull=False).update(next_at=timezone.now())
     assert group.pk not in scoring.scorings_due()
     client.force_login(User.objects.create_superuser("boss"))
-    said = f"The oracle gave group {group.pk} no labels: OSError: the oracle&#x27;s server does not answer"
+    said = f"The oracle gave group {group.pk} no labels: <bdi>OSError: the oracle&#x27;s server does not answer"
     assert said in client.get("/p/tiny/").content.decode()
     mend()
     client.post(f"/p/tiny/groups/{group.pk}/retry/")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import re
+from random import SystemRandom
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
@@ -67,7 +67,7 @@ class TrialForm(forms.Form):
             "versions": [str(n) for n in usual],
             "steps": BASE_STEPS,
             "guidance": BASE_GUIDANCE,
-            "seeds": ", ".join(map(str, sorted(random.sample(range(1, 1000), USUAL_SEEDS)))),
+            "seeds": ", ".join(map(str, sorted(SystemRandom().sample(range(1, 1000), USUAL_SEEDS)))),
         }
         self.initial = {**defaults, **self.initial}
 

@@ -16,7 +16,7 @@ from webapp.campaigns.services import create_project
 
 SCHEMA = api.get_openapi_schema()
 OPERATIONS = [(method, path) for path, methods in SCHEMA["paths"].items() for method in methods]
-NUMBERS = ("group_id", "image_id", "number", "webhook_id", "task", "position")
+NUMBERS = ("group_id", "image_id", "number", "webhook_id", "task", "position", "trial_id", "column", "row")
 
 
 def filled(path, slug="stars"):

@@ -40,7 +40,7 @@ def test_a_damaged_image(group, client, boss, ann, project, harm, said):
 
     client.force_login(boss)
     page = client.get("/p/stars/").content.decode()
-    assert f"Group {group.pk} failed: image 3:" in page and said in page
+    assert f"Group {group.pk} failed: <bdi>image 3:" in page and said in page
     assert client.post(f"/p/stars/groups/{group.pk}/retry/").status_code == 302
     group.refresh_from_db()
     assert (group.state, group.attempt, group.error) == ("queued", 0, "")
@@ -61,7 +61,7 @@ def test_a_labelled_group_keeps_its_labels_and_is_named_until_it_is_mended(group
 
     client.force_login(boss)
     page = client.get("/p/stars/").content.decode()
-    assert f"Group {group.pk} is labelled and damaged: image 1:" in page
+    assert f"Group {group.pk} is labelled and damaged: <bdi>image 1:" in page
     again = client.post(f"/p/stars/groups/{group.pk}/retry/", follow=True).content.decode()
     assert "is still damaged" in again
     paths.data(image.image).write_bytes(whole)

@@ -147,8 +147,8 @@ def crowd(project, boss, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "row", "page", "everything", "name"),
     [
-        ("/p/stars/people/", "<tr><td>p", 100, 230, "page"),
-        ("/p/stars/quality/", "<tr><td>p", 100, 230, "page"),
+        ("/p/stars/people/", r"<bdi>p\d", 100, 230, "page"),
+        ("/p/stars/quality/", r"<tr><td><bdi>p\d", 100, 230, "page"),
         ("/p/stars/quality/", r'<tr><td><a href="/p/stars/review/\d', 100, 103, "gold"),
         ("/p/stars/versions/", "download-lora|/lora/", 50, 131, "page"),
         ("/p/stars/versions/", r'href="/p/stars/comparisons/\d', 50, 63, "tests"),

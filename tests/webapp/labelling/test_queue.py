@@ -148,4 +148,4 @@ def test_a_group_that_kills_its_workers_stops_too(project, client, boss):
     assert group.state == "failed"
     client.force_login(boss)
     page = client.get("/p/stars/").content.decode()
-    assert f"Group {group.pk} failed: the worker was lost 5 times over it; see its log" in page
+    assert f"Group {group.pk} failed: <bdi>the worker was lost 5 times over it; see its log" in page

@@ -29,7 +29,7 @@ def test_modules_import_each_other_by_hashed_names(collected):
         imported[name] = re.findall(r'from "\./([^"]+)"', text)
         assert re.search(r"""(from|import)\s*['"]\./[\w-]+\.js""", text) is None
         assert all((collected / "js" / other).is_file() for other in imported[name])
-    assert len(imported["annotate.js"]) == 5
+    assert len(imported["annotate.js"]) == 7
     assert names["js/outbox.js"].removeprefix("js/") in imported["annotate.js"]
 
 

@@ -31,7 +31,11 @@ def test_a_reviewer_overrules_on_the_page(client, reviewer, group):
     client.post(address, {f"word-{first.pk}": "dislike", f"word-{second.pk}": "", "reason": "<i>blurry</i>"})
     assert Consensus.objects.get().rewards == [0, 0, 0, 1]
     page = client.get(address).content.decode()
-    assert "rev overruled" in page and "&lt;i&gt;blurry&lt;/i&gt;" in page and "ann: <b>like</b>" in page
+    assert (
+        "<bdi>rev</bdi> overruled" in page
+        and "&lt;i&gt;blurry&lt;/i&gt;" in page
+        and "<bdi>ann</bdi>: <b>like</b>" in page
+    )
     client.post(address, {f"word-{first.pk}": "back", "reason": "I looked again"})
     assert Consensus.objects.get().rewards == [1, 0, 0, 1]
     assert client.post(address, {"reason": "nothing chosen"}).status_code == 400

@@ -8,25 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from safetensors.numpy import load, save_file
+from safetensors.numpy import load
 
 from common.files import sha256_of
 from tests.webapp import acting
+from tests.webapp.loras import LORA, A, B, write_lora
 from webapp.accounts.models import User
 from webapp.campaigns.models import AuditEntry
 from webapp.labelling import scoring
 from webapp.lib import paths
 from webapp.rounds import services
 from webapp.rounds.models import ModelVersion
-
-LORA = "pytorch_lora_weights.safetensors"
-A, B = (f"transformer.attn.to_q.lora_{m}.weight" for m in "AB")
-
-
-def write_lora(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    header = {"lora_adapter_metadata": json.dumps({"transformer.r": 2, "transformer.lora_alpha": 6})}
-    save_file({A: np.ones((2, 3), np.float32), B: np.ones((4, 2), np.float32)}, folder / LORA, metadata=header)
 
 
 @pytest.fixture
