@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from bench.gpu import tables as gpu
 from bench.harness import read, svg
-from bench.learning import ablation, alarm, compositions, failures, headline, label_economy, words
+from bench.learning import ablation, alarm, base, compositions, failures, headline, label_economy, words
 from bench.load import scaling
 from common.files import write_atomic
 
@@ -39,6 +39,7 @@ class Page:
 PAGES = {
     "ablation": Page(ablation.sections, ablation.plot),
     "alarm": Page(alarm.sections),
+    "base": Page(base.sections),
     "compositions": Page(compositions.sections),
     "failures": Page(failures.sections),
     "gpu": Page(gpu.sections),

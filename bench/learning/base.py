@@ -5,6 +5,7 @@
 A base is fit for learning from labels if it draws cleanly, is often wrong, and finds its wrong images about as likely as
 its right ones, while an explicit head on its features can tell them apart. All is measured on validation prompts:
 
+- `ceiling`: drawn scenes that only went through the autoencoder and back, which no base of it can pass
 - `guided`, `unguided`: the base in 40 steps, with guidance 4 and without; six-tag benchmark, strict score, words, and the
   share of images with something ill-formed in them
 - `student`: the same of the 4-step student
@@ -18,18 +19,23 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 
-from bench.harness import Runs, add_work, markdown, told
+from bench.harness import Runs, add_work, markdown, runs_of, told
 from bench.learning.failures import things
 from trainer.advantages import pairs_right
 from trainer.backends import load_backend
 from trainer.cli import MODEL, STUDENT
 from trainer.controls import own_errors
+from trainer.demo.latents import BATCH, encode
+from trainer.demo.scenes.draw import draw, sample_scene
 from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
-from trainer.evaluate import evaluate
+from trainer.evaluate import evaluate, tag_scores
 from trainer.oracles import get_oracle
 from trainer.oracles.scenes import detect
 from trainer.reward_head import RewardHead, fit, opinions
@@ -39,7 +45,27 @@ from trainer.sampler import Sampler, related_noise, sample_latents
 
 GROUP = 8
 SCORES = ("geneval", "strict", "word", "ill_formed")
+CEILING, RANKED = "ceiling", "ranked"
 WAYS = {"guided": {"steps": 40, "guidance": 4.0}, "unguided": {"steps": 40}, "student": {"steps": 4}}
+PARTS = (CEILING, *WAYS, RANKED)
+
+
+def ill_formed(images: Sequence[Image.Image]) -> float:
+    """The share of images with something in them that is no shape of the demo's world."""
+    return sum(things(image) > len(detect(image)) for image in images) / len(images)
+
+
+@torch.no_grad()
+def ceiling(model: Path, per_tag: int, seed: int) -> dict[str, float]:
+    """The same of right scenes of validation prompts that were encoded and decoded again."""
+    backend, rng = load_backend(model), random.Random(seed)
+    rows = evaluation_prompts("validation", per_tag, tags=(*TAGS, WORD))
+    scenes = [draw(sample_scene(row.metadata, rng)) for row in rows]
+    parts = [encode(backend.pipeline.vae, scenes[i : i + BATCH]) for i in range(0, len(scenes), BATCH)]
+    images = [image for part in parts for image in backend.decode(part, bf16=True)]
+    verdicts = get_oracle("demo").score(images, [row.prompt for row in rows], [row.metadata for row in rows])
+    shapes = [image for image, row in zip(images, rows, strict=True) if row.tag != WORD]
+    return {**tag_scores(rows, verdicts), "ill_formed": ill_formed(shapes)}
 
 
 def drawn(model: Path, lora: Path | None, per_tag: int, how: dict) -> dict[str, float]:
@@ -49,8 +75,7 @@ def drawn(model: Path, lora: Path | None, per_tag: int, how: dict) -> dict[str, 
     rows = evaluation_prompts("validation", per_tag, tags=(*TAGS, WORD))
     result = evaluate(sampler.backend, rows, get_oracle("demo"), bf16=True, **how)
     scenes = [image for image, row in zip(result.images, rows, strict=True) if row.tag != WORD]
-    bad = sum(things(image) > len(detect(image)) for image in scenes)
-    return {**result.scores, "ill_formed": bad / len(scenes)}
+    return {**result.scores, "ill_formed": ill_formed(scenes)}
 
 
 @torch.no_grad()
@@ -97,6 +122,23 @@ def ranked(model: Path, lora: Path, taught: int, tested: int, seed: int) -> dict
     return {**found, "groups_taught": len(images), "groups_held_out": len(held[0])}
 
 
+def sections(lines: list[dict]) -> dict[str, str]:
+    """What the page shows by name: scores, means over the seeds, as a table, and what is ranked as a sentence."""
+    mine = {line["row"]: line for line in lines}
+    rows = []
+    for way in (CEILING, *WAYS):
+        if made := runs_of(lines, way):
+            means = [f"{statistics.mean(line[name] for line in made):.3f}" for name in SCORES]
+            rows.append([way, str(len(made)), *means])
+    found = {"drawn": markdown(["", "seeds", "benchmark", "strict", "words", "ill-formed"], rows)}
+    if line := mine.get(RANKED):
+        found[RANKED] = (
+            f"Of pairs in {line['groups_held_out']} held-out groups the base's own error ranks {line['own_error']:.3f}, "
+            f"a head that learned from {line['groups_taught']} groups {line['head']:.3f}."
+        )
+    return found
+
+
 def main() -> None:
     """Measure what is missing and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,7 +147,7 @@ def main() -> None:
     parser.add_argument("--per-tag", type=int, default=32, help="images a tag (default: %(default)s)")
     parser.add_argument("--taught", type=int, default=1200, help="groups that the head may learn from")
     parser.add_argument("--tested", type=int, default=192, help="groups that are ranked")
-    parser.add_argument("--parts", nargs="+", choices=(*WAYS, "ranked"), default=[*WAYS, "ranked"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     add_work(parser, "base")
@@ -114,19 +156,14 @@ def main() -> None:
     made_with = told(a, "parts", "seed", "threads") | {"model": a.model.name, "student": a.student.name}
     runs = Runs(a.work, lambda row: made_with)
     for way in a.parts:
-        if way == "ranked":
+        if way == CEILING:
+            runs.once(way, a.seed, lambda: ceiling(a.model, a.per_tag, a.seed))
+        elif way == RANKED:
             runs.once(way, a.seed, lambda: ranked(a.model, a.student, a.taught, a.tested, a.seed))
         else:
             lora = a.student if way == "student" else None
             runs.once(way, a.seed, lambda v=lora, w=way: drawn(a.model, v, a.per_tag, WAYS[w]))
-    mine = {line["row"]: line for line in runs.lines if line["seed"] == a.seed}
-    drawn_by = [[way, *(f"{mine[way][name]:.3f}" for name in SCORES)] for way in WAYS if way in mine]
-    print(markdown(["", "benchmark", "strict", "words", "ill-formed"], drawn_by))
-    if line := mine.get("ranked"):
-        print(
-            f"\nOf pairs in {line['groups_held_out']} held-out groups the base's own error ranks {line['own_error']:.3f},"
-        )
-        print(f"a head that learned from {line['groups_taught']} groups {line['head']:.3f}.")
+    print("\n\n".join(sections([line for line in runs.lines if line["seed"] == a.seed]).values()))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "test-artifacts" / "screenshots"
 # A lazy image that is not rendered, such as an example in closed guidelines, is never loaded.
 LOADED = """() => [...document.images].every((image) => image.complete ||
-  !image.getClientRects().length || image.getBoundingClientRect().top > innerHeight)"""
+  !image.checkVisibility() || image.getBoundingClientRect().top > innerHeight)"""
 TOUR = ROOT / "docs" / "images" / "tour"
 FILM_SIZE = (900, 605)
 TAKEN = os.environ.get("LIKESTEP_TOUR") == "1"  # the documentation's pictures are to be written anew

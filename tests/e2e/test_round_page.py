@@ -159,7 +159,7 @@ def test_what_the_surrogate_learned_opens_and_stays_open(done):
     image = page.get_by_alt_text("Images by the base, led by the surrogate")
     assert not image.is_visible()
     page.get_by_text("What the surrogate learned").click()
-    page.wait_for_function("document.querySelector('#taught img').naturalWidth === 518")
+    page.wait_for_function("() => document.querySelector('#taught img').naturalWidth === 518")
     page.evaluate("htmx.trigger('#changing', 'refresh')")
     page.wait_for_timeout(500)
     assert image.is_visible()

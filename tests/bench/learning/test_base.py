@@ -14,6 +14,11 @@ def test_scores_and_the_share_of_ill_formed_images():
     assert 0 <= found["ill_formed"] <= 1
 
 
+def test_drawn_scenes_nearly_survive_the_autoencoder():
+    found = base.ceiling(MODEL, 2, seed=0)
+    assert found["strict"] > 0.8 and found["ill_formed"] < 0.2
+
+
 def test_groups_differ_and_are_held_out_by_their_prompts():
     images, names, likes = base.student_groups(MODEL, STUDENT, "validation", 6, seed=0)
     assert len(images) == len(names) == len(likes) > 0 and images.shape[1] == base.GROUP
