@@ -12,7 +12,10 @@ from trainer.backends import Managed
 def held(backend: Managed) -> int:
     """Bytes of the model's tensors, adapters included, each storage once."""
     parts = [part for part in backend.pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    storages = [t.untyped_storage() for part in parts for t in (*part.parameters(), *part.buffers())]
+    tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
+    if backend.memory.streamed:  # the blocks' tensors come and go
+        tensors += [*backend._stream.homes, *backend._stream._ring]
+    storages = [t.untyped_storage() for t in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 

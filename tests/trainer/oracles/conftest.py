@@ -3,10 +3,21 @@
 import pytest
 import torch
 
+from tests.trainer.oracles.serving import serve
+
 COCO = {
     **{i: f"class {i}" for i in range(80)},
     **{0: "person", 2: "car", 4: "aeroplane", 47: "apple", 64: "mouse"},
 }
+
+
+@pytest.fixture(scope="module")
+def running():
+    """A server for a module's tests; each sets its answers."""
+    server = serve()
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

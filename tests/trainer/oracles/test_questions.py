@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from common.prompt_files import parse
-from tests.trainer.oracles.test_remote import serve, status
+from tests.trainer.oracles.serving import status
 from trainer.demo.scenes.compositions import FEWEST, MOST, composition
 from trainer.demo.scenes.draw import draw, sample_scene
 from trainer.oracles import get_oracle
@@ -38,14 +38,6 @@ def judge(handler, request):
         return handler.answer(200, tokens(**{"2": 0.5, "Two": 0.25, "three": 0.25}))
     yes = red if "red" in text["text"] else 1 - red
     handler.answer(200, tokens(Yes=yes * 0.75, yes=yes * 0.25, No=1 - yes))
-
-
-@pytest.fixture(scope="module")
-def running():
-    server = serve()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

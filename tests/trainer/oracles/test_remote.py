@@ -2,46 +2,20 @@
 
 import base64
 import io
-import json
 import socket
 import ssl
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import trustme
 from PIL import Image
 
+from tests.trainer.oracles.serving import serve, status
 from trainer.oracles import get_oracle
 from trainer.oracles.remote import RemoteOracle
 from trainer.oracles.server import ServerError
 
 GOOD = {"score": 0.5, "liked": True, "reason": "nice"}
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append((self.path, dict(self.headers), request))
-        answers = self.server.answers
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        answer(self, request)
-
-    def answer(self, status, body, **headers):
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
-
-
-def status(code, body=b"", **headers):
-    return lambda handler, request: handler.answer(code, body, **headers)
 
 
 def colors(handler, request):
@@ -63,26 +37,6 @@ def dripping(handler, request):
         handler.wfile.write(b" ")
         handler.wfile.flush()
         time.sleep(0.1)
-
-
-def serve(context=None):
-    """A server on a free port in a thread of its own."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    if context:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.daemon_threads = True
-    server.handle_error = lambda *args: None  # a client that hangs up is what some tests do
-    server.requests, server.answers = [], [colors]
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    return server
-
-
-@pytest.fixture(scope="module")
-def running():
-    server = serve()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
@@ -211,6 +165,7 @@ def test_tls_checks_the_name_although_the_address_is_asked(tmp_path, monkeypatch
     authority.issue_cert("localhost").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     server = serve(context)
+    server.answers = [colors]
     named, other = (
         remote(server, url=f"https://{host}:{server.server_port}/", retries=0) for host in ("localhost", "127.0.0.1")
     )
