@@ -1,4 +1,4 @@
-"""Queries that are asked all the time: Django makes their SQL once a thread, and PostgreSQL plans them once a connection.
+"""Queries that are asked all the time: Django makes their SQL and PostgreSQL plans them once a connection.
 
 Making SQL of a queryset takes Django longer than PostgreSQL takes to answer it, and planning a query longer than finding
 its few rows. `ask` does the first once, with stand-ins for the values, and from then on puts the values into their places;
@@ -8,7 +8,6 @@ PostgreSQL keeps the statement by a name (PREPARE, EXECUTE). Rows are read anew 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -50,16 +49,24 @@ class _Names:
         self.clean = False
 
 
-class _Kept(threading.local):
-    """What a thread has: its queries and statements by database, and the names that its PostgreSQL connection knows."""
+class _Kept:
+    """What a connection of Django's has: its queries and statements, and the names that PostgreSQL knows over it.
+
+    It hangs on the connection, not on the thread: where an event loop runs, a thread has a connection inside of the loop
+    and another one outside.
+    """
 
     def __init__(self):
-        self.queries: dict[str, dict] = {}
+        self.queries: dict[Hashable, Any] = {}
         self.names: _Names | None = None
         self.together: Together | None = None
 
 
-_kept = _Kept()
+def _kept(database: BaseDatabaseWrapper) -> _Kept:
+    kept = database.__dict__.get("_likestep_kept")
+    if kept is None:
+        kept = database._likestep_kept = _Kept()
+    return kept
 
 
 class _Statement:
@@ -79,17 +86,18 @@ class _Statement:
         try:
             cursor.execute(self.called(database, cursor), values or None)
         except (NotSupportedError, OperationalError) as error:
-            _kept.names.forget()
+            _kept(database).names.forget()
             if database.in_atomic_block or not isinstance(error, NotSupportedError):
                 raise
             cursor.execute(self.called(database, cursor), values or None)
 
     def called(self, database: BaseDatabaseWrapper, cursor) -> str:
         """What calls it by its name, which PostgreSQL then knows."""
-        if _kept.names is None or _kept.names.link is not database.connection:  # a new connection knows none
-            _kept.names = _Names(database.connection)
+        kept = _kept(database)
+        if kept.names is None or kept.names.link is not database.connection:  # it was opened anew and knows none
+            kept.names = _Names(database.connection)
         with database.wrap_database_errors:
-            _kept.names.add(self.name, self._numbered)
+            kept.names.add(self.name, self._numbered)
         return self.call
 
     def _numbered(self, cursor) -> str:
@@ -106,7 +114,7 @@ class _Statement:
 
 
 class _Prepared:
-    """A queryset with its SQL, of one thread: its compiler belongs to the thread's connection."""
+    """A queryset with its SQL, of one connection: its compiler belongs to it."""
 
     def __init__(self, name: Hashable, build: Callable[..., QuerySet], values: dict[str, Any]):
         self.database = _database()
@@ -182,8 +190,7 @@ def _adapted(database: BaseDatabaseWrapper, value: Any) -> Any:
 
 
 def _queries() -> dict[Hashable, Any]:
-    """Those of this thread, for the database that it asks."""
-    return _kept.queries.setdefault(_database().vendor, {})
+    return _kept(_database()).queries
 
 
 def ask(name: Hashable, build: Callable[..., QuerySet], **values: int | str | date) -> list:
@@ -224,21 +231,22 @@ class Together:
 def together() -> Iterator[Together]:
     """All `insert` and `run` inside are sent at its end, in their order, to PostgreSQL in one message. Rows get no numbers
     and `run` tells nothing; a query inside does not see them yet. Inside of a transaction."""
-    sent = _kept.together = Together()
+    database = _database()
+    kept = _kept(database)
+    sent = kept.together = Together()
     try:
         yield sent
     finally:
-        _kept.together = None
+        kept.together = None
     if not sent.waiting:
         return
-    database = _database()
     with database.cursor() as cursor:
         if database.vendor == "postgresql":
             texts = [cursor.mogrify(s.called(database, cursor), values).decode() for s, values in sent.waiting]
             try:
                 cursor.execute("; ".join(texts))
             except (NotSupportedError, OperationalError):
-                _kept.names.forget()
+                kept.names.forget()
                 raise
         else:
             for statement, values in sent.waiting:
@@ -279,8 +287,8 @@ def insert(rows: Sequence[Model], *, over: Sequence[str] = (), replaced: Sequenc
     if len(rows) <= KEPT_ROWS:
         known[key] = made
     values = [field.get_db_prep_save(field.pre_save(row, True), database) for row in rows for field in made.fields]
-    if _kept.together is not None:
-        _kept.together.waiting.append((made.statement, values))
+    if (sent := _kept(database).together) is not None:
+        sent.waiting.append((made.statement, values))
         return
     with database.cursor() as cursor:
         if key in known:
@@ -309,10 +317,10 @@ def _said(sql: str, values: dict[str, Any]) -> tuple[_Statement, list]:
 def run(sql: str, **values: Any) -> int:
     """An UPDATE in words of its own; how many rows it changed."""
     statement, given = _said(sql, values)
-    if _kept.together is not None:
-        _kept.together.waiting.append((statement, given))
-        return 0
     database = _database()
+    if (sent := _kept(database).together) is not None:
+        sent.waiting.append((statement, given))
+        return 0
     with database.cursor() as cursor:
         statement.execute(database, cursor, given)
         return len(cursor.fetchall()) if cursor.description else cursor.rowcount

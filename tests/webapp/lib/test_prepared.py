@@ -1,5 +1,7 @@
 """Queries that are compiled once answer as Django's do, with the values of each call and the rows of that moment."""
 
+import asyncio
+
 import pytest
 from django.db import NotSupportedError, connection, transaction
 from django.db.backends.postgresql import base
@@ -154,3 +156,26 @@ def test_a_connection_that_the_server_ended_is_noticed_without_asking_it(project
     connection.errors_occurred = True  # as the health check at the start of a request does
     connection.close_if_unusable_or_obsolete()
     assert len(ask("members", members, user=ann.pk, slug="stars")) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_threads_connection_inside_of_an_event_loop_is_another_one(project, person):
+    """What a thread asks inside of a running loop goes over a connection of that loop, with names of its own."""
+    ann = person("ann")
+
+    def asked():
+        return [found.user_id for found in ask("by turns", members, user=ann.pk, slug="stars")], connection.connection
+
+    async def inside():
+        try:
+            return [asked() for _ in range(2)], ask("only inside", members, user=ann.pk, slug="stars")
+        finally:
+            connection.close()
+
+    before, outside = asked()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        (first, second), alone = asyncio.run(inside())
+    assert before == first[0] == second[0] == asked()[0] == [ann.pk]
+    assert first[1] is second[1] is not outside is asked()[1]
+    assert [found.user_id for found in alone + ask("only inside", members, user=ann.pk, slug="stars")] == [ann.pk] * 2
