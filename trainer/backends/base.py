@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch.nn.functional import pad
 
+from common.sizes import Size
 from trainer.backends.lora import Lora
 
 _PLANNED: ContextVar[str | None] = ContextVar("planned", default=None)  # the kind of device that `planned_for` names
@@ -114,14 +115,25 @@ class Backend(Protocol):
     transformer: torch.nn.Module  # the network that is trained (SDXL's is a UNet)
     component: str  # its name in the pipeline
     device: torch.device
-    shift: float  # training draws levels evenly in time un-shifted by this
-    size: int  # pixels of an image's side
+    own_size: Size  # that the model makes unless asked for another
+    # Of the present size, see `sized`:
+    size: Size
     latent_shape: tuple[int, int, int]
+    shift: float  # training draws levels evenly in time un-shifted by this
     lora_targets: tuple[str, ...]  # module names, or their endings, that get LoRA
     sensitive: tuple[
         str, ...
     ]  # names in the network under which `weights` leaves linear layers whole; none: it is refused
     distilled: bool  # guidance is distilled into the model, so it cannot be guided any more
+
+    def sized(self, size: Size | None) -> AbstractContextManager[None]:
+        """Meanwhile images have this size (None: the model's own): `size`, `latent_shape`, `shift`, `grid` and `stock_call`
+        are of it. Passes go by the latents that they are given. Raises ValueError on one that the model cannot make."""
+        ...
+
+    def size_of(self, latents: torch.Tensor | Sequence[int]) -> Size:
+        """The size of images whose latents end in these, or in a shape's, two sides (h, w)."""
+        ...
 
     def grid(self, steps: int) -> torch.Tensor:
         """The levels that `steps` steps visit, (steps + 1,), from the noisiest one the model knows (1 in flow models)

@@ -8,6 +8,7 @@ import torch
 from diffusers import Flux2KleinPipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
+from common.sizes import Size
 from trainer.backends.base import Conditioning
 from trainer.backends.pipeline import FlowBackend
 
@@ -54,12 +55,12 @@ class Flux2KleinBackend(FlowBackend):
     def _own_size(self) -> int:
         return self.pipeline.default_sample_size * self.pipeline.vae_scale_factor
 
-    def _latent_shape(self, size: int) -> tuple[int, int, int]:
-        side = size // self._size_step()
-        return (self.transformer.config.in_channels, side, side)
+    def _latent_shape(self, size: Size) -> tuple[int, int, int]:
+        width, height = (side // self._size_step() for side in size)
+        return (self.transformer.config.in_channels, height, width)
 
     def _mu(self, steps: int) -> float:
-        return compute_empirical_mu((self.size // self._size_step()) ** 2, steps)
+        return compute_empirical_mu(self._tokens(), steps)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:

@@ -216,7 +216,7 @@ class Managed:
         self.graph_images = memory.micro_batch or (CPU_GRAPH_IMAGES if kind_of(self.device) == "cpu" else 0)
         vae = self.inner.pipeline.vae
         if memory.vae_tiling:
-            tile_by_half(vae, self.inner.size // self.inner.pipeline.vae_scale_factor)
+            tile_by_half(vae, min(self.inner.own_size) // self.inner.pipeline.vae_scale_factor)
         elif vae.use_tiling:
             vae.disable_tiling()
         if memory.checkpointing and not memory.streamed:  # which computes its blocks again by itself

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import c
 from PIL import Image
 
 from common.cards import LORA_NAME
+from common.sizes import Size, size_text
 from trainer.backends.base import Conditioning, autocast
 from trainer.backends.lora import Lora, as_adapter, covering, lora_file, modules_of, read_pairs
 from trainer.backends.options import OPTIONS_FILE, ModelOptions
@@ -35,11 +37,12 @@ class PipelineBackend:
     def __init__(self, pipeline: DiffusionPipeline, *, device: torch.device, options: ModelOptions | None = None):
         self.pipeline, self.device, options = pipeline, device, options or ModelOptions()
         self.transformer = pipeline.components[self.component]
-        self.size = options.size or self._own_size()
-        if self.size % self._size_step():
-            raise ValueError(f"{OPTIONS_FILE}: size: {self.size} is not a multiple of {self._size_step()}")
+        side = options.size or self._own_size()
+        if side % self._size_step():
+            raise ValueError(f"{OPTIONS_FILE}: size: {side} is not a multiple of {self._size_step()}")
         self.distilled = options.distilled
-        self.latent_shape = self._latent_shape(self.size)
+        self.own_size = side, side
+        self._use_size(self.own_size)
         self.lora_targets = self.targets(self.transformer)
 
     @classmethod
@@ -47,15 +50,38 @@ class PipelineBackend:
         """The modules of a network of this family that get LoRA."""
         return cls.attention
 
+    @contextmanager
+    def sized(self, size: Size | None) -> Iterator[None]:
+        """See `Backend.sized`."""
+        before = self.size
+        self._use_size(size or self.own_size)
+        try:
+            yield
+        finally:
+            self._use_size(before)
+
+    def _use_size(self, size: Size) -> None:
+        step = self._size_step()
+        if any(side < step or side % step for side in size):
+            raise ValueError(f"size: {size_text(size)} is not of multiples of {step} pixels, as this model needs")
+        self.size = size
+        self.latent_shape = self._latent_shape(size)
+
+    def size_of(self, latents: torch.Tensor | Sequence[int]) -> Size:
+        """See `Backend.size_of`."""
+        shape = latents.shape if isinstance(latents, torch.Tensor) else latents
+        height, width = (side * self.own_size[0] // self._latent_shape(self.own_size)[-1] for side in shape[-2:])
+        return width, height
+
     def _own_size(self) -> int:
         return self.default_size
 
     def _size_step(self) -> int:
         return 2 * self.pipeline.vae_scale_factor  # every family here patches or halves its latents by two
 
-    def _latent_shape(self, size: int) -> tuple[int, int, int]:
-        side = size // self.pipeline.vae_scale_factor
-        return (self.transformer.config.in_channels, side, side)
+    def _latent_shape(self, size: Size) -> tuple[int, int, int]:
+        width, height = (side // self.pipeline.vae_scale_factor for side in size)
+        return (self.transformer.config.in_channels, height, width)
 
     def to_vae(self, latents: torch.Tensor) -> torch.Tensor:
         """The trainer's unit-variance latents → what the VAE's decoder takes."""
@@ -142,14 +168,22 @@ class FlowBackend(PipelineBackend):
         bent = ("shift_terminal", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
         if wrong := [name for name in bent if scheduler.config.get(name)]:
             raise ValueError(f"scheduler: {wrong[0]} bends the grid in a way that is not supported; switch it off")
-        self.shift = self._shift(FEW_STEPS)
+
+    @property
+    def shift(self) -> float:
+        """See `Backend`; with a dynamic shift that of the size's tokens."""
+        return self._shift(FEW_STEPS)
+
+    def _tokens(self) -> int:
+        """How many tokens an image of the present size has in the network."""
+        width, height = (side // self._size_step() for side in self.size)
+        return width * height
 
     def _mu(self, steps: int) -> float:
         """The dynamic shift's exponent, as the stock pipeline computes it."""
         config = self.pipeline.scheduler.config
-        tokens = (self.size // self._size_step()) ** 2
         return calculate_shift(
-            tokens,
+            self._tokens(),
             config.get("base_image_seq_len", 256),
             config.get("max_image_seq_len", 4096),
             config.get("base_shift", 0.5),
@@ -173,6 +207,6 @@ class FlowBackend(PipelineBackend):
             "num_inference_steps": steps,
             "sigmas": [1 - j / steps for j in range(steps)],
             "guidance_scale": guidance,
-            "height": self.size,
-            "width": self.size,
+            "height": self.size[1],
+            "width": self.size[0],
         }

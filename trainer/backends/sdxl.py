@@ -90,7 +90,8 @@ class SDXLBackend(PipelineBackend):
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """See `Backend.velocity`."""
         level = t.view(-1, 1, 1, 1)
-        ids = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], dtype=x.dtype, device=x.device)
+        width, height = self.size_of(x)
+        ids = torch.tensor([height, width, 0, 0, height, width], dtype=x.dtype, device=x.device)
         eps = self.transformer(
             x / ((1 - level) ** 2 + level**2).sqrt(),
             self._timestep(t),
@@ -102,4 +103,5 @@ class SDXLBackend(PipelineBackend):
 
     def stock_call(self, steps: int, guidance: float = 1.0) -> dict:
         """See `Backend.stock_call`."""
-        return {"num_inference_steps": steps, "guidance_scale": guidance, "height": self.size, "width": self.size}
+        width, height = self.size
+        return {"num_inference_steps": steps, "guidance_scale": guidance, "height": height, "width": width}

@@ -92,12 +92,28 @@ def test_it_walks_the_stock_pipelines_four_steps(family, backend, guidance):
     assert (ours - other)[:, -1].abs().max() > 2e-3
 
 
+def test_it_walks_the_stock_pipelines_steps_at_any_size(family, backend):
+    own, shift = backend.size, backend.shift
+    size = own[0] * 3 // 2, own[1] // 2
+    with backend.sized(size):
+        assert backend.size == size == backend.size_of(backend.latent_shape)
+        noise = initial_noise([1, 2], backend.latent_shape)
+        ours = sample_latents(backend, backend.encode(PROMPTS), noise, backend.grid(4))
+        stock, images = stock_points(family, backend, noise)
+        assert_close(ours[:, 1:], stock)
+        decoded = backend.decode(ours[:, -1])
+    assert [image.size for image in decoded] == [size] * 2 == [image.size for image in images]
+    assert (backend.size, backend.shift) == (own, shift)
+    with pytest.raises(ValueError, match=r"size: 40x63 is not of multiples of"), backend.sized((40, 63)):
+        pass
+
+
 def test_latents_come_back(backend, tmp_path):
     latents = torch.randn(2, *backend.latent_shape)
     assert torch.allclose(backend.from_vae(backend.to_vae(latents)), latents, atol=1e-5)
 
     images = backend.decode(latents)
-    assert [image.size for image in images] == [(backend.size, backend.size)] * 2
+    assert [image.size for image in images] == [backend.size] * 2
     encoded = backend.encode_images(images)
     assert encoded.shape == latents.shape
     pixels = backend.pipeline.image_processor.preprocess(images)

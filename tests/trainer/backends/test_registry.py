@@ -74,7 +74,7 @@ def test_a_bent_grid_is_refused(model):
 
 
 def test_sizes_come_from_the_model_or_its_options(tmp_path):
-    assert load_backend(sd35(tmp_path / "sd35")).size == SIZE
+    assert load_backend(sd35(tmp_path / "sd35")).size == (SIZE, SIZE)
     klein = flux2_klein(tmp_path / "klein")
     assert load_backend(klein).latent_shape == (16, 4, 4)
     (klein / "likestep.json").write_text("{}")
