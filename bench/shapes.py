@@ -1,7 +1,9 @@
-"""Folders with the shapes of real models, and no weights: what `plan` reads of them. A few kilobytes each.
+"""Folders with the shapes of real models and no weights, a few kilobytes each: what `plan` reads, and what the GPU check
+fills with random numbers.
 
 Sizes of SD3.5 are those of its public configuration files; Z-Image's and FLUX.2's are diffusers' defaults and the classes'
-own arithmetic (klein 9B: 8 and 24 blocks of width 4096 come to 9.1 billion parameters). Tokenizers are the tests' own.
+own arithmetic (klein 9B: 8 and 24 blocks of width 4096 come to 9.1 billion parameters). Tokenizers are the demo's: how
+many tokens a prompt has is the text encoders' business.
 """
 
 from __future__ import annotations
@@ -11,35 +13,46 @@ import struct
 from pathlib import Path
 
 from diffusers import FlowMatchEulerDiscreteScheduler
+from transformers import PreTrainedTokenizerFast
 
-from tests.trainer.backends.tiny import clip_tokenizer, qwen_tokenizer, t5_tokenizer
+from trainer.demo.model import build_tokenizer, vocabulary
 
-VAE = {
-    "_class_name": "AutoencoderKL",
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-    "scaling_factor": 1.5305,
-    "shift_factor": 0.0609,
+CLIP_TOKENS, T5_TOKENS, CHAT_TOKENS = 77, 256, 512  # of a prompt, at most
+CHAT = "{% for message in messages %}{{ message.content }} {% endfor %}"
+SD3_LATENTS = {"scaling_factor": 1.5305, "shift_factor": 0.0609}
+FLUX_LATENTS = {"scaling_factor": 0.3611, "shift_factor": 0.1159}  # Z-Image's autoencoder is FLUX.1's
+# Text encoders for what is given embeddings: their widths, and next to nothing between.
+SHALLOW = {
+    "clip_text_model": {"num_hidden_layers": 2, "intermediate_size": 64},
+    "t5": {"num_layers": 1, "d_kv": 8, "d_ff": 32, "num_heads": 2},
+    "qwen3": {
+        "num_hidden_layers": 2,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    },
 }
-FLUX2_VAE = VAE | {"_class_name": "AutoencoderKLFlux2", "latent_channels": 32, "patch_size": [2, 2]}
-for _name in ("use_quant_conv", "use_post_quant_conv", "scaling_factor", "shift_factor"):
-    del FLUX2_VAE[_name]
-T5_XXL = {
-    "architectures": ["T5EncoderModel"],
-    "model_type": "t5",
-    "d_model": 4096,
-    "d_kv": 64,
-    "d_ff": 10240,
-    "num_layers": 24,
-    "num_heads": 64,
-    "vocab_size": 32128,
-    "feed_forward_proj": "gated-gelu",
-}
+
+
+def _vae(tiny: bool = False, **config) -> dict:
+    sizes = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32}
+    if tiny:
+        sizes = {"block_out_channels": [8] * 4, "layers_per_block": 1, "norm_num_groups": 2}
+    return {
+        "_class_name": "AutoencoderKL",
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "latent_channels": 16,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+        **sizes,
+        **config,
+    }
+
+
+FLUX2_VAE = _vae(_class_name="AutoencoderKLFlux2", latent_channels=32, patch_size=[2, 2])
+del FLUX2_VAE["use_quant_conv"], FLUX2_VAE["use_post_quant_conv"]
 
 
 def _clip(width: int, layers: int, heads: int) -> dict:
@@ -51,8 +64,25 @@ def _clip(width: int, layers: int, heads: int) -> dict:
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "projection_dim": width,
-        "max_position_embeddings": 77,
+        "max_position_embeddings": CLIP_TOKENS,
         "vocab_size": 49408,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+
+
+def _t5(width: int) -> dict:
+    return {
+        "architectures": ["T5EncoderModel"],
+        "model_type": "t5",
+        "d_model": width,
+        "d_kv": 64,
+        "d_ff": 10240,
+        "num_layers": 24,
+        "num_heads": 64,
+        "vocab_size": 32128,
+        "feed_forward_proj": "gated-gelu",
     }
 
 
@@ -72,78 +102,73 @@ def _qwen(width: int, inner: int, kind: str) -> dict:
     }
 
 
-def _sd35(width: int, layers: int, positions: int, dual: int) -> dict:
-    return {
+def _model(pipeline: str, network: dict, vae: dict, encoders: list[dict], **index) -> dict:
+    return {"pipeline": pipeline, "network": network, "vae": vae, "encoders": encoders, "index": index}
+
+
+def _sd3(heads: int, layers: int, positions: int, dual: int, *, tiny: bool = False) -> dict:
+    head, (first, second, joint) = (16, (24, 40, 64)) if tiny else (64, (768, 1280, 4096))
+    network = {
         "_class_name": "SD3Transformer2DModel",
         "sample_size": 128,
         "patch_size": 2,
         "in_channels": 16,
         "out_channels": 16,
         "num_layers": layers,
-        "attention_head_dim": 64,
-        "num_attention_heads": width // 64,
-        "joint_attention_dim": 4096,
-        "caption_projection_dim": width,
-        "pooled_projection_dim": 2048,
+        "attention_head_dim": head,
+        "num_attention_heads": heads,
+        "joint_attention_dim": joint,
+        "caption_projection_dim": head * heads,
+        "pooled_projection_dim": first + second,
         "pos_embed_max_size": positions,
         "dual_attention_layers": list(range(dual)),
         "qk_norm": "rms_norm",
     }
+    clips = [_clip(first, 12, first // 8 if tiny else 12), _clip(second, 32, second // 8 if tiny else 20)]
+    return _model("StableDiffusion3Pipeline", network, _vae(tiny, **SD3_LATENTS), [*clips, _t5(joint)])
 
 
-def _klein(width: int, text: int, layers: int, singles: int) -> dict:
-    return {
+def _z_image(text: int, *, tiny: bool = False, **network) -> dict:
+    network = {"_class_name": "ZImageTransformer2DModel", "axes_lens": [1536, 512, 512], "cap_feat_dim": text} | network
+    return _model("ZImagePipeline", network, _vae(tiny, **FLUX_LATENTS), [_qwen(text, 9728, "Qwen3Model")])
+
+
+def _klein(heads: int, text: int, inner: int, layers: int, singles: int) -> dict:
+    network = {
         "_class_name": "Flux2Transformer2DModel",
         "patch_size": 1,
         "in_channels": 128,
         "num_layers": layers,
         "num_single_layers": singles,
         "attention_head_dim": 128,
-        "num_attention_heads": width // 128,
+        "num_attention_heads": heads,
         "joint_attention_dim": 3 * text,
         "axes_dims_rope": [32, 32, 32, 32],
         "guidance_embeds": False,
     }
+    encoder = _qwen(text, inner, "Qwen3ForCausalLM")
+    return _model("Flux2KleinPipeline", network, FLUX2_VAE, [encoder], is_distilled=True)
 
 
-def _model(pipeline: str, network: dict, vae: dict, encoders: list[dict], tokenizers: list, **index) -> dict:
-    return {"pipeline": pipeline, "network": network, "vae": vae, "encoders": encoders, "tokenizers": tokenizers} | {
-        "index": index
-    }
-
-
-def _sd3(network: dict) -> dict:
-    encoders = [_clip(768, 12, 12), _clip(1280, 32, 20), T5_XXL]
-    return _model("StableDiffusion3Pipeline", network, VAE, encoders, [clip_tokenizer, clip_tokenizer, t5_tokenizer])
-
-
-Z_IMAGE = {"_class_name": "ZImageTransformer2DModel", "axes_lens": [1536, 512, 512]}
 MODELS = {
-    "SD3.5 Medium": _sd3(_sd35(1536, 24, 384, 13)),
-    "SD3.5 Large": _sd3(_sd35(2432, 38, 192, 0)),
-    "Z-Image": _model("ZImagePipeline", Z_IMAGE, VAE, [_qwen(2560, 9728, "Qwen3Model")], [qwen_tokenizer]),
-    "FLUX.2 klein 4B": _model(
-        "Flux2KleinPipeline",
-        _klein(3072, 2560, 5, 20),
-        FLUX2_VAE,
-        [_qwen(2560, 9728, "Qwen3ForCausalLM")],
-        [qwen_tokenizer],
-        is_distilled=True,
-    ),
-    "FLUX.2 klein 9B": _model(
-        "Flux2KleinPipeline",
-        _klein(4096, 4096, 8, 24),
-        FLUX2_VAE,
-        [_qwen(4096, 12288, "Qwen3ForCausalLM")],
-        [qwen_tokenizer],
-        is_distilled=True,
+    "SD3.5 Medium": _sd3(24, 24, 384, 13),
+    "SD3.5 Large": _sd3(38, 38, 192, 0),
+    "Z-Image": _z_image(2560),
+    "FLUX.2 klein 4B": _klein(24, 2560, 9728, 5, 20),
+    "FLUX.2 klein 9B": _klein(32, 4096, 12288, 8, 24),
+}
+TINY = {  # the same of next to no size, for rehearsals
+    "SD3.5 Medium": _sd3(2, 2, 384, 1, tiny=True),
+    "Z-Image": _z_image(
+        16, tiny=True, dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, axes_dims=[4, 6, 6]
     ),
 }
 
 
-def write(name: str, folder: Path, size: int) -> Path:
-    """The folder of one of `MODELS` that makes images of `size` pixels; returns it."""
-    model = MODELS[name]
+def write(name: str, folder: Path, size: int, *, shallow: bool = False, tiny: bool = False) -> Path:
+    """The folder of one of `MODELS` (`TINY`) that makes images of `size` pixels, with `shallow` text encoders for what
+    needs none; returns it."""
+    model = (TINY if tiny else MODELS)[name]
     index = {"_class_name": model["pipeline"], "_diffusers_version": "0.42.0"} | model["index"]
     network, vae = model["network"], model["vae"]
     _part(folder / "transformer", network, "diffusion_pytorch_model")
@@ -152,14 +177,16 @@ def write(name: str, folder: Path, size: int) -> Path:
     dynamic = model["pipeline"] == "Flux2KleinPipeline"
     FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=dynamic).save_pretrained(folder / "scheduler")
     index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
-    for i, (encoder, tokenizer) in enumerate(zip(model["encoders"], model["tokenizers"], strict=True), 1):
-        ending = "" if i == 1 else f"_{i}"
+    for i, encoder in enumerate(model["encoders"], 1):
+        ending, kind = "" if i == 1 else f"_{i}", encoder["model_type"]
+        if shallow or tiny:
+            encoder = encoder | {"vocab_size": len(vocabulary())} | SHALLOW[kind]
         _part(folder / f"text_encoder{ending}", encoder, "model")
-        made = tokenizer()
-        made.save_pretrained(folder / f"tokenizer{ending}")
+        tokenizer = _tokenizer(kind)
+        tokenizer.save_pretrained(folder / f"tokenizer{ending}")
         index |= {
             f"text_encoder{ending}": ["transformers", encoder["architectures"][0]],
-            f"tokenizer{ending}": ["transformers", type(made).__name__],
+            f"tokenizer{ending}": ["transformers", type(tokenizer).__name__],
         }
     if model["pipeline"] == "StableDiffusion3Pipeline":
         index |= {"image_encoder": [None, None], "feature_extractor": [None, None]}
@@ -172,3 +199,12 @@ def _part(folder: Path, config: dict, weights: str) -> None:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / f"{weights}.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")  # a whole file of no tensors
+
+
+def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    """For a text encoder of this kind."""
+    if kind != "qwen3":
+        return build_tokenizer(CLIP_TOKENS if kind == "clip_text_model" else T5_TOKENS)
+    tokenizer = build_tokenizer(CHAT_TOKENS, ends=False)
+    tokenizer.chat_template = CHAT
+    return tokenizer
