@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from common.files import sha256_of, sync_folder
 from common.round_folder import STATE_FILE, WEIGHTS_FILE
+from trainer.finite import first_not_finite
 
 
 class Stateful(Protocol):
@@ -142,9 +143,8 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
         tensors = load_file(folder / WEIGHTS_FILE)
     except Exception as error:  # safetensors raises its own type, which it does not export as a ValueError
         raise ValueError(f"state.safetensors cannot be read: {error}") from error
-    for key, value in tensors.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f"{key}: a number is not finite")
+    if name := first_not_finite(tensors.items()):
+        raise ValueError(f"{name}: a number is not finite")
     return tensors
 
 

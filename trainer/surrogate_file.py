@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from common.files import write_atomic
 from common.settings import TDMR1Settings
 from trainer.backends import Backend
+from trainer.finite import first_not_finite
 from trainer.methods import method_class
 from trainer.methods.base import Method
 from trainer.methods.tdm_r1 import TDMR1
@@ -42,8 +43,8 @@ def load_surrogate(backend: Backend, folder: Path) -> TDMR1:
         with safe_open(file, "pt") as opened:
             settings = TDMR1Settings.from_json(json.loads(opened.metadata()["settings"]) | UNGUIDED)
         tensors = load(file.read_bytes())
-        if not all(t.isfinite().all() for t in tensors.values()):
-            raise ValueError("a number is not finite")
+        if name := first_not_finite(tensors.items()):
+            raise ValueError(f"{name}: a number is not finite")
         method = method_class(settings)(backend, settings)
         for name, part in method.surrogate_parts().items():
             prefix = f"{name}/"

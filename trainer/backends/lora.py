@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from common.adapters import module_scale
 from common.cards import LORA_NAME
+from trainer.finite import first_not_finite
 
 ADAPTER = "lora_adapter_metadata"  # diffusers' name for the adapter's settings in the header
 _PREFIXES = ("base_model.model.", "diffusion_model.", "lora_unet_", "lora_transformer_")
@@ -160,7 +161,7 @@ def _read(file: Path, component: str) -> tuple[dict[str, torch.Tensor], dict]:
             raise ValueError(f"{ADAPTER} is not a JSON object")
     except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"version: {file} cannot be read as a LoRA ({error}); copy it again") from error
-    for name, tensor in tensors.items():
+    for name in tensors:
         for method, parts in _OTHER.items():
             if any(part in f"{name}." for part in parts):
                 raise ValueError(f"version: {file} is {method} ({name}), which is not supported; give a plain LoRA")
@@ -169,8 +170,8 @@ def _read(file: Path, component: str) -> tuple[dict[str, torch.Tensor], dict]:
                 f"version: {file} also changes a text encoder ({name}), which rounds do not train; "
                 f"give a LoRA of the {component} alone"
             )
-        if not tensor.isfinite().all():
-            raise ValueError(f"version: {name} in {file} has values that are not finite; give another version")
+    if name := first_not_finite(tensors.items()):
+        raise ValueError(f"version: {name} in {file} has values that are not finite; give another version")
     own = {k.removeprefix(f"{component}."): v for k, v in settings.items() if k.startswith(f"{component}.")}
     if own.get("use_dora"):
         raise ValueError(f"version: {file} is DoRA (use_dora), which is not supported; give a plain LoRA")

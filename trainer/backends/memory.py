@@ -25,6 +25,7 @@ from trainer.backends.cpu import PlainAttention, rewrite
 from trainer.backends.folders import check_folder, check_part, listed_parts, parts_gone_without
 from trainer.backends.quantised import quantise
 from trainer.backends.streaming import Streamed
+from trainer.finite import first_not_finite
 
 ENCODE_BATCH = 16  # prompts, on a GPU
 REMEMBERED_BYTES = 2**30  # of embeddings that can be read or made again
@@ -61,10 +62,8 @@ def load_pipeline(folder: Path, memory: MemorySettings) -> diffusers.DiffusionPi
 def check_finite(folder: Path, parts: Mapping[str, object]) -> None:
     """Raise ValueError, naming part and tensor, on weights that are NaN or infinite."""
     for name, part in parts.items():
-        if isinstance(part, torch.nn.Module):
-            for key, tensor in part.state_dict().items():
-                if tensor.is_floating_point() and not tensor.isfinite().all():
-                    raise ValueError(f"model: {key} in {folder / name} is not finite; take other weights")
+        if isinstance(part, torch.nn.Module) and (key := first_not_finite(part.state_dict().items())):
+            raise ValueError(f"model: {key} in {folder / name} is not finite; take other weights")
 
 
 def empty_pipeline(

@@ -23,6 +23,7 @@ from common.settings import DistillSettings, TDMR1Settings
 from trainer.backends import Backend, Conditioning, autocast, moved
 from trainer.backends.lora import Lora
 from trainer.data import GroupStore
+from trainer.finite import first_not_finite
 from trainer.flow import sample_tau
 from trainer.losses import SurrogateTerms, denoising_error, surrogate_loss
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, Roles
@@ -111,8 +112,8 @@ def read_fake(file: Path) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"fake_start: {file} cannot be read ({error}); delete it, or use fake_start teacher"
         ) from error
-    if not all(t.isfinite().all() for t in state.values()):
-        raise ValueError(f"fake_start: {file} is not finite; delete it, or use fake_start teacher")
+    if name := first_not_finite(state.items()):
+        raise ValueError(f"fake_start: {name} in {file} is not finite; delete it, or use fake_start teacher")
     return state
 
 

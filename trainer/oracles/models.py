@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from trainer.finite import first_not_finite
+
 
 def model_folder(field: str, folder: Path, *needed: str) -> Path:
     """The folder. Raises ValueError that names the option when it, or one of the files needed, is not there."""
@@ -30,9 +32,8 @@ def pick_device(field: str, device: str) -> torch.device:
 
 def check_finite(field: str, where: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Raise ValueError, naming the option and the tensor, on weights that are NaN or infinite."""
-    for name, tensor in tensors:
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(f"{field}: {name} in {where} is not finite; take other weights")
+    if name := first_not_finite(tensors):
+        raise ValueError(f"{field}: {name} in {where} is not finite; take other weights")
 
 
 class ClipScorer:
