@@ -91,6 +91,8 @@ class Label:
     liked: bool | None
     score: float | None
     created_at: str
+    reason: str | None = None  # of a dislike, or what the oracle says
+    box: list[float] | None = None  # of a dislike: left, top, width, height as shares of the image
 
     @property
     def whose(self) -> tuple:
@@ -106,6 +108,31 @@ class Prompt:
     prompt: str
     split: str
     metadata: dict
+    withdrawn: bool = False  # nothing new is made of it
+
+
+@dataclass(frozen=True)
+class Member:
+    """Somebody who takes part: admin, reviewer or annotator."""
+
+    id: int
+    name: str
+    role: str
+    groups: int
+    groups_of_the_week: int
+    last_day: str | None
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """A link that makes one person a member; `link` is told when it is made, this once."""
+
+    id: int
+    role: str
+    by: str
+    created_at: str
+    expires_at: str
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,6 +222,18 @@ class Likestep:
                 yield label
             time.sleep(every)
 
+    def reasons(self) -> list[str]:
+        """What people may say of a dislike."""
+        return self._json("GET", f"{self._project}/reasons")["reasons"]
+
+    def members(self) -> Iterator[Member]:
+        """Who takes part."""
+        return self._pages("members", Member)
+
+    def invitations(self) -> Iterator[Invitation]:
+        """The invitations that still work."""
+        return self._pages("invitations", Invitation)
+
     def versions(self) -> Iterator[Version]:
         """The versions by number."""
         return self._pages("versions", Version)
@@ -221,12 +260,20 @@ class Likestep:
         return [_make(Task, item) for item in answer["items"]]
 
     def decide(
-        self, task: Task | str, labels: Mapping[int, bool], *, seconds: float = 0, key: str | None = None
+        self,
+        task: Task | str,
+        labels: Mapping[int, bool],
+        *,
+        why: Mapping[int, dict] | None = None,
+        seconds: float = 0,
+        key: str | None = None,
     ) -> None:
-        """Like (True) or dislike (False) every image by position. With the same key it may be sent again."""
+        """Like (True) or dislike (False) every image by position, and say `{reason, box}` of dislikes if wanted. With the
+        same key it may be sent again."""
         name = task if isinstance(task, str) else task.id
         body = {
             "labels": {str(k): bool(v) for k, v in labels.items()},
+            "why": {str(k): v for k, v in (why or {}).items()},
             "seconds": seconds,
             "key": key or uuid.uuid4().hex,
         }
@@ -243,6 +290,38 @@ class Likestep:
     def add_prompts(self, prompts: list[dict]) -> int:
         """Add `{prompt, split?, metadata?}`; returns how many are new."""
         return self._json("POST", f"{self._project}/prompts", {"prompts": prompts}, again=True)["new"]
+
+    def withdraw_prompts(self, ids: list[int]) -> int:
+        """Make no more images of these prompts; returns how many were in use."""
+        return self._json("POST", f"{self._project}/prompts/withdraw", {"ids": ids}, again=True)["changed"]
+
+    def restore_prompts(self, ids: list[int]) -> int:
+        """Make images of these prompts again; returns how many were withdrawn."""
+        return self._json("POST", f"{self._project}/prompts/restore", {"ids": ids}, again=True)["changed"]
+
+    def tag_prompts(self, ids: list[int], tag: str) -> int:
+        """Give these prompts a tag, or none (""); returns how many had another."""
+        return self._json("POST", f"{self._project}/prompts/tag", {"ids": ids, "tag": tag}, again=True)["changed"]
+
+    def set_reasons(self, reasons: list[str]) -> list[str]:
+        """Another list of what people may say of a dislike."""
+        return self._json("PUT", f"{self._project}/reasons", {"reasons": reasons}, again=True)["reasons"]
+
+    def change_role(self, member: int, role: str) -> Member:
+        """Give the member of this id another role: annotator, reviewer or admin."""
+        return _make(Member, self._json("PUT", f"{self._project}/members/{member}", {"role": role}, again=True))
+
+    def remove_member(self, member: int) -> None:
+        """Somebody takes part no more, at once; their labels stay and count."""
+        self._json("DELETE", f"{self._project}/members/{member}")
+
+    def invite(self, role: str = "annotator") -> Invitation:
+        """Make an invitation; its `link` is told this once."""
+        return _make(Invitation, self._json("POST", f"{self._project}/invitations", {"role": role}))
+
+    def revoke_invitation(self, invitation: int) -> None:
+        """End an invitation that nobody has used."""
+        self._json("DELETE", f"{self._project}/invitations/{invitation}")
 
     def start_round(self, settings: dict | None = None, *, key: str | None = None) -> Round:
         """Start a round; the same key gives the round it started."""

@@ -73,6 +73,35 @@ def test_a_program_follows_the_labels(connected, monkeypatch):
     assert list(client.labels(after=label.id)) == []
 
 
+def test_a_program_keeps_prompts_people_and_reasons(connected):
+    project, client = connected
+    first, second, *_ = client.prompts()
+    assert (client.tag_prompts([first.id], "count"), client.withdraw_prompts([first.id, second.id])) == (1, 2)
+    shown = {p.id: (p.withdrawn, p.metadata.get("tag")) for p in client.prompts()}
+    assert (shown[first.id], shown[second.id]) == ((True, "count"), (True, None))
+    assert client.restore_prompts([first.id, second.id]) == 2
+    assert client.set_reasons(["ugly", "wrong count"]) == client.reasons() == ["ugly", "wrong count"]
+    Membership.objects.create(user=User.objects.create_user("ann"), project=project, role="annotator")
+    (ann,) = (m for m in client.members() if m.name == "ann")
+    assert client.change_role(ann.id, "reviewer").role == "reviewer"
+    client.remove_member(ann.id)
+    assert [m.name for m in client.members()] == ["robot"]
+    made = client.invite("reviewer")
+    assert [(i.id, i.role, i.by, i.link) for i in client.invitations()] == [(made.id, "reviewer", "robot", "")]
+    client.revoke_invitation(made.id)
+    assert list(client.invitations()) == [] and "/join/" in made.link
+    with pytest.raises(LikestepError, match="there is no open one"):
+        client.revoke_invitation(made.id)
+
+
+def test_a_program_says_why(connected):
+    project, client = connected
+    make_ready(project, 1)
+    (task,) = client.tasks()
+    client.decide(task, {0: True, 1: False}, why={1: {"reason": "ugly", "box": [0, 0.5, 0.25, 0.5]}})
+    assert [(v.reason, v.box) for v in client.labels()] == [(None, None), ("ugly", [0, 0.5, 0.25, 0.5])]
+
+
 def test_refusals_are_errors_with_the_servers_sentence(connected, tmp_path):
     _, client = connected
     with pytest.raises(LikestepError, match="rate some groups first") as caught:

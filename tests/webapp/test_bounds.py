@@ -39,7 +39,7 @@ COUNTED = """
     TrainingRound.attempt TrainingRound.kept_step TrainingRound.step TrainingRound.total TrainingRound.seconds_left
     TrainingRound.groups_used RoundMetric.step RoundForecast.needed RoundForecast.had RoundForecast.chance
     Comparison.number Comparison.alpha Comparison.margin Comparison.most_votes Comparison.wins_a Comparison.wins_b
-    Comparison.ties Trial.made Trial.attempt Trial.token
+    Comparison.ties Trial.made Trial.attempt Trial.token Sharing.attempt Sharing.token
     Pair.seed Pair.attempt Pair.token Pair.seconds Group.first_seed Group.size Group.attempt
     Group.token Group.decisions Group.chance Generation.position Generation.seed Generation.width Generation.height
     Scoring.attempts Label.score LabelEvent.score LabelEvent.number
@@ -85,6 +85,7 @@ def test_a_models_number_has_its_bounds(name):
 WRITTEN = {
     "Project.guidelines": bounds.GUIDELINES,
     "Project.dislike_reasons": bounds.REASONS_JSON,
+    "Project.oracle_thresholds": bounds.REASONS_JSON,
     "Project.round_settings": bounds.METADATA,
     "Prompt.metadata": bounds.METADATA,
 }
@@ -92,7 +93,7 @@ WRITTEN = {
 # positions, keys are the page's; `audit` cuts long values; settings are `common.settings`'; drafts are what was parsed).
 MADE = """
     ApiToken.scopes Webhook.events Delivery.payload PromptDraft.rows AuditEntry.detail Group.error
-    Label.box
+    Label.box LabelEvent.box
     GroupDecision.answer UndoneDecision.answer Preferences.keys Consensus.rewards GoldGroup.answer ProjectCount.states
     ModelVersion.scores TrainingRound.settings TrainingRound.scores_before TrainingRound.scores_after
     TrainingRound.error TrainingRound.alarm RoundMetric.values Trial.sides Trial.seeds
@@ -196,6 +197,7 @@ def test_guidelines_are_bounded_and_rendered_once(project, boss):
 
 SCHEMAS = api.get_openapi_schema()["components"]["schemas"]
 TAKEN = ("PromptIn", "PromptsIn", "DecisionIn", "SkipIn", "RoundIn", "BaseIn", "TrialIn", "WebhookIn")
+TAKEN += ("PromptsChosen", "PromptsTagged", "Reasons", "RoleIn", "WhyIn")
 # Objects of any keys, and what checks them.
 OPEN = {"PromptIn.metadata": "campaigns.services", "RoundIn.settings": "common.settings"}
 

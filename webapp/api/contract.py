@@ -9,15 +9,17 @@ from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
-from ninja import NinjaAPI
+from ninja import NinjaAPI, Query
 from ninja.errors import AuthenticationError, HttpError, Throttled, ValidationError
 from ninja.parser import Parser
 
 from webapp.api.services import find_token
-from webapp.lib import texts
+from webapp.lib import bounds, texts
 from webapp.lib.middleware import api_error, no_token
 
 MOST_ERRORS = 20  # named in one sentence
+Limit = Query(100, ge=1, le=500, description="Rows of a page.")
+After = Query(0, **bounds.AFTER.limits, description="`next` of the page before.")
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 # What can go wrong with any request, and with one that has a project, a body, or anything to be validated.
 ALWAYS = {400: "It cannot be read.", 401: "No valid token.", 429: "Too many requests.", 503: "Too busy; try again."}
@@ -73,6 +75,13 @@ def files(*types: str) -> dict:
     """`openapi_extra` of an operation that answers with a file of one of these media types. Generated clients know bytes
     by the first one."""
     return {"responses": {200: {"content": dict.fromkeys(("application/octet-stream", *types), BINARY)}}}
+
+
+def page(rows, after: int, limit: int, out, *, key: str = "pk") -> dict:
+    """A page of a queryset in order of `key`, each row through `out`."""
+    found = list(rows.filter(**{f"{key}__gt": after}).order_by(key)[: limit + 1])
+    more, found = len(found) > limit, found[:limit]
+    return {"items": [out(row) for row in found], "next": getattr(found[-1], key) if more else None}
 
 
 def for_members(view):

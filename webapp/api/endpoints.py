@@ -15,18 +15,18 @@ from ninja import File, Path, Query, Router, Status
 from ninja.errors import HttpError
 from ninja.files import UploadedFile
 
-from common import prompt_files
 from webapp.accounts.permissions import Action
-from webapp.api import contract, services
+from webapp.api import contract, people, prompts, services
 from webapp.api import schemas as s
 from webapp.api.auth import ANY, TokenThrottle, may_administer, may_label, may_read
+from webapp.api.contract import After, Limit, page
 from webapp.campaigns import services as campaigns
 from webapp.campaigns.models import Project, Split
 from webapp.exports import identity, imports
 from webapp.exports.formats import FORMATS
 from webapp.exports.forms import CONTAINERS, ExportForm
 from webapp.exports.views import TYPES, export_response
-from webapp.labelling import decisions, errors, history, leases, queries, views
+from webapp.labelling import decisions, errors, history, leases, queries, views, why
 from webapp.labelling.models import Generation, Group, GroupState, LabelEvent
 from webapp.lib import bounds, media, paths
 from webapp.lib.middleware import api_error
@@ -47,12 +47,10 @@ api = contract.Api(
 )
 contract.add_handlers(api)
 router = Router()
-Limit = Query(100, ge=1, le=500, description="Rows of a page.")
 FORMATS_HELP = " ".join(f"`{f.name}`: {f.help}" for f in FORMATS.values())
 CONTAINERS_HELP = "Without one the format's usual file."
 WEBP = contract.files("image/webp")
 EXPORTED = contract.files(*TYPES.values(), "application/zip")
-After = Query(0, **bounds.AFTER.limits, description="`next` of the page before.")
 
 
 @api.exception_handler(errors.LabellingError)
@@ -66,13 +64,6 @@ def _labelling_refused(request, error):
 @api.exception_handler(trials.TrialError)
 def _refused(request, error):
     return api_error(400, str(error))
-
-
-def _page(rows, after: int, limit: int, out, *, key: str = "pk") -> dict:
-    """A page of a queryset in order of `key`, each row through `out`."""
-    found = list(rows.filter(**{f"{key}__gt": after}).order_by(key)[: limit + 1])
-    more, found = len(found) > limit, found[:limit]
-    return {"items": [out(row) for row in found], "next": getattr(found[-1], key) if more else None}
 
 
 # ---------------------------------------------------------------- project
@@ -104,78 +95,6 @@ def project(request, slug: Path[str]):
         "groups_with_signal": counts.groups_with_signal_since(found, None),
         "alpha": measured.alpha if measured else None,
         "labels_to_next_round": forecasts.next_round(found).more,
-    }
-
-
-@router.get("/prompts", auth=may_read(Action.PROMPTS), response=s.Page[s.PromptOut], tags=["project"])
-def prompts(
-    request,
-    slug: Path[str],
-    split: Split | None = None,
-    after: int = After,
-    limit: int = Limit,
-):
-    """The prompts."""
-    rows = request.auth.project.prompts.all()
-    if split is not None:
-        rows = rows.filter(split=split)
-
-    def told(p):
-        about = {"id": p.pk, "prompt": p.text, "split": p.split, "metadata": p.metadata}
-        return about | {"withdrawn": p.withdrawn_at is not None}
-
-    return _page(rows, after, limit, told)
-
-
-@router.post("/prompts", auth=may_administer(Action.PROMPTS), response=s.PromptsAdded, tags=["project"])
-def add_prompts(request, slug: Path[str], body: s.PromptsIn):
-    """Add prompts, all or none; those that are there already are left as they are."""
-    rows = [p.dict() for p in body.prompts]
-    new = campaigns.add_prompts(request.auth.project, rows, by=request.auth.user)
-    return {"new": new, "known": len(rows) - new, "cut": campaigns.cut_rows(request.auth.project, rows)}
-
-
-@router.post(
-    "/prompts/file",
-    auth=may_administer(Action.PROMPTS),
-    response=s.PromptFileAdded,
-    url_name="add_prompt_file",
-    tags=["project"],
-)
-def add_prompt_file(
-    request,
-    slug: Path[str],
-    file: UploadedFile = File(...),  # noqa: B008 - ninja's way to declare it
-    validation_share: float = Query(0.1, ge=0, le=0.5, description="Of the prompts without a split, by their hash."),
-    column_prompt: str = Query("", max_length=bounds.WORD),
-    column_split: str = Query("", max_length=bounds.WORD),
-    column_metadata: str = Query("", max_length=bounds.WORD),
-):
-    """Add the prompts of a file (text, CSV, JSON, JSONL or Parquet), all or none, read as the prompts page reads it."""
-    columns = {"prompt": column_prompt, "split": column_split, "metadata": column_metadata}
-    most = settings.LIKESTEP_PROMPTS_LIMIT
-    try:
-        text = prompt_files.decode(file.read(most + 1), file.name, most=most)
-    except ValueError as error:
-        raise HttpError(400, str(error)) from error
-    check = campaigns.prompt_check(request.auth.project.oracle)
-    parsed = prompt_files.parse(
-        text,
-        name=file.name,
-        validation=validation_share,
-        columns=columns,
-        check=check,
-        model=request.auth.project.model_dir,
-    )
-    if parsed.errors or not parsed.rows:
-        raise HttpError(400, "; ".join(map(str, parsed.errors[:20])) or "prompts: the file has none")
-    new = campaigns.add_prompts(request.auth.project, [row.plain() for row in parsed.rows], by=request.auth.user)
-    return {
-        "new": new,
-        "known": len(parsed.rows) - new,
-        "read_as": parsed.read_as(),
-        "left_out": [str(problem) for problem in parsed.left_out],
-        "cut": [str(problem) for problem in parsed.cut],
     }
 
 
@@ -243,7 +162,7 @@ def groups(
         rows = rows.filter(version__number=version)
     if signal is not None:
         rows = rows.filter(GROUP_HAS_SIGNAL) if signal else rows.filter(consensus__signal=False)
-    return _page(rows, after, limit, lambda g: _group(request, slug, g))
+    return page(rows, after, limit, lambda g: _group(request, slug, g))
 
 
 @router.get("/groups/{int:group_id}", auth=may_read(Action.SEE), response=s.GroupOut, tags=["groups"])
@@ -284,6 +203,8 @@ def _change(project: Project, event: LabelEvent) -> dict:
         "oracle": event.oracle or None,
         "liked": event.liked,
         "score": event.score,
+        "reason": event.reason or None,
+        "box": event.box,
         "created_at": event.created_at,
     }
 
@@ -317,11 +238,13 @@ def task_image(request, slug: Path[str], task: Path[str], position: int):
     tags=["labelling"],
 )
 def decide(request, slug: Path[str], task: Path[str], body: s.DecisionIn):
-    """Like or dislike every image of a group. The same key with the same labels may be sent any number of times."""
+    """Like or dislike every image of a group, and say why if wanted. The same key with the same labels may be sent any
+    number of times."""
     user, project = request.auth.user, request.auth.project
     group_id = leases.group_of(user, project, task)
+    about = why.read({str(k): v.dict() for k, v in body.why.items()}, body.labels)
     decision = decisions.submit_group(
-        user, project, group_id, body.labels, seconds=body.seconds, idempotency_key=body.key
+        user, project, group_id, body.labels, seconds=body.seconds, idempotency_key=body.key, why=about
     )
     return {"task": task, "outcome": decision.outcome}
 
@@ -372,7 +295,7 @@ def _round(r: TrainingRound) -> dict:
 @router.get("/versions", auth=may_read(Action.SEE), response=s.Page[s.VersionOut], tags=["versions"])
 def versions(request, slug: Path[str], after: int = After, limit: int = Limit):
     """The versions by number."""
-    return _page(request.auth.project.versions.select_related("parent"), after, limit, _version, key="number")
+    return page(request.auth.project.versions.select_related("parent"), after, limit, _version, key="number")
 
 
 @router.post(
@@ -391,7 +314,7 @@ def publish(request, slug: Path[str], number: int):
 def list_rounds(request, slug: Path[str], after: int = After, limit: int = Limit):
     """The rounds by number."""
     rows = request.auth.project.rounds.select_related("base_version", "result_version", "forecast")
-    return _page(rows, after, limit, _round, key="number")
+    return page(rows, after, limit, _round, key="number")
 
 
 @router.post("/rounds", auth=may_administer(Action.ROUNDS), response=s.RoundOut, tags=["rounds"])
@@ -436,7 +359,7 @@ def _trial(request: HttpRequest, slug: str, trial: Trial) -> dict:
 @router.get("/trials", auth=may_read(Action.SEE), response=s.Page[s.TrialOut], tags=["trials"], url_name="trials")
 def list_trials(request, slug: Path[str], after: int = After, limit: int = Limit):
     """The trials that are kept, oldest first."""
-    return _page(request.auth.project.trials.all(), after, limit, lambda t: _trial(request, slug, t))
+    return page(request.auth.project.trials.all(), after, limit, lambda t: _trial(request, slug, t))
 
 
 @router.post("/trials", auth=may_administer(Action.VERSIONS), response=s.TrialOut, tags=["trials"], url_name="trials")
@@ -539,7 +462,7 @@ def _webhook(w) -> dict:
 @router.get("/webhooks", auth=may_administer(Action.HOOKS), response=s.Page[s.WebhookOut], tags=["webhooks"])
 def webhooks(request, slug: Path[str], after: int = After, limit: int = Limit):
     """The webhooks."""
-    return _page(request.auth.project.webhooks.all(), after, limit, _webhook)
+    return page(request.auth.project.webhooks.all(), after, limit, _webhook)
 
 
 @router.post("/webhooks", auth=may_administer(Action.HOOKS), response=s.WebhookMade, tags=["webhooks"])
@@ -574,9 +497,10 @@ def deliveries(request, slug: Path[str], webhook_id: int, after: int = After, li
     """What was sent and how it went, oldest first."""
     found = get_object_or_404(request.auth.project.webhooks, pk=webhook_id)
     names = [name for name in s.DeliveryOut.model_fields if name != "id"]
-    return _page(
+    return page(
         found.deliveries.all(), after, limit, lambda d: {"id": d.pk, **{name: getattr(d, name) for name in names}}
     )
 
 
-api.add_router("/projects/{slug:slug}", router)
+for part in (router, prompts.router, people.router):
+    api.add_router("/projects/{slug:slug}", part)

@@ -14,7 +14,7 @@ class Scope(models.TextChoices):
 
     READ = "read", _("Read: project, prompts, groups, images, labels, versions, rounds, exports")
     LABEL = "label", _("Label: take groups and decide on them")
-    ADMIN = "admin", _("Admin: prompts, rounds, versions, imports, webhooks")
+    ADMIN = "admin", _("Admin: prompts, reasons, people, rounds, versions, imports, webhooks")
 
 
 class ApiToken(models.Model):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
 from ninja import Schema
 from pydantic import Field
 
 from webapp.api.models import DeliveryState, Scope
-from webapp.campaigns.models import LabelSource, Split
+from webapp.campaigns.models import LabelSource, Role, Split
 from webapp.labelling.models import Change, GroupState, Outcome, SkipReason
 from webapp.lib import bounds
 from webapp.rounds.models import RoundState, TrialState, VersionStatus
@@ -18,6 +18,10 @@ from webapp.webhooks.events import EVENTS
 
 T = TypeVar("T")
 Position = Annotated[int, Field(**bounds.POSITION.limits)]
+Row = Annotated[int, Field(strict=True, **bounds.ROW.limits)]
+Share = Annotated[float, Field(strict=True, **bounds.SHARE.limits)]
+Reason = Annotated[str, Field(min_length=1, max_length=bounds.REASON)]
+MOST_PROMPTS = 5000  # of a request
 
 
 class Page(Schema, Generic[T]):
@@ -49,6 +53,7 @@ class ProjectOut(Schema):
     label_source: LabelSource
     oracle: str
     guidelines: str
+    dislike_reasons: list[str] = Field(description="What people may say of a dislike.")
     active_version: int | None
     archived: bool
     groups: dict[str, int] = Field(description="Groups by state.")
@@ -73,7 +78,19 @@ class PromptOut(Schema):
 
 
 class PromptsIn(Schema):
-    prompts: list[PromptIn] = Field(max_length=5000)
+    prompts: list[PromptIn] = Field(max_length=MOST_PROMPTS)
+
+
+class PromptsChosen(Schema):
+    ids: list[Row] = Field(min_length=1, max_length=MOST_PROMPTS, description="Those of other projects are left alone.")
+
+
+class PromptsTagged(PromptsChosen):
+    tag: str = Field(max_length=bounds.WORD, description="Empty: none.")
+
+
+class PromptsChanged(Schema):
+    changed: int = Field(description="How many were different before.")
 
 
 class PromptsAdded(Schema):
@@ -85,6 +102,37 @@ class PromptsAdded(Schema):
 class PromptFileAdded(PromptsAdded):
     read_as: str = Field(description="What the file was taken for.")
     left_out: list[str] = Field(description="Lines that say nothing new, each with why.")
+
+
+class Reasons(Schema):
+    """What people may say of a dislike, each on a key of its own; none: they are not asked."""
+
+    reasons: list[Reason] = Field(max_length=bounds.REASONS)
+
+
+class MemberOut(Schema):
+    id: int
+    name: str
+    role: Role
+    groups: int = Field(description="Answers of theirs.")
+    groups_of_the_week: int
+    last_day: date | None = Field(description="On which they answered.")
+
+
+class RoleIn(Schema):
+    role: Role
+
+
+class InvitationOut(Schema):
+    id: int
+    role: Role
+    by: str
+    created_at: datetime
+    expires_at: datetime
+
+
+class InvitationMade(InvitationOut):
+    link: str = Field(description="Makes one person a member; shown this once.")
 
 
 class ImageOut(Schema):
@@ -121,9 +169,22 @@ class TaskOut(Schema):
     images: list[TaskImageOut]
 
 
+class WhyIn(Schema):
+    reason: str = Field("", max_length=bounds.REASON)
+    box: list[Share] | None = Field(
+        None,
+        min_length=4,
+        max_length=4,
+        description="Left, top, width, height as shares of the image; null: all of it.",
+    )
+
+
 class DecisionIn(Schema):
     labels: dict[Position, bool] = Field(
         max_length=bounds.GROUP_SIZE.high, description="Position to like (true) or dislike (false), every image."
+    )
+    why: dict[Position, WhyIn] = Field(
+        {}, max_length=bounds.GROUP_SIZE.high, description="Position to why it is disliked."
     )
     seconds: float = Field(0, strict=True, **bounds.SECONDS.limits)
     key: str = Field(min_length=1, max_length=64, description="Of your making; the same when you send it again.")
@@ -153,6 +214,8 @@ class LabelOut(Schema):
     oracle: str | None
     liked: bool | None = Field(description="null: the label, or the reviewer's word, does not count any more.")
     score: float | None
+    reason: str | None = Field(description="Why it is disliked, or what the oracle says.")
+    box: list[float] | None = Field(description="Where: left, top, width, height as shares of the image.")
     created_at: datetime
 
 

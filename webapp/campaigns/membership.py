@@ -6,10 +6,11 @@ import secrets
 from collections.abc import Callable
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from webapp.accounts.permissions import RANK, Action, may
+from webapp.accounts.permissions import RANK, Action, allows, may
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Invitation, Membership, Project, Role
 from webapp.campaigns.services import CampaignError, token_hash
@@ -32,18 +33,23 @@ def invite(project: Project, role: str, by) -> str:
     return token
 
 
-def open_invitations(project: Project) -> list[Invitation]:
-    """Those that still work, newest first."""
-    rows = project.invitations.filter(used_by=None, expires_at__gt=timezone.now()).order_by("-pk")
-    return [row for row in rows.select_related("created_by", "project") if _stands(row)]
+def open_invitations(project: Project) -> QuerySet[Invitation]:
+    """Those that still work, newest first: unused, in time, of somebody who may invite today."""
+    may_invite = [role for role in Role.values if allows(role, Action.PEOPLE)]
+    admins = Membership.objects.filter(user=OuterRef("created_by"), project=project, role__in=may_invite)
+    rows = project.invitations.filter(used_by=None, expires_at__gt=timezone.now(), created_by__is_active=True)
+    rows = rows.filter(Q(created_by__is_superuser=True) | Exists(admins))
+    return rows.select_related("created_by").order_by("-pk")
 
 
 @transaction.atomic
-def revoke_invitation(project: Project, invitation_id: int, by) -> None:
-    """End an unused invitation; one that is gone already is fine."""
+def revoke_invitation(project: Project, invitation_id: int, by) -> bool:
+    """End an unused invitation; whether there was one."""
     unused = Invitation.objects.filter(pk=invitation_id, project=project, used_by=None)
-    if unused.delete()[0]:
+    gone = bool(unused.delete()[0])
+    if gone:
         audit(project, by, "invitation revoked", invitation=invitation_id)
+    return gone
 
 
 def find_invitation(token: str) -> Invitation | None:

@@ -87,5 +87,7 @@ def _event(label: Label, liked: bool | None, cause: str = "") -> LabelEvent:
         oracle=label.oracle,
         liked=liked,
         score=None if liked is None else label.score,
+        reason="" if liked is None else label.reason,
+        box=None if liked is None else label.box,
         cause=cause,
     )

@@ -214,6 +214,8 @@ class LabelEvent(models.Model):
         null=True, help_text="Empty: the label, or the reviewer's word, does not count any more."
     )
     score = models.FloatField(null=True, help_text="An oracle's score in 0..1.")
+    reason = models.CharField(max_length=300, blank=True, default="", db_default="", help_text="As the label's.")
+    box = models.JSONField(null=True, help_text="As the label's.")
     cause = models.CharField(max_length=10, choices=Cause, blank=True, default="", db_default="")
     number = models.BigIntegerField(
         null=True, help_text="Its place among all that is committed; empty until somebody reads."

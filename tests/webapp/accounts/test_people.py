@@ -52,7 +52,7 @@ def test_it_ends_with_its_makers_rights(project, boss, other, client, how):
     assert client.get(f"/join/{token}/").status_code == 410
     assert client.post(f"/join/{token}/", FORM).status_code == 410
     assert not User.objects.filter(username="new").exists()
-    assert people.open_invitations(project) == []
+    assert list(people.open_invitations(project)) == []
 
 
 def test_an_admin_lists_and_revokes_them(project, boss, client):
