@@ -341,12 +341,17 @@ async function takeBack(body) {
       say(gettext("There is nothing to undo."));
       return;
     }
-    bring(data.group, new Map(Object.entries(data.labels).map(([position, liked]) => [Number(position), liked])));
+    whys.set(data.group.group, byPosition(data.why));
+    bring(data.group, byPosition(data.labels));
     saves += 1;
     count(data.today);
   } catch (error) {
     say(error.answered ? error.message : gettext("The server cannot be reached. Undo works again when it can."));
   }
+}
+
+function byPosition(values) {
+  return new Map(Object.entries(values ?? {}).map(([position, value]) => [Number(position), value]));
 }
 
 function bring(group, answer) {

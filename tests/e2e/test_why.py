@@ -63,6 +63,27 @@ def test_a_reason_and_a_box_by_keys(asked):
     assert wrong == []
 
 
+def test_undo_after_a_reload_brings_reason_and_box_back(asked):
+    page = asked
+    page.keyboard.press("d")
+    page.keyboard.press("k")
+    page.keyboard.press("0")  # a box on the first image
+    page.keyboard.press("1")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Enter")
+    wait_saved(page)
+    before = kept()
+    assert before[0] == (False, "wrong count", [0.35, 0.35, 0.3, 0.3])
+    page.reload()
+    page.locator("#grid .tile-image").first.wait_for()
+    page.keyboard.press("u")
+    page.locator(".tile-image.disliked", has_text="wrong count").wait_for()
+    assert kept() == []
+    page.keyboard.press("Enter")
+    wait_saved(page)
+    assert kept() == before
+
+
 def test_a_box_is_drawn_with_the_mouse(asked):
     page = asked
     page.keyboard.press("d")

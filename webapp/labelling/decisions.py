@@ -265,10 +265,12 @@ def _day(decision: GroupDecision) -> date:
 
 
 @transaction.atomic
-def undo(user, project: Project, key: str = "", *, group_id: int | None = None) -> tuple[Group, dict] | None:
+def undo(
+    user, project: Project, key: str = "", *, group_id: int | None = None
+) -> tuple[Group, dict, dict[str, dict]] | None:
     """Take back the person's decision of that idempotency key, or on that group, the latest one without either, and lease
-    the group to them again: (group, their answer), or None when there is none. The group's `task` is its name for this
-    person.
+    the group to them again: (group, their answer, why as `why.read` takes it), or None when there is none. The group's
+    `task` is its name for this person.
 
     The labels go, their history stays. A key that is not known yet is kept as taken back: its request may be late.
     Raises LabellingError when the decision is older than `options.UNDO`.
@@ -296,8 +298,11 @@ def undo(user, project: Project, key: str = "", *, group_id: int | None = None) 
         )
     if decision is None:
         return None
+    said: dict[str, dict] = {}
     if decision.outcome == Outcome.SUBMITTED:
         labels = Label.objects.filter(generation__group=group, annotator=user)
+        rows = labels.filter(liked=False).values_list("generation__position", "reason", "box")
+        said = {str(position): {"reason": reason, "box": box} for position, reason, box in rows if reason or box}
         history.taken_back(labels)
         labels.delete()
         group.decisions = max(0, group.decisions - 1)
@@ -314,7 +319,7 @@ def undo(user, project: Project, key: str = "", *, group_id: int | None = None) 
     decision.delete()
     group.task = give(user, group.pk, lasts=True)
     events.publish(project.pk, "labels")
-    return group, answer
+    return group, answer, said
 
 
 @transaction.atomic

@@ -182,7 +182,7 @@ def flag(request: HttpRequest, project: Project, task: str) -> JsonResponse:
 @member(Action.LABEL)
 def undo(request: HttpRequest, project: Project) -> JsonResponse:
     """Takes a decision back, the one of `{key}`, the one on `{group}` or the latest: the group with the answer that was
-    given, or null."""
+    given and why, or null."""
     try:
         body = _body(request)
         task = _text(body, "group")
@@ -193,8 +193,8 @@ def undo(request: HttpRequest, project: Project) -> JsonResponse:
     today = queries.today(request.user, project)
     if undone is None:
         return JsonResponse({"group": None, "today": today})
-    group, answer = undone
-    return JsonResponse({"group": group_json(group), "labels": answer, "today": today})
+    group, answer, said = undone
+    return JsonResponse({"group": group_json(group), "labels": answer, "why": said, "today": today})
 
 
 @require_GET

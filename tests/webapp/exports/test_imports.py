@@ -128,7 +128,7 @@ def test_an_imported_answer_that_was_taken_back_stays_so(send, exported, ann, pr
     data = exported()
     wipe()
     send(data)
-    undone, _answer = decisions.undo(ann, project)
+    undone, _answer, _why = decisions.undo(ann, project)
     before = state()
     status, page = send(data)
     assert status == 200

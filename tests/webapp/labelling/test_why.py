@@ -34,6 +34,14 @@ def test_it_is_kept_with_the_label(submit):
     assert GroupDecision.objects.get().answer == {"0": True, "1": False, "2": False, "3": False}
 
 
+def test_undo_gives_it_back(submit, post):
+    said = {"1": {"reason": "wrong count", "box": BOX}, "3": {"reason": "", "box": BOX}}
+    group, _answer = submit({**said, "2": {}})
+    answer = post("undo/", {}).json()
+    assert (answer["group"]["group"], answer["why"]) == (acting.task(group.leases.get().user, group), said)
+    assert answer["labels"] == {"0": True, "1": False, "2": False, "3": False} and not Label.objects.exists()
+
+
 @pytest.mark.parametrize(
     ("why", "message"),
     [
