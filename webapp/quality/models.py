@@ -76,6 +76,16 @@ class ProjectQuality(models.Model):
         verbose_name_plural = "project qualities"
 
 
+class LastLook(models.Model):
+    """When a worker last looked whether there is something to measure. A ProjectQuality tells only of looks that found new
+    labels of people."""
+
+    project = models.OneToOneField(
+        "campaigns.Project", primary_key=True, on_delete=models.CASCADE, related_name="last_look"
+    )
+    looked_at = models.DateTimeField()
+
+
 class OracleQuality(models.Model):
     """How far an oracle says what people say, as a worker measured it; a row for all and one a tag."""
 

@@ -35,6 +35,7 @@ from webapp.quality.models import (
     GoldAnswer,
     GoldGroup,
     GoldKind,
+    LastLook,
     Overrule,
     PersonQuality,
     ProjectQuality,
@@ -285,12 +286,19 @@ def measure_project(project: Project) -> ProjectQuality | None:
     """Look for gold, count what was labelled when, measure everybody and the oracles, settle again the groups of those
     whose reliability moved. Slow: for a worker.
 
-    None when there is no label that the last measurement had not seen.
+    None when there is no label of people that the last measurement had not seen.
     """
+    began = timezone.now()
     find_gold(project)
     counts.count_quarters(project)
     counts.count_versions(project)
     measure_oracles(project)
+    found = _measure_people(project)
+    LastLook.objects.update_or_create(project=project, defaults={"looked_at": began})
+    return found
+
+
+def _measure_people(project: Project) -> ProjectQuality | None:
     people_labels = Label.objects.filter(generation__group__project=project, annotator__isnull=False)
     count = people_labels.count()
     last = project.qualities.first()
@@ -330,26 +338,32 @@ def measure_project(project: Project) -> ProjectQuality | None:
     return quality
 
 
-def measure_oracles(project: Project) -> bool:
-    """Measure the oracles, unless nothing was labelled, overruled or made gold since; returns whether it did."""
+def measure_oracles(project: Project, *, again: bool = False) -> bool:
+    """Measure the oracles, unless nothing was labelled, overruled or made gold since (`again`: all the same); returns
+    whether it did."""
     last = project.oracle_qualities.values_list("measured_at", flat=True).first()
     labels = Label.objects.filter(generation__group__project=project)
     words = Overrule.objects.filter(generation__group__project=project)
-    if last is not None and last > max(_newest(rows) for rows in (labels, words, project.gold_groups.all())):
+    if (
+        not again
+        and last is not None
+        and last > max(_newest(rows) for rows in (labels, words, project.gold_groups.all()))
+    ):
         return False
     judges.measure(project, _overruled)
     return True
 
 
 def due() -> list[int]:
-    """Ids of projects with labels that are newer than their last measurement, which is `MEASURED_EVERY` old."""
+    """Ids of projects with labels, an oracle's too, that are newer than the last look at them, which is `MEASURED_EVERY`
+    old."""
     old = timezone.now() - MEASURED_EVERY
     newest = Consensus.objects.filter(project=OuterRef("pk")).order_by("-labelled_at").values("labelled_at")[:1]
-    measured = ProjectQuality.objects.filter(project=OuterRef("pk")).order_by("-id").values("created_at")[:1]
+    looked = F("last_look__looked_at")
     rows = (
         Project.objects.filter(archived_at=None)
-        .annotate(newest=Subquery(newest), measured=Subquery(measured))
-        .filter(Q(measured=None) | Q(measured__lt=old, newest__gt=F("measured")), newest__isnull=False)
+        .annotate(newest=Subquery(newest), looked=looked)
+        .filter(Q(looked=None) | Q(looked__lt=old, newest__gt=F("looked")), newest__isnull=False)
     )
     return list(rows.values_list("pk", flat=True))
 

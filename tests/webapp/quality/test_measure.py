@@ -3,10 +3,13 @@
 import random
 
 import pytest
+from django.db.models import F
 
+from tests.webapp import acting
+from webapp.labelling import scoring
 from webapp.labelling.models import Generation, Group, GroupDecision, Label
 from webapp.quality import services
-from webapp.quality.models import Consensus, PersonQuality
+from webapp.quality.models import Consensus, LastLook, PersonQuality
 
 # (P(like | good), P(dislike | bad))
 PEOPLE = {"careful": (0.95, 0.95), "kind": (0.95, 0.6), "harsh": (0.6, 0.95), "coin": (0.5, 0.5)}
@@ -78,6 +81,36 @@ def test_nothing_new_is_not_measured_again(project, crowd):
     assert services.measure_project(project) is None
 
 
+@pytest.mark.parametrize("people_came_first", [False, True])
+def test_an_oracles_labels_are_looked_at_once(project, ready, ann, people_came_first):
+    def judge(group):
+        verdicts = [{"score": n / 4, "liked": n > 2, "reason": "-"} for n in range(4)]
+        scoring.record_oracle_labels(group.pk, "demo", verdicts)
+
+    def minutes_pass():
+        Consensus.objects.update(labelled_at=F("labelled_at") - 2 * services.MEASURED_EVERY)
+        LastLook.objects.update(looked_at=F("looked_at") - 2 * services.MEASURED_EVERY)
+
+    first, second, third = ready(3)
+    if people_came_first:
+        acting.submit(ann, project, third, [1, 0, 0, 1])
+        services.measure_project(project)
+        minutes_pass()
+    judge(first)
+    assert services.due() == [project.pk]
+    assert services.measure_project(project) is None  # people said nothing new
+    assert services.due() == []
+    minutes_pass()
+    assert services.due() == []
+    judge(second)
+    assert services.due() == [project.pk]
+    services.measure_project(project)
+    acting.submit(ann, project, ready()[0], [0, 1, 0, 1])
+    assert services.due() == []  # a moment ago
+    LastLook.objects.update(looked_at=F("looked_at") - 2 * services.MEASURED_EVERY)
+    assert services.due() == [project.pk]
+
+
 def test_alpha_is_krippendorffs_textbook_value(project, ready, ann, person):
     """Two people, three images, one disagreement: 1 - observed/expected = 4/9 (the crowd-kit handbook's example)."""
     from webapp.quality.measure import Person, _dawid_skene
@@ -88,10 +121,8 @@ def test_alpha_is_krippendorffs_textbook_value(project, ready, ann, person):
 
 
 def test_without_shared_images_there_is_no_alpha(project, ready, ann):
-    from tests.webapp.acting import submit
-
     (group,) = ready()
-    submit(ann, project, group, [1, 0, 0, 1])
+    acting.submit(ann, project, group, [1, 0, 0, 1])
     quality = services.measure_project(project)
     assert (quality.alpha, quality.shared) == (None, 0)
     assert PersonQuality.objects.get().like_accuracy is None
