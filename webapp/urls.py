@@ -80,6 +80,7 @@ urlpatterns = [
     path("p/<slug:slug>/prompts/", campaigns.prompts, name="prompts"),
     path("p/<slug:slug>/clone/", campaigns.clone, name="clone-project"),
     path("p/<slug:slug>/ask-oracle/", labelling.ask_oracle_again, name="ask-oracle-again"),
+    path("p/<slug:slug>/oracle-threshold/", labelling.oracle_threshold, name="oracle-threshold"),
     path("p/<slug:slug>/archive/", campaigns.archive, name="archive-project"),
     path("p/<slug:slug>/audit/", campaigns.audit_log, name="audit-log"),
     path("p/<slug:slug>/export/", exports.export_page, name="export"),

@@ -73,6 +73,7 @@ TABLE = {
     "clone-project": ("post", ADMINS),
     "archive-project": ("post", ADMINS),
     "ask-oracle-again": ("post", ADMINS),
+    "oracle-threshold": ("post", ADMINS),
     "audit-log": ("get", ADMINS),
     "export": ("get", ADMINS),
     "export-download": ("get", ADMINS),

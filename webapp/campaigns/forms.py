@@ -67,7 +67,8 @@ class LinesField(forms.CharField):
 
 
 class ProjectForm(forms.ModelForm):
-    """The settings an admin may change while a project runs; those of rounds have a form of their own."""
+    """The settings an admin may change while a project runs; those of rounds, and oracles'
+    thresholds, have forms of their own."""
 
     oracle = forms.ChoiceField(
         label=_("Oracle"),
@@ -87,7 +88,7 @@ class ProjectForm(forms.ModelForm):
 
     class Meta:
         model = Project
-        fields = [name for name in EDITABLE if name != "round_settings"]
+        fields = [name for name in EDITABLE if name not in ("round_settings", "oracle_thresholds")]
         labels = {
             "name": _("Name"),
             "group_size": _("Group size"),

@@ -42,6 +42,12 @@ def few_reasons(value: object) -> None:
         raise ValidationError(_("each reason a text of at most %(most)s characters") % {"most": bounds.REASON})
 
 
+def shares(value: object) -> None:
+    """Raises ValidationError for what is no object of names to numbers from 0 to 1."""
+    if not isinstance(value, dict) or not all(type(v) in (int, float) and 0 <= v <= 1 for v in value.values()):
+        raise ValidationError(_("an object of names to numbers from 0 to 1"))
+
+
 class Project(models.Model):
     """One model being aligned to one team's taste."""
 
@@ -55,6 +61,13 @@ class Project(models.Model):
     )
     label_source = models.CharField(max_length=10, choices=LabelSource, default=LabelSource.PEOPLE)
     oracle = models.CharField(max_length=40, blank=True, help_text="One of the server's oracles, by its name.")
+    oracle_thresholds = models.JSONField(
+        default=dict,
+        db_default=models.Value({}, models.JSONField()),
+        blank=True,
+        validators=[texts.Kept(bounds.REASONS_JSON), shares],
+        help_text="By oracle, the score from which on an image is liked; without one it is as the oracle says.",
+    )
     auto_start_after = models.PositiveIntegerField(
         default=0,
         validators=bounds.AUTO_START.validators,

@@ -44,6 +44,7 @@ EDITABLE = (
     "gold_rate",
     "label_source",
     "oracle",
+    "oracle_thresholds",
     "ready_target",
     "auto_start_after",
     "auto_start_by_forecast",

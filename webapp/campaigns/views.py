@@ -87,6 +87,10 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
         return redirect("project-settings", project.slug)
     context = {"project": project, "form": form, "training": training, "page": "settings"}
     context["judges"] = project.oracle_qualities.all()
+    mine = next((j for j in context["judges"] if j.oracle == project.oracle and not j.tag), None)
+    context["threshold"] = project.oracle_thresholds.get(project.oracle)
+    fitted = None if mine is None or mine.threshold is None else round(mine.threshold, 4)
+    context["offered"] = mine if fitted is not None and fitted != context["threshold"] else None
     context["unjudged"] = queries.unjudged(project).count() if project.oracle else 0
     return render(request, "campaigns/settings.html", context, status=200 if sent is None else 400)
 

@@ -1,9 +1,10 @@
-"""What is derived of a project's settings follows when they change: which groups are done, which the oracle judges."""
+"""What is derived of a project's settings follows when they change: which groups are done, which the oracle judges, which
+of its scores are likes."""
 
 from __future__ import annotations
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -11,6 +12,8 @@ from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import LabelSource, Project
 from webapp.campaigns.queries import unjudged
+from webapp.campaigns.services import update_project
+from webapp.labelling import history
 from webapp.labelling.errors import LabellingError
 from webapp.labelling.models import Group, GroupState, Label, Scoring
 from webapp.lib import events, states
@@ -18,6 +21,7 @@ from webapp.lib.dispatch import enqueue
 from webapp.quality import services as quality
 
 CHUNK = 500  # groups a transaction
+LABELS = 1000  # of an oracle that follow a threshold in a transaction
 
 
 def finish_answered(project_id: int) -> int:
@@ -59,11 +63,78 @@ def ask_oracle_again(project: Project, by) -> int:
     check_open(project, LabellingError)
     if not project.oracle:
         raise LabellingError(_("oracle: choose one first"))
+    return _ask(project, unjudged(project), by)
+
+
+def _ask(project: Project, groups: QuerySet[Group], by) -> int:
     now = timezone.now()
-    rows = [Scoring(group_id=pk, next_at=now) for pk in unjudged(project).values_list("pk", flat=True)]
+    rows = [Scoring(group_id=pk, next_at=now) for pk in groups.values_list("pk", flat=True)]
     fresh = {"update_conflicts": True, "unique_fields": ["group"], "update_fields": ["next_at", "attempts", "error"]}
     Scoring.objects.bulk_create(rows, batch_size=CHUNK, **fresh)
     if rows:
         audit(project, by, "oracle asked again", oracle=project.oracle, groups=len(rows))
         enqueue("housekeeping", project.pk)
     return len(rows)
+
+
+# ---------------------------------------------------------------- the threshold of its score
+
+
+def fitted_threshold(project: Project) -> float | None:
+    """What the last measurement fitted for the project's oracle to reviewers' gold groups."""
+    found = project.oracle_qualities.filter(oracle=project.oracle, tag="").values_list("threshold", flat=True).first()
+    return None if found is None else round(found, 4)
+
+
+@transaction.atomic
+def use_threshold(project: Project, by) -> float:
+    """Let the fitted threshold say what the project's oracle likes, from now on and of what it has judged, which a worker
+    changes. Raises LabellingError where none is fitted."""
+    check_open(project, LabellingError)
+    fitted = fitted_threshold(project)
+    if fitted is None:
+        raise LabellingError(_("oracle: no threshold is fitted yet; it takes 20 images of gold groups by reviewers"))
+    update_project(project, by, oracle_thresholds={**project.oracle_thresholds, project.oracle: fitted})
+    enqueue("measure_quality", project.pk)
+    return fitted
+
+
+@transaction.atomic
+def drop_threshold(project: Project, by) -> int:
+    """Let the project's oracle say itself what it likes again; it is asked once more about all that it has judged. Returns
+    how many groups."""
+    check_open(project, LabellingError)
+    if project.oracle not in project.oracle_thresholds:
+        return 0
+    left = {name: value for name, value in project.oracle_thresholds.items() if name != project.oracle}
+    update_project(project, by, oracle_thresholds=left)
+    judged = Label.objects.filter(generation__group=OuterRef("pk"), annotator=None, oracle=project.oracle)
+    return _ask(project, project.groups.filter(Exists(judged)), by)
+
+
+def follow_threshold(project: Project) -> int:
+    """Likes and dislikes of the project's oracle that are not as its threshold says become so; returns how many. What the
+    groups come to stays: that is made of the scores. Slow: for a worker."""
+    threshold = project.oracle_thresholds.get(project.oracle)
+    if threshold is None:
+        return 0
+    mine = Label.objects.filter(generation__group__project=project, annotator=None, oracle=project.oracle)
+    wrong = mine.filter(Q(liked=True, score__lt=threshold) | Q(liked=False, score__gte=threshold)).order_by("pk")
+    changed = 0
+    while True:
+        with transaction.atomic():
+            found = list(wrong.select_related("generation__group")[:LABELS])
+            if not found:
+                break
+            groups = sorted({label.generation.group_id for label in found})
+            list(Group.objects.select_for_update().filter(pk__in=groups).order_by("pk").values_list("pk"))
+            labels = list(wrong.filter(pk__in=[label.pk for label in found]).select_related("generation__group"))
+            for label in labels:
+                label.liked = not label.liked
+            Label.objects.bulk_update(labels, ["liked"])
+            history.given(labels)
+            history.left_out([v for v in labels if v.generation.group.state == GroupState.FLAGGED])
+            changed += len(labels)
+    if changed:
+        events.publish(project.pk, "labels")
+    return changed

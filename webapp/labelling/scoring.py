@@ -70,11 +70,13 @@ def fail_scoring(group_id: int, attempt: int, error: str, *, counts: bool = True
 
 @transaction.atomic
 def record_oracle_labels(group_id: int, oracle: str, verdicts: Sequence[dict]) -> None:
-    """Keep an oracle's verdicts `{score, liked, reason}`, one an image. With the oracle alone the group is then done."""
+    """Keep an oracle's verdicts `{score, liked, reason}`, one an image; where the project has a threshold for it, the score
+    says what is liked. With the oracle alone the group is then done."""
     group = Group.objects.select_for_update().select_related("project").get(pk=group_id)
-    labels = []
+    labels, threshold = [], group.project.oracle_thresholds.get(oracle)
     for generation, verdict in zip(group.generations.all(), verdicts, strict=True):
-        values = {"liked": verdict["liked"], "score": verdict["score"], "reason": verdict["reason"][:300]}
+        liked = verdict["liked"] if threshold is None else verdict["score"] >= threshold
+        values = {"liked": liked, "score": verdict["score"], "reason": verdict["reason"][:300]}
         label, _new = Label.objects.update_or_create(
             generation=generation, annotator=None, oracle=oracle, defaults=values
         )

@@ -328,6 +328,27 @@ def ask_oracle_again(request: HttpRequest, project: Project) -> HttpResponse:
     return redirect("project-settings", project.slug)
 
 
+@require_POST
+@member(Action.SETTINGS)
+def oracle_threshold(request: HttpRequest, project: Project) -> HttpResponse:
+    """Use the threshold that was fitted for the oracle, or, with `drop=1`, the oracle's own word again."""
+    try:
+        if request.POST.get("drop") == "1":
+            n = following.drop_threshold(project, request.user)
+            said = ngettext(
+                "The oracle judges %(n)s group once more.", "The oracle judges %(n)s groups once more.", n
+            ) % {"n": n}
+        else:
+            value = following.use_threshold(project, request.user)
+            said = _("Liked is what has a score of %(value)s or more; what is judged already follows in a moment.")
+            said = said % {"value": f"{value:.2f}"}
+    except errors.LabellingError as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, said)
+    return redirect("project-settings", project.slug)
+
+
 @member(Action.LEARN)
 def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
     """The guidelines with their examples; reviewers add and remove examples."""

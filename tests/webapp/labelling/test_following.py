@@ -3,10 +3,11 @@
 import pytest
 
 from tests.webapp import acting
-from webapp.campaigns.services import update_project
+from webapp.campaigns.services import CampaignError, update_project
 from webapp.labelling import following, scoring
 from webapp.labelling.errors import LabellingError
-from webapp.labelling.models import Label, Scoring
+from webapp.labelling.models import Label, LabelEvent, Scoring
+from webapp.quality import services as quality
 from webapp.quality.services import settle
 
 LIKES = [1, 0, 0, 0]
@@ -102,3 +103,98 @@ def test_an_oracle_that_labels_alone_finishes_what_it_has_judged(project, ready,
     assert following.finish_answered(project.pk) == 0
     change(project, label_source="oracle")
     assert following.finish_answered(project.pk) == 1
+
+
+SCORES = [0.9, 0.75, 0.6, 0.1]
+
+
+@pytest.fixture
+def calibrated(project, ready, boss, settings):
+    """Six groups that the oracle likes as it has them, from .5 on, and a reviewer from .7 on; one that it alone judged."""
+    settings.LIKESTEP_ORACLES = {"demo": "demo", "other": "demo"}
+    change(project, oracle="demo", label_source="both")
+    *known, alone = groups = ready(7)
+    for group in groups:
+        verdicts = [{"score": score, "liked": score >= 0.5, "reason": "so"} for score in SCORES]
+        scoring.record_oracle_labels(group.pk, "demo", verdicts)
+    for group in known:
+        acting.submit(boss, project, group, [1, 1, 0, 0])
+        group.refresh_from_db()
+        quality.make_gold(group, "review", {0: True, 1: True, 2: False, 3: False}, by=boss)
+    quality.measure_oracles(project)
+    return alone
+
+
+def liked(group):
+    rows = Label.objects.filter(generation__group=group, annotator=None).order_by("generation__position")
+    return list(rows.values_list("liked", flat=True))
+
+
+def test_the_fitted_threshold_is_offered_used_and_followed(project, calibrated, boss, client, monkeypatch):
+    sent = []
+    monkeypatch.setattr("webapp.labelling.following.enqueue", lambda kind, row: sent.append(kind))
+    client.force_login(boss)
+    page = client.get("/p/stars/settings/").content.decode()
+    assert "Use the fitted threshold, 0.68" in page and "says itself what it likes" in page
+    page = client.post("/p/stars/oracle-threshold/", follow=True).content.decode()
+    assert "gives a score of 0.68 or more is liked" in page and "Use the fitted threshold" not in page
+    project.refresh_from_db()
+    assert project.oracle_thresholds == {"demo": 0.675} and sent == ["measure_quality"]
+    assert project.audit_entries.first().action == "settings changed"
+    assert liked(calibrated) == [True, True, True, False]  # until a worker comes by
+    rewards = settle(calibrated).rewards
+    assert following.follow_threshold(project) == 7  # one of each group
+    assert liked(calibrated) == [True, True, False, False] and following.follow_threshold(project) == 0
+    assert settle(calibrated).rewards == rewards == SCORES
+    event = LabelEvent.objects.order_by("pk").last()
+    assert (event.oracle, event.liked, event.score) == ("demo", False, 0.6)
+    form = client.get("/p/stars/settings/").context["form"]
+    assert "oracle_thresholds" not in form.fields  # saving the settings leaves it
+    assert project.oracle_qualities.get(tag="").agreement == 0.75
+    quality.measure_oracles(project, again=True)
+    assert project.oracle_qualities.get(tag="").agreement == 1
+
+
+def test_what_is_judged_later_follows_the_threshold_of_its_own_oracle(project, calibrated, boss, ready):
+    following.use_threshold(project, boss)
+    project.refresh_from_db()
+    (group,) = ready()
+    verdicts = [{"score": 0.6, "liked": True, "reason": ""}] * 4
+    for oracle, said in (("demo", False), ("other", True)):
+        scoring.record_oracle_labels(group.pk, oracle, verdicts)
+        assert set(Label.objects.filter(generation__group=group, oracle=oracle).values_list("liked", flat=True)) == {
+            said
+        }
+    change(project, oracle="other")
+    with pytest.raises(LabellingError, match="no threshold is fitted"):
+        following.use_threshold(project, boss)
+    assert following.drop_threshold(project, boss) == 0
+
+
+def test_the_oracles_own_word_comes_back_when_it_is_asked_again(project, calibrated, boss, client):
+    following.use_threshold(project, boss)
+    project.refresh_from_db()
+    following.follow_threshold(project)
+    client.force_login(boss)
+    page = client.post("/p/stars/oracle-threshold/", {"drop": "1"}, follow=True).content.decode()
+    assert "judges 7 groups once more" in page and "says itself what it likes" in page
+    project.refresh_from_db()
+    assert project.oracle_thresholds == {} and len(scoring.scorings_due()) == 7
+    verdicts = [{"score": score, "liked": score >= 0.5, "reason": "so"} for score in SCORES]
+    scoring.record_oracle_labels(calibrated.pk, "demo", verdicts)
+    assert liked(calibrated) == [True, True, True, False]
+
+
+def test_flagged_groups_follow_and_stay_out(project, calibrated, boss):
+    following.use_threshold(project, boss)
+    project.refresh_from_db()
+    acting.flag_group(boss, project, calibrated.pk, kind="broken", position=None, idempotency_key="f")
+    following.follow_threshold(project)
+    last = LabelEvent.objects.filter(generation__group=calibrated).order_by("pk").last()
+    assert (last.change, last.liked) == ("left_out", None)
+
+
+@pytest.mark.parametrize("wrong", [[0.5], {"demo": 2}, {"demo": "0.5"}, {"demo": True}, {"demo": float("nan")}])
+def test_thresholds_are_shares(project, wrong):
+    with pytest.raises(CampaignError, match="oracle_thresholds: "):
+        change(project, oracle_thresholds=wrong)
