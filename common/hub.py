@@ -17,19 +17,28 @@ class HubError(RuntimeError):
     """The hub did not take the files; its own words in one sentence."""
 
 
+class HubAwayError(HubError):
+    """The hub gave no answer: it may have come back when it is asked again."""
+
+
 def can_push() -> bool:
     """Whether this machine has a token."""
     return bool(os.environ.get(VARIABLE))
 
 
-def push(files: Mapping[str, bytes | Path], repository: str, *, message: str, private: bool = True) -> str:
-    """Commit the files (path in the repository → content) to the model repository OWNER/NAME, which is made, private or
-    not, where it is not there; returns its address. The token is the environment's. Raises ValueError, naming the field, on
-    a name that is none and without a token, and HubError when the hub refuses or cannot be reached."""
+def check(repository: str) -> None:
+    """Raises ValueError, naming the field, for a name that is none and on a machine without a token."""
     if not REPOSITORY.fullmatch(repository) or ".." in repository or "--" in repository:
         raise ValueError(_("repository: give it as owner/name"))
     if not can_push():
         raise ValueError(_("repository: the server has no token; set HF_TOKEN to one that may write"))
+
+
+def push(files: Mapping[str, bytes | Path], repository: str, *, message: str, private: bool = True) -> str:
+    """Commit the files (path in the repository → content) to the model repository OWNER/NAME, which is made, private or
+    not, where it is not there; returns its address. The token is the environment's. Raises what `check` does, HubError when
+    the hub refuses, and HubAwayError when it cannot be reached."""
+    check(repository)
     # The package takes a second to load, and is needed here alone.
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -44,5 +53,5 @@ def push(files: Mapping[str, bytes | Path], repository: str, *, message: str, pr
         raise HubError(_("the hub refused: %(words)s") % {"words": words}) from error
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         words = " ".join(str(error).split())[:200] or type(error).__name__
-        raise HubError(_("the hub cannot be reached: %(words)s") % {"words": words}) from error
+        raise HubAwayError(_("the hub cannot be reached: %(words)s") % {"words": words}) from error
     return str(address)

@@ -30,10 +30,11 @@ from webapp.lib.logs import about
 from webapp.operations.faults import sentence
 from webapp.quality import counts
 from webapp.quality import services as quality
-from webapp.rounds import comparisons, forecasts, plans, trials
+from webapp.rounds import comparisons, forecasts, plans, sharing, trials
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, Pair, TrainingRound, Trial
 from webapp.webhooks import outbox
+from workers import hub
 from workers.app import app
 from workers.database import AWAY, patiently
 from workers.models import device, sampler
@@ -228,10 +229,19 @@ def deliver_webhook(delivery_id: int) -> None:
     outbox.deliver(delivery_id)
 
 
+@app.task(name=broker.TASKS["share_version"][0])
+def share_version(sharing_id: int) -> None:
+    """Begin to send a version to the hub. That may take minutes, and this worker has others who wait: hence a thread."""
+    threading.Thread(target=hub.send, args=[sharing_id], daemon=True).start()
+
+
 @app.task(name=broker.TASKS["measure_quality"][0])
 def measure_quality(project_id: int) -> None:
-    """Measure how far a project's people agree and how reliable each is."""
-    quality.measure_project(Project.objects.get(pk=project_id))
+    """Measure how far a project's people agree and how reliable each is, once its oracle's labels follow its threshold."""
+    project = Project.objects.get(pk=project_id)
+    if following.follow_threshold(project):
+        quality.measure_oracles(project, again=True)
+    quality.measure_project(project)
 
 
 class _Heart:
@@ -302,6 +312,8 @@ def housekeeping(project_id: int | None = None) -> None:
         broker.send("generate_pairs", comparison_id)
     for trial_id in trials.waiting():
         broker.send("generate_trial", trial_id)
+    for sharing_id in sharing.waiting():
+        broker.send("share_version", sharing_id)
     trials.expire()
     forecasts.settle()
     rounds.start_due_rounds()

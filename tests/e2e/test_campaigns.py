@@ -7,7 +7,7 @@ from django.conf import settings as django_settings
 from django.test import Client
 
 from common.files import sha256_of
-from tests.e2e.helpers import CHROMIUM, FLAGS, choose, picture, rate_by_keyboard
+from tests.e2e.helpers import CHROMIUM, FLAGS, choose, faults, picture, rate_by_keyboard
 from tests.webapp.acting import make_pairs
 from tests.webapp.loras import LORA, write_lora
 from webapp.accounts.models import User
@@ -16,7 +16,9 @@ from webapp.campaigns.services import create_project
 from webapp.labelling import generation
 from webapp.labelling.models import Label
 from webapp.quality.models import Consensus
+from webapp.rounds import sharing
 from webapp.rounds.models import Comparison, ModelVersion, Pair
+from workers.hub import send
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None and not os.environ.get("CI"), reason="no chromium; install Debian's package `chromium`"
@@ -134,7 +136,12 @@ def test_an_admin_shares_a_version(live_server, page_of, fake_hub, tmp_path):
     page.get_by_label("for everybody to see").check()
     picture(page, "share")
     page.get_by_role("button", name="Send version 1").click()
-    page.get_by_text(f"Version 1 is at {fake_hub.address}/team/stars").wait_for()
+    page.get_by_text("waits for a worker").wait_for()
+    picture(page, "sharing", whole=False)
+    for waiting in sharing.waiting():
+        send(waiting)
+    page.get_by_role("link", name=f"{fake_hub.address}/team/stars").wait_for()  # without a reload
+    assert page.locator("[data-state=done]").count() == 1 and faults(page) == []
     assert fake_hub.made == [("team/stars", False)] and set(fake_hub.files) == {LORA, "README.md"}
 
 

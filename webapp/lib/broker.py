@@ -20,6 +20,7 @@ TASKS = {
     "run_round": ("workers.tasks.run_round", TRAIN),
     "score_group": ("workers.tasks.score_group", ORACLE),
     "deliver_webhook": ("workers.tasks.deliver_webhook", ORACLE),
+    "share_version": ("workers.tasks.share_version", ORACLE),
     "measure_quality": ("workers.tasks.measure_quality", ORACLE),
     "housekeeping": ("workers.tasks.housekeeping", ORACLE),
 }

@@ -33,6 +33,12 @@ TRIAL_MOVES = {
     "failed": set(),
     "cancelled": set(),
 }
+SHARING_MOVES = {
+    "queued": {"sending"},
+    "sending": {"done", "queued", "failed"},
+    "done": set(),
+    "failed": set(),
+}
 
 
 class IllegalMove(ValueError):

@@ -267,6 +267,40 @@ class Trial(models.Model):
         return f"trial {self.pk}"
 
 
+class SharingState(models.TextChoices):
+    """See `states.SHARING_MOVES`."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Sharing(models.Model):
+    """A version on its way to a repository of the hub, or there."""
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="sharings")
+    repository = models.CharField(max_length=193, help_text="owner/name")
+    private = models.BooleanField(help_text="Where the repository is made for it.")
+    state = models.CharField(max_length=10, choices=SharingState, default=SharingState.QUEUED)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    token = models.PositiveIntegerField(default=0, help_text="Fencing token: grows with every claim.")
+    heartbeat_at = models.DateTimeField(null=True)
+    address = models.CharField(max_length=500, blank=True, help_text="Where it is.")
+    error = models.CharField(max_length=500, blank=True)
+    asked_by = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["id"], condition=Q(state__in=["queued", "sending"]), name="pending_sharings")]
+
+    def __str__(self) -> str:
+        return f"version {self.version_id} to {self.repository}"
+
+
 class RoundPlan(models.Model):
     """What a round with these settings takes on the machine that trains, as its worker works it out; asked for by the form
     that starts one."""

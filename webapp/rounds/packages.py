@@ -15,7 +15,6 @@ from common.cards import LORA_NAME, Base, Made, made_as, model_card
 from common.comfy import WORKFLOW_NAME, workflow
 from common.portable import portable_lora
 from common.round_folder import VERSION
-from webapp.campaigns.audit import audit
 from webapp.lib import paths, storage
 from webapp.rounds.models import ModelVersion, TrainingRound
 
@@ -37,9 +36,9 @@ def archive(version: ModelVersion) -> Iterator[bytes]:
     return packed.finalize()
 
 
-def share(version: ModelVersion, repository: str, *, private: bool, by) -> str:
-    """Send the same files to a repository of the hub, and note who did; returns its address. Raises what `hub.push` does,
-    and ValueError when the LoRA is gone or damaged."""
+def send(version: ModelVersion, repository: str, *, private: bool) -> str:
+    """Send the same files to a repository of the hub; returns its address. Raises what `hub.push` does, and ValueError when
+    the LoRA is gone or damaged. Slow: for a worker."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / LORA_NAME
         with file.open("wb") as opened:
@@ -47,9 +46,7 @@ def share(version: ModelVersion, repository: str, *, private: bool, by) -> str:
         files: dict[str, bytes | Path] = {LORA_NAME: file}
         files |= {name: text.encode() for name, text in _texts(version).items()}
         files |= {name: b"".join(pieces) for name, pieces in _pictures(version).items()}
-        address = hub.push(files, repository, message=_title(version), private=private)
-    audit(version.project, by, "version shared", version=version.number, address=address, private=private)
-    return address
+        return hub.push(files, repository, message=_title(version), private=private)
 
 
 def _texts(version: ModelVersion) -> dict[str, str]:

@@ -15,7 +15,7 @@ from webapp.accounts.permissions import Action, may, member
 from webapp.campaigns.models import Project
 from webapp.lib import bounds, media, options, paths, storage, texts
 from webapp.lib.streaming import streamed
-from webapp.rounds import comparisons, packages, queries
+from webapp.rounds import comparisons, packages, queries, sharing
 from webapp.rounds.models import ComparisonState, Pair
 from webapp.rounds.sequential import standing
 
@@ -23,7 +23,11 @@ from webapp.rounds.sequential import standing
 @require_GET
 @member(Action.SEE)
 def versions(request: HttpRequest, project: Project) -> HttpResponse:
-    """Lineage, scores, and what an admin may do with each version."""
+    """Lineage, scores, and what an admin may do with each version; htmx asks for what is on its way to the hub only."""
+    is_admin = may(request.user, project, Action.VERSIONS)
+    shared = {"project": project, "sharings": sharing.newest(project) if is_admin else []}
+    if request.htmx:
+        return render(request, "rounds/_sharings.html", shared)
     versions = project.versions.select_related("parent").order_by("-number")
     rows = Paginator(versions, options.ROWS).get_page(request.GET.get("page"))
     tests = project.comparisons.select_related("version_a", "version_b")
@@ -37,6 +41,7 @@ def versions(request: HttpRequest, project: Project) -> HttpResponse:
         "can_push": hub.can_push(),
         "comparisons": Paginator(tests, options.ROWS).get_page(request.GET.get("tests")),
         "page": "versions",
+        **shared,
     }
     return render(request, "rounds/versions.html", context)
 
@@ -77,17 +82,16 @@ def _download(request: HttpRequest, project: Project, number: int, ending: str) 
 @require_POST
 @member(Action.VERSIONS)
 def share_version(request: HttpRequest, project: Project, number: int) -> HttpResponse:
-    """Send a version to `repository` of the Hugging Face hub, where everybody sees it if `public` is given."""
+    """Have a version sent to `repository` of the Hugging Face hub, where everybody sees it if `public` is given."""
     version = get_object_or_404(project.versions, number=number)
     private = "public" not in request.POST
     try:
-        address = packages.share(version, request.POST.get("repository", "").strip(), private=private, by=request.user)
-    except storage.Unreachable as error:
-        return media.unreachable(error)
-    except (ValueError, hub.HubError) as error:
+        made = sharing.ask(version, request.POST.get("repository", "").strip(), private=private, by=request.user)
+    except sharing.SharingError as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, _("Version %(n)s is at %(address)s") % {"n": number, "address": address})
+        about = {"n": number, "repository": made.repository}
+        messages.success(request, _("Version %(n)s is on its way to %(repository)s.") % about)
     return redirect("versions", project.slug)
 
 
