@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 
 from trainer.advantages import group_advantages, has_signal
+from trainer.boxes import Box
 from trainer.sampler import check_trajectory, load_trajectory
 
 
 @dataclass(frozen=True)
 class LabelledGroup:
     """One line of groups.jsonl, whose `trajectory_file` may be relative to that file's folder. `rewards` are shares of
-    likes in 0..1, None where nobody decided."""
+    likes in 0..1, None where nobody decided; `boxes` what people marked on each image, or nothing."""
 
     group: str
     prompt: str
@@ -24,6 +25,7 @@ class LabelledGroup:
     version: str
     trajectory_file: str
     rewards: tuple[float | None, ...]
+    boxes: tuple[tuple[Box, ...], ...] = ()
 
 
 def read_groups(path: Path) -> list[LabelledGroup]:
@@ -35,6 +37,7 @@ def read_groups(path: Path) -> list[LabelledGroup]:
             row["rewards"] = tuple(row["rewards"])
             if bad := [r for r in row["rewards"] if r is not None and not 0 <= r <= 1]:
                 raise ValueError(f"rewards: {bad[0]} is not within 0 and 1")
+            row["boxes"] = tuple(tuple(map(_box, image)) for image in row.get("boxes", ()))
             row["trajectory_file"] = str(path.parent / row["trajectory_file"])
             groups.append(LabelledGroup(**row))
         except (TypeError, KeyError, ValueError) as error:
@@ -42,15 +45,23 @@ def read_groups(path: Path) -> list[LabelledGroup]:
     return groups
 
 
+def _box(values: Sequence[float]) -> Box:
+    left, top, width, height = values
+    if not all(0 <= v <= 1 for v in values) or width <= 0 or height <= 0:
+        raise ValueError(f"boxes: {list(values)} is not left, top, width and height as shares of the image")
+    return (left, top, width, height)
+
+
 @dataclass(frozen=True)
 class GroupBatch:
     """P groups padded to one size: `trajectory` (P, G, K + 1, C, h, w), `advantages` (P, G), 0 where padded, `rewards`
-    (P, G), NaN where nobody decided or padded."""
+    (P, G), NaN where nobody decided or padded; boxes by group and image."""
 
     trajectory: torch.Tensor
     advantages: torch.Tensor
     rewards: torch.Tensor
     prompts: list[str]
+    boxes: list[tuple[tuple[Box, ...], ...]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ class GroupStore:
     shape: tuple[int, ...]  # (K + 1, C, h, w) of every trajectory
     silent: int  # groups left out because their rewards are all the same (`common.signal`)
     damaged: tuple[str, ...]  # messages of groups whose trajectory could not be read
+    boxes: list[tuple[tuple[Box, ...], ...]]  # by group and image
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -74,9 +86,10 @@ class GroupStore:
         width, chosen = self.advantages.shape[1], index.tolist()
         found = [load_trajectory(self.files[i]).trajectory for i in chosen]
         if not found:  # of a process that an update has no groups for
-            return GroupBatch(torch.empty(0, width, *self.shape), self.advantages[index], self.rewards[index], [])
+            return GroupBatch(torch.empty(0, width, *self.shape), self.advantages[index], self.rewards[index], [], [])
         padded = torch.stack([torch.cat([t, t[:1].expand(width - len(t), *t.shape[1:])]) for t in found])
-        return GroupBatch(padded, self.advantages[index], self.rewards[index], [self.prompts[i] for i in chosen])
+        prompts, boxes = ([values[i] for i in chosen] for values in (self.prompts, self.boxes))
+        return GroupBatch(padded, self.advantages[index], self.rewards[index], prompts, boxes)
 
 
 def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
@@ -105,7 +118,8 @@ def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
         )
     files, prompts = [Path(groups[i].trajectory_file) for i in kept], [groups[i].prompt for i in kept]
     rewards, index = torch.where(known, rewards, torch.nan), torch.tensor(kept)
-    return GroupStore(files, advantages[index], rewards[index], prompts, shape, int((~loud).sum()), tuple(damaged))
+    boxes, silent = [groups[i].boxes for i in kept], int((~loud).sum())
+    return GroupStore(files, advantages[index], rewards[index], prompts, shape, silent, tuple(damaged), boxes)
 
 
 def pad_rewards(rewards: Sequence[Sequence[float | None]]) -> tuple[torch.Tensor, torch.Tensor]:

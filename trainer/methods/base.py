@@ -53,7 +53,7 @@ class NotFinite(ValueError):
 class Groups:
     """P groups of G labelled images: trajectories (P, G, K + 1, C, h, w), one conditioning a group, advantages (P, G).
     `rewards` (P, G), NaN where nobody decided, and `prompts` are for methods that learn what a like is, not only which of a
-    group's images is better."""
+    group's images is better. `cells` (P, G, h, w) weigh the places of each image (`trainer.boxes`); None: all alike."""
 
     trajectory: torch.Tensor
     conditioning: Conditioning
@@ -62,6 +62,7 @@ class Groups:
     sampled: torch.Tensor | None = None  # (P,): which groups of the last `roll_out`; None: stored ones
     rewards: torch.Tensor | None = None
     prompts: tuple[str, ...] = ()
+    cells: torch.Tensor | None = None
 
     def each(self, times: int) -> Groups:
         """Every group `times` times, neighbours together."""
@@ -75,6 +76,7 @@ class Groups:
             sampled,
             None if self.rewards is None else self.rewards.repeat_interleave(times, 0),
             tuple(prompt for prompt in self.prompts for _ in range(times)),
+            None if self.cells is None else self.cells.repeat_interleave(times, 0),
         )
 
 
@@ -284,9 +286,10 @@ class Method:
         teacher: torch.Tensor,
         advantages: torch.Tensor,
         j: torch.Tensor,
+        cells: torch.Tensor | None = None,
     ) -> SurrogateTerms:
         """`losses.surrogate_loss` by the round's settings, of groups whose points step `j` (P,) led to: later ones count
-        more."""
+        more. `cells` as in `Groups`."""
         s, later = self.settings, (j + 1) / self.steps
         whole = s.step_weight == "loss"
         return surrogate_loss(
@@ -303,6 +306,7 @@ class Method:
             clip=s.clip,
             teacher_clip_from=s.teacher_clip_from,
             relative=s.relative,
+            cells=cells,
         )
 
     def draw_levels(self, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -17,6 +17,7 @@ import torch
 from common.settings import MOST_UPDATES, TDMR1Settings
 from trainer.advantages import group_advantages, has_signal
 from trainer.backends import moved
+from trainer.boxes import group_weights
 from trainer.controls import ranked_by_base
 from trainer.data import GroupStore
 from trainer.methods.base import Groups, Method, Rollouts
@@ -132,8 +133,11 @@ class LabelSource(_Source):
             part = self.share.part(size)
             drawn = self.taught[torch.randperm(len(self.taught), generator=generator)[:size]]
             batch = self.store.take(part.pick(drawn))
-            backend = self.method.backend
+            backend, inside = self.method.backend, self.settings.box_weight
             conditioning = backend.encode(batch.prompts)
+            cells = None
+            if inside != 1 and any(any(group) for group in batch.boxes):
+                cells = group_weights(batch.boxes, batch.advantages, tuple(batch.trajectory.shape[-2:]), inside)
             yield Groups(
                 moved(batch.trajectory, backend.device),
                 conditioning,
@@ -141,6 +145,7 @@ class LabelSource(_Source):
                 part,
                 rewards=batch.rewards.to(backend.device),
                 prompts=tuple(batch.prompts),
+                cells=None if cells is None else moved(cells, backend.device),
             )
 
     def about(self) -> dict[str, float]:

@@ -150,6 +150,18 @@ def rewards(group: Group) -> list[float | None]:
     return group.consensus.rewards
 
 
+def boxes_of(groups) -> dict[int, list[list]]:
+    """What people marked on disliked images of `groups` (ids, or a queryset of them): by group, of those that have any, a
+    list of boxes by position."""
+    rows = Label.objects.filter(generation__group__in=groups, liked=False, box__isnull=False).order_by("pk")
+    found: dict[int, list[list]] = {}
+    for group, size, position, box in rows.values_list(
+        "generation__group", "generation__group__size", "generation__position", "box"
+    ):
+        found.setdefault(group, [[] for _ in range(size)])[position].append(box)
+    return found
+
+
 def people_of(groups) -> int:
     """How many people labelled images of a queryset of groups."""
     rows = Label.objects.filter(generation__group__in=groups.order_by().values("pk"), annotator__isnull=False)

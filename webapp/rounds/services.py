@@ -158,6 +158,7 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
         write_json(spec_file, {**json.loads(spec_file.read_text()), **places})
         return spec_file
     lines = []
+    marked = labelling.boxes_of(labelling.labelled_groups(project).order_by().values("pk"))
     for group in labelling.labelled_groups(project).iterator(chunk_size=1000):
         line = {
             "group": str(group.pk),
@@ -167,6 +168,8 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
             "trajectory_file": os.path.relpath(paths.data(group.trajectory_file), folder),
             "rewards": labelling.rewards(group),
         }
+        if group.pk in marked:
+            line["boxes"] = marked[group.pk]
         lines.append(json.dumps(line))
     write_atomic(groups_file, ("\n".join(lines) + "\n").encode())
     groups = labelling.labelled_groups(project)
