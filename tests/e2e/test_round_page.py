@@ -95,6 +95,32 @@ def test_the_answer_where_and_the_pairs(done, tmp_path):
     )
 
 
+def test_three_clicks_answer_whether_where_and_by_how_much(done):
+    """Those of docs/tour.md, from the first page after log-in: Dashboard, the round's number, one pair."""
+    page = done.context(done.boss).new_page()
+    page.goto(done.address)
+    page.get_by_role("link", name="Dashboard").click()
+    rounds = page.locator("table", has=page.get_by_role("columnheader", name="Round", exact=True))
+    rounds.get_by_role("link", name="1", exact=True).click()
+    answer = " ".join(page.locator("#answer").inner_text().split())
+    assert answer == (
+        "Yes: version 2 is better than version 1. The mean reward of 112 validation images went from 0.50 to 0.75 "
+        "(95% interval of the change: 0.15 to 0.35)."
+    )
+    rows = page.locator("table[aria-labelledby=where] tbody tr")
+    told = [" ".join(row.inner_text().split()) for row in rows.all()]
+    assert told == [
+        "reward 0.50 0.75 +0.25 ▲ better 0.15 … 0.35 112",
+        "counting 0.40 0.70 +0.30 ▲ better 0.10 … 0.50 56",
+        "colors 0.80 0.78 -0.02 -0.12 … 0.08 56",
+    ]
+    page.locator(".pair").first.click()
+    large = page.locator("#large")
+    assert large.is_visible() and large.locator("#large-prompt").inner_text() == PROMPTS[0]
+    assert large.locator("#large-stack").get_by_role("img").count() == 2
+    picture(page, "three-clicks", whole=False)
+
+
 def test_a_pair_large_by_mouse_and_by_keys(done):
     page = done.context(done.boss).new_page()
     page.goto(done.url("rounds/1/"))
