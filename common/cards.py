@@ -7,6 +7,7 @@ LoRA, or, in the web app, from the database.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,15 @@ from common.settings import TDMR1Settings
 LORA_NAME = "pytorch_lora_weights.safetensors"
 EXAMPLE = "a photo of a cat"  # prompt
 OWN_GUIDANCE = {"ZImagePipeline": 0.0}  # stock pipelines whose "no guidance" is not 1
+EMBEDDED_GUIDANCE = {
+    "FluxPipeline": 3.5,
+    "Flux2Pipeline": 4.0,
+}  # what is given to a network that takes its scale as an input
+READERS = {  # folder and default number of tokens of the tokenizer that limits a prompt
+    "StableDiffusion3Pipeline": ("tokenizer_3", 256),
+    "FluxPipeline": ("tokenizer_2", 512),
+    "Flux2Pipeline": ("tokenizer", 512),
+}
 METHODS = {  # what a card calls each choice of the setting `method`
     "tdm_r1": "TDM-R1 ([arXiv 2603.07700](https://arxiv.org/abs/2603.07700))",
     "dgpo": "DGPO ([arXiv 2510.08425](https://arxiv.org/abs/2510.08425))",
@@ -53,6 +63,7 @@ class Base:
     size: int | None = None  # pixels of a side, where it is not the pipeline's own
     pixels: int = 1024  # of a side
     license: str = ""
+    guidance: float | None = None  # the scale that is embedded, where the network takes one
 
     @property
     def hub_id(self) -> str:
@@ -65,16 +76,18 @@ class Base:
         `likestep.json` says."""
         options = _json(model_dir / "likestep.json")
         scheduler = _json(model_dir / "scheduler" / "scheduler_config.json")
-        tokens = _json(model_dir / "tokenizer_3" / "tokenizer_config.json").get("model_max_length", 256)
+        pipeline = _json(model_dir / "model_index.json").get("_class_name", "DiffusionPipeline")
+        pixels = options.get("size") or _own_pixels(model_dir)
         return cls(
             name or options.get("hub_id") or model_dir.name,
-            _json(model_dir / "model_index.json").get("_class_name", "DiffusionPipeline"),
-            scheduler.get("shift"),
+            pipeline,
+            _shift(scheduler, pixels, pipeline),
             "Flow" in scheduler.get("_class_name", "Flow"),
-            tokens if tokens < 256 else None,
+            _text_tokens(model_dir, pipeline),
             options.get("size") or None,
-            options.get("size") or _own_pixels(model_dir),
+            pixels,
             license or options.get("license", ""),
+            _embedded_guidance(model_dir, pipeline, options),
         )
 
 
@@ -92,6 +105,34 @@ def _own_pixels(model_dir: Path) -> int:
     halvings = len(_json(model_dir / "vae" / "config.json").get("block_out_channels", (0,) * 4)) - 1
     side = network.get("sample_size")
     return side * 2**halvings if isinstance(side, int) and side else 1024
+
+
+def _shift(scheduler: dict, pixels: int, pipeline: str) -> float | None:
+    """The shift of the times at a size; None where it cannot be told, as in FLUX.2, whose own changes with the steps."""
+    if not scheduler.get("use_dynamic_shifting"):
+        return scheduler.get("shift")
+    if pipeline.startswith("Flux2"):
+        return None
+    low, high = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
+    fewest, most = scheduler.get("base_image_seq_len", 256), scheduler.get("max_image_seq_len", 4096)
+    return math.exp(low + (high - low) * ((pixels / 16) ** 2 - fewest) / (most - fewest))  # a token is 16 × 16 pixels
+
+
+def _embedded_guidance(model_dir: Path, pipeline: str, options: dict) -> float | None:
+    if not _json(model_dir / "transformer" / "config.json").get("guidance_embeds"):
+        return None
+    return options.get("guidance") or EMBEDDED_GUIDANCE.get(pipeline)
+
+
+def _text_tokens(model_dir: Path, pipeline: str) -> int | None:
+    """Tokens of a prompt that a student was trained with, where the stock pipeline's default is another number."""
+    if pipeline not in READERS:
+        return None
+    folder, usual = READERS[pipeline]
+    most = _json(model_dir / folder / "tokenizer_config.json").get("model_max_length", usual)
+    schnell = pipeline == "FluxPipeline" and not _embedded_guidance(model_dir, pipeline, {})
+    most = min(most, 256 if schnell else usual)
+    return most if most < usual else None
 
 
 def made_by(version_dir: Path) -> Made:
@@ -199,7 +240,7 @@ def _usage(base: Base, steps: int, merged: bool) -> str:
         f"    {json.dumps(EXAMPLE)},",
         f"    num_inference_steps={steps},",
         *([f"    sigmas=[{times}],  # the steps it was trained on; the scheduler shifts them"] if base.flow else []),
-        f"    guidance_scale={OWN_GUIDANCE.get(base.pipeline, 1.0)},  # none: guidance is trained in",
+        _guidance(base),
         *([f"    max_sequence_length={base.text_tokens},"] if base.text_tokens else []),
         *([f"    height={base.size},", f"    width={base.size},"] if base.size else []),
     ]
@@ -222,6 +263,16 @@ def _usage(base: Base, steps: int, merged: bool) -> str:
             f"`simple`{shift}, {steps} steps, CFG 1.",
         ]
     return "\n".join(lines)
+
+
+def _guidance(base: Base) -> str:
+    """The line of the call that asks for no guidance, or for the embedded one."""
+    if base.pipeline == "QwenImagePipeline":
+        return "    true_cfg_scale=1.0,  # none: guidance is trained in"
+    if base.guidance is not None:
+        return f"    guidance_scale={base.guidance},  # an input of the model, which was trained at this scale"
+    own = 0.0 if base.pipeline in EMBEDDED_GUIDANCE else OWN_GUIDANCE.get(base.pipeline, 1.0)
+    return f"    guidance_scale={own},  # none: guidance is trained in"
 
 
 def _scores(made: Made) -> str:

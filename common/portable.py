@@ -29,6 +29,9 @@ ARCHITECTURES = {
     "StableDiffusionXLPipeline": "stable-diffusion-xl-v1-base",
     "ZImagePipeline": "z-image",
     "Flux2KleinPipeline": "flux-2-klein",
+    "Flux2Pipeline": "flux-2-dev",
+    "FluxPipeline": "flux-1-dev",
+    "QwenImagePipeline": "qwen-image",
 }
 TYPES = {"fp32": np.float32, "fp16": np.float16}
 _STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}

@@ -14,6 +14,14 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 log = logging.getLogger(__name__)
 SPARE = 8  # tokens beside the prompt's own, at most; a chat's words count as they are
 CHAT = "<|im_start|>user\n"  # Qwen's template before a prompt
+QWEN_SYSTEM = (  # the same of Qwen-Image, 34 tokens
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
+    "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n"
+)
+FLUX2_SYSTEM = (  # of FLUX.2 dev
+    "<s>[SYSTEM_PROMPT]You are an AI that reasons about image descriptions. You give structured responses focusing on "
+    "object relationships, object\nattribution and actions without speculation.[/SYSTEM_PROMPT][INST]"
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,9 @@ WINDOWS = {
     "StableDiffusionXLPipeline": (Window("tokenizer_2", 77), Window("tokenizer", 77)),
     "ZImagePipeline": (Window("tokenizer", 512, CHAT),),
     "Flux2KleinPipeline": (Window("tokenizer", 512, CHAT),),
+    "FluxPipeline": (Window("tokenizer_2", 512), Window("tokenizer", 77)),
+    "Flux2Pipeline": (Window("tokenizer", 512, FLUX2_SYSTEM),),
+    "QwenImagePipeline": (Window("tokenizer", 34 + 512, QWEN_SYSTEM),),
 }
 
 
@@ -54,7 +65,13 @@ def _windows(folder: Path) -> list[Window]:
         return []
     parts = json.loads(index.read_text())
     found = WINDOWS.get(parts["_class_name"], ())
+    if parts["_class_name"] == "FluxPipeline" and not _takes_guidance(folder):
+        found = (Window("tokenizer_2", 256), *found[1:])  # schnell
     return [window for window in found if (parts.get(window.folder) or [None])[0] is not None]
+
+
+def _takes_guidance(folder: Path) -> bool:
+    return bool(json.loads((folder / "transformer" / "config.json").read_text()).get("guidance_embeds"))
 
 
 def _within(folder: Path, window: Window) -> Window:

@@ -369,7 +369,7 @@ class _Outline:
 
     def _block_bytes(self, run: _Run, kind: str) -> int:
         block = self._block(run)
-        return _size(block) - saved(block, kind, self.backend.inner.sensitive)
+        return _size(block) - saved(block, kind, self.backend.inner.sensitive, run.name)
 
     def _blocks(self, kind: str) -> list[int]:
         """Bytes of every streamed block, as the whole network has them; none where the family names no blocks."""
@@ -377,7 +377,7 @@ class _Outline:
             parts = self.backend.inner.streamed_blocks()
         except ValueError:
             return []
-        sizes = [_size(part) - saved(part, kind, self.backend.inner.sensitive) for part in parts]
+        sizes = [_size(part) - saved(part, kind, self.backend.inner.sensitive, "blocks") for part in parts]
         return sizes + [self._block_bytes(run, kind) for run in self.runs for _ in range(run.left_out)]
 
     def _merge_adapters(self) -> None:

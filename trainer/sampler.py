@@ -16,7 +16,7 @@ from safetensors.torch import save
 from common.files import write_atomic
 from common.settings import MemorySettings, SampleSettings
 from trainer.backends import Backend, Conditioning, autocast, load_backend, moved
-from trainer.flow import SOLVERS, guided
+from trainer.flow import SOLVERS
 from trainer.roles import STUDENT, TEACHER, Roles
 
 
@@ -57,7 +57,7 @@ def sample_latents(
     def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         if guidance <= 1:
             return backend.velocity(x, t, both)
-        return guided(*backend.velocity(x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2), guidance)
+        return backend.guided(*backend.velocity(x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2), guidance)
 
     with autocast(backend.device, bf16):
         return SOLVERS[solver](velocity, moved(noise, backend.device), grid)

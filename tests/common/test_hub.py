@@ -1,5 +1,7 @@
 """Versions go to a hub with the right token; workflows name what the version needs."""
 
+import math
+
 import pytest
 
 from common.cards import Base
@@ -43,9 +45,13 @@ def test_without_a_token_nothing_is_sent(monkeypatch):
         push({}, "a/b", message="x")
 
 
-@pytest.mark.parametrize("pipeline", ["StableDiffusion3Pipeline", "ZImagePipeline", "StableDiffusionXLPipeline"])
+@pytest.mark.parametrize(
+    "pipeline",
+    [*(f"{name}Pipeline" for name in ("StableDiffusion3", "ZImage", "StableDiffusionXL", "Flux", "QwenImage"))],
+)
 def test_a_workflow_loads_the_lora_and_walks_its_steps(pipeline):
-    base = Base("org/model", pipeline, shift=3.0, flow="XL" not in pipeline, pixels=1024)
+    guidance = 3.5 if pipeline == "FluxPipeline" else None
+    base = Base("org/model", pipeline, shift=3.0, flow="XL" not in pipeline, pixels=1024, guidance=guidance)
     nodes = workflow(base, lora="mine.safetensors", steps=4)
     links = [value for node in nodes.values() for value in node["inputs"].values() if isinstance(value, list)]
     assert links and all(number in nodes for number, _ in links)
@@ -53,8 +59,13 @@ def test_a_workflow_loads_the_lora_and_walks_its_steps(pipeline):
     assert by_class["LoraLoaderModelOnly"]["lora_name"] == "mine.safetensors"
     sampler = by_class["KSampler"]
     assert (sampler["steps"], sampler["cfg"], sampler["sampler_name"]) == (4, 1.0, "euler")
-    shifts = [inputs["shift"] for name, inputs in by_class.items() if name.startswith("ModelSampling")]
-    assert shifts == ([] if "XL" in pipeline else [3.0])
+    shifts = [inputs for name, inputs in by_class.items() if name.startswith("ModelSampling")]
+    if guidance:
+        assert [shifts[0]["max_shift"], shifts[0]["base_shift"]] == [math.log(3.0)] * 2
+        assert by_class["FluxGuidance"]["guidance"] == 3.5
+        assert nodes[sampler["positive"][0]]["class_type"] == "FluxGuidance"
+    else:
+        assert [inputs["shift"] for inputs in shifts] == ([] if "XL" in pipeline else [3.0])
     # What is sampled is the model with the LoRA.
     at = sampler["model"]
     while nodes[at[0]]["class_type"] != "LoraLoaderModelOnly":

@@ -34,8 +34,17 @@ __all__ = [
 FAMILIES = {
     "StableDiffusion3Pipeline": "trainer.backends.sd3:SD3Backend",
     "ZImagePipeline": "trainer.backends.z_image:ZImageBackend",
-    "Flux2KleinPipeline": "trainer.backends.flux2_klein:Flux2KleinBackend",
+    "Flux2KleinPipeline": "trainer.backends.flux2:Flux2KleinBackend",
     "StableDiffusionXLPipeline": "trainer.backends.sdxl:SDXLBackend",
+    "FluxPipeline": "trainer.backends.flux1:Flux1Backend",
+    "Flux2Pipeline": "trainer.backends.flux2:Flux2DevBackend",
+    "QwenImagePipeline": "trainer.backends.qwen_image:QwenImageBackend",
+}
+
+# Pipelines that people will try and the method cannot train.
+REFUSED = {
+    "SanaSprintPipeline": "its sampler draws new noise at every step and its network predicts where a path ends, so there "
+    "is neither a trajectory that the first noise decides nor a teacher's velocity; docs/backends.md says more"
 }
 
 
@@ -53,6 +62,8 @@ def backend_class(folder: Path | str) -> type:
         family = json.loads(index.read_text())["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"model: {index} does not name a pipeline class; copy the model's folder again") from error
+    if family in REFUSED:
+        raise ValueError(f"model: {family} cannot be trained: {REFUSED[family]}")
     if family not in (known := families()):
         raise ValueError(f"model: {family} is not supported; supported are {', '.join(known)}")
     try:

@@ -158,6 +158,11 @@ class Backend(Protocol):
         """`v = eps - x0` at (B, C, h, w) latents and levels (B,) in [0, `grid(…)[0]`], float32."""
         ...
 
+    def guided(self, conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:
+        """The velocity with which the stock pipeline samples under guidance `scale`, from those of prompt and empty
+        prompt."""
+        ...
+
     def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
         """Latents (B, C, h, w) → RGB images; `bf16` takes a third of the time on a CPU and moves a pixel by 3 of 255 at
         most (54 dB on the demo model)."""

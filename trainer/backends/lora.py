@@ -195,7 +195,7 @@ def _by_module(
 
 
 def _module(name: str, modules: Mapping, flat: Mapping[str, str], component: str) -> str | None:
-    for prefix in (f"{component}.", f"base_model.model.{component}.", *_PREFIXES):
+    for prefix in (f"{component}.", f"base_model.model.{component}.", *_PREFIXES, ""):  # Lightning's have none
         if not name.startswith(prefix):
             continue
         rest = name.removeprefix(prefix)

@@ -23,6 +23,7 @@ from common.settings import MemorySettings
 from trainer.backends.base import Backend, Conditioning, autocast, kind_of
 from trainer.backends.cpu import PlainAttention, rewrite
 from trainer.backends.folders import check_folder, check_part, listed_parts, parts_gone_without
+from trainer.backends.processors import text_alone
 from trainer.backends.quantised import quantise
 from trainer.backends.streaming import Streamed
 from trainer.finite import first_not_finite
@@ -54,7 +55,9 @@ def load_pipeline(folder: Path, memory: MemorySettings) -> diffusers.DiffusionPi
         absent |= dict.fromkeys(text_encoders(folder))
     dtype = {"default": frozen_dtype(memory), "vae": torch.float32}
     variant = next(filter(None, check_folder(folder).values()), None)  # parts without it are read as they are
+    absent |= dict.fromkeys(readers := text_alone(folder))
     pipeline = family.from_pretrained(folder, dtype=dtype, variant=variant, use_safetensors=True, **absent)
+    pipeline.register_modules(**readers)
     check_finite(folder, {name: getattr(pipeline, name, None) for name in listed_parts(folder)})
     return pipeline
 
@@ -72,8 +75,10 @@ def empty_pipeline(
     """The folder's pipeline from its configurations alone, text encoders included; see `load_backend`."""
     family = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])
     check_folder(folder)
-    made = dict.fromkeys(parts_gone_without(folder))
+    made = dict.fromkeys(parts_gone_without(folder)) | text_alone(folder)
     for name, (library, kind) in listed_parts(folder).items():
+        if name in made:
+            continue
         cls = getattr(importlib.import_module(library), kind)
         if not issubclass(cls, torch.nn.Module):
             made[name] = cls.from_pretrained(folder / name)
@@ -185,7 +190,8 @@ class Managed:
         self._quantise(self.transformer, inner.sensitive)
         for part in self._present():
             self._quantise(part, ENCODERS_SENSITIVE)
-        pipeline.vae.to(memory_format=torch.channels_last)  # convolutions on CPU run 1.5 times as fast so
+        if all(p.ndim < 5 for p in pipeline.vae.parameters()):  # Qwen-Image's is one of videos
+            pipeline.vae.to(memory_format=torch.channels_last)  # convolutions on CPU run 1.5 times as fast so
         if memory.streamed and memory.compile:
             raise ValueError("streamed: compiled blocks cannot come and go; turn streamed or compile off")
         if not memory.vae_offload:
@@ -368,6 +374,10 @@ def load_component(folder: Path, name: str, dtype: torch.dtype) -> torch.nn.Modu
 
 def tile_by_half(vae: torch.nn.Module, latent_size: int) -> None:
     """Decode in tiles of half the model's own image size. The VAE's own default tile is the whole image."""
+    if hasattr(vae, "tile_sample_stride_height"):  # one of videos
+        tile, stride = (side * vae.spatial_compression_ratio for side in (latent_size // 2, latent_size * 3 // 8))
+        vae.enable_tiling(tile, tile, stride, stride)
+        return
     vae.enable_tiling()
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     vae.tile_latent_min_size = latent_size // 2

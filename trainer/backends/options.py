@@ -20,6 +20,9 @@ class ModelOptions(Settings):
     hub_id: str = option("", "The model's name on the Hugging Face hub, for the cards of its versions.")
     license: str = option("", "The license of its versions, an identifier of the hub's, for their cards.")
     distilled: bool = option(False, "Guidance is distilled into the model, so its teacher cannot be guided.")
+    guidance: float = option(
+        0.0, "The scale that is given to a model with embedded guidance; 0 is the family's own.", low=0, high=100
+    )
 
     @classmethod
     def read(cls, folder: Path) -> ModelOptions:

@@ -17,7 +17,7 @@ from common.sizes import Size, size_text
 from trainer.backends.base import Conditioning, autocast
 from trainer.backends.lora import Lora, as_adapter, covering, lora_file, modules_of, read_pairs
 from trainer.backends.options import OPTIONS_FILE, ModelOptions
-from trainer.flow import step_grid
+from trainer.flow import guided, step_grid
 
 FEW_STEPS = 4  # where a family's shift depends on the number of steps, training draws levels with the few-step one
 
@@ -49,6 +49,11 @@ class PipelineBackend:
     def targets(cls, network: torch.nn.Module) -> tuple[str, ...]:
         """The modules of a network of this family that get LoRA."""
         return cls.attention
+
+    @classmethod
+    def idle(cls, network: torch.nn.Module) -> tuple[str, ...]:
+        """Layers whose output reaches nothing: LoRA on them changes no image and gets no gradient."""
+        return ()
 
     @contextmanager
     def sized(self, size: Size | None) -> Iterator[None]:
@@ -99,7 +104,7 @@ class PipelineBackend:
         vae = self.pipeline.vae
         scaled = self.to_vae(latents.to(vae.dtype)).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, bf16):
-            pixels = vae.decode(scaled).sample.float()
+            pixels = self.vae_decode(scaled).float()
         return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
 
     def streamed_blocks(self) -> list[torch.nn.Module]:
@@ -125,7 +130,19 @@ class PipelineBackend:
         """See `Backend.encode_images`; the VAE's most likely latents, without its noise."""
         vae = self.pipeline.vae
         pixels = self.pipeline.image_processor.preprocess(list(images)).to(self.device, vae.dtype)
-        return self.from_vae(vae.encode(pixels).latent_dist.mode()).float()
+        return self.from_vae(self.vae_encode(pixels)).float()
+
+    def vae_decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """What `to_vae` gave → pixels (B, 3, H, W), -1 to 1."""
+        return self.pipeline.vae.decode(latents).sample
+
+    def vae_encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels → what `from_vae` takes."""
+        return self.pipeline.vae.encode(pixels).latent_dist.mode()
+
+    def guided(self, conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:
+        """See `Backend.guided`."""
+        return guided(conditional, unconditional, scale)
 
     def save_lora(self, folder: Path, state: dict[str, torch.Tensor], *, rank: int, alpha: float) -> Path:
         """See `Backend.save_lora`."""
@@ -149,11 +166,15 @@ class PipelineBackend:
     def load_lora(self, folder: Path) -> Lora:
         """See `Backend.load_lora`."""
         pairs = read_pairs(lora_file(folder), self.transformer, self.pipeline_class, self.component)
-        return as_adapter(pairs, self.transformer, self.lora_targets)
+        idle = self.idle(self.transformer)
+        heard = {name: pair for name, pair in pairs.items() if name not in idle}
+        return as_adapter(heard or pairs, self.transformer, self.lora_targets)
 
 
 class FlowBackend(PipelineBackend):
     """Base of the rectified-flow families: levels are 1 to 0, evenly spaced before the scheduler's own shift."""
+
+    straighten = "switch it off"  # what to do about a scheduler that bends the grid
 
     def __init__(self, pipeline: DiffusionPipeline, **options):
         super().__init__(pipeline, **options)
@@ -167,7 +188,7 @@ class FlowBackend(PipelineBackend):
             raise ValueError("scheduler: stochastic_sampling adds noise at every step; set it to false")
         bent = ("shift_terminal", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
         if wrong := [name for name in bent if scheduler.config.get(name)]:
-            raise ValueError(f"scheduler: {wrong[0]} bends the grid in a way that is not supported; switch it off")
+            raise ValueError(f"scheduler: {wrong[0]} bends the grid in a way that is not supported; {self.straighten}")
 
     @property
     def shift(self) -> float:

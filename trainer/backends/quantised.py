@@ -116,18 +116,20 @@ class QuantisedLinear(torch.nn.Linear):
         return made if self.bias is None else made + self.bias.to(dtype)
 
 
-def _coded_layers(model: torch.nn.Module, kept: Collection[str]) -> list[tuple[str, torch.nn.Linear]]:
+def _coded_layers(model: torch.nn.Module, kept: Collection[str], above: str = "") -> list[tuple[str, torch.nn.Linear]]:
+    """Those without a name in `kept` in their path; one that begins with a dot counts at the network's top alone. `above`
+    is where in the network the model is, if it is a part of it."""
     return [
         (name, layer)
         for name, layer in model.named_modules()
-        if type(layer) in (torch.nn.Linear, FastLinear) and not any(f".{part}." in f".{name}." for part in kept)
+        if type(layer) in (torch.nn.Linear, FastLinear) and not any(f".{part}." in f".{above}.{name}." for part in kept)
     ]
 
 
-def saved(model: torch.nn.Module, kind: str, kept: Collection[str]) -> int:
-    """Bytes that `quantise` would save; nothing is changed."""
+def saved(model: torch.nn.Module, kind: str, kept: Collection[str], above: str = "") -> int:
+    """Bytes that `quantise` would save; nothing is changed. `above` as in the network of which the model is a part."""
     total = 0
-    for _, layer in _coded_layers(model, kept) if kind != "none" else ():
+    for _, layer in _coded_layers(model, kept, above) if kind != "none" else ():
         blocks = -(-layer.weight.numel() // NF4_BLOCK)
         coded = blocks * (NF4_BLOCK // 2 + 2) if kind == "nf4" else layer.weight.numel() + 4 * layer.out_features
         total += layer.weight.nbytes - coded
@@ -135,8 +137,8 @@ def saved(model: torch.nn.Module, kind: str, kept: Collection[str]) -> int:
 
 
 def quantise(model: torch.nn.Module, kind: str, kept: Collection[str], device: torch.device) -> int:
-    """Code the model's linear layers, but for those under a name in `kept`, one by one on the device, and leave each where
-    it was; returns how many."""
+    """Code the model's linear layers, but for those under a name in `kept` (with a dot before it: at the top alone), one
+    by one on the device, and leave each where it was; returns how many."""
     found = _coded_layers(model, kept)
     for name, layer in found:
         model.set_submodule(name, QuantisedLinear(layer, kind, device))

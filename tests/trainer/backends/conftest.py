@@ -1,5 +1,7 @@
 """Every family's tiny pipeline, built and saved once."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -7,12 +9,22 @@ from tests.trainer.backends.tiny import CASES
 from trainer.backends import load_backend
 
 
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """A function: the folder of a case by its name."""
+
+    @cache
+    def build(name):
+        torch.manual_seed(0)
+        return CASES[name].build(tmp_path_factory.mktemp(name))
+
+    return build
+
+
 @pytest.fixture(scope="session", params=CASES)
-def family(request, tmp_path_factory):
+def family(request, built):
     """(its case, its folder)."""
-    torch.manual_seed(0)
-    case = CASES[request.param]
-    return case, case.build(tmp_path_factory.mktemp(request.param))
+    return CASES[request.param], built(request.param)
 
 
 @pytest.fixture

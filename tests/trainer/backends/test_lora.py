@@ -10,11 +10,12 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from common.cards import LORA_NAME
-from tests.trainer.backends.tiny import sd35, sdxl
+from tests.trainer.backends.tiny import CASES, sd35, sdxl
 from trainer.backends import load_backend
 from trainer.backends.lora import ADAPTER, as_adapter, read_pairs
 from trainer.export import export_lora, export_merged
 from trainer.roles import STUDENT, Roles
+from trainer.sampler import initial_noise, sample_latents
 
 
 def some_modules(backend, count=None):
@@ -229,6 +230,27 @@ def test_sdxls_original_blocks(tmp_path, alphas):
         a, b = random_pair(tuple(network[module].weight.shape), 2 + i, i)
         assert torch.allclose(scaled.pop(module), alphas[i] / (2 + i) * b @ a, atol=1e-6), name
     assert not scaled
+
+
+def test_lightnings_file_draws_stocks_images_and_can_be_trained_on(built, tmp_path):
+    """Qwen-Image's Lightning: names without a prefix, alphas, and layers that nothing is heard of."""
+    model, case = built("qwen_image"), CASES["qwen_image"]
+    backend = load_backend(model)
+    layers = {n: m for n, m in backend.transformer.named_modules() if isinstance(m, torch.nn.Linear) and "block" in n}
+    others = {n: tuple(m.weight.shape) for n, m in layers.items() if n not in some_modules(backend)}
+    assert set(backend.inner.idle(backend.transformer)) <= set(others)
+    file = kohya_file(backend, tmp_path / "v", dot=".", prefix="", extra=others)
+    lora = backend.load_lora(tmp_path / "v")
+    roles = Roles(backend.transformer, lora.targets, rank=lora.rank, alpha=lora.alpha, roles=(STUDENT,))
+    roles.load_state_dict(STUDENT, lora.state)
+    prompt, noise = backend.encode(["a star"]), initial_noise([3], backend.latent_shape)
+    points = sample_latents(backend, prompt, noise, backend.grid(4))
+    pipeline = DiffusionPipeline.from_pretrained(model)
+    pipeline.load_lora_weights(file.parent, weight_name=file.name)
+    images = pipeline(prompt="a star", output_type="latent", **case.call(backend, noise)).images
+    assert (points[:, -1] - backend.unpack(images)).abs().max() < 1e-4 * points.std()
+    velocity = backend.velocity(noise, torch.tensor([0.7]), prompt)
+    torch.autograd.grad(velocity.square().sum(), roles.parameters(STUDENT))  # raises where one has none
 
 
 @pytest.mark.parametrize("prefix", ["base_model.model.", "diffusion_model.", "base_model.model.{component}."])

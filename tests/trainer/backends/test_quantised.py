@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from common.settings import MemorySettings
 from trainer.backends import load_backend
-from trainer.backends.quantised import NF4, QuantisedLinear, decode, encode, quantise
+from trainer.backends.quantised import NF4, QuantisedLinear, decode, encode, quantise, saved
 from trainer.roles import FAKE, STUDENT, Roles
 from trainer.sampler import initial_noise, sample_latents
 
@@ -79,9 +79,9 @@ def test_a_family_draws_nearly_the_same_and_keeps_its_sensitive_layers(family, b
     assert names and whole
     # What stays whole is all that stands outside of the blocks, and what modulates in them.
     assert all("block" in name or "layers." in name or "refiner" in name for name in names)
-    assert all(any(part in name.split(".") for part in sensitive) for name in whole)
+    assert all(any(f".{part}." in f"..{name}." for part in sensitive) for name in whole)
     for part in sensitive:
-        inside = any(part in name.split(".") for name, _ in backend.transformer.named_modules())
+        inside = any(f".{part}." in f"..{name}." for name, _ in backend.transformer.named_modules())
         assert inside, f"{part} is no name in the network"
     encoders = [e for name in rough._encoders if (e := getattr(rough.pipeline, name)) is not None]
     assert encoders and all(coded(e) for e in encoders)
@@ -132,3 +132,9 @@ def test_a_family_without_a_list_is_refused(family, monkeypatch):
 def test_only_named_layers_stay_whole():
     model = torch.nn.ModuleDict({"norm": torch.nn.Linear(4, 4), "norm1": torch.nn.Linear(4, 4)})
     assert quantise(model, "int8", ("norm1",), CPU) == 1 and coded(model) == {"norm"}
+    model = torch.nn.ModuleDict(
+        {"block": torch.nn.ModuleDict({"out": torch.nn.Linear(4, 4)}), "out": torch.nn.Linear(4, 4)}
+    )
+    block = saved(model["block"], "int8", (".out",), above="block")
+    assert block == saved(model, "int8", (".out",)) != 0
+    assert quantise(model, "int8", (".out",), CPU) == 1 and coded(model) == {"block.out"}

@@ -4,13 +4,15 @@ import json
 
 import pytest
 import torch
-from diffusers import EulerAncestralDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DiffusionPipeline, EulerAncestralDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 
 from common.settings import DistillSettings, TDMR1Settings
-from tests.trainer.backends.tiny import CASES, SIZE, flux2_klein, sd35, sdxl, z_image
+from tests.trainer.backends.tiny import CASES, SIZE, flux1, flux2_dev, flux2_klein, qwen_image, sd35, sdxl, z_image
 from trainer.backends import FAMILIES, backend_class, load_backend
+from trainer.flow import step_grid
 from trainer.methods.tdm import TDM
 from trainer.methods.tdm_r1 import TDMR1
+from trainer.sampler import initial_noise, sample_latents
 
 
 @pytest.fixture
@@ -33,9 +35,9 @@ def test_every_family_of_the_registry_has_a_case(tmp_path):
 
 
 def test_an_unknown_family_is_named_with_the_known_ones(tmp_path):
-    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    (tmp_path / "model_index.json").write_text('{"_class_name": "LuminaPipeline"}')
     with pytest.raises(
-        ValueError, match=r"FluxPipeline is not supported; supported are StableDiffusion3Pipeline, ZImage"
+        ValueError, match=r"LuminaPipeline is not supported; supported are StableDiffusion3Pipeline, ZImage"
     ):
         load_backend(tmp_path)
 
@@ -137,12 +139,56 @@ def test_an_installed_package_adds_a_family(tmp_path, monkeypatch):
     info = tmp_path / "likestep_flux-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: likestep_flux\nVersion: 1.0\n")
-    lines = ("FluxPipeline = trainer.backends.sd3:SD3Backend", "LostPipeline = likestep_flux_of_nobody:Backend")
+    lines = ("LuminaPipeline = trainer.backends.sd3:SD3Backend", "LostPipeline = likestep_flux_of_nobody:Backend")
     (info / "entry_points.txt").write_text("[likestep.backends]\n" + "\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     index = tmp_path / "model_index.json"
-    index.write_text('{"_class_name": "FluxPipeline"}')
+    index.write_text('{"_class_name": "LuminaPipeline"}')
     assert backend_class(tmp_path).__name__ == "SD3Backend"
     index.write_text('{"_class_name": "LostPipeline"}')
     with pytest.raises(ValueError, match="LostPipeline cannot be loaded from likestep_flux_of_nobody"):
         backend_class(tmp_path)
+
+
+def test_sana_sprint_is_refused_with_what_it_lacks(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "SanaSprintPipeline"}')
+    with pytest.raises(
+        ValueError, match="SanaSprintPipeline cannot be trained: its sampler draws new noise at every step"
+    ):
+        load_backend(tmp_path)
+
+
+def test_qwen_images_own_times_are_refused_and_lightnings_have_shift_3_at_every_size(tmp_path):
+    model = qwen_image(tmp_path / "qwen")
+    assert torch.allclose(load_backend(model).grid(4), step_grid(4, 3.0))
+    (model / "likestep.json").write_text('{"size": 1024}')
+    assert torch.allclose(load_backend(model).grid(4), step_grid(4, 3.0))
+    with_scheduler(model, FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02))
+    with pytest.raises(ValueError, match=r"shift_terminal bends the grid .* save the pipeline with Lightning's"):
+        load_backend(model)
+
+
+def test_schnell_takes_no_guidance(tmp_path):
+    model, case = flux1(tmp_path / "schnell", schnell=True), CASES["flux1"]
+    backend, noise = load_backend(model), initial_noise([3], (4, 8, 8))
+    assert backend.distilled and torch.allclose(backend.grid(4), step_grid(4, 1.0))
+    points = sample_latents(backend, backend.encode(["a star"]), noise, backend.grid(4))
+    stock = DiffusionPipeline.from_pretrained(model)
+    images = stock(prompt="a star", output_type="latent", **case.call(backend, noise)).images
+    assert torch.allclose(points[:, -1], backend.unpack(images), atol=1e-4)
+
+
+def test_embedded_guidance_is_an_option(tmp_path):
+    model = flux1(tmp_path)
+    assert load_backend(model).stock_call(4)["guidance_scale"] == 3.5
+    (model / "likestep.json").write_text('{"size": 64, "guidance": 2.5}')
+    assert load_backend(model).stock_call(4)["guidance_scale"] == 2.5
+
+
+def test_a_processor_of_images_is_read_as_a_tokenizer_where_torchvision_is_missing(tmp_path):
+    model = flux2_dev(tmp_path)
+    plain = load_backend(model).encode(["a star"]).embeds
+    index = json.loads((model / "model_index.json").read_text())
+    index["tokenizer"] = ["transformers", "PixtralProcessor"]
+    (model / "model_index.json").write_text(json.dumps(index))
+    assert torch.equal(load_backend(model).encode(["a star"]).embeds, plain)

@@ -7,6 +7,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from common.settings import MemorySettings, TDMR1Settings
+from tests.trainer.backends.tiny import training
 from trainer.backends import load_backend
 from trainer.backends.streaming import Streamed, stretch
 from trainer.methods.tdm_r1 import TDMR1
@@ -69,10 +70,10 @@ def test_velocities_and_gradients_are_those_of_resident_blocks(family, options):
 
 
 def test_an_update_trains_the_same_adapters(family):
-    settings = TDMR1Settings(rank=4, alpha=8)
     states = []
     for memory in (MemorySettings(), MemorySettings(streamed=2)):
-        trainer = TDMR1(load_backend(family[1], memory=memory), settings, bf16=False)
+        backend = load_backend(family[1], memory=memory)
+        trainer = TDMR1(backend, TDMR1Settings(rank=4, alpha=8, **training(backend)), bf16=False)
         prompts = trainer.backend.encode(PROMPTS)
         trajectory = trainer.sample(prompts, initial_noise([1, 2], trainer.backend.latent_shape))
         trainer.student_update(trajectory, prompts, torch.tensor([0, 2]), torch.Generator().manual_seed(0))

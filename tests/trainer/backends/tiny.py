@@ -6,8 +6,10 @@ A new backend joins the conformance suite with one line in `CASES`.
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +17,17 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
+    Flux2Pipeline,
     Flux2Transformer2DModel,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
@@ -27,12 +35,17 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from tokenizers import pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -42,6 +55,7 @@ from transformers import (
     T5Tokenizer,
 )
 
+from common import reading
 from trainer.backends import backend_class
 from trainer.backends.memory import ENCODERS_SENSITIVE
 from trainer.backends.quantised import QuantisedLinear, quantise
@@ -52,6 +66,10 @@ CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "<|im_start|>assistant\n{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
 )
+MISTRAL_CHAT = (
+    "{{ bos_token }}{% for message in messages %}{% set text = message.content[0].text %}{% if message.role == 'system' %}"
+    "[SYSTEM_PROMPT]{{ text }}[/SYSTEM_PROMPT]{% else %}[INST]{{ text }}[/INST]{% endif %}{% endfor %}"
+)
 
 
 def clip_tokenizer() -> CLIPTokenizer:
@@ -61,18 +79,18 @@ def clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer({t: i for i, t in enumerate(vocabulary)}, [], pad_token=end, model_max_length=77)
 
 
-def t5_tokenizer() -> T5Tokenizer:
-    """512 tokens at most; every letter a token."""
+def t5_tokenizer(most: int = 512) -> T5Tokenizer:
+    """So many tokens at most; every letter a token."""
     letters = [chr(c) for c in range(32, 127)]
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in letters)]
-    return T5Tokenizer(vocabulary, extra_ids=0, model_max_length=512)
+    return T5Tokenizer(vocabulary, extra_ids=0, model_max_length=most)
 
 
-def qwen_tokenizer() -> Qwen2Tokenizer:
-    """Every byte a token, with the chat's special tokens and a template of the same form."""
+def qwen_tokenizer(words: Sequence[str] = ()) -> Qwen2Tokenizer:
+    """Every byte a token, and each of the `words`, with the chat's special tokens and a template of the same form."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     vocabulary = {t: i for i, t in enumerate([*BYTES, *special])}
-    return Qwen2Tokenizer(
+    made = Qwen2Tokenizer(
         vocabulary,
         [],
         additional_special_tokens=special[1:],
@@ -80,6 +98,8 @@ def qwen_tokenizer() -> Qwen2Tokenizer:
         model_max_length=131072,
         padding_side="right",
     )
+    made.add_tokens([AddedToken(word, normalized=False) for word in words])
+    return made
 
 
 def clip(kind, width: int):
@@ -100,6 +120,11 @@ def clip(kind, width: int):
             pad_token_id=end,
         )
     )
+
+
+def t5(width: int) -> T5EncoderModel:
+    """A T5 encoder for `t5_tokenizer`."""
+    return T5EncoderModel(T5Config(vocab_size=128, d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
 
 
 def qwen(kind, width: int, layers: int):
@@ -166,9 +191,7 @@ def sd35(folder: Path, *, layers: int = 3, dual: int = 2) -> Path:
             tokenizer=clip_tokenizer(),
             text_encoder_2=clip(CLIPTextModelWithProjection, 24),
             tokenizer_2=clip_tokenizer(),
-            text_encoder_3=T5EncoderModel(
-                T5Config(vocab_size=128, d_model=48, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-            ),
+            text_encoder_3=t5(48),
             tokenizer_3=t5_tokenizer(),
         ),
         folder,
@@ -208,6 +231,42 @@ def z_image(folder: Path) -> Path:
 
 def flux2_klein(folder: Path, *, distilled: bool = False) -> Path:
     """FLUX.2 klein; its text comes from layers 9, 18 and 27."""
+    parts = flux2_parts(guidance=False)
+    text = {"text_encoder": qwen(Qwen3ForCausalLM, 8, 28), "tokenizer": qwen_tokenizer()}
+    return save(Flux2KleinPipeline(**parts, **text, is_distilled=distilled), folder, size=SIZE)
+
+
+def flux2_dev(folder: Path) -> Path:
+    """FLUX.2 dev; its text comes from layers 10, 20 and 30, and 128 tokens are read here, so that a pass is short. Where
+    the real folder has Pixtral's processor, this one has a tokenizer, which does as much with text."""
+    words = re.findall(r" ?\w+", reading.FLUX2_SYSTEM.partition("]")[2].partition("[")[0])
+    special = ["<unk>", "<s>", "<pad>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]"]
+    vocabulary = {t: i for i, t in enumerate([*BYTES, *special])}
+    plain = Tokenizer(models.BPE(vocabulary, []))
+    plain.pre_tokenizer, plain.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    plain.add_special_tokens(special)
+    plain.add_tokens([AddedToken(word, normalized=False) for word in dict.fromkeys(words)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=plain,
+        bos_token="<s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        chat_template=MISTRAL_CHAT,
+        model_max_length=128,
+        padding_side="left",
+    )
+    text = {"vocab_size": len(tokenizer), "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 31}
+    text |= {"model_type": "mistral", "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4}
+    text |= {"max_position_embeddings": 1024, "use_cache": False}
+    vision = {"model_type": "pixtral", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 2, "head_dim": 4, "image_size": 28, "patch_size": 14}
+    encoder = Mistral3ForConditionalGeneration(Mistral3Config(text_config=text, vision_config=vision))
+    parts = flux2_parts(guidance=True)
+    return save(Flux2Pipeline(**parts, text_encoder=encoder, tokenizer=tokenizer), folder, size=SIZE)
+
+
+def flux2_parts(*, guidance: bool) -> dict:
+    """What klein and dev have in common."""
     vae = autoencoder(AutoencoderKLFlux2, batch_norm_eps=1e-4, patch_size=(2, 2))
     vae.bn.running_mean.normal_()
     vae.bn.running_var.uniform_(0.5, 2)
@@ -222,28 +281,18 @@ def flux2_klein(folder: Path, *, distilled: bool = False) -> Path:
         mlp_ratio=3.0,
         axes_dims_rope=(4, 4, 4, 4),
         rope_theta=2000,
-        guidance_embeds=False,
+        guidance_embeds=guidance,
     )
-    return save(
-        Flux2KleinPipeline(
-            transformer=transformer,
-            scheduler=FlowMatchEulerDiscreteScheduler(
-                shift=3.0,
-                use_dynamic_shifting=True,
-                base_shift=0.5,
-                max_shift=1.15,
-                base_image_seq_len=256,
-                max_image_seq_len=4096,
-                time_shift_type="exponential",
-            ),
-            vae=vae,
-            text_encoder=qwen(Qwen3ForCausalLM, 8, 28),
-            tokenizer=qwen_tokenizer(),
-            is_distilled=distilled,
-        ),
-        folder,
-        size=SIZE,
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        shift=3.0,
+        use_dynamic_shifting=True,
+        base_shift=0.5,
+        max_shift=1.15,
+        base_image_seq_len=256,
+        max_image_seq_len=4096,
+        time_shift_type="exponential",
     )
+    return {"transformer": transformer, "scheduler": scheduler, "vae": vae}
 
 
 def sdxl(folder: Path, **scheduler) -> Path:
@@ -282,6 +331,78 @@ def sdxl(folder: Path, **scheduler) -> Path:
     )
 
 
+def flux1(folder: Path, *, schnell: bool = False) -> Path:
+    """FLUX.1 dev, or schnell; T5 reads 64 tokens here, so that a pass is short."""
+    dynamic = {"use_dynamic_shifting": True, "shift": 3.0} if not schnell else {"shift": 1.0}
+    return save(
+        FluxPipeline(
+            transformer=FluxTransformer2DModel(
+                in_channels=16,
+                num_layers=1,
+                num_single_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=24,
+                pooled_projection_dim=16,
+                guidance_embeds=not schnell,
+                axes_dims_rope=(4, 6, 6),
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(**dynamic),
+            vae=autoencoder(
+                scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False
+            ),
+            text_encoder=clip(CLIPTextModel, 16),
+            tokenizer=clip_tokenizer(),
+            text_encoder_2=t5(24),
+            tokenizer_2=t5_tokenizer(64),
+        ),
+        folder,
+        size=SIZE,
+    )
+
+
+def qwen_image(folder: Path, **scheduler) -> Path:
+    """Qwen-Image with Lightning's times. Each word of its chat's first part is a token, so that it has 34 as in the real
+    one."""
+    words = re.findall(r" ?\w+|:", reading.QWEN_SYSTEM.removeprefix("<|im_start|>").partition("<")[0])
+    tokenizer = qwen_tokenizer(dict.fromkeys([*words, "user", "assistant"]))
+    vae = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        latents_mean=[-0.7, 0.5, 0.1, -0.2],
+        latents_std=[2.8, 1.5, 2.0, 2.4],
+    )
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    text = size | {"num_hidden_layers": 2, "num_key_value_heads": 1, "vocab_size": len(tokenizer)}
+    text |= {"max_position_embeddings": 2048, "use_cache": False}
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]}
+    vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 2, "out_hidden_size": 16}
+    few = {"base_shift": math.log(3), "max_shift": math.log(3), "shift_terminal": None}
+    return save(
+        QwenImagePipeline(
+            transformer=QwenImageTransformer2DModel(
+                in_channels=16,
+                out_channels=4,
+                num_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=16,
+                axes_dims_rope=(4, 6, 6),
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                use_dynamic_shifting=True, base_image_seq_len=256, max_image_seq_len=8192, **few | scheduler
+            ),
+            vae=vae,
+            text_encoder=Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)),
+            tokenizer=tokenizer,
+        ),
+        folder,
+        size=SIZE,
+    )
+
+
 def save(pipeline, folder: Path, **options) -> Path:
     """Write the folder; what a fresh network starts at zero becomes random, so that its output depends on everything."""
     network = getattr(pipeline, "transformer", None) or pipeline.unet
@@ -316,9 +437,24 @@ def decoded(folder: Path, kind: str, target: Path) -> Path:
     return target
 
 
+def training(backend) -> dict:
+    """Settings that a distilled model asks for."""
+    return {"guidance": 1, "rl_cfg": 1} if backend.distilled else {}
+
+
 def as_they_are(latents: torch.Tensor, backend, level: float) -> torch.Tensor:
     """The stock pipeline walks the same points as the trainer."""
     return latents
+
+
+def patched(latents: torch.Tensor, backend, level: float) -> torch.Tensor:
+    """The stock pipeline keeps a row a 2 × 2 patch."""
+    return backend.unpack(latents)
+
+
+def in_patches(noise: torch.Tensor, backend) -> torch.Tensor:
+    """The inverse of `patched`."""
+    return backend.pack(noise)
 
 
 def unpacked(latents: torch.Tensor, backend, level: float) -> torch.Tensor:
@@ -333,12 +469,19 @@ def from_sigma(latents: torch.Tensor, backend, level: float) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Case:
-    """A family: how to build it, how many modules of its tiny network get LoRA, and how its stock pipeline's points
-    translate into the trainer's."""
+    """A family: how to build it, how many modules of its tiny network get LoRA, how its stock pipeline's points translate
+    into the trainer's, and how the trainer's noise translates into what it takes as `latents`."""
 
     build: Callable[[Path], Path]
     lora_modules: int
     point: Callable = as_they_are
+    guided: bool = True  # whether the stock pipeline can be, beside the guidance that a network may embed
+    start: Callable = lambda noise, backend: noise.clone()  # Z-Image's writes into the list that it is given
+
+    def call(self, backend, noise: torch.Tensor, guidance: float = 1.0) -> dict:
+        """The stock pipeline's arguments for four steps from this noise, a prompt an image."""
+        call = backend.stock_call(4, guidance) | {"latents": self.start(noise, backend)}
+        return call | ({"negative_prompt": [""] * len(noise)} if "negative_prompt" in call else {})
 
 
 CASES = {
@@ -346,4 +489,7 @@ CASES = {
     "z_image": Case(z_image, 4 * 4),
     "flux2_klein": Case(flux2_klein, 8 + 2 * 2, unpacked),
     "sdxl": Case(sdxl, 8 * 8, from_sigma),
+    "flux1": Case(flux1, 8 + 2 * 4, patched, start=in_patches),
+    "flux2_dev": Case(flux2_dev, 8 + 2 * 2, unpacked, guided=False),
+    "qwen_image": Case(qwen_image, 8 + 6, patched, start=in_patches),
 }

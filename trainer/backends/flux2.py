@@ -1,23 +1,27 @@
-"""FLUX.2 klein, distilled and base."""
+"""FLUX.2 klein, distilled and base, and FLUX.2 dev."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from diffusers import Flux2KleinPipeline
+from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
+from common.cards import EMBEDDED_GUIDANCE
 from common.sizes import Size
 from trainer.backends.base import Conditioning
+from trainer.backends.options import ModelOptions
 from trainer.backends.pipeline import FlowBackend
 
+MOST_TOKENS = 512  # of a prompt in its chat, which is the pipelines' default
 
-class Flux2KleinBackend(FlowBackend):
-    """A Flux2KleinPipeline folder: the network gives `eps - x0` itself, for times as t. Latents are 2 × 2 patches of the
+
+class Flux2Backend(FlowBackend):
+    """What both have in common: the network gives `eps - x0` itself, for times as t. Latents are 2 × 2 patches of the
     VAE's, normalised by its batch norm, and the shift depends on the number of steps and tokens."""
 
-    pipeline_class = Flux2KleinPipeline
+    scale: float | None = None  # of guidance, where the network takes one as an input
     attention = (
         "attn.to_q",
         "attn.to_k",
@@ -41,10 +45,6 @@ class Flux2KleinBackend(FlowBackend):
     )
     block_lists = ("transformer_blocks", "single_transformer_blocks")
 
-    def __init__(self, pipeline: Flux2KleinPipeline, **options):
-        super().__init__(pipeline, **options)
-        self.distilled = self.distilled or bool(pipeline.config.is_distilled)
-
     @classmethod
     def targets(cls, network: torch.nn.Module) -> tuple[str, ...]:
         """See `PipelineBackend.targets`. "attn.to_out" is a layer in single blocks but a list of two in double ones, so
@@ -62,10 +62,15 @@ class Flux2KleinBackend(FlowBackend):
     def _mu(self, steps: int) -> float:
         return compute_empirical_mu(self._tokens(), steps)
 
+    def _text_tokens(self) -> int:
+        return min(MOST_TOKENS, self.pipeline.tokenizer.model_max_length)
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """See `Backend.encode`."""
-        embeds, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
+        embeds, _ = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, max_sequence_length=self._text_tokens()
+        )
         return Conditioning(embeds.float(), torch.zeros(len(embeds), 0, device=self.device))
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
@@ -74,7 +79,7 @@ class Flux2KleinBackend(FlowBackend):
         out = self.transformer(
             hidden_states=pipeline._pack_latents(x),
             timestep=t,
-            guidance=None,
+            guidance=None if self.scale is None else torch.full((len(x),), self.scale, device=x.device),
             encoder_hidden_states=conditioning.embeds,
             txt_ids=pipeline._prepare_text_ids(conditioning.embeds[:1]).to(x.device),
             img_ids=pipeline._prepare_latent_ids(x[:1]).to(x.device),
@@ -96,3 +101,32 @@ class Flux2KleinBackend(FlowBackend):
         """See `PipelineBackend.from_vae`."""
         mean, deviation = self._norm()
         return (self.pipeline._patchify_latents(latents) - mean) / deviation
+
+
+class Flux2KleinBackend(Flux2Backend):
+    """A Flux2KleinPipeline folder."""
+
+    pipeline_class = Flux2KleinPipeline
+
+    def __init__(self, pipeline: Flux2KleinPipeline, **options):
+        super().__init__(pipeline, **options)
+        self.distilled = self.distilled or bool(pipeline.config.is_distilled)
+
+
+class Flux2DevBackend(Flux2Backend):
+    """A Flux2Pipeline folder: guidance is distilled into the network, which takes its scale as an input, the same in all
+    roles."""
+
+    pipeline_class = Flux2Pipeline
+
+    def __init__(self, pipeline: Flux2Pipeline, *, options: ModelOptions | None = None, **given):
+        super().__init__(pipeline, options=options, **given)
+        self.scale = (options.guidance if options else 0) or EMBEDDED_GUIDANCE[self.pipeline_class.__name__]
+        self.distilled = True
+
+    def stock_call(self, steps: int, guidance: float = 1.0) -> dict:
+        """See `Backend.stock_call`; `guidance_scale` is the embedded one. Raises ValueError under another guidance, which
+        this pipeline has not."""
+        if guidance > 1:
+            raise ValueError("guidance: FLUX.2 dev's pipeline has none but the embedded one; set guidance to 1")
+        return super().stock_call(steps) | {"guidance_scale": self.scale, "max_sequence_length": self._text_tokens()}
