@@ -116,6 +116,7 @@ INSTALLED_APPS = [
     "webapp.rounds",
     "webapp.labelling",
     "webapp.quality",
+    "webapp.raters",
     "webapp.api",
     "webapp.dashboard",
     "webapp.operations",

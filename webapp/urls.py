@@ -13,6 +13,7 @@ from webapp.exports import views as exports
 from webapp.labelling import views as labelling
 from webapp.operations import views as operations
 from webapp.quality import views as quality
+from webapp.raters import views as raters
 from webapp.rounds import trial_views as trials
 from webapp.rounds import version_views as versions
 from webapp.rounds import views as rounds
@@ -43,6 +44,7 @@ urlpatterns = [
     path("forgot/", people.forgot, name="forgot"),
     path("reset/<int:user_id>/<int:by_id>/<str:token>/", people.reset_password, name="reset-password"),
     path("join/<str:token>/", people.join, name="join"),
+    path("study/<str:token>/", raters.study, name="study"),
     path("healthz", operations.healthz, name="healthz"),
     path("readyz", operations.readyz, name="readyz"),
     path("metrics", operations.metrics, name="metrics"),
@@ -63,6 +65,10 @@ urlpatterns = [
     path("p/<slug:slug>/guidelines/<int:example_id>.webp", labelling.example_image, name="example-image"),
     path("p/<slug:slug>/me/", labelling.me, name="me"),
     path("p/<slug:slug>/me/language/", labelling.language, name="language"),
+    path("p/<slug:slug>/agree/", raters.agree, name="agree"),
+    path("p/<slug:slug>/practice/", raters.practise, name="practice"),
+    path("p/<slug:slug>/practice/<int:turn>/<int:position>.webp", labelling.practice_image, name="practice-image"),
+    path("p/<slug:slug>/rated/", raters.rated, name="rated"),
     path("p/<slug:slug>/compare/", versions.compare, name="compare"),
     path("p/<slug:slug>/comparisons/<int:number>/next/", versions.next_pairs, name="next-pairs"),
     path("p/<slug:slug>/comparisons/<int:number>/vote/", versions.vote, name="vote"),
@@ -76,6 +82,7 @@ urlpatterns = [
     path("p/<slug:slug>/groups/<int:group_id>/retry/", dashboard.retry_group, name="retry-group"),
     path("p/<slug:slug>/series/", dashboard.series, name="dashboard-series"),
     path("p/<slug:slug>/people/", people.people, name="people"),
+    path("p/<slug:slug>/studies/", raters.manage, name="studies"),
     path("p/<slug:slug>/settings/", campaigns.project_settings, name="project-settings"),
     path("p/<slug:slug>/prompts/", campaigns.prompts, name="prompts"),
     path("p/<slug:slug>/clone/", campaigns.clone, name="clone-project"),

@@ -167,6 +167,7 @@ async function fill(renew = false) {
     const data = await request(root.dataset.next);
     if (!outbox.items.length && saves === asked) count(data.today); // else it may be of before the last answer
     if (data.waiting) $("empty").textContent = data.waiting;
+    if (data.go && !queue.length && !outbox.items.length) location.assign(data.go); // it says what comes first, or was the last
     for (const group of data.groups) {
       if (outbox.has(group.group) || seen.has(group.group) || queue.some((g) => g.group === group.group)) continue;
       queue.push(group);

@@ -26,6 +26,9 @@ MANAGED = (
     "api/",
     "audit/",
     "compare/",
+    "studies/",
+    "agree/",
+    "practice/",
 )
 
 

@@ -148,6 +148,7 @@ def address(project, ready, ann):
         "group_id": group.pk,
         "task": leases.give(ann, group.pk, lasts=True),
         "position": 0,
+        "turn": 0,
         "example_id": Example.objects.create(generation=group.generations.first(), good=True).pk,
         "generation_id": group.generations.first().pk,
         "pair_id": pair.pk,

@@ -30,6 +30,7 @@ TABLE = {
     "account": ("get", LOGGED_IN),
     "forgot": ("get", EVERYBODY),
     "reset-password": ("get", EVERYBODY),  # and then who holds a link that works
+    "study": ("get", EVERYBODY),  # and then whom Prolific sends with a link that works
     "healthz": ("get", EVERYBODY),
     "readyz": ("get", EVERYBODY),
     "metrics": ("get", EVERYBODY),  # from this machine; tests/webapp/operations/test_operations.py has the others
@@ -49,6 +50,10 @@ TABLE = {
     "image": ("get", REVIEWERS),
     "task-image": ("get", ITS_OWNER),  # whoever was given the group
     "example-image": ("get", MEMBERS),
+    "agree": ("get", MEMBERS),
+    "practice": ("get", MEMBERS),
+    "practice-image": ("get", ITS_OWNER),  # whoever practises on it
+    "rated": ("get", MEMBERS),
     "compare": ("get", MEMBERS),
     "next-pairs": ("get", MEMBERS),
     "vote": ("post", MEMBERS),
@@ -68,6 +73,7 @@ TABLE = {
     "dashboard-series": ("get", REVIEWERS),
     "api-access": ("get", MEMBERS),
     "people": ("get", ADMINS),
+    "studies": ("get", ADMINS),
     "project-settings": ("get", ADMINS),
     "prompts": ("get", ADMINS),
     "clone-project": ("post", ADMINS),
@@ -112,6 +118,9 @@ MAKERS = {"admin elsewhere", "admin here", "superuser"}  # of projects
 PAGES = (
     "annotate",
     "guidelines",
+    "agree",
+    "practice",
+    "studies",
     "me",
     "flags",
     "dashboard",
@@ -160,7 +169,11 @@ def test_pages_and_the_socket_ask_the_one_table():
     assert set(NEEDED) == set(Action)
     views = {name: route.callback for name, route in routes() if "slug" in route.pattern.converters}
     views = {name: view for name, view in views.items() if not name.startswith(("admin:", "api:"))}
-    own = {"pair-image": MEMBERS, "task-image": MEMBERS}  # and there only the person who has it on screen
+    own = {
+        "pair-image": MEMBERS,
+        "task-image": MEMBERS,
+        "practice-image": MEMBERS,
+    }  # and there only the person who has it on screen
     assert {name: level(view.action) for name, view in views.items()} == {
         name: own.get(name, TABLE[name][1]) for name in views
     }

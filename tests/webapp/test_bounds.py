@@ -31,6 +31,14 @@ SET = {
     "Project.gold_rate": bounds.GOLD_RATE,
     "Project.work_hour_cost": bounds.COST,
     "Project.machine_hour_cost": bounds.COST,
+    "Project.practice_groups": bounds.PRACTICE_GROUPS,
+    "Project.practice_right": bounds.PRACTICE_RIGHT,
+    "Project.practice_tries": bounds.PRACTICE_TRIES,
+    "Project.practice_wait": bounds.PRACTICE_WAIT,
+    "Project.quota_day": bounds.QUOTA,
+    "Project.quota_all": bounds.QUOTA,
+    "Study.groups": bounds.STUDY_GROUPS,
+    "Study.places": bounds.STUDY_PLACES,
     "Webhook.every": bounds.EVERY,
 }
 # Numbers that code counts, measures or draws, or has checked (`Comparison` in comparisons.start, `seconds` when they come).
@@ -52,11 +60,13 @@ COUNTED = """
     OracleQuality.images OracleQuality.groups OracleQuality.agreement OracleQuality.low OracleQuality.high
     OracleQuality.threshold OracleQuality.known OracleQuality.right
     VersionCount.labels VersionCount.likes VersionCount.counted_to ProjectCount.labelled ProjectCount.signal
+    Terms.number Practice.number Practice.needed PracticeAnswer.turn
     Webhook.announced Delivery.attempts Delivery.status
 """.split()
 NUMBERS = (models.IntegerField, models.FloatField, models.DecimalField)
 # Texts of forms that are bounded elsewhere: by the request's size, lines and characters (prompts), or are not kept.
-OTHERWISE = {"PromptsForm.prompts", "NewProjectForm.guidelines", "ProjectForm.guidelines"}
+OTHERWISE = {f"{form}.{name}" for form in ("ProjectForm", "NewProjectForm") for name in ("guidelines", "consent")}
+OTHERWISE |= {"PromptsForm.prompts"}
 OWN = {model for model in apps.get_models() if model.__module__.startswith("webapp.")}
 
 
@@ -84,6 +94,7 @@ def test_a_models_number_has_its_bounds(name):
 # JSON and texts without a length of their own that somebody sets, with their bounds in characters.
 WRITTEN = {
     "Project.guidelines": bounds.GUIDELINES,
+    "Project.consent": bounds.GUIDELINES,
     "Project.dislike_reasons": bounds.REASONS_JSON,
     "Project.oracle_thresholds": bounds.REASONS_JSON,
     "Project.round_settings": bounds.METADATA,
@@ -97,7 +108,7 @@ MADE = """
     GroupDecision.answer UndoneDecision.answer Preferences.keys Consensus.rewards GoldGroup.answer ProjectCount.states
     ModelVersion.scores TrainingRound.settings TrainingRound.scores_before TrainingRound.scores_after
     TrainingRound.error TrainingRound.alarm RoundMetric.values Trial.sides Trial.seeds
-    RoundPlan.settings RoundPlan.values TrainingRound.made_from
+    Terms.text Practice.asked PracticeAnswer.answer RoundPlan.settings RoundPlan.values TrainingRound.made_from
 """.split()
 
 

@@ -12,11 +12,13 @@ from webapp.labelling.models import Example, Flag, Group, GroupDecision, Label
 from webapp.operations.services import beat
 from webapp.quality.models import GoldGroup, Overrule
 from webapp.quality.services import settle
+from webapp.raters.models import Study
 from webapp.rounds.models import Pair, TrainingRound, Trial
 
 NOT_PAGES = {
     "image",
     "task-image",
+    "practice-image",
     "example-image",
     "pair-image",
     "trial-image",
@@ -30,13 +32,13 @@ NOT_PAGES = {
     "app-manifest",
 }
 FIELDS = "user project guidelines prompt metadata group round flag skip label oracle word example token webhook".split()
-FIELDS += "delivery audit pair trial".split()
+FIELDS += "delivery audit pair trial consent study".split()
 
 
 def everywhere(project, ready, person, boss, mark: Callable[[str], str]):
     """Write `mark(field)` into every field of the project of the fixture `address`."""
     mallory = person(mark("user"), Role.REVIEWER)
-    project.name, project.guidelines = mark("project"), mark("guidelines")
+    project.name, project.guidelines, project.consent = mark("project"), mark("guidelines"), mark("consent")
     project.save()
     seen, failed, flagged = Group.objects.get(), *ready(2)[:2]  # one more stands in for the one that somebody has
     prompt = seen.prompt
@@ -57,6 +59,8 @@ def everywhere(project, ready, person, boss, mark: Callable[[str], str]):
     Group.objects.filter(pk=failed.pk).update(state="failed", error=mark("group"))
     TrainingRound.objects.update(error=mark("round"))
     Pair.objects.filter(pk=Pair.objects.first().pk).update(state="failed", error=mark("pair"))
+    by = {"created_by": boss, "token_hash": "h", "completion_code": "C", "expires_at": timezone.now()}
+    Study.objects.create(project=project, name=mark("study"), **by)
     Trial.objects.update(prompt=mark("trial"), error=mark("trial"))
     ApiToken.objects.create(project=project, user=boss, name=mark("token"), token_hash="x", scopes=["read"])
     webhook = Webhook.objects.create(project=project, url=f"https://example.org/{mark('webhook')}", events=[])

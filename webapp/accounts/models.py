@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ValidationError
+from django.db import models
 from django.utils.translation import gettext as _
 
 from webapp.accounts.lookalikes import alike, mixes_scripts
@@ -27,6 +28,13 @@ class People(UserManager):
 
 class User(AbstractUser):
     """A person. What they may do in a project is their Membership; `is_superuser` may do everything."""
+
+    outside = models.BooleanField(
+        default=False,
+        db_default=False,
+        editable=False,
+        help_text="Came by a study's link or another site's log-in: rates as an annotator, and may nothing else.",
+    )
 
     objects = People()
 

@@ -55,6 +55,8 @@ NEEDED = {
     Action.SETTINGS: Role.ADMIN,
 }
 
+OUTSIDE = {Action.LABEL, Action.LEARN}  # all that somebody from outside may do, whatever a row says of their role
+
 
 def role_in(user, project: Project) -> str | None:
     """The person's role, None for an outsider; superusers are admins everywhere."""
@@ -72,7 +74,12 @@ def allows(role: str | None, action: Action) -> bool:
 
 def may(user, project: Project, action: Action) -> bool:
     """Whether the person may do it there."""
-    return allows(role_in(user, project), action)
+    return not _beyond(user, action) and allows(role_in(user, project), action)
+
+
+def _beyond(user, action: Action) -> bool:
+    """Whether somebody from outside asks for more than rating."""
+    return user.is_authenticated and user.outside and action not in OUTSIDE
 
 
 def projects_of(user):
@@ -86,6 +93,8 @@ def managed_by(user, projects) -> set[int]:
     """The ids of those of the `projects` that a person may review, in one query."""
     if user.is_superuser:
         return {p.pk for p in projects}
+    if user.outside:
+        return set()
     roles = Membership.objects.filter(user=user, project__in=projects).values_list("project", "role")
     return {pk for pk, role in roles if allows(role, Action.SEE)}
 
@@ -94,6 +103,8 @@ def reviewed_by(user):
     """The projects a person may review."""
     if user.is_superuser:
         return Project.objects.all()
+    if user.outside:
+        return Project.objects.none()
     return Project.objects.filter(memberships__user=user, memberships__role__in=[Role.REVIEWER, Role.ADMIN])
 
 
@@ -101,6 +112,8 @@ def administered_by(user):
     """The projects a person is an admin of."""
     if user.is_superuser:
         return Project.objects.all()
+    if user.outside:
+        return Project.objects.none()
     return Project.objects.filter(memberships__user=user, memberships__role=Role.ADMIN)
 
 
@@ -153,7 +166,7 @@ def member(action: Action):
             if not request.user.is_authenticated:
                 return _log_in_first(request)
             project, role = _part_in(request.user, slug)
-            if not allows(role, action):
+            if _beyond(request.user, action) or not allows(role, action):
                 raise Http404
             request.role = role  # templates show what the person may do
             return view(request, project, *args, **kwargs)

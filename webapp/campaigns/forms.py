@@ -18,6 +18,7 @@ from webapp.campaigns.services import (
     EDITABLE,
     CampaignError,
     check_label_source,
+    check_practice,
     find_draft,
     keep_draft,
     prompt_check,
@@ -36,6 +37,7 @@ MAIN = (
     "work_hour_cost",
     "machine_hour_cost",
 )
+OUTSIDE = ("practice_groups", "practice_right", "practice_tries", "practice_wait", "quota_day", "quota_all")
 
 
 def _beside_people(label: object, measured) -> object:
@@ -103,6 +105,13 @@ class ProjectForm(forms.ModelForm):
             "machine_hour_cost": _("Cost of an hour of the machine"),
             "tie_break": _("Tie break"),
             "guidelines": _("Guidelines"),
+            "consent": _("Consent"),
+            "practice_groups": _("Practice groups"),
+            "practice_right": _("Right ones to pass"),
+            "practice_tries": _("Tries at the practice"),
+            "practice_wait": _("Hours between tries"),
+            "quota_day": _("Groups a person and day"),
+            "quota_all": _("Groups a person in all"),
         }
         help_texts = {
             "overlap": _(
@@ -113,10 +122,13 @@ class ProjectForm(forms.ModelForm):
         widgets = {
             "name": forms.TextInput(attrs={"dir": "auto"}),
             "guidelines": forms.Textarea(attrs={"rows": 5, "dir": "auto"}),
+            "consent": forms.Textarea(attrs={"rows": 5, "dir": "auto"}),
         }
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        for name in OUTSIDE:
+            self.fields[name].required = False  # what is not sent stays as it is
         if self.instance.pk:
             known = {row.oracle: row for row in self.instance.oracle_qualities.filter(tag="")}
             choices = [(name, _beside_people(label, known.get(name))) for name, label in self.fields["oracle"].choices]
@@ -125,15 +137,30 @@ class ProjectForm(forms.ModelForm):
     def clean(self):
         """An oracle is chosen where one labels."""
         data = super().clean()
+        for name in OUTSIDE:
+            if data.get(name) is None and name not in self.errors:
+                data[name] = getattr(self.instance, name)
         try:
             check_label_source(data.get("label_source", ""), data.get("oracle", ""))
         except CampaignError as error:
             self.add_error("oracle", str(error).partition(": ")[2])
+        try:
+            check_practice(data.get("practice_groups"), data.get("practice_right"))
+        except CampaignError as error:
+            self.add_error("practice_right", str(error).partition(": ")[2])
         return data
 
     def main_fields(self) -> list:
         """Short fields, for columns."""
         return [self[name] for name in MAIN]
+
+    def outside_fields(self) -> list:
+        """What is asked of people from outside, and how much they may do."""
+        return [self[name] for name in OUTSIDE]
+
+    def outside_errors(self) -> bool:
+        """Whether one of these is wrong, so that it is shown."""
+        return any(self[name].errors for name in (*OUTSIDE, "consent"))
 
 
 class PromptsForm(forms.Form):

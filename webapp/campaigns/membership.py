@@ -73,6 +73,7 @@ def accept_invitation(token: str, person: Callable | object) -> Membership:
     if invitation is None or not _stands(invitation):
         raise CampaignError(_("invitation: the link was used already or is too old; ask an admin for a new one"))
     user = person() if callable(person) else person
+    _check_outside(user, invitation.role)
     if role_gained(invitation, user) is None:
         raise CampaignError(_("invitation: you are a member with this role already; the link was not used"))
     values = {"role": invitation.role}
@@ -92,6 +93,7 @@ def change_role(project: Project, user_id: int, role: str, by) -> Membership | N
         return member
     if is_last_admin:
         raise _only_admin(member)
+    _check_outside(member.user, role)
     audit(project, by, "role changed", username=member.user.username, role=[member.role, role])
     member.role = role
     member.save(update_fields=["role"])
@@ -129,6 +131,15 @@ def _check_role(role: str) -> None:
     if role not in Role.values:
         raise CampaignError(
             _("role: %(role)s is not one of %(values)s") % {"role": repr(role), "values": ", ".join(Role.values)}
+        )
+
+
+def _check_outside(user, role: str) -> None:
+    """Raises CampaignError where somebody from outside would be more than an annotator."""
+    if user.outside and role != Role.ANNOTATOR:
+        raise CampaignError(
+            _("role: %(name)s came from outside and stays an annotator; invite them to make an account of their own")
+            % {"name": user.username}
         )
 
 

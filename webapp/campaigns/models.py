@@ -119,6 +119,51 @@ class Project(models.Model):
         validators=bounds.COST.validators,
         help_text=_("What an hour of the machine that trains costs, in the same currency; 0 if unknown."),
     )
+    consent = models.TextField(
+        blank=True,
+        db_default="",
+        max_length=bounds.GUIDELINES,
+        validators=bounds.at_most(bounds.GUIDELINES),
+        help_text=_("People agree to it before they rate, anew when it changes; Markdown. Empty: nobody is asked."),
+    )
+    practice_groups = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,
+        validators=bounds.PRACTICE_GROUPS.validators,
+        help_text=_(
+            "Gold groups that annotators answer before they get real ones, and are told what is right; 0 is none."
+        ),
+    )
+    practice_right = models.PositiveSmallIntegerField(
+        default=7,
+        db_default=7,
+        validators=bounds.PRACTICE_RIGHT.validators,
+        help_text=_("How many of these they must answer rightly."),
+    )
+    practice_tries = models.PositiveSmallIntegerField(
+        default=3,
+        db_default=3,
+        validators=bounds.PRACTICE_TRIES.validators,
+        help_text=_("How often a person may practise; participants of a study may once."),
+    )
+    practice_wait = models.PositiveSmallIntegerField(
+        default=24,
+        db_default=24,
+        validators=bounds.PRACTICE_WAIT.validators,
+        help_text=_("Hours from one try to the next."),
+    )
+    quota_day = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        validators=bounds.QUOTA.validators,
+        help_text=_("Groups that an annotator may rate a day (of UTC); 0 is no limit."),
+    )
+    quota_all = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        validators=bounds.QUOTA.validators,
+        help_text=_("Groups that an annotator may rate in all; 0 is no limit. A study has its own number."),
+    )
     salt = models.CharField(
         max_length=64,
         default=new_salt,

@@ -40,8 +40,8 @@ class Links(PasswordResetTokenGenerator):
 
 def may_reset(by: User, user: User) -> bool:
     """Oneself by mail, a superuser everybody; an admin who takes part in no project beyond what the admin is an admin of
-    anyway: whoever sets a password can do all that its owner can."""
-    if not by.is_active or not user.is_active:
+    anyway: whoever sets a password can do all that its owner can. Somebody from outside has none to set."""
+    if not by.is_active or not user.is_active or user.outside:
         return False
     if by == user or by.is_superuser:
         return True

@@ -96,6 +96,8 @@ class AddressForm(forms.Form):
 @login_required
 def account(request: HttpRequest) -> HttpResponse:
     """One's password and mail address. POST `action=password` ends all other sessions and the API tokens; `address`."""
+    if request.user.outside:  # who has no password of ours
+        raise Http404
     action = request.POST.get("action", "")
     password = PasswordChangeForm(request.user, request.POST if action == "password" else None)
     address = AddressForm(request.user, request.POST if action == "address" else None)

@@ -50,6 +50,13 @@ EDITABLE = (
     "auto_start_by_forecast",
     "work_hour_cost",
     "machine_hour_cost",
+    "consent",
+    "practice_groups",
+    "practice_right",
+    "practice_tries",
+    "practice_wait",
+    "quota_day",
+    "quota_all",
     "round_settings",
 )
 
@@ -60,6 +67,12 @@ def check_label_source(label_source: str, oracle: str) -> None:
         oracle_spec(oracle)
     if label_source != LabelSource.PEOPLE and not oracle:
         raise CampaignError(_("oracle: choose one, or let people alone label"))
+
+
+def check_practice(groups: int | None, right: int | None) -> None:
+    """Raises CampaignError when nobody could pass."""
+    if groups and right and right > groups:
+        raise CampaignError(_("practice_right: it is more than the %(n)s groups of the practice") % {"n": groups})
 
 
 def oracle_spec(name: str) -> str:
@@ -110,6 +123,7 @@ def create_project(
         )
     project = Project(slug=slug, name=name, model_dir=model_dir, **fields)
     _check_bounds(project, [*EDITABLE, "steps", "slug", "model_dir"])
+    check_practice(project.practice_groups, project.practice_right)
     project.save()
     if by is not None:
         Membership.objects.create(user=by, project=project, role=Role.ADMIN)
@@ -208,6 +222,7 @@ def update_project(project: Project, by, **values) -> dict:
         setattr(project, name, value)
     check_label_source(project.label_source, project.oracle)
     _check_bounds(project, changed)
+    check_practice(project.practice_groups, project.practice_right)
     if changed:
         project.save(update_fields=list(changed))
         audit(project, by, "settings changed", **changed)

@@ -23,6 +23,12 @@ class Decided(Conflict):
     """The person decided on that group before."""
 
 
+class Stopped(LabellingError):
+    """The person gets no real groups here now: they have yet to agree or to practise, or did all they may."""
+
+    status = 403
+
+
 class Busy(LabellingError):
     """Another request got in between; the same request may succeed when it is sent again."""
 

@@ -15,12 +15,13 @@ from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
 
 from webapp.campaigns.models import Project
-from webapp.labelling.errors import NotGiven
+from webapp.labelling.errors import NotGiven, Stopped
 from webapp.labelling.models import Generation, Group, GroupDecision, GroupState, Lease
 from webapp.lib import options
 from webapp.lib.prepared import ask, ask_for, insert, keep_related
 from webapp.quality import services as quality
 from webapp.quality.models import Consensus, GoldGroup
+from webapp.raters import gate
 
 RENEWED = 0.9  # of a lease's time: one that has more left stays as it is
 TASK = re.compile("[0-9a-f]{32}")
@@ -39,12 +40,15 @@ def lease_groups(user, project: Project, count: int = 1, *, rng: random.Random |
 def hold_groups(
     user, project: Project, count: int, *, rng: random.Random | None = None
 ) -> tuple[list[Group], list[str]]:
-    """`lease_groups`, and the tasks of all groups that the person holds now."""
+    """`lease_groups`, and the tasks of all groups that the person holds now. Raises Stopped."""
     if project.archived_at is not None:
         return [], []
-    count = min(count, options.HELD_AT_ONCE)
+    if stop := gate.find_stop(user, project):
+        raise Stopped(stop.said)
+    most = min(count, options.HELD_AT_ONCE)
     for _attempt in range(options.RACES):
         with transaction.atomic():
+            count = min(most, gate.room(user, project))
             now = timezone.now()
             undecided = _undecided(user, project)
             live = [lease for lease in undecided if lease.expires_at > now]

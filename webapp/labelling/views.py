@@ -24,6 +24,7 @@ from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
 from webapp.labelling.preferences import save_keys
 from webapp.labelling.waiting import why_none
 from webapp.lib import bounds, media, options, storage, texts
+from webapp.raters import gate, practice
 
 
 def group_json(group: Group) -> dict:
@@ -48,7 +49,9 @@ def group_json(group: Group) -> dict:
 @require_GET
 @member(Action.LABEL)
 def annotate(request: HttpRequest, project: Project) -> HttpResponse:
-    """The page; its script asks for groups."""
+    """The page; its script asks for groups. Who has to agree or practise first, or did all they may, is sent there."""
+    if stop := gate.find_stop(request.user, project):
+        return redirect(stop.page, project.slug)
     chosen = queries.preferences(request.user)
     mine = keys.merged(chosen.keys)
     page = {"keys": mine if chosen.keys_on else {}, "widths": pictures.WIDTHS, "renew": options.RENEW.total_seconds()}
@@ -96,15 +99,21 @@ def service_worker(request: HttpRequest) -> HttpResponse:
 @never_cache
 @member(Action.LABEL)
 def next_groups(request: HttpRequest, project: Project) -> JsonResponse:
-    """The groups leased to this person, topped up for prefetching, the names of all they hold, today's counts, and why
-    there is none."""
-    groups, held = leases.hold_groups(request.user, project, options.PREFETCH)
+    """The groups leased to this person, topped up for prefetching, the names of all they hold, today's counts, why there is
+    none, and where the person has to `go` first."""
+    go, waiting = "", ""
+    try:
+        groups, held = leases.hold_groups(request.user, project, options.PREFETCH)
+    except errors.Stopped as stopped:
+        groups, held = [], []
+        go, waiting = reverse("annotate", args=[project.slug]), str(stopped)
     return JsonResponse(
         {
             "groups": [group_json(g) for g in groups],
             "held": held,
             "today": queries.today(request.user, project),
-            "waiting": "" if groups else why_none(project),
+            "waiting": "" if groups else waiting or why_none(project),
+            "go": go,
         }
     )
 
@@ -210,6 +219,13 @@ def image(request: HttpRequest, project: Project, generation_id: int) -> HttpRes
 def task_image(request: HttpRequest, project: Project, task: str, position: int) -> HttpResponse:
     """An image of a group that this person was given."""
     return image_response(queries.task_image(request.user, project, task, position), request.GET.get("w", ""))
+
+
+@require_GET
+@member(Action.LABEL)
+def practice_image(request: HttpRequest, project: Project, turn: int, position: int) -> HttpResponse:
+    """An image of a group in this person's practice."""
+    return image_response(practice.image_at(request.user, project, turn, position), request.GET.get("w", ""))
 
 
 @require_GET

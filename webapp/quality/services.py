@@ -40,6 +40,7 @@ from webapp.quality.models import (
     PersonQuality,
     ProjectQuality,
 )
+from webapp.raters.models import PracticeAnswer
 
 CHUNK = 500  # groups settled a transaction
 CERTAIN = 0.9  # an oracle's score beyond which (or below 1 - it) gold may be made of an image
@@ -213,13 +214,14 @@ def retire_gold(project: Project, gold_id: int, by) -> None:
 
 
 def pick_gold(user, project: Project, count: int, *, rng: random.Random | None = None) -> list[Group]:
-    """Up to `count` gold groups that this person never had, the least answered of a few at random."""
+    """Up to `count` gold groups that this person never had, in practice neither, the least answered of a few at random."""
     flagged = Flag.objects.filter(group=OuterRef("group"), resolved_at=None)
     unseen = (
         GoldGroup.objects.filter(project=project, active=True, group__state=GroupState.DONE)
         .filter(~Exists(GroupDecision.objects.filter(group=OuterRef("group"), user=user)))
         .filter(~Exists(GoldAnswer.objects.filter(gold=OuterRef("pk"), user=user)))
         .filter(~Exists(Lease.objects.filter(group=OuterRef("group"), user=user)))
+        .filter(~Exists(PracticeAnswer.objects.filter(gold=OuterRef("pk"), practice__user=user)))
         .filter(~Exists(flagged))
     )
     ids = list(unseen.order_by("id").values_list("pk", flat=True)[:GOLD_KEPT])

@@ -15,6 +15,7 @@ from webapp.accounts.permissions import Action, may, member
 from webapp.campaigns.models import Project
 from webapp.lib import bounds, media, options, paths, storage, texts
 from webapp.lib.streaming import streamed
+from webapp.raters import terms
 from webapp.rounds import comparisons, packages, queries, sharing
 from webapp.rounds.models import ComparisonState, Pair
 from webapp.rounds.sequential import standing
@@ -148,6 +149,8 @@ def stop_comparison(request: HttpRequest, project: Project, number: int) -> Http
 @member(Action.VOTE)
 def compare(request: HttpRequest, project: Project) -> HttpResponse:
     """The page of the oldest open test; its script asks for pairs. Nothing on it tells the versions."""
+    if not terms.agreed(request.user, project):
+        return redirect("agree", project.slug)
     found = project.comparisons.filter(state=ComparisonState.OPEN).order_by("number").first()
     return render(request, "rounds/compare.html", {"project": project, "comparison": found, "page": "compare"})
 
@@ -164,7 +167,8 @@ def _pair(project: Project, pair: Pair) -> dict:
 def next_pairs(request: HttpRequest, project: Project, number: int) -> JsonResponse:
     """The pairs on this person's screen, topped up; `open` false when the test has ended."""
     found = get_object_or_404(project.comparisons.select_related("project"), number=number)
-    pairs = comparisons.lease_pairs(request.user, found, options.PREFETCH)
+    agreed = terms.agreed(request.user, project)
+    pairs = comparisons.lease_pairs(request.user, found, options.PREFETCH) if agreed else []
     return JsonResponse({"open": found.state == ComparisonState.OPEN, "pairs": [_pair(project, p) for p in pairs]})
 
 
