@@ -8,9 +8,9 @@ from tests.e2e.helpers import CHROMIUM, faults, picture
 from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.campaigns.services import add_prompts
-from webapp.labelling.following import finish_answered
+from webapp.labelling.following import finish_answered, follow_threshold
 from webapp.labelling.models import Label, Scoring
-from webapp.quality.services import measure_oracles
+from webapp.quality.services import make_gold, measure_oracles
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
 NARROW = {"width": 360, "height": 740}
@@ -116,3 +116,30 @@ def test_an_oracle_is_chosen_by_how_far_it_says_what_people_say(site, boss):
     assert faults(page) == []
     page.emulate_media(color_scheme="light")
     picture(page, "judges-phone", whole=False)
+
+
+def test_a_fitted_threshold_is_used_and_given_up_with_a_click(site, boss):
+    site.project.oracle = "demo"
+    site.project.save()
+    for group in site.ready(5):
+        acting.submit(boss, site.project, group, [1, 1, 0, 0])
+        for image, score in zip(group.generations.all(), (0.9, 0.8, 0.6, 0.1), strict=True):
+            Label.objects.create(generation=image, oracle="demo", liked=score > 0.5, score=score)
+        group.refresh_from_db()
+        make_gold(group, "review", {0: True, 1: True, 2: False, 3: False}, by=boss)
+    measure_oracles(site.project)
+    page = site.context(boss, viewport=NARROW).new_page()
+    page.goto(site.url("settings/"))
+    page.get_by_role("button", name="Use the fitted threshold, 0.70").focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("What the oracle demo gives a score of 0.70 or more is liked.").wait_for()
+    site.project.refresh_from_db()
+    assert follow_threshold(site.project) == 5
+    assert fits(page)
+    assert faults(page) == []
+    page.emulate_media(color_scheme="light")
+    page.locator("#threshold").scroll_into_view_if_needed()
+    picture(page, "threshold-phone", whole=False)
+    page.get_by_role("button", name="Ask the oracle itself again").click()
+    page.get_by_text("The oracle judges 5 groups once more.").wait_for()
+    assert Scoring.objects.count() == 5

@@ -50,6 +50,7 @@ FORM_ROUTES = {
     "import-labels": ["file"],
     "language": ["language"],
     "share-version": ["repository", "public"],
+    "oracle-threshold": ["drop"],
     "start-trial": ["prompt", "versions", "base", "steps", "guidance", "seeds"],
     "trial-prompt": ["split"],
 }
