@@ -18,12 +18,14 @@ import base64
 import dataclasses
 import hashlib
 import hmac
+import io
 import json
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 TRIES = 4
 PAGE = 500
+IMAGES_AT_ONCE, BYTES_AT_ONCE = 400, 60_000_000  # of a folder, in an archive
 RETRIED = (429, 502, 503, 504)
 
 
@@ -70,7 +73,7 @@ class Group:
 
     id: int
     prompt: str
-    version: int
+    version: int | None  # None: images that somebody brought in
     state: str
     created_at: str
     rewards: list[float | None] | None
@@ -176,6 +179,24 @@ class Imported:
     new: int
     known: int
     conflicts: list[str]
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What became of a file of own images: taken, known, left (alone with its prompt) or skipped, and why."""
+
+    name: str
+    outcome: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ImagesImported:
+    """Groups and images that were made of own images, and what became of each file."""
+
+    groups: int
+    images: int
+    files: list[FileReport]
 
 
 class Likestep:
@@ -360,15 +381,34 @@ class Likestep:
 
     def import_labels(self, path: str | Path) -> Imported:
         """Give the labels of a `labels` export back; the same file may come any number of times."""
-        path, border = Path(path), uuid.uuid4().hex
-        head = f'--{border}\r\nContent-Disposition: form-data; name="file"; filename="{path.name}"\r\n\r\n'
-        body = head.encode() + path.read_bytes() + f"\r\n--{border}--\r\n".encode()
-        answer = self._json(
-            "POST", f"{self._project}/import", body, f"multipart/form-data; boundary={border}", again=True
-        )
+        path = Path(path)
+        answer = self._send_file("import", path.name, path.read_bytes())
         return Imported(answer["new"], answer["known"], answer["conflicts"])
 
+    def import_images(
+        self, path: str | Path, *, prompt: str = "", generate: bool = False, rater: str = ""
+    ) -> ImagesImported:
+        """Bring own images in: an archive, a table (Parquet, JSONL), an image, or a folder of images with their captions,
+        which is sent in archives of a few hundred. `prompt` is that of images that bring none; `generate` makes new images
+        of new prompts too; `rater` names who gave a table's labels (empty: they are left out)."""
+        query, path = _query(prompt=prompt, generate=generate, rater=rater), Path(path)
+        groups, images, files = 0, 0, []
+        for name, data in _archives(path) if path.is_dir() else [(path.name, path.read_bytes())]:
+            answer = self._send_file(f"images?{query}", name, data)
+            groups, images = groups + answer["groups"], images + answer["images"]
+            files += [FileReport(**line) for line in answer["files"]]
+        return ImagesImported(groups, images, files)
+
     # ------------------------------------------------ the wire
+
+    def _send_file(self, place: str, name: str, data: bytes) -> dict[str, Any]:
+        border = uuid.uuid4().hex
+        name = name.replace('"', "'")
+        head = f'--{border}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+        body = head.encode() + data + f"\r\n--{border}--\r\n".encode()
+        return self._json(
+            "POST", f"{self._project}/{place}", body, f"multipart/form-data; boundary={border}", again=True
+        )
 
     def _pages(self, name: str, kind: type[T], *, after: int = 0, **filters) -> Iterator[T]:
         following: int | None = after
@@ -428,6 +468,29 @@ def check_standard_signature(secret: str, headers: Mapping[str, str], body: byte
         return False
     right = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
     return any(hmac.compare_digest(right, one) for one in given) and abs(time.time() - moment) <= oldest
+
+
+def _archives(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """A folder's images with their captions and tables as archives within a server's bounds. Files of one prompt should
+    stand together by name: groups are made of each archive's."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    beside = {".txt", ".jsonl", ".csv"}
+    tables = [file for file in files if file.name.lower() in ("metadata.jsonl", "metadata.csv")]
+    images = [file for file in files if file.suffix.lower() not in beside]
+    while images:
+        data, size, count = io.BytesIO(), 0, 0
+        with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+            for table in tables:
+                archive.write(table, table.relative_to(folder).as_posix())
+            while images and (
+                not count or (count < IMAGES_AT_ONCE and size + images[0].stat().st_size < BYTES_AT_ONCE)
+            ):
+                image = images.pop(0)
+                size, count = size + image.stat().st_size, count + 1
+                for file in (image, image.with_suffix(".txt")):
+                    if file.is_file():
+                        archive.write(file, file.relative_to(folder).as_posix())
+        yield f"{folder.name}.zip", data.getvalue()
 
 
 def _query(**values) -> str:

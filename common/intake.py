@@ -2,7 +2,8 @@
 
 Every file of others comes through here. Texts and Parquet are told from all else (`form`); JSON is counted before Python
 builds anything of it (`check_json`); an image's size is read from its header (`picture`). Parquet is then read by a process
-of its own (`common.tables`). Nothing takes an archive.
+of its own (`common.tables`), an archive member by member (`common.archives`), a stranger's image without anything but its
+pixels (`common.own_pictures`).
 """
 
 from __future__ import annotations

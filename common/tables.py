@@ -6,6 +6,7 @@ then read by a process of its own, whose memory and time are limited: names may 
 
 from __future__ import annotations
 
+import base64
 import json
 import resource
 import subprocess
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from common.intake import Unreadable
 from common.language import gettext_noop
@@ -25,6 +27,7 @@ MOST_COLUMNS = 1000
 MEMORY = 768_000_000  # bytes that reading may take beyond what the reader itself does
 SECONDS = 60
 BATCH = 500  # rows at once
+FEW = 10  # of rows with images
 READER = [sys.executable, "-m", "common.tables"]
 TURN = threading.Lock()  # one reader at once, or MEMORY would say little
 
@@ -32,18 +35,25 @@ TURN = threading.Lock()  # one reader at once, or MEMORY would say little
 @dataclass(frozen=True)
 class Limits:
     """`rows` and `size` (bytes of the rows as JSON) that a table may have; of it only `columns` are read, None: all that
-    hold no bytes. A text has at most `longest` characters. With `flat` no column may hold lists or objects."""
+    hold no bytes. A text has at most `longest` characters. With `flat` no column may hold lists or objects. Columns of
+    `binary`, bytes or `{bytes, path}` as `datasets` has images, come as base64."""
 
     rows: int
     size: int
     columns: tuple[str, ...] | None = None
     longest: int = 1_000_000
     flat: bool = False
+    binary: tuple[str, ...] = ()
 
 
 def read(data: bytes, limits: Limits) -> list[str]:
-    """The table's rows, each a JSON object in a line; columns of bytes are passed over, and an empty cell is a key that is
-    not there. Raises Unreadable."""
+    """The table's rows, each a JSON object in a line; other columns of bytes are passed over, and an empty cell is a key
+    that is not there. Raises Unreadable."""
+    return list(each(data, limits))
+
+
+def each(data: bytes, limits: Limits) -> Iterator[str]:
+    """The same row by row: they wait on the disk. Raises Unreadable before the first."""
     footer = int.from_bytes(data[-8:-4], "little")
     if len(data) < 12 or data[-4:] != b"PAR1" or footer > len(data) - 12:
         raise Unreadable(gettext_noop("it does not end as Parquet does"))
@@ -53,13 +63,18 @@ def read(data: bytes, limits: Limits) -> list[str]:
     if not TURN.acquire(timeout=SECONDS):
         raise Unreadable(gettext_noop("other files are being read; try again in a minute"))
     try:
-        return _rows(data, limits)
+        found = _rows(data, limits)
     finally:
         TURN.release()
+    with found:
+        for line in found:
+            yield line.decode().removesuffix("\n")
 
 
-def _rows(data: bytes, limits: Limits) -> list[str]:
-    with tempfile.TemporaryFile() as found:
+def _rows(data: bytes, limits: Limits) -> BinaryIO:
+    """A temporary file of the rows, at its start."""
+    found = tempfile.TemporaryFile()  # noqa: SIM115 - closed by who reads it
+    try:
         try:
             run = subprocess.run(  # noqa: S603 - this module, by this Python
                 [*READER, json.dumps(asdict(limits))],
@@ -78,7 +93,10 @@ def _rows(data: bytes, limits: Limits) -> list[str]:
         if run.returncode:  # out of memory or time, or a fault of the library
             raise Unreadable(TOO_MUCH, most=f"{MEMORY // 1_000_000:,}")
         found.seek(0)
-        return found.read().decode().split("\n")[:-1]
+    except BaseException:
+        found.close()
+        raise
+    return found
 
 
 TOO_LONG = gettext_noop("reading it takes more than %(most)s seconds; split the file")
@@ -121,18 +139,21 @@ def _lines(data: bytes, limits: Limits) -> Iterator[str]:
         raise Unreadable(gettext_noop("it has %(count)s columns; %(most)s are the most"), **told)
     check_names([f.name for f in file.schema_arrow])
     fields = [f for f in file.schema_arrow if limits.columns is None or f.name in limits.columns]
-    names = [f.name for f in fields if not _holds_bytes(f.type)]
+    binary = {f.name for f in fields if f.name in limits.binary and _is_image(f.type)}
+    names = [f.name for f in fields if f.name in binary or not _holds_bytes(f.type)]
     for field in fields:
-        if limits.flat and pa.types.is_nested(field.type):
+        if limits.flat and pa.types.is_nested(field.type) and field.name not in binary:
             raise Unreadable(gettext_noop("%(name)s: it is a list or an object"), name=field.name)
     _check_chunks(about, set(names), limits)
     size = 0
-    for batch in file.iter_batches(batch_size=BATCH, columns=names, use_threads=False):
+    for batch in file.iter_batches(batch_size=FEW if binary else BATCH, columns=names, use_threads=False):
         if batch.nbytes > limits.size:
             raise Unreadable(TOO_LARGE, most=f"{limits.size:,}")
         for row in batch.to_pylist():
+            for name in binary & row.keys():
+                row[name] = _coded(row[name])
             for name, value in row.items():
-                if isinstance(value, str) and len(value) > limits.longest:
+                if name not in binary and isinstance(value, str) and len(value) > limits.longest:
                     told = {"name": name, "most": f"{limits.longest:,}"}
                     raise Unreadable(gettext_noop("%(name)s: more than %(most)s characters"), **told)
             line = json.dumps(_without_empty(row), ensure_ascii=False, default=str)
@@ -174,6 +195,21 @@ def _check_chunks(about, names: set[str], limits: Limits) -> None:
         raise Unreadable(gettext_noop("it unpacks to %(size)s bytes; %(most)s are the most, so split the file"), **told)
 
 
+def _is_image(kind) -> bool:
+    """Whether a column's type is that of images: bytes, or an object with them."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and _is_image(kind.field(index).type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _coded(value: bytes | dict | None) -> str | None:
+    found = value.get("bytes") if isinstance(value, dict) else value
+    return base64.b64encode(found).decode() if isinstance(found, bytes) else None
+
+
 def _holds_bytes(kind) -> bool:
     import pyarrow as pa
 
@@ -187,7 +223,8 @@ def _holds_bytes(kind) -> bool:
 def main() -> int:
     """Rows on stdout, or why not on stderr."""
     values = json.loads(sys.argv[1])
-    limits = Limits(**{**values, "columns": values["columns"] and tuple(values["columns"])})
+    columns = values["columns"] and tuple(values["columns"])
+    limits = Limits(**{**values, "columns": columns, "binary": tuple(values["binary"])})
     data = sys.stdin.buffer.read()
     try:
         for line in _lines(data, limits):

@@ -17,7 +17,8 @@ from trainer.sampler import check_trajectory, load_trajectory
 @dataclass(frozen=True)
 class LabelledGroup:
     """One line of groups.jsonl, whose `trajectory_file` may be relative to that file's folder. `rewards` are shares of
-    likes in 0..1, None where nobody decided; `boxes` what people marked on each image, or nothing."""
+    likes in 0..1, None where nobody decided; `boxes` what people marked on each image, or nothing. `imported` ones are
+    somebody's own images: their trajectory is the encoded image alone."""
 
     group: str
     prompt: str
@@ -26,6 +27,7 @@ class LabelledGroup:
     trajectory_file: str
     rewards: tuple[float | None, ...]
     boxes: tuple[tuple[Box, ...], ...] = ()
+    imported: bool = False
 
 
 def read_groups(path: Path) -> list[LabelledGroup]:
@@ -52,16 +54,30 @@ def _box(values: Sequence[float]) -> Box:
     return (left, top, width, height)
 
 
+def without_imported(groups: Sequence[LabelledGroup]) -> list[LabelledGroup]:
+    """The groups for a method that trains the student on the labelled images themselves. Raises ValueError when there were
+    own images only."""
+    kept = [group for group in groups if not group.imported]
+    if groups and not kept:
+        raise ValueError(
+            "method: all labelled groups are of own images, which never teach the student itself; use tdm_r1, or label "
+            "generated groups"
+        )
+    return kept
+
+
 @dataclass(frozen=True)
 class GroupBatch:
     """P groups padded to one size: `trajectory` (P, G, K + 1, C, h, w), `advantages` (P, G), 0 where padded, `rewards`
-    (P, G), NaN where nobody decided or padded; boxes by group and image."""
+    (P, G), NaN where nobody decided or padded; boxes by group and image. Of `imported` groups (P,) every point is the
+    image; None: there is none."""
 
     trajectory: torch.Tensor
     advantages: torch.Tensor
     rewards: torch.Tensor
     prompts: list[str]
     boxes: list[tuple[tuple[Box, ...], ...]]
+    imported: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,7 @@ class GroupStore:
     silent: int  # groups left out because their rewards are all the same (`common.signal`)
     damaged: tuple[str, ...]  # messages of groups whose trajectory could not be read
     boxes: list[tuple[tuple[Box, ...], ...]]  # by group and image
+    imported: torch.Tensor | None = None  # (P,): which are own images; None: none of them
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -84,31 +101,38 @@ class GroupStore:
     def take(self, index: torch.Tensor) -> GroupBatch:
         """The groups of `index` (n,). Raises ValueError, naming the file, on a trajectory that can no longer be read."""
         width, chosen = self.advantages.shape[1], index.tolist()
+        imported = None if self.imported is None else self.imported[index]
         found = [load_trajectory(self.files[i]).trajectory for i in chosen]
+        found = [t.expand(-1, self.shape[0], *t.shape[2:]) if t.shape[1] == 1 else t for t in found]
         if not found:  # of a process that an update has no groups for
-            return GroupBatch(torch.empty(0, width, *self.shape), self.advantages[index], self.rewards[index], [], [])
+            return GroupBatch(
+                torch.empty(0, width, *self.shape), self.advantages[index], self.rewards[index], [], [], imported
+            )
         padded = torch.stack([torch.cat([t, t[:1].expand(width - len(t), *t.shape[1:])]) for t in found])
         prompts, boxes = ([values[i] for i in chosen] for values in (self.prompts, self.boxes))
-        return GroupBatch(padded, self.advantages[index], self.rewards[index], prompts, boxes)
+        return GroupBatch(padded, self.advantages[index], self.rewards[index], prompts, boxes, imported)
 
 
 def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
-    """The groups with signal whose trajectories can be read, have an image a reward, and have the first one's shape. Raises
-    ValueError when there is none."""
+    """The groups with signal whose trajectories can be read, have an image a reward, and have the first one's shape;
+    imported ones have one point, and the latents' shape. Raises ValueError when there is none."""
     rewards, known = pad_rewards([g.rewards for g in groups])
     advantages = group_advantages(rewards, known)
     loud = has_signal(rewards, known)
-    kept, damaged, shape = [], [], ()
+    kept, damaged, shape, latent = [], [], (), ()  # of generated trajectories, and of anybody's latents
     for i in loud.nonzero().flatten().tolist():
         try:
             images, *found = check_trajectory(Path(groups[i].trajectory_file))
-            if images != len(groups[i].rewards) or (shape and tuple(found) != shape):
+            wanted = (1, *(latent or found[1:])) if groups[i].imported else shape or (found[0], *(latent or found[1:]))
+            if images != len(groups[i].rewards) or tuple(found) != wanted:
                 raise ValueError(
                     f"trajectory: {groups[i].trajectory_file} is of {images} images of shape {tuple(found)}, not of "
-                    f"{len(groups[i].rewards)} of {shape or 'any'}; the group must be left out"
+                    f"{len(groups[i].rewards)} of {wanted}; the group must be left out"
                 )
             kept.append(i)
-            shape = tuple(found)
+            latent = tuple(found[1:])
+            if not groups[i].imported:
+                shape = tuple(found)
         except ValueError as error:
             damaged.append(str(error))
     if not kept:
@@ -119,7 +143,18 @@ def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
     files, prompts = [Path(groups[i].trajectory_file) for i in kept], [groups[i].prompt for i in kept]
     rewards, index = torch.where(known, rewards, torch.nan), torch.tensor(kept)
     boxes, silent = [groups[i].boxes for i in kept], int((~loud).sum())
-    return GroupStore(files, advantages[index], rewards[index], prompts, shape, silent, tuple(damaged), boxes)
+    imported = torch.tensor([groups[i].imported for i in kept])
+    return GroupStore(
+        files,
+        advantages[index],
+        rewards[index],
+        prompts,
+        shape or (1, *latent),
+        silent,
+        tuple(damaged),
+        boxes,
+        imported if imported.any() else None,
+    )
 
 
 def pad_rewards(rewards: Sequence[Sequence[float | None]]) -> tuple[torch.Tensor, torch.Tensor]:

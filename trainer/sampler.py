@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.torch import save
 
@@ -126,6 +126,14 @@ class Sampler:
             prompt, initial_noise(seeds, self.backend.latent_shape), seeds, steps=steps, guidance=guidance
         )
 
+    def encode_group(self, images: Sequence[Image.Image]) -> SampledGroup:
+        """Images of any origin as a group whose trajectory is one point, the encoded image; others than squares of the
+        model's size are cut and resized."""
+        size = (self.backend.size, self.backend.size)
+        fitted = [i if i.size == size else ImageOps.fit(i, size, Image.Resampling.LANCZOS) for i in images]
+        latents = self.backend.encode_images(fitted).cpu()
+        return SampledGroup(fitted, latents[:, None], torch.zeros(1), ())
+
     def sample_from(
         self, prompt: str, noise: torch.Tensor, seeds: Sequence[int], *, steps: int | None = None, guidance: float = 1.0
     ) -> SampledGroup:
@@ -139,7 +147,8 @@ class Sampler:
 
 @dataclass(frozen=True)
 class StoredTrajectory:
-    """What `save_trajectory` kept: `trajectory` (G, K + 1, C, h, w) float32, `sigmas` (K + 1,)."""
+    """What `save_trajectory` kept: `trajectory` (G, K + 1, C, h, w) float32, `sigmas` (K + 1,). Encoded images have one
+    point, at level 0, and no seeds."""
 
     trajectory: torch.Tensor
     sigmas: torch.Tensor
@@ -194,7 +203,9 @@ def _check_header(file) -> tuple[dict[str, str], tuple[int, ...]]:
     seeds = json.loads(metadata["seeds"])
     if not isinstance(seeds, list) or not all(type(seed) is int and abs(seed) < 2**63 for seed in seeds):
         raise ValueError("seeds: they are not a list of whole numbers")
-    if len(shapes["trajectory"]) != 5 or shapes["trajectory"][0] != len(seeds):
+    # Of an image that was encoded, not made, there is one point and no seed.
+    encoded = shapes["trajectory"][1:2] == [1] and not seeds
+    if len(shapes["trajectory"]) != 5 or (shapes["trajectory"][0] != len(seeds) and not encoded):
         raise ValueError(
             f"trajectory: {shapes['trajectory']} is not (images, steps + 1, C, h, w) of {len(seeds)} seeds"
         )

@@ -81,11 +81,12 @@ METRICS_TOKEN = env("METRICS_TOKEN")
 LIKESTEP_API_RATE = int(env("LIKESTEP_API_RATE", "600"))  # requests a token and minute
 # Private networks that webhooks may reach all the same, for example 10.0.5.0/24.
 LIKESTEP_WEBHOOK_NETWORKS = env_list("LIKESTEP_WEBHOOK_NETWORKS")
-# The largest bodies of requests in bytes, see webapp.lib.uploads: of people who have not logged in, of the two kinds of
+# The largest bodies of requests in bytes, see webapp.lib.uploads: of people who have not logged in, of the three kinds of
 # files, and of all else.
 LIKESTEP_ANONYMOUS_LIMIT = int(env("LIKESTEP_ANONYMOUS_LIMIT", "65536"))
 LIKESTEP_PROMPTS_LIMIT = int(env("LIKESTEP_PROMPTS_LIMIT", "2000000"))
 LIKESTEP_IMPORT_LIMIT = int(env("LIKESTEP_IMPORT_LIMIT", "50000000"))
+LIKESTEP_IMAGES_LIMIT = int(env("LIKESTEP_IMAGES_LIMIT", "100000000"))
 LIKESTEP_BODY_LIMIT = int(env("LIKESTEP_BODY_LIMIT", "3000000"))
 DATA_UPLOAD_MAX_MEMORY_SIZE = LIKESTEP_BODY_LIMIT
 # Requests that a web process answers at once, each on a thread with a database connection that stays.
@@ -117,6 +118,7 @@ INSTALLED_APPS = [
     "webapp.labelling",
     "webapp.quality",
     "webapp.raters",
+    "webapp.imports",
     "webapp.api",
     "webapp.dashboard",
     "webapp.operations",

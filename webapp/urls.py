@@ -10,6 +10,7 @@ from webapp.campaigns import people
 from webapp.campaigns import views as campaigns
 from webapp.dashboard import views as dashboard
 from webapp.exports import views as exports
+from webapp.imports import views as imports
 from webapp.labelling import views as labelling
 from webapp.operations import views as operations
 from webapp.quality import views as quality
@@ -93,6 +94,7 @@ urlpatterns = [
     path("p/<slug:slug>/export/", exports.export_page, name="export"),
     path("p/<slug:slug>/export/download/", exports.download, name="export-download"),
     path("p/<slug:slug>/import/", exports.import_labels, name="import-labels"),
+    path("p/<slug:slug>/own-images/", imports.own_images, name="own-images"),
     path("p/<slug:slug>/api/", api_pages.access, name="api-access"),
     path("p/<slug:slug>/quality/", quality.quality, name="quality"),
     path("p/<slug:slug>/quality/agreement/", quality.agreement, name="quality-agreement"),

@@ -23,6 +23,7 @@ from common.intake import picture
 from trainer.oracles import get_oracle
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import oracle_spec
+from webapp.imports import raters
 from webapp.labelling import following, generation, pictures, scoring
 from webapp.labelling.models import Group, GroupState
 from webapp.lib import broker, options, paths, storage
@@ -51,18 +52,19 @@ def worker_name() -> str:
 
 @app.task(name=broker.TASKS["generate_group"][0])
 def generate_group(group_id: int) -> None:
-    """Sample a queued group's images and keep them with their trajectories."""
+    """Sample a queued group's images and keep them with their trajectories; encode those that somebody brought in."""
     _trials_first()
     group = generation.claim_group_for_generation(group_id, worker_name())
     if group is None:
         return
     try:
-        sizes = _sample(group)
+        sizes = _encode(group) if group.is_own else _sample(group)
     except Exception as error:  # a poison group is tried a few times, then shown with its error
         log.exception("group %s", group_id)
         generation.fail_group(group_id, group.token, sentence(error), counts=not isinstance(error, storage.Unreachable))
         return
-    generation.complete_group(group_id, group.token, sizes)
+    if generation.complete_group(group_id, group.token, sizes) and group.is_own:
+        raters.give_labels(group_id)
 
 
 def _sample(group: Group) -> list[tuple[int, int]]:
@@ -77,6 +79,18 @@ def _sample(group: Group) -> list[tuple[int, int]]:
     for i, image in enumerate(made.images):
         pictures.write(paths.image(group.project_id, group.pk, i), image)
     return [image.size for image in made.images]
+
+
+def _encode(group: Group) -> list[tuple[int, int]]:
+    from trainer.sampler import trajectory_bytes
+
+    store = storage.store()
+    images = [picture(store.read(image.image)) for image in group.generations.all()]
+    made = sampler(group.project.model_dir, group.project.steps).encode_group(images)
+    store.write(
+        paths.trajectory(group.project_id, group.pk), trajectory_bytes(made, prompt=group.prompt.text, version="")
+    )
+    return [image.size for image in images]
 
 
 @app.task(name=broker.TASKS["generate_pairs"][0])
@@ -315,6 +329,7 @@ def housekeeping(project_id: int | None = None) -> None:
     for sharing_id in sharing.waiting():
         broker.send("share_version", sharing_id)
     trials.expire()
+    raters.give_late()
     forecasts.settle()
     rounds.start_due_rounds()
     outbox.announce_milestones()

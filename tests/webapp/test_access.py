@@ -84,6 +84,7 @@ TABLE = {
     "export": ("get", ADMINS),
     "export-download": ("get", ADMINS),
     "import-labels": ("post", ADMINS),
+    "own-images": ("get", ADMINS),
     "quality": ("get", REVIEWERS),
     "quality-agreement": ("get", REVIEWERS),
     "review-list": ("get", REVIEWERS),

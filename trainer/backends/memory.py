@@ -351,12 +351,26 @@ class Managed:
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, *, bf16: bool = False) -> list[Image.Image]:
         """See `Backend.decode`; `vae_batch` images at a time."""
+        with self._vae_at_work():
+            parts = latents.split(self.memory.vae_batch)
+            return [image for part in parts for image in self.inner.decode(part, bf16=bf16)]
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """See `Backend.encode_images`; `vae_batch` images at a time."""
+        size = self.memory.vae_batch
+        with self._vae_at_work():
+            parts = [images[start : start + size] for start in range(0, len(images), size)]
+            return torch.cat([self.inner.encode_images(part) for part in parts])
+
+    @contextmanager
+    def _vae_at_work(self) -> Iterator[None]:
+        """The VAE on the device, also where it does not stay there."""
         vae = self.inner.pipeline.vae
         try:
             if self.memory.vae_offload:
                 vae.to(self.device)
-            parts = latents.split(self.memory.vae_batch)
-            return [image for part in parts for image in self.inner.decode(part, bf16=bf16)]
+            yield
         finally:
             if self.memory.vae_offload:
                 vae.to("cpu")

@@ -63,6 +63,7 @@ class Groups:
     rewards: torch.Tensor | None = None
     prompts: tuple[str, ...] = ()
     cells: torch.Tensor | None = None
+    imported: torch.Tensor | None = None  # (P,): of which every point is the image, as nobody knows others; None: none
 
     def each(self, times: int) -> Groups:
         """Every group `times` times, neighbours together."""
@@ -77,6 +78,7 @@ class Groups:
             None if self.rewards is None else self.rewards.repeat_interleave(times, 0),
             tuple(prompt for prompt in self.prompts for _ in range(times)),
             None if self.cells is None else self.cells.repeat_interleave(times, 0),
+            None if self.imported is None else self.imported.repeat_interleave(times, 0),
         )
 
 
@@ -130,6 +132,7 @@ class Method:
     roles_needed: ClassVar[tuple[str, ...]]  # trained, or averages; the teacher is always there
     follows: ClassVar[bool] = True  # has a half that needs no scores
     explicit: ClassVar[bool] = False  # its surrogate is a head that scores images, not a likelihood
+    takes_imported: ClassVar[bool] = False  # may learn from own images: they never teach the student itself
     own_images: ClassVar[bool] = False  # learns only from images of the update itself, not from stored labels
     one_process: ClassVar[bool] = False  # its update cannot be dealt out to several
     starts_as_student: ClassVar[tuple[str, ...]] = (STUDENT, STUDENT_EMA)

@@ -50,6 +50,7 @@ class TDMR1(TDM):
 
     name = "tdm_r1"
     roles_needed = TDM_R1_ROLES
+    takes_imported = True
 
     def learn(self, groups: Groups, generator: torch.Generator) -> dict[str, float]:
         """See `Method.learn`."""
@@ -122,7 +123,8 @@ class TDMR1(TDM):
         """Train the surrogate on labelled groups by group preference, then move its EMA.
 
         The point of the trajectory is drawn per group, later points more often (step j with probability proportional to
-        j + 1), and time and noise are shared by the group. Groups without signal must have been left out by the caller.
+        j + 1; of imported images it is the last one), and time and noise are shared by the group. Groups without signal
+        must have been left out by the caller.
         """
         s = self.settings
         p, g = groups.advantages.shape
@@ -132,8 +134,10 @@ class TDMR1(TDM):
             self.follow_surrogate()
             return {}
         j, u = (moved(part.pick(drawn), self.backend.device) for drawn in self.draw_points(part.total, generator))
-        rows = torch.arange(p, device=j.device)
-        x_n, s_n = groups.trajectory[rows, :, j + 1], self.grid[j + 1]
+        if groups.imported is not None:  # the image is all that is known, and it is at level 0
+            j = torch.where(moved(groups.imported, j.device), self.steps - 1, j)
+        rows, points = torch.arange(p, device=j.device), groups.trajectory.shape[2]
+        x_n, s_n = groups.trajectory[rows, :, (j + 1).clamp(max=points - 1)], self.grid[j + 1]
         tau = self.tau(s_n, u, low=s.surrogate_t_min)
         eps = self.noise(part, (1, *x_n.shape[2:]), generator).expand_as(x_n).flatten(0, 1)
         x_n, s_n, tau = x_n.flatten(0, 1), s_n.repeat_interleave(g), tau.repeat_interleave(g)

@@ -146,6 +146,7 @@ class LabelSource(_Source):
                 rewards=batch.rewards.to(backend.device),
                 prompts=tuple(batch.prompts),
                 cells=None if cells is None else moved(cells, backend.device),
+                imported=batch.imported,
             )
 
     def about(self) -> dict[str, float]:
@@ -155,6 +156,8 @@ class LabelSource(_Source):
         self.method.roles.use(TEACHER)
         known = ranked_by_base(self.method.backend, self.store, self.taught[order[:GROUPS_ASKED]])
         counts = {"groups_taught": len(self.taught), "groups_silent": silent, "groups_damaged": damaged}
+        if self.store.imported is not None:
+            counts["groups_imported"] = int(self.store.imported[self.taught].sum())
         return counts if math.isnan(known) else {**counts, "base_ranks": known}
 
     def prompts_to_come(self, first: int) -> list[str]:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from common.settings import MemorySettings, TDMR1Settings
 from trainer.backends import Managed, load_backend
-from trainer.data import load_groups, read_groups
+from trainer.data import load_groups, read_groups, without_imported
 from trainer.methods import method_class
 from trainer.methods.base import Method
 from trainer.oracles import Oracle, get_oracle
@@ -79,6 +79,9 @@ def prepare(
     watching = chosen(trackers)
     work = RoundWork(Path(spec.work_dir), Path(spec.output_dir), may_write)
     groups = read_groups(Path(spec.groups_file)) if spec.groups_file else None
+    make_method = make_method or method_class(settings)
+    if groups is not None and not getattr(make_method, "takes_imported", True):
+        groups = without_imported(groups)
     store = None if groups is None else load_groups(groups)
     oracle = oracles(spec.reward_oracle) if spec.reward_oracle else None
     accelerator = Accelerator(cpu=device == "cpu")
@@ -95,7 +98,6 @@ def prepare(
             f"groups: their latents are {store.shape[1:]}, the model's {tuple(backend.latent_shape)}; "
             "they are of another model"
         )
-    make_method = make_method or method_class(settings)
     method = make_method(backend, settings, parent=Path(spec.parent_dir), accelerator=accelerator)
     held_out = taught = None
     if store is not None and settings.alarm and settings.validation_images and SURROGATE in method.roles.names:

@@ -16,7 +16,7 @@ from ninja.errors import HttpError
 from ninja.files import UploadedFile
 
 from webapp.accounts.permissions import Action
-from webapp.api import contract, people, prompts, services
+from webapp.api import contract, images, people, prompts, services
 from webapp.api import schemas as s
 from webapp.api.auth import ANY, TokenThrottle, may_administer, may_label, may_read
 from webapp.api.contract import After, Limit, page
@@ -131,7 +131,7 @@ def _group(request: HttpRequest, slug: str, group: Group) -> dict:
     return {
         "id": group.pk,
         "prompt": group.prompt.text,
-        "version": group.version.number,
+        "version": None if group.is_own else group.version.number,
         "state": group.state,
         "created_at": group.created_at,
         "rewards": settled.rewards if settled else None,
@@ -502,5 +502,5 @@ def deliveries(request, slug: Path[str], webhook_id: int, after: int = After, li
     )
 
 
-for part in (router, prompts.router, people.router):
+for part in (router, prompts.router, people.router, images.router):
     api.add_router("/projects/{slug:slug}", part)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from webapp.api.models import DeliveryState, Scope
 from webapp.campaigns.models import LabelSource, Role, Split
+from webapp.imports.report import Outcome as ImageOutcome
 from webapp.labelling.models import Change, GroupState, Outcome, SkipReason
 from webapp.lib import bounds
 from webapp.rounds.models import RoundState, TrialState, VersionStatus
@@ -138,7 +139,7 @@ class InvitationMade(InvitationOut):
 class ImageOut(Schema):
     id: int
     position: int
-    seed: int
+    seed: int | None = Field(description="Of its noise; null: own images, whose seed nobody knows.")
     url: str
     width: int
     height: int
@@ -147,7 +148,7 @@ class ImageOut(Schema):
 class GroupOut(Schema):
     id: int
     prompt: str
-    version: int
+    version: int | None = Field(description="That made it; null: images that somebody brought in.")
     state: GroupState
     created_at: datetime
     rewards: list[float | None] | None = Field(description="What the labels come to, by position; null without labels.")
@@ -325,3 +326,15 @@ class ImportedOut(Schema):
 
 class ImportRefused(Error):
     errors: list[str] = Field(description="Line by line; none was imported.")
+
+
+class FileReport(Schema):
+    name: str
+    outcome: ImageOutcome
+    why: str = Field(description="A sentence; empty where the outcome says it.")
+
+
+class ImagesImported(Schema):
+    groups: int = Field(description="That were made.")
+    images: int = Field(description="In them.")
+    files: list[FileReport] = Field(description="What became of each.")

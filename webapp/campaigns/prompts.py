@@ -81,10 +81,11 @@ def tags_of(project: Project) -> list[str]:
 
 def like_rates(prompts: Collection[int]) -> dict[int, list[tuple[int, float, int]]]:
     """By prompt: (version's number, share of likes, labels), by version. People's labels where there are any, else the
-    oracles'; those of flagged groups are left out."""
+    oracles'; those of flagged groups and of own images are left out."""
     labels = Label.objects.filter(generation__group__prompt__in=prompts)
     rows = (
         labels.exclude(generation__group__state=GroupState.FLAGGED)
+        .exclude(generation__group__version=None)
         .values_list("generation__group__prompt", "generation__group__version__number", "oracle")
         .annotate(labels=Count("pk"), likes=Count("pk", filter=Q(liked=True)))
         .order_by()

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from webapp.accounts.models import User
 from webapp.campaigns.models import Project
-from webapp.dashboard.gallery import DISLIKED, LIKED, UNDECIDED, Wanted
+from webapp.dashboard.gallery import DISLIKED, LIKED, OWN, UNDECIDED, Wanted
 from webapp.lib import bounds
 
 DAY = {
@@ -50,7 +50,9 @@ class GalleryForm(forms.Form):
     def __init__(self, *args, project: Project, **kwargs):
         super().__init__(*args, **kwargs)
         self.versions = dict(project.versions.order_by("number").values_list("number", "pk"))
-        self.fields["version"].choices = [("", _("All")), *((n, _("version %(n)s") % {"n": n}) for n in self.versions)]
+        versions = [(n, _("version %(n)s") % {"n": n}) for n in self.versions]
+        self.versions[OWN] = OWN  # versions are numbered from 1
+        self.fields["version"].choices = [("", _("All")), *versions, (OWN, _("own images"))]
         # Members, and who left after they were measured: without a look at every decision.
         people = User.objects.filter(Q(memberships__project=project) | Q(qualities__project=project)).distinct()
         self.fields["person"].choices = [

@@ -23,6 +23,7 @@ WINDOWS = (100, 400, 1500)  # candidates that are looked at together: few at fir
 MOST = 10_000
 SKEW = timedelta(hours=1)  # between the moments that transactions note and the numbers that they give
 FEW_PROMPTS = 300  # whose groups are found by the prompt
+OWN = 0  # in place of a version's number of row: images that somebody brought in
 SHOWN = (GroupState.READY, GroupState.DONE, GroupState.SUPERSEDED)
 LIKED, DISLIKED, UNDECIDED = "liked", "disliked", "undecided"
 
@@ -30,8 +31,8 @@ LIKED, DISLIKED, UNDECIDED = "liked", "disliked", "undecided"
 @dataclass(frozen=True)
 class Wanted:
     """What is looked for; empty values limit nothing. `since` is included, `until` is not: moments of a group's newest
-    label. A verdict is what an image's labels come to; with a `person` it is theirs. Version and person are numbers of
-    rows."""
+    label. A verdict is what an image's labels come to; with a `person` it is theirs. Version (or OWN) and person are
+    numbers of rows."""
 
     version: int | None = None
     text: str = ""
@@ -157,6 +158,8 @@ def _candidates(project: Project, wanted: Wanted, prompts: list[int] | None):
         return Consensus.objects.filter(project=project, people__gt=1), "group"
     if prompts is not None and len(prompts) <= FEW_PROMPTS:
         return Group.objects.filter(prompt__in=prompts), "id"
+    if wanted.version == OWN:
+        return Group.objects.filter(project=project, version=None), "id"
     if wanted.version is not None:
         return Group.objects.filter(version=wanted.version), "id"
     return Group.objects.filter(project=project), "id"
@@ -165,7 +168,7 @@ def _candidates(project: Project, wanted: Wanted, prompts: list[int] | None):
 def _matches(project: Project, wanted: Wanted, prompts: list[int] | None, window: list[int]) -> list[Match]:
     rows = Group.objects.filter(pk__in=window, project=project, state__in=SHOWN)
     if wanted.version is not None:
-        rows = rows.filter(version=wanted.version)
+        rows = rows.filter(version=wanted.version or None)
     if wanted.since is not None:
         rows = rows.filter(consensus__labelled_at__gte=wanted.since)
     if wanted.until is not None:

@@ -98,6 +98,7 @@ FORMATS = {
                     "prompt": TEXT,
                     "metadata": TEXT,
                     "split": TEXT,
+                    "origin": TEXT,
                     "version": INT,
                     "version_sha256": TEXT,
                     "seed": INT,

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from webapp.campaigns.models import Project, Split
 from webapp.exports import identity
 from webapp.exports.formats import FORMATS
-from webapp.exports.records import Filter
+from webapp.exports.records import OWN, Filter
 from webapp.lib import bounds
 
 CONTAINERS = {
@@ -58,7 +58,8 @@ class ExportForm(forms.Form):
     def __init__(self, *args, project: Project, **kwargs):
         super().__init__(*args, **kwargs)
         numbers = project.versions.order_by("number").values_list("number", flat=True)
-        self.fields["version"].choices = [("", _("All")), *((n, _("version %(n)s") % {"n": n}) for n in numbers)]
+        versions = [(n, _("version %(n)s") % {"n": n}) for n in numbers]
+        self.fields["version"].choices = [("", _("All")), *versions, (OWN, _("own images"))]
         self.annotators = {identity.pseudonym(project, u.pk): u for u in identity.people(project)}
         shown = [(who, user.username) for who, user in self.annotators.items()]
         self.fields["annotator"].choices = [("", _("Everybody")), *shown]

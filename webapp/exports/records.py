@@ -17,12 +17,14 @@ from webapp.quality.models import Consensus
 from webapp.quality.signal import GROUP_HAS_SIGNAL
 
 CHUNK = 200  # groups in memory at once
+OWN = 0  # in place of a version's number: images that somebody brought in
 MOST_COUNTED = 10_000  # a page that says how many there are reads no more
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which labels go out; None is no limit. `since` is included, `until` is not; both are moments of labels."""
+    """Which labels go out; None is no limit, OWN as `version` own images. `since` is included, `until` is not; both are
+    moments of labels."""
 
     version: int | None = None
     split: str | None = None
@@ -56,7 +58,7 @@ class ImageRecord:
 
     id: int
     position: int
-    seed: int
+    seed: int | None
     file: str
     width: int
     height: int
@@ -66,16 +68,18 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class GroupRecord:
-    """A group with all that is known of how it came about; `seconds` has each annotator's time."""
+    """A group with all that is known of how it came about: own images, whose `origin` is "imported", have no version, seed
+    or steps. `seconds` has each annotator's time."""
 
     id: int
     project: str
     prompt: str
     metadata: dict
     split: str
-    version: int
-    version_sha256: str
-    steps: int
+    origin: str
+    version: int | None
+    version_sha256: str | None
+    steps: int | None
     created_at: datetime
     seconds: dict[str, float]
     images: list[ImageRecord]
@@ -132,7 +136,9 @@ def _groups(project: Project, chosen: Filter):
     groups = Group.objects.filter(project=project, consensus__isnull=False).exclude(state=GroupState.FLAGGED)
     if chosen.signal and not chosen.part:
         groups = groups.filter(GROUP_HAS_SIGNAL)
-    if chosen.version is not None:
+    if chosen.version == OWN:
+        groups = groups.filter(version=None)
+    elif chosen.version is not None:
         groups = groups.filter(version__number=chosen.version)
     if chosen.split is not None:
         groups = groups.filter(prompt__split=chosen.split)
@@ -164,9 +170,10 @@ def _chunk(project: Project, groups: list[Group], chosen: Filter) -> Iterator[Gr
             prompt=group.prompt.text,
             metadata=group.prompt.metadata,
             split=group.prompt.split,
-            version=group.version.number,
-            version_sha256=group.version.sha256,
-            steps=project.steps,
+            origin="imported" if group.is_own else "generated",
+            version=None if group.is_own else group.version.number,
+            version_sha256=None if group.is_own else group.version.sha256,
+            steps=None if group.is_own else project.steps,
             created_at=group.created_at,
             seconds=seconds.get(group.pk, {}),
             images=[

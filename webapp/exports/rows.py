@@ -36,6 +36,7 @@ def labels_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
                 "prompt": group.prompt,
                 "metadata": json.dumps(group.metadata, ensure_ascii=False),
                 "split": group.split,
+                "origin": group.origin,
                 "version": group.version,
                 "version_sha256": group.version_sha256,
                 "seed": image.seed,
@@ -102,12 +103,16 @@ def pickapic_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
                 "jpg_1": reference(group, second),
                 "label_0": float(v0.liked),
                 "label_1": float(v1.liked),
-                "model_0": f"version-{group.version}",
-                "model_1": f"version-{group.version}",
+                "model_0": _model(group),
+                "model_1": _model(group),
                 "ranking_id": group.id,
                 "user_id": number(who),
                 "num_example_per_prompt": len(pairs),
             }
+
+
+def _model(group: GroupRecord) -> str:
+    return group.origin if group.version is None else f"version-{group.version}"
 
 
 def hpd_train_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:

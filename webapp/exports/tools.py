@@ -28,7 +28,8 @@ def labelstudio_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]
                 "image_uid": image_uid(group, image),
                 "group": group.id,
                 "position": image.position,
-                "version": group.version,
+                "origin": group.origin,
+                **({} if group.version is None else {"version": group.version}),
             },
             "annotations": [_annotation(group, v) for v in image.labels if v.annotator],
             "predictions": [
@@ -59,7 +60,8 @@ def argilla_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
     no responses, which must be of accounts of the Argilla that imports; how many there are is in the metadata."""
     for image in group.images:
         people = [v.liked for v in image.labels if v.annotator]
-        metadata = {"group": group.id, "version": group.version, "likes": sum(people), "dislikes": people.count(False)}
+        metadata = {"group": group.id, "likes": sum(people), "dislikes": people.count(False)}
+        metadata |= {} if group.version is None else {"version": group.version}
         yield {
             "id": image_uid(group, image),
             "fields": {"image": reference(group, image), "prompt": group.prompt},

@@ -64,7 +64,9 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
         return []
     rng = rng or random.Random()
     prompts = project.prompts.in_use().filter(split=Split.TRAIN).order_by("id").values_list("id", "metadata__tag")
-    settled = Consensus.objects.filter(project=project).exclude(group__state=GroupState.FLAGGED)
+    # What own images teach says nothing of what the version has yet to learn.
+    settled = Consensus.objects.filter(project=project, group__version__isnull=False)
+    settled = settled.exclude(group__state=GroupState.FLAGGED)
     labelled = settled.order_by("-labelled_at").values_list("group__prompt", "rewards")[:LOOKED_BACK]
     chances = choice.chances(
         {pk: str(tag or "") for pk, tag in prompts}, [(prompt, choice.spread(rewards)) for prompt, rewards in labelled]
@@ -88,6 +90,29 @@ def create_group(project: Project, prompt_id: int, rng: random.Random, *, chance
     Prompt.objects.filter(pk=prompt_id).update(shown=F("shown") + 1)
     enqueue("generate_group", group.pk)
     return group
+
+
+def queue_own_images(project: Project, prompt_id: int, sizes: Sequence[tuple[int, int]]) -> Group:
+    """A group of images that somebody brought in; the caller writes them where `paths.image` says before it commits. A
+    worker then encodes them, and people get it."""
+    group = Group.objects.create(project=project, prompt_id=prompt_id, version=None, first_seed=None, size=len(sizes))
+    _keep_images(group, sizes)
+    enqueue("generate_group", group.pk)
+    return group
+
+
+def _keep_images(group: Group, sizes: Sequence[tuple[int, int]]) -> None:
+    Generation.objects.bulk_create(
+        Generation(
+            group=group,
+            position=i,
+            seed=None if group.is_own else group.first_seed + i,
+            image=paths.image(group.project_id, group.pk, i),
+            width=width,
+            height=height,
+        )
+        for i, (width, height) in enumerate(sizes)
+    )
 
 
 @transaction.atomic
@@ -120,7 +145,8 @@ def claim_group_for_generation(group_id: int, worker: str) -> Group | None:
 
 @transaction.atomic
 def complete_group(group_id: int, token: int, sizes: Sequence[tuple[int, int]]) -> bool:
-    """The owner of `token` wrote the images and the trajectory; False when another worker has taken the group over."""
+    """The owner of `token` wrote the images (of own ones: nothing new) and the trajectory; False when another worker has
+    taken the group over."""
     group = _owned(group_id, token)
     if group is None:
         return False
@@ -128,17 +154,8 @@ def complete_group(group_id: int, token: int, sizes: Sequence[tuple[int, int]]) 
     group.trajectory_file = paths.trajectory(group.project_id, group.pk)
     group.error = ""
     group.save()
-    Generation.objects.bulk_create(
-        Generation(
-            group=group,
-            position=i,
-            seed=group.first_seed + i,
-            image=paths.image(group.project_id, group.pk, i),
-            width=width,
-            height=height,
-        )
-        for i, (width, height) in enumerate(sizes)
-    )
+    if not group.is_own:
+        _keep_images(group, sizes)
     if group.project.label_source != LabelSource.PEOPLE:
         queue_scoring(group)
     events.publish(group.project_id, "queue")
@@ -208,9 +225,15 @@ def retry_group(project: Project, group_id: int) -> Group:
     if group is None or group.state != GroupState.FAILED:
         raise LabellingError(_("group: %(id)s has not failed; there is nothing to try again") % {"id": group_id})
     states.move(states.GROUP_MOVES, group, GroupState.QUEUED)
+    if group.is_own:  # its images cannot be made again
+        if wrong := damage(group):
+            raise LabellingError(
+                _("group: %(id)s is still damaged; restore the file from a back-up") % {"id": group_id} + f" ({wrong})"
+            )
+    else:
+        group.generations.all().delete()
     group.attempt, group.error = 0, ""
     group.save()
-    group.generations.all().delete()
     enqueue("generate_group", group.pk)
     events.publish(project.pk, "queue")
     return group
@@ -223,5 +246,6 @@ def _owned(group_id: int, token: int) -> Group | None:
 
 def supersede_groups(project: Project, version) -> int:
     """Drop the unrated groups of other versions than `version`, and those of withdrawn prompts, that nobody is looking at;
-    returns how many."""
-    return project.groups.filter(~Q(version=version) | Q(prompt__withdrawn_at__isnull=False)).supersede()
+    returns how many. Own images are of no version and stay."""
+    made = project.groups.filter(version__isnull=False)
+    return made.filter(~Q(version=version) | Q(prompt__withdrawn_at__isnull=False)).supersede()

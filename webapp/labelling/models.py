@@ -35,13 +35,20 @@ class GroupQuerySet(models.QuerySet):
 
 
 class Group(models.Model):
-    """Images of one prompt by one version, to be rated together."""
+    """Images of one prompt to be rated together: by one version, or somebody's own, of unknown origin."""
 
     project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="groups")
     prompt = models.ForeignKey("campaigns.Prompt", on_delete=models.PROTECT, related_name="groups", db_index=False)
-    version = models.ForeignKey("rounds.ModelVersion", on_delete=models.PROTECT, related_name="groups", db_index=False)
+    version = models.ForeignKey(
+        "rounds.ModelVersion",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="groups",
+        db_index=False,
+        help_text="Empty: images that somebody brought in.",
+    )
     state = models.CharField(max_length=10, choices=GroupState, default=GroupState.QUEUED)
-    first_seed = models.BigIntegerField(help_text="Image n has noise seed first_seed + n.")
+    first_seed = models.BigIntegerField(null=True, help_text="Image n has noise seed first_seed + n; empty: not known.")
     size = models.PositiveSmallIntegerField()
     trajectory_file = models.CharField(max_length=300, blank=True)
     attempt = models.PositiveSmallIntegerField(default=0)
@@ -71,13 +78,23 @@ class Group(models.Model):
     def __str__(self) -> str:
         return f"group {self.pk}"
 
+    @property
+    def is_own(self) -> bool:
+        """Whether somebody brought its images in; a worker encodes them instead of making any."""
+        return self.version_id is None
+
+    @property
+    def made_by(self) -> str:
+        """Where its images come from, for people."""
+        return str(_("own images")) if self.is_own else str(self.version)
+
 
 class Generation(models.Model):
     """One image."""
 
     group = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="generations")
     position = models.PositiveSmallIntegerField()
-    seed = models.BigIntegerField()
+    seed = models.BigIntegerField(null=True, help_text="Of its noise; empty: not known.")
     image = models.CharField(max_length=300)
     width = models.PositiveIntegerField()
     height = models.PositiveIntegerField()

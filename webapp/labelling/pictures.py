@@ -19,11 +19,21 @@ WIDTHS = (256, 512, 1024)  # the only ones that are made
 def write(name: str, image: Image.Image) -> None:
     """Keep a new image, and at each of WIDTHS that is smaller: were those made when somebody first looks, one could tell
     by the time which images others have seen."""
+    keep(name, made(image))
+
+
+def made(image: Image.Image) -> dict[int, bytes]:
+    """The files of a new image by their width, the full one first."""
     data = image_bytes(image, "WEBP", quality=95)
-    storage.store().write(name, data)
-    for width in WIDTHS:
-        if width < image.width:
-            _shrink(data, paths.small_image(name, width), width)
+    return {image.width: data} | {width: _shrunk(data, width) for width in WIDTHS if width < image.width}
+
+
+def keep(name: str, files: dict[int, bytes]) -> None:
+    """Keep what `made` gave as the image `name`."""
+    full, *smaller = files
+    storage.store().write(name, files[full])
+    for width in smaller:
+        storage.store().write(paths.small_image(name, width), files[width])
 
 
 def read_at(generation: Generation, wanted: str = "") -> bytes:
@@ -67,7 +77,10 @@ def _whole(generation: Generation) -> bytes:
 
 
 def _shrink(data: bytes, name: str, width: int) -> None:
+    storage.store().write(name, _shrunk(data, width))
+
+
+def _shrunk(data: bytes, width: int) -> bytes:
     image = picture(data)
     height = round(image.height * width / image.width)
-    shrunk = image.resize((width, height), Image.LANCZOS)
-    storage.store().write(name, image_bytes(shrunk, "WEBP", quality=90))
+    return image_bytes(image.resize((width, height), Image.LANCZOS), "WEBP", quality=90)

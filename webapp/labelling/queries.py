@@ -26,6 +26,7 @@ from webapp.labelling.models import (
 from webapp.lib import options
 from webapp.lib.prepared import ask
 from webapp.quality.models import Consensus
+from webapp.quality.signal import HAS_SIGNAL
 
 BLOCK, BLOCKS = 20, 10  # groups that a person's agreement is counted over, and how many times as many it looks at
 STEP = 0.05  # of that agreement
@@ -136,13 +137,20 @@ def example_candidates(project: Project, *, images: int = 24) -> list[Generation
 
 
 def labelled_groups(project: Project, *, versions: int = 3):
-    """Groups with labels of the newest `versions` versions that have any, oldest first: the replay a round learns from.
-    Flagged ones are left out."""
+    """Groups with labels of the newest `versions` versions that have any, and all of own images, oldest first: the replay a
+    round learns from. Flagged ones are left out."""
     labelled = Group.objects.filter(project=project, consensus__isnull=False).exclude(state=GroupState.FLAGGED)
     newest = [
         version.pk for version in project.versions.order_by("-number") if labelled.filter(version=version).exists()
     ]
-    return labelled.filter(version__in=newest[:versions]).order_by("id").select_related("prompt", "consensus")
+    chosen = labelled.filter(Q(version__in=newest[:versions]) | Q(version__isnull=True))
+    return chosen.order_by("id").select_related("prompt", "consensus")
+
+
+def own_with_signal(project: Project) -> int:
+    """Labelled groups of own images whose rewards differ."""
+    rows = Consensus.objects.filter(HAS_SIGNAL, project=project, group__version=None)
+    return rows.exclude(group__state=GroupState.FLAGGED).count()
 
 
 def rewards(group: Group) -> list[float | None]:

@@ -1,8 +1,8 @@
 """How large a request may be and how long it may take to come, asked before its body is read.
 
 The limits are settings: `LIKESTEP_ANONYMOUS_LIMIT` for whoever has not logged in and has no token,
-`LIKESTEP_PROMPTS_LIMIT` and `LIKESTEP_IMPORT_LIMIT` for the two kinds of files, `LIKESTEP_BODY_LIMIT` for all else.
-No address takes an image. A body must come with `SLOWEST` bytes a second after the first `LIKESTEP_STALL_SECONDS`.
+`LIKESTEP_PROMPTS_LIMIT`, `LIKESTEP_IMPORT_LIMIT` and `LIKESTEP_IMAGES_LIMIT` for the three kinds of files,
+`LIKESTEP_BODY_LIMIT` for all else. A body must come with `SLOWEST` bytes a second after the first `LIKESTEP_STALL_SECONDS`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ SLOWEST = 1000  # bytes a second
 FILES = {
     "import-labels": "LIKESTEP_IMPORT_LIMIT",
     "api:import_labels": "LIKESTEP_IMPORT_LIMIT",
+    "own-images": "LIKESTEP_IMAGES_LIMIT",
+    "api:import_images": "LIKESTEP_IMAGES_LIMIT",
     "prompts": "LIKESTEP_PROMPTS_LIMIT",
     "new-project": "LIKESTEP_PROMPTS_LIMIT",
     "api:add_prompt_file": "LIKESTEP_PROMPTS_LIMIT",

@@ -69,6 +69,7 @@ def count_versions(project: Project) -> int:
     settled = Consensus.objects.filter(project=project)
     if last is not None:
         settled = settled.filter(labelled_at__gte=last - RECOUNT)
+    settled = settled.exclude(group__version=None)  # own images
     versions = list(settled.order_by().values_list("group__version", flat=True).distinct())
     for version in versions:
         row = Label.objects.filter(generation__group__version=version, annotator__isnull=False, pk__lte=newest)
@@ -160,6 +161,7 @@ def like_rates(project: Project) -> list[dict]:
     counted_to = max((to for _, _, to in counts.values()), default=0)
     rows = (
         Label.objects.filter(pk__gt=counted_to, generation__group__project=project, annotator__isnull=False)
+        .exclude(generation__group__version=None)
         .values_list("generation__group__version")
         .annotate(labels=Count("id"), likes=Count("id", filter=Q(liked=True)))
         .order_by()
@@ -171,7 +173,7 @@ def like_rates(project: Project) -> list[dict]:
     flagged = Label.objects.filter(
         generation__group__project=project, generation__group__state=GroupState.FLAGGED, annotator__isnull=False
     )
-    by_version = flagged.values_list("generation__group__version").order_by()
+    by_version = flagged.exclude(generation__group__version=None).values_list("generation__group__version").order_by()
     for version, labels, likes in by_version.annotate(n=Count("id"), likes=Count("id", filter=Q(liked=True))):
         known = counts.setdefault(version, [0, 0, 0])
         known[0], known[1] = known[0] - labels, known[1] - likes

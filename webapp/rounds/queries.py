@@ -42,6 +42,7 @@ class Made:
     settings: list[tuple[str, str, object, object]]
     stages: list[tuple[str, float]]
     images: int
+    own: int = 0  # groups of own images with signal
 
     @property
     def seconds(self) -> float:
@@ -59,7 +60,9 @@ def made(training: TrainingRound) -> Made:
             changed.append((label, field.name, value, defaults[field.name]))
     known = training.made_from
     images = training.step * training.settings.get("student_batch", 0)
-    return Made(known.get("labels", {}), known.get("people", 0), changed, _stages(training), images)
+    return Made(
+        known.get("labels", {}), known.get("people", 0), changed, _stages(training), images, known.get("own", 0)
+    )
 
 
 def _stages(training: TrainingRound) -> list[tuple[str, float]]:

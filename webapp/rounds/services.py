@@ -67,8 +67,13 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
     check_open(project, RoundError)
     if base is None:
         raise RoundError(_("base version: the project has none; publish a version first"))
-    if not labelling.labelled_groups(project).filter(GROUP_HAS_SIGNAL).exists():
+    teaching = labelling.labelled_groups(project).filter(GROUP_HAS_SIGNAL)
+    if not teaching.exists():
         raise RoundError(_("labels: no group has both a liked and a disliked image yet; rate some groups first"))
+    if chosen["method"] != "tdm_r1" and not teaching.exclude(version=None).exists():
+        raise RoundError(
+            _("method: all labelled groups are of own images, which never teach the student itself; choose tdm_r1")
+        )
     try:
         with transaction.atomic():
             number, forecast = next_number(project.rounds), forecasts.next_round(project)
@@ -164,7 +169,8 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
             "group": str(group.pk),
             "prompt": group.prompt.text,
             "metadata": group.prompt.metadata,
-            "version": str(group.version_id),
+            "version": "" if group.is_own else str(group.version_id),
+            "imported": group.is_own,
             "trajectory_file": os.path.relpath(paths.data(group.trajectory_file), folder),
             "rewards": labelling.rewards(group),
         }
@@ -173,7 +179,11 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
         lines.append(json.dumps(line))
     write_atomic(groups_file, ("\n".join(lines) + "\n").encode())
     groups = labelling.labelled_groups(project)
-    made_from = {"labels": labelling.label_sources(groups), "people": labelling.people_of(groups)}
+    made_from = {
+        "labels": labelling.label_sources(groups),
+        "people": labelling.people_of(groups),
+        "own": groups.filter(GROUP_HAS_SIGNAL, version=None).count(),
+    }
     TrainingRound.objects.filter(pk=training.pk).update(groups_used=len(lines), made_from=made_from)
     spec = {
         **places,

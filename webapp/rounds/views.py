@@ -15,6 +15,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, member
 from webapp.campaigns.models import Project
+from webapp.labelling import queries as labelling
 from webapp.lib import media, paths, storage
 from webapp.quality import counts
 from webapp.rounds import forecasts, plans, queries, services
@@ -50,6 +51,7 @@ def start(request: HttpRequest, project: Project) -> HttpResponse:
         "chosen": chosen,
         "forecast": forecasts.next_round(project),
         "signal": counts.groups_with_signal_since(project, None),
+        "own": labelling.own_with_signal(project),
         "open_round": project.rounds.filter(state__in=OPEN).first(),
         "page": "rounds",
     }
