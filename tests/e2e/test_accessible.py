@@ -22,6 +22,7 @@ MANAGED = (
     "review/",
     "prompts/",
     "settings/",
+    "own-images/",
     "export/",
     "api/",
     "audit/",
@@ -89,7 +90,7 @@ def test_an_admins_navigation_is_one_row_with_menus_for_keys_and_screen_readers(
     page.locator("nav summary").nth(2).focus()
     page.keyboard.press("Enter")
     menu = page.locator("nav details[open]")
-    assert menu.get_by_role("link").count() == 5
+    assert menu.get_by_role("link").count() == 6
     wrong = faults(page)
     picture(page, "menu-dark", whole=False)
     page.keyboard.press("Escape")
