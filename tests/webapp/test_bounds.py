@@ -229,11 +229,13 @@ def test_every_upload_has_a_limit():
     takes_files = {
         form.__name__ for form in all_forms() for f in fields_of(form).values() if isinstance(f, forms.FileField)
     }
-    assert takes_files <= {"PromptsForm"}, "a new upload needs a row of uploads.FILES"
-    assert {"import-labels", "prompts", "new-project"} <= set(uploads.FILES)
+    assert takes_files <= {"PromptsForm", "OwnImagesForm"}, "a new upload needs a row of uploads.FILES"
+    assert {"import-labels", "own-images", "prompts", "new-project"} <= set(uploads.FILES)
     sources = {path: path.read_text().count("request.FILES") for path in Path(webapp.__path__[0]).rglob("*.py")}
     taken = {path.parent.name: count for path, count in sources.items() if count}
-    assert taken == {"exports": 1, "campaigns": 2}, "a new upload needs a row of uploads.FILES; then count it here"
+    assert taken == {"exports": 1, "campaigns": 2, "imports": 1}, (
+        "a new upload needs a row of uploads.FILES; then count it here"
+    )
     for path, operations in api.get_openapi_schema()["paths"].items():
         for operation in operations.values():
             if "multipart/form-data" in operation.get("requestBody", {}).get("content", {}):

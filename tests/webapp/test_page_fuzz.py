@@ -38,6 +38,7 @@ FORM_PAGES = (
     "api-access",
     "review",
     "new-project",
+    "own-images",
 )
 FORM_ROUTES = {
     "gold": ["group", "kind", "0", "1", "2", "3"],

@@ -61,6 +61,7 @@ TABLE = {
     ("get", "trials/{trial_id}/images/{column}/{row}"): READS,
     ("get", "export"): EXPORTS,
     ("post", "import"): ADMINISTERS,
+    ("post", "images"): ADMINISTERS,
     ("get", "webhooks"): ADMINISTERS,
     ("post", "webhooks"): ADMINISTERS,
     ("delete", "webhooks/{webhook_id}"): ADMINISTERS,
