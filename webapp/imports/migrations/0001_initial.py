@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ("campaigns", "0014_reasons"),
-        ("labelling", "0011_own_images"),
+        ("labelling", "0012_own_images"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("labelling", "0010_gallery"),
+        ("labelling", "0011_why_in_the_history"),
         ("rounds", "0008_plans"),
     ]
 
