@@ -129,7 +129,7 @@ class Sampler:
     def encode_group(self, images: Sequence[Image.Image]) -> SampledGroup:
         """Images of any origin as a group whose trajectory is one point, the encoded image; others than squares of the
         model's size are cut and resized."""
-        size = (self.backend.size, self.backend.size)
+        size = self.backend.own_size
         fitted = [i if i.size == size else ImageOps.fit(i, size, Image.Resampling.LANCZOS) for i in images]
         latents = self.backend.encode_images(fitted).cpu()
         return SampledGroup(fitted, latents[:, None], torch.zeros(1), ())

@@ -69,11 +69,13 @@ OTHERWISE = {f"{form}.{name}" for form in ("ProjectForm", "NewProjectForm") for 
 OTHERWISE |= {"PromptsForm.prompts"}
 OWN = {model for model in apps.get_models() if model.__module__.startswith("webapp.")}
 
+
 def numbers():
     for model in OWN:
         for field in model._meta.concrete_fields:
             if isinstance(field, NUMBERS) and not field.primary_key and not field.is_relation:
                 yield f"{model.__name__}.{field.name}", field
+
 
 def test_every_number_of_a_model_is_in_a_table():
     known = {*SET, *COUNTED}
@@ -81,11 +83,13 @@ def test_every_number_of_a_model_is_in_a_table():
     assert missing == [], "say in SET or COUNTED who sets them"
     assert set(SET) <= {name for name, _field in numbers()}
 
+
 @pytest.mark.parametrize("name", SET)
 def test_a_models_number_has_its_bounds(name):
     field = dict(numbers())[name]
     found = {type(v): v.limit_value for v in field.validators if isinstance(v, MinValueValidator | MaxValueValidator)}
     assert (found[MinValueValidator], found[MaxValueValidator]) == (SET[name].low, SET[name].high)
+
 
 # JSON and texts without a length of their own that somebody sets, with their bounds in characters.
 WRITTEN = {
@@ -108,15 +112,18 @@ MADE = """
     ImageImport.report
 """.split()
 
+
 def long_texts():
     for model in OWN:
         for field in model._meta.concrete_fields:
             if isinstance(field, models.JSONField | models.TextField):
                 yield f"{model.__name__}.{field.name}", field
 
+
 def test_every_long_text_and_json_of_a_model_is_in_a_table():
     missing = sorted({name for name, _field in long_texts()} ^ {*WRITTEN, *MADE})
     assert missing == [], "say in WRITTEN or MADE who writes them"
+
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_long_text_has_its_bound_in_the_model(name):
@@ -125,6 +132,7 @@ def test_a_long_text_has_its_bound_in_the_model(name):
     found += [v.most for v in field.validators if isinstance(v, texts.Kept)]
     assert found == [WRITTEN[name]]
 
+
 @pytest.mark.parametrize("value", [{"a": "x" * 10_000}, {"a": 10**400}, {"a": math.nan}, {"a": ["\0"]}])
 def test_json_is_bounded_by_the_model_wherever_it_comes_from(value, project, boss):
     form = modelform_factory(Prompt, fields=["metadata"])  # what the admin makes
@@ -132,10 +140,12 @@ def test_json_is_bounded_by_the_model_wherever_it_comes_from(value, project, bos
     with pytest.raises(services.CampaignError, match=r"^round_settings: "):
         services.update_project(project, boss, round_settings=value)
 
+
 def test_the_audit_log_keeps_how_a_long_value_begins(project, boss):
     services.update_project(project, boss, guidelines="x" * bounds.GUIDELINES)
     detail = AuditEntry.objects.latest("pk").detail
     assert detail == {"guidelines": ["", "x" * bounds.DETAIL + "…"]}
+
 
 def all_forms():
     for module in pkgutil.walk_packages(webapp.__path__, "webapp."):
@@ -144,10 +154,12 @@ def all_forms():
                 if isinstance(value, type) and issubclass(value, forms.BaseForm) and value.__module__ == module.name:
                     yield value
 
+
 def fields_of(form):
     if form.__name__ in ("TrainingForm", "RoundForm"):
         return form().fields
     return form.base_fields
+
 
 def bounded(field) -> bool:
     kinds = {type(v) for v in field.validators}
@@ -160,6 +172,7 @@ def bounded(field) -> bool:
         return True
     return getattr(field, "max_length", None) is not None or MaxLengthValidator in kinds
 
+
 def test_every_field_of_a_form_is_bounded():
     found = list(all_forms())
     assert {form.__name__ for form in found} >= {"ProjectForm", "PromptsForm", "RoundForm", "ExportForm"}
@@ -168,6 +181,7 @@ def test_every_field_of_a_form_is_bounded():
             full = f"{form.__name__}.{name}"
             of_the_model = issubclass(form, forms.ModelForm) and f"{form._meta.model.__name__}.{name}" in SET
             assert full in OTHERWISE or of_the_model or bounded(field), full
+
 
 @pytest.mark.parametrize("name", [name.partition(".")[2] for name in SET if name.startswith("Project.")])
 def test_project_form_admin_and_services_refuse_the_same(name, db, project, boss):
@@ -180,6 +194,7 @@ def test_project_form_admin_and_services_refuse_the_same(name, db, project, boss
                 services.update_project(project, boss, **{name: value})
     assert not form(data={name: limit.high}).errors
 
+
 def test_guidelines_are_bounded_and_rendered_once(project, boss):
     with pytest.raises(services.CampaignError, match=r"^guidelines: "):
         services.update_project(project, boss, guidelines="*" * (bounds.GUIDELINES + 1))
@@ -189,6 +204,7 @@ def test_guidelines_are_bounded_and_rendered_once(project, boss):
     assert markdown.cache_info().misses == 1
     assert len(markdown("a" * 10 * bounds.GUIDELINES)) < 2 * bounds.GUIDELINES
 
+
 # ---------------------------------------------------------------- the API
 
 SCHEMAS = api.get_openapi_schema()["components"]["schemas"]
@@ -196,6 +212,7 @@ TAKEN = ("PromptIn", "PromptsIn", "DecisionIn", "SkipIn", "RoundIn", "BaseIn", "
 TAKEN += ("PromptsChosen", "PromptsTagged", "Reasons", "RoleIn", "WhyIn")
 # Objects of any keys, and what checks them.
 OPEN = {"PromptIn.metadata": "campaigns.services", "RoundIn.settings": "common.settings"}
+
 
 def test_every_field_that_the_api_takes_is_bounded():
     operations = [o for path in api.get_openapi_schema()["paths"].values() for o in path.values()]
@@ -214,6 +231,7 @@ def test_every_field_that_the_api_takes_is_bounded():
             if parameter["in"] == "query":
                 assert closed(parameter["schema"]), (operation["operationId"], parameter["name"])
 
+
 def closed(schema) -> bool:
     """Whether a schema takes no number, text or list without end."""
     for together in ("anyOf", "allOf"):
@@ -223,6 +241,7 @@ def closed(schema) -> bool:
         return True
     wanted = {"string": {"maxLength"}, "array": {"maxItems"}, "object": {"maxProperties"}}
     return wanted.get(schema.get("type"), {"minimum", "maximum"}) <= set(schema)
+
 
 def test_every_upload_has_a_limit():
     """Forms' files by the address that takes them; the API's by their operation."""
@@ -241,6 +260,7 @@ def test_every_upload_has_a_limit():
             if "multipart/form-data" in operation.get("requestBody", {}).get("content", {}):
                 names = {f"api:{operation['operationId'].rpartition('endpoints_')[2]}"}
                 assert names & set(uploads.FILES), path
+
 
 # ---------------------------------------------------------------- the parser
 
@@ -265,6 +285,7 @@ NO_NUMBERS = [
 ]
 NO_NUMBERS += [True, False, 1.0, math.inf, math.nan, 10**400, -(10**400), [1], {"1": 1}, b"1"]
 
+
 @pytest.mark.parametrize("value", NO_NUMBERS)
 def test_what_is_no_whole_number(value):
     with pytest.raises(bounds.OutOfBounds, match=r"^every: send a whole number from 1 to 1,000,000$"):
@@ -272,10 +293,12 @@ def test_what_is_no_whole_number(value):
     with pytest.raises(bounds.OutOfBounds, match=r"^every: send a whole number from 1 to 1,000,000$"):
         bounds.EVERY.whole(value, "every")
 
+
 @pytest.mark.parametrize("value", ["1", True, None, math.inf, -math.inf, math.nan, 10**400, 86_400.001, -1])
 def test_what_is_no_number(value):
     with pytest.raises(bounds.OutOfBounds, match=r"^seconds: send a number from 0 to 86,400$"):
         bounds.SECONDS.real(value, "seconds")
+
 
 def test_numbers_within():
     assert [bounds.EVERY.of_text(v, "every") for v in ("1", "0007", "1000000")] == [1, 7, 10**6]
@@ -283,6 +306,7 @@ def test_numbers_within():
     assert bounds.ANY.of_text("-9223372036854775808", "n") == -(2**63)
     assert bounds.SECONDS.real(3, "seconds") == 3.0
     assert bounds.DAYS.low < date.today() < bounds.DAYS.high
+
 
 @pytest.mark.parametrize(
     "number", ["9" * 5000, "1" + "0" * 400, "-" + "9" * 30, str(2**63), "1e400", "NaN", "-Infinity"]
