@@ -21,6 +21,9 @@ OTHER = ("٣", "１", "1_0", "0x1")  # digits of other scripts and languages, wh
 FIELDS = (
     "group_size",
     "overlap",
+    "overlap_most",
+    "sure",
+    "answer_budget",
     "ready_target",
     "auto_start_after",
     "gold_rate",
@@ -28,7 +31,12 @@ FIELDS = (
     "machine_hour_cost",
 )
 # Fields of which some of HUGE are right.
-RIGHT = {"auto_start_after": ("1501",), "work_hour_cost": ("1501",), "machine_hour_cost": ("1501",)}
+RIGHT = {
+    "answer_budget": ("1501",),
+    "auto_start_after": ("1501",),
+    "work_hour_cost": ("1501",),
+    "machine_hour_cost": ("1501",),
+}
 JSON_NUMBERS = ("1" + "0" * 400, "9" * 5000, "1e400", "-1e99999", "NaN", "-Infinity", '"²"')
 
 

@@ -33,7 +33,7 @@ from trainer.watch.looks import MOST_HELD_OUT, ranked_right
 from webapp.quality.consensus import UNMEASURED, Reliability, Vote, posterior
 
 GOLD_IMAGES = 64
-PRIOR_LABELS = 8  # as in webapp.quality.measure
+PRIOR_LABELS = 8  # as in webapp.quality.reliability
 LABEL_SEEDS = 500_000_000  # of the labelled images' noise; evaluation seeds start at 700,000,000
 
 

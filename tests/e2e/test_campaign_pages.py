@@ -101,6 +101,42 @@ def test_a_lower_overlap_finishes_groups_and_a_new_oracle_is_asked(site, boss):
     assert faults(page) == []
 
 
+def test_a_group_is_asked_about_until_its_labels_are_sure(site, boss):
+    agreed, split = site.ready(2)
+    page = site.context(boss, viewport=NARROW, locale="de").new_page()
+    page.goto(site.url("settings/"))
+    page.get_by_label("Überlappung höchstens").fill("0")
+    page.get_by_label("Sicher genug").fill("0.85")
+    page.get_by_label("Sicher genug").press("Enter")
+    page.locator(".field-error").wait_for()
+    page.get_by_label("Überlappung höchstens").fill("3")
+    assert fits(page)
+    assert faults(page) == []
+    page.emulate_media(color_scheme="light")
+    page.get_by_label("Überlappung höchstens").scroll_into_view_if_needed()
+    picture(page, "sure-phone", whole=False)
+    page.get_by_label("Sicher genug").press("Enter")
+    page.get_by_text("Gespeichert: ").wait_for()
+    site.project.refresh_from_db()
+    assert (site.project.overlap_most, site.project.sure) == (3, 0.85)
+    people = [site.person(name) for name in ("one", "two", "three")]
+    acting.submit(people[0], site.project, agreed, [1, 0, 0, 0])
+    acting.submit(people[0], site.project, split, [1, 0, 0, 0])
+    acting.submit(people[1], site.project, agreed, [1, 0, 0, 0])  # they agree: nobody more
+    acting.submit(people[1], site.project, split, [0, 1, 1, 0])  # they do not: one more
+    rating = site.rate(site.context(people[2]))
+    assert [lease.group for lease in people[2].leases.all()] == [split]
+    rating.keyboard.press("l")
+    rating.keyboard.press("Enter")
+    rating.get_by_text("No group is waiting right now").wait_for()
+    for group, word in ((agreed, "done"), (split, "done")):
+        group.refresh_from_db()
+        assert (group.state, group.decisions) == (word, 2 if group == agreed else 3)
+    review = site.context(boss).new_page()
+    review.goto(site.url(f"review/{agreed.pk}/"))
+    review.get_by_text("2 people answered; 90% of the labels should be right.").wait_for()
+
+
 def test_an_oracle_is_chosen_by_how_far_it_says_what_people_say(site, boss):
     groups = site.ready(3)
     for group in groups:

@@ -26,6 +26,9 @@ SET = {
     "Project.group_size": bounds.GROUP_SIZE,
     "Project.steps": bounds.STEPS,
     "Project.overlap": bounds.OVERLAP,
+    "Project.overlap_most": bounds.OVERLAP,
+    "Project.sure": bounds.SURE,
+    "Project.answer_budget": bounds.ANSWERS,
     "Project.ready_target": bounds.READY_TARGET,
     "Project.auto_start_after": bounds.AUTO_START,
     "Project.gold_rate": bounds.GOLD_RATE,
@@ -52,7 +55,7 @@ COUNTED = """
     Group.token Group.decisions Group.chance Generation.position Generation.seed Generation.width Generation.height
     Scoring.attempts Label.score LabelEvent.score LabelEvent.number
     GroupDecision.seconds Tally.groups Tally.images Tally.likes Tally.skips
-    Tally.seconds Consensus.people PersonQuality.groups PersonQuality.labels PersonQuality.likes
+    Tally.seconds Consensus.people Consensus.certainty PersonQuality.groups PersonQuality.labels PersonQuality.likes
     PersonQuality.seconds_per_image PersonQuality.shared PersonQuality.agreement PersonQuality.bias
     PersonQuality.like_accuracy PersonQuality.dislike_accuracy PersonQuality.hasty ProjectQuality.alpha
     ProjectQuality.prior ProjectQuality.labels ProjectQuality.shared ProjectQuality.people GoldAnswer.right

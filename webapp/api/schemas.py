@@ -51,6 +51,8 @@ class ProjectOut(Schema):
     group_size: int
     steps: int
     overlap: int
+    overlap_most: int | None = Field(description="A group is asked about up to so often until it is sure enough.")
+    sure: float = Field(description="Certainty from which nobody more is asked, within a range.")
     label_source: LabelSource
     oracle: str
     guidelines: str

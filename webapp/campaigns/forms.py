@@ -19,6 +19,7 @@ from webapp.campaigns.services import (
     CampaignError,
     check_label_source,
     check_practice,
+    check_range,
     find_draft,
     keep_draft,
     prompt_check,
@@ -29,6 +30,9 @@ MAIN = (
     "name",
     "group_size",
     "overlap",
+    "overlap_most",
+    "sure",
+    "answer_budget",
     "label_source",
     "oracle",
     "ready_target",
@@ -96,6 +100,9 @@ class ProjectForm(forms.ModelForm):
             "group_size": _("Group size"),
             "steps": _("Steps"),
             "overlap": _("Overlap"),
+            "overlap_most": _("Overlap at most"),
+            "sure": _("Sure enough"),
+            "answer_budget": _("Budget of answers"),
             "label_source": _("Label source"),
             "ready_target": _("Ready target"),
             "auto_start_after": _("Auto start after"),
@@ -129,6 +136,7 @@ class ProjectForm(forms.ModelForm):
         super().__init__(*args, **kwargs)
         for name in OUTSIDE:
             self.fields[name].required = False  # what is not sent stays as it is
+        self.fields["sure"].required = False
         if self.instance.pk:
             known = {row.oracle: row for row in self.instance.oracle_qualities.filter(tag="")}
             choices = [(name, _beside_people(label, known.get(name))) for name, label in self.fields["oracle"].choices]
@@ -148,7 +156,15 @@ class ProjectForm(forms.ModelForm):
             check_practice(data.get("practice_groups"), data.get("practice_right"))
         except CampaignError as error:
             self.add_error("practice_right", str(error).partition(": ")[2])
+        try:
+            check_range(data.get("overlap") or 1, data.get("overlap_most"))
+        except CampaignError as error:
+            self.add_error("overlap_most", str(error).partition(": ")[2])
         return data
+
+    def clean_sure(self) -> float:
+        """As it is where the field is empty."""
+        return self.cleaned_data["sure"] or self.instance.sure
 
     def main_fields(self) -> list:
         """Short fields, for columns."""

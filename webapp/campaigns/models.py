@@ -59,6 +59,35 @@ class Project(models.Model):
     overlap = models.PositiveSmallIntegerField(
         default=1, validators=bounds.OVERLAP.validators, help_text=_("How many people rate each group.")
     )
+    overlap_most = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=bounds.OVERLAP.validators,
+        help_text=_(
+            "Up to how many people, one after the other, a group is asked about until its labels are sure enough. Empty: "
+            "as many as the overlap, always."
+        ),
+    )
+    sure = models.FloatField(
+        default=0.9,
+        db_default=0.9,
+        validators=bounds.SURE.validators,
+        help_text=_(
+            "With a range: nobody more is asked once this share of a group's labels is right, as far as people's "
+            "reliability tells."
+        ),
+    )
+    answer_budget = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=bounds.ANSWERS.validators,
+        help_text=_(
+            "With a range: after so many answers in this project each group asks for the overlap only. Empty: no limit."
+        ),
+    )
+    budget_spent = models.BooleanField(
+        default=False, db_default=False, editable=False, help_text="So many answers are there; a worker notes it."
+    )
     label_source = models.CharField(max_length=10, choices=LabelSource, default=LabelSource.PEOPLE)
     oracle = models.CharField(max_length=40, blank=True, help_text="One of the server's oracles, by its name.")
     oracle_thresholds = models.JSONField(
@@ -179,6 +208,11 @@ class Project(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def last_asked(self) -> int:
+        """Up to how many people a group is asked about, a tie's one more aside."""
+        return self.overlap if self.budget_spent else max(self.overlap, self.overlap_most or 0)
 
 
 class Membership(models.Model):

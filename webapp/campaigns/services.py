@@ -40,6 +40,9 @@ EDITABLE = (
     "dislike_reasons",
     "group_size",
     "overlap",
+    "overlap_most",
+    "sure",
+    "answer_budget",
     "tie_break",
     "gold_rate",
     "label_source",
@@ -73,6 +76,14 @@ def check_practice(groups: int | None, right: int | None) -> None:
     """Raises CampaignError when nobody could pass."""
     if groups and right and right > groups:
         raise CampaignError(_("practice_right: it is more than the %(n)s groups of the practice") % {"n": groups})
+
+
+def check_range(overlap: int, most: int | None) -> None:
+    """Raises CampaignError when a range of people ends before it begins."""
+    if most is not None and most < overlap:
+        raise CampaignError(
+            _("overlap_most: give %(overlap)s, the overlap, or more, or leave it empty") % {"overlap": overlap}
+        )
 
 
 def oracle_spec(name: str) -> str:
@@ -124,6 +135,7 @@ def create_project(
     project = Project(slug=slug, name=name, model_dir=model_dir, **fields)
     _check_bounds(project, [*EDITABLE, "steps", "slug", "model_dir"])
     check_practice(project.practice_groups, project.practice_right)
+    check_range(project.overlap, project.overlap_most)
     project.save()
     if by is not None:
         Membership.objects.create(user=by, project=project, role=Role.ADMIN)
@@ -223,6 +235,7 @@ def update_project(project: Project, by, **values) -> dict:
     check_label_source(project.label_source, project.oracle)
     _check_bounds(project, changed)
     check_practice(project.practice_groups, project.practice_right)
+    check_range(project.overlap, project.overlap_most)
     if changed:
         project.save(update_fields=list(changed))
         audit(project, by, "settings changed", **changed)

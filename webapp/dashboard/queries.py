@@ -187,12 +187,11 @@ def forecast(project: Project, missing: int | None) -> list[Forecast]:
     lasted = [(r.finished_at - (r.began or r.created_at)).total_seconds() / 3600 for r in ended[:3]]
     machine = statistics.median(lasted) if lasted else None
     ready = project.groups.filter(state=GroupState.READY).aggregate(n=Count("pk"), decisions=Sum("decisions"))
-    answers = max(0, ready["n"] * project.overlap - (ready["decisions"] or 0))
+    each = counts.answers_a_group(project)
+    answers = max(0, ready["n"] * each - (ready["decisions"] or 0))
     rows = [(_("The groups that wait now"), answers, 0.0)] if answers else []
     if missing is not None:
-        rows.append(
-            (_("Up to the end of the next round"), missing / share * project.overlap if share else None, machine)
-        )
+        rows.append((_("Up to the end of the next round"), missing / share * each if share else None, machine))
     elif machine is not None:
         rows.append((_("A round"), 0, machine))
     if hours is None and machine is None:
@@ -285,13 +284,13 @@ def warnings(project: Project) -> list[str]:
     """What keeps work from moving, each a sentence that says what to do. Cheap: asked with every refresh."""
     now, found = timezone.now(), []
     annotators = project.memberships.count()
-    if project.overlap > annotators:
+    if project.last_asked > annotators:
         found.append(
             _(
                 "Each group asks for %(overlap)s people and the project has %(annotators)s: invite more, or lower the "
                 "overlap."
             )
-            % {"overlap": project.overlap, "annotators": annotators}
+            % {"overlap": project.last_asked, "annotators": annotators}
         )
     if not project.prompts.in_use().filter(split="train").exists():
         found.append(_("There is no prompt for training: add some, or no group can be generated."))

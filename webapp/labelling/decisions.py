@@ -67,8 +67,8 @@ def submit_group(
         if group.state == GroupState.FLAGGED:  # kept, and unused as all of the group's
             history.left_out([label for label in labels if label.annotator_id == user.pk])
         group.decisions += 1  # the row is locked
-        tie = quality.settle(group, images, labels, known).tie
-        if group.state == GroupState.READY and group.decisions >= quality.wanted(project, tie):
+        found = quality.settle(group, images, labels, known)
+        if group.state == GroupState.READY and group.decisions >= quality.wanted(project, group.decisions, found):
             states.move(states.GROUP_MOVES, group, GroupState.DONE)
         run(STATE, group=group.pk, state=group.state, decisions=group.decisions)
 
@@ -307,7 +307,7 @@ def undo(
         labels.delete()
         group.decisions = max(0, group.decisions - 1)
         left = quality.settle(group)
-        needed = quality.wanted(project, left is not None and left.tie)
+        needed = quality.wanted(project, group.decisions, left)
         if group.state == GroupState.DONE and group.decisions < needed:
             states.move(states.GROUP_MOVES, group, GroupState.READY)
         group.save(update_fields=["decisions", "state"])
@@ -350,8 +350,8 @@ def _back_from_flags(group: Group) -> None:
     """Back to where the group was, unless a flag is still open or a reviewer kept it out. One that never left, as a gold
     group, takes as long."""
     out = group.flags.filter(Q(resolved_at=None) | Q(restored=False)).exists()
-    tie = Consensus.objects.filter(group=group, tie=True).exists()
-    done = group.decisions >= quality.wanted(group.project, tie)
+    found = Consensus.objects.filter(group=group).first()
+    done = group.decisions >= quality.wanted(group.project, group.decisions, found)
     labels = history.labels_of(group)
     if group.state == GroupState.FLAGGED and not out:
         states.move(states.GROUP_MOVES, group, GroupState.DONE if done else GroupState.READY)

@@ -4,7 +4,7 @@ of its scores are likes."""
 from __future__ import annotations
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -19,15 +19,19 @@ from webapp.labelling.models import Group, GroupState, Label, Scoring
 from webapp.lib import events, states
 from webapp.lib.dispatch import enqueue
 from webapp.quality import services as quality
+from webapp.quality.asking import Asking
+from webapp.quality.needing import more
 
 CHUNK = 500  # groups a transaction
 LABELS = 1000  # of an oracle that follow a threshold in a transaction
 
 
 def finish_answered(project_id: int) -> int:
-    """Make done what waits for more answers than the project asks for now: its overlap may have been lowered, its tie break
-    switched off, or an oracle alone may label it. Returns how many. Housekeeping does it every time."""
+    """Make done what waits for more answers than the project asks for now: its overlap or its certainty may have been
+    lowered, its budget of answers have ended, its tie break been switched off, people been measured anew, or an oracle
+    alone may label it. Returns how many. Housekeeping does it every time."""
     project, finished, last = Project.objects.get(pk=project_id), 0, 0
+    note_budget(project)
     while True:
         with transaction.atomic():
             waiting = _answered(project).filter(pk__gt=last).order_by("pk")
@@ -36,7 +40,7 @@ def finish_answered(project_id: int) -> int:
                 break
             for group, found in zip(groups, quality.settle_groups(project, groups), strict=True):
                 by_oracle = project.label_source == LabelSource.ORACLE
-                if by_oracle or group.decisions >= quality.wanted(project, found is not None and found.tie):
+                if by_oracle or group.decisions >= quality.wanted(project, group.decisions, found):
                     states.move(states.GROUP_MOVES, group, GroupState.DONE)
                     group.save(update_fields=["state"])
                     finished += 1
@@ -52,8 +56,19 @@ def _answered(project: Project) -> QuerySet[Group]:
     if project.label_source == LabelSource.ORACLE:
         judged = Label.objects.filter(generation__group=OuterRef("pk"), annotator=None, oracle=project.oracle)
         return waiting.filter(Exists(judged))
-    waiting = waiting.filter(decisions__gte=project.overlap)
-    return waiting.exclude(consensus__tie=True, decisions=project.overlap) if project.tie_break else waiting
+    return waiting.annotate(taken=F("decisions")).exclude(more(Asking.of(project)))
+
+
+def note_budget(project: Project) -> bool:
+    """Note whether people have given as many answers as the project's budget has, after which a range ends at its begin;
+    returns it. An answer itself counts nothing, so some more may come in until housekeeping looks."""
+    spent = False
+    if project.answer_budget is not None:
+        spent = (project.tallies.aggregate(n=Sum("groups"))["n"] or 0) >= project.answer_budget
+    if spent != project.budget_spent:
+        Project.objects.filter(pk=project.pk).update(budget_spent=spent)
+        project.budget_spent = spent
+    return spent
 
 
 @transaction.atomic

@@ -20,7 +20,9 @@ from webapp.labelling.models import Generation, Group, GroupDecision, GroupState
 from webapp.lib import options
 from webapp.lib.prepared import ask, ask_for, insert, keep_related
 from webapp.quality import services as quality
+from webapp.quality.asking import Asking
 from webapp.quality.models import Consensus, GoldGroup
+from webapp.quality.needing import more, more_by
 from webapp.raters import gate
 
 RENEWED = 0.9  # of a lease's time: one that has more left stays as it is
@@ -137,7 +139,7 @@ def _take_back(lapsed: list[Lease], user, project: Project, count: int, now) -> 
     """Groups that the person had before the lease ran out, if they still need one more; gold ones as any other."""
     if not lapsed:
         return []
-    ordinary = _candidates(user.pk, project.pk, now, project.overlap, project.tie_break)
+    ordinary = _candidates(user.pk, project.pk, now, more(Asking.of(project)))
     ordinary = _locked(ordinary.filter(pk__in=[v.group_id for v in lapsed if not v.gold]))
     free = {group.pk for group in _need_one_more(list(ordinary), user, project, now)}
     again = [lease for lease in lapsed if lease.gold or lease.group_id in free][:count]
@@ -151,20 +153,17 @@ def _counted(rows) -> Coalesce:
     return Coalesce(Subquery(counts), 0)
 
 
-def _candidates(user: int, project: int, now: datetime, overlap: int, tie_break: bool):
+def _candidates(user: int, project: int, now: datetime, more: Q):
     """Groups that need one more person, who is not this one yet: decisions + live leases < what the group needs."""
-    candidates = (
+    return (
         Group.objects.filter(project=project, state=GroupState.READY)
         .filter(~Exists(Lease.objects.filter(group=OuterRef("pk"), user=user, expires_at__gt=now)))
         .filter(~Exists(GroupDecision.objects.filter(group=OuterRef("pk"), user=user)))
         .annotate(taken=F("decisions") + _counted(Lease.objects.filter(expires_at__gt=now)))
+        .filter(more)
         .select_related("prompt")
         .order_by("id")
     )
-    if not tie_break:
-        return candidates.filter(taken__lt=overlap)
-    tie = Exists(Consensus.objects.filter(group=OuterRef("pk"), tie=True))
-    return candidates.filter(Q(taken__lt=overlap) | Q(tie, taken__lte=overlap))
 
 
 def _locked(candidates):
@@ -183,14 +182,17 @@ def _take(user, project: Project, count: int, now, rng: random.Random) -> list[G
     if count <= 0:
         return []
     # Just the rows that will be taken are locked: one locked in vain would be skipped by somebody who could have had it.
-    candidates = ask(
-        ("candidates", project.tie_break, count),
-        lambda **values: _locked(_candidates(tie_break=project.tie_break, **values))[:count],
-        user=user.pk,
-        project=project.pk,
-        now=now,
-        overlap=project.overlap,
-    )
+    asking = Asking.of(project)
+    form = asking.ranged, asking.tie_break
+    numbers = {"least": asking.least, "most": asking.most, "sure": asking.sure}
+    if not asking.ranged:  # then the query asks for no other
+        numbers = {"least": asking.least}
+
+    def needing(user: int, project: int, now: datetime, least: int, most: int = 0, sure: float = 0.0):
+        asked = more_by(*form, least=least, most=most, sure=sure)
+        return _locked(_candidates(user, project, now, asked))[:count]
+
+    candidates = ask(("candidates", *form, count), needing, user=user.pk, project=project.pk, now=now, **numbers)
     groups = _need_one_more(candidates, user, project, now)
     if project.gold_rate:
         gold = quality.pick_gold(user, project, count, rng=rng)
@@ -213,8 +215,10 @@ def _need_one_more(groups: list[Group], user, project: Project, now) -> list[Gro
     ids = [group.pk for group in groups]
     others = Counter(ask_for("others", _others, ids, user=user.pk, now=now)) if ids else Counter()
     taken = {g.pk: g.decisions + others[g.pk] for g in groups}
-    full = [pk for pk, n in taken.items() if n >= project.overlap]
-    ties = set()
-    if full and project.tie_break:
-        ties = set(Consensus.objects.filter(group__in=full, tie=True).values_list("group", flat=True))
-    return [g for g in groups if taken[g.pk] < quality.wanted(project, g.pk in ties)]
+    asking = Asking.of(project)
+    full = [pk for pk, n in taken.items() if n >= asking.least]
+    known = {}
+    if full and (asking.tie_break or asking.ranged):
+        rows = Consensus.objects.filter(group__in=full).values_list("group", "tie", "certainty")
+        known = {pk: (tie, certainty) for pk, tie, certainty in rows}
+    return [g for g in groups if taken[g.pk] < asking.wanted(g.decisions, *known.get(g.pk, ()))]

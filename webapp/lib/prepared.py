@@ -123,7 +123,7 @@ class _Prepared:
         rows = build(**stands)
         compiler = rows.query.get_compiler(connection=self.database)
         sql, found = compiler.as_sql()
-        keys_of = [keys.get(value) if isinstance(value, int | str | date) else None for value in found]
+        keys_of = [keys.get(value) if isinstance(value, int | float | str | date) else None for value in found]
         if missing := set(values) - set(keys_of):
             raise ValueError(f"{sorted(missing)}: the query does not ask for it")
         self.keys = [key for key in keys_of if key is not None]
@@ -193,7 +193,7 @@ def _queries() -> dict[Hashable, Any]:
     return _kept(_database()).queries
 
 
-def ask(name: Hashable, build: Callable[..., QuerySet], **values: int | str | date) -> list:
+def ask(name: Hashable, build: Callable[..., QuerySet], **values: int | float | str | date) -> list:
     """The rows of `build(**values)`, which must make the same query but for the values whenever `name` is the same: with
     no condition on them in Python, and no prefetching."""
     known = _queries()

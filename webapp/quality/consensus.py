@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MOVED = 0.02  # of a rate
@@ -38,6 +38,10 @@ def posterior(votes: Sequence[Vote], prior: float = 0.5) -> float:
     """
     if all(v.reliability is None for v in votes):
         return sum(v.liked for v in votes) / len(votes)
+    return _bayes(votes, prior)
+
+
+def _bayes(votes: Sequence[Vote], prior: float) -> float:
     odds = math.log(prior / (1 - prior))
     for vote in sorted(votes, key=lambda v: (v.liked, _rates(v))):  # one order, so that equal votes give equal bits
         like, dislike = _rates(vote)
@@ -59,6 +63,18 @@ def reward(
     if votes:
         return posterior(votes, prior)
     return sum(scores) / len(scores) if scores else None
+
+
+def certainty(images: Iterable[tuple[bool | None, Sequence[Vote]]], prior: float = 0.5) -> float:
+    """The expected share of a group's images whose label is right, 0.5..1; of each there are a reviewer's word and people's
+    votes. A newcomer counts as UNMEASURED, also among newcomers: one word of theirs is not final. 0 without images."""
+    sure = [1.0 if word is not None else _sure(votes, prior) for word, votes in images]
+    return sum(sure) / len(sure) if sure else 0.0
+
+
+def _sure(votes: Sequence[Vote], prior: float) -> float:
+    likely = _bayes(votes, prior)
+    return max(likely, 1 - likely)
 
 
 def tied(votes: Sequence[Vote]) -> bool:

@@ -19,6 +19,7 @@ from webapp.quality.signal import HAS_SIGNAL
 
 COUNTED_EVERY = timedelta(minutes=1)
 RECOUNT = timedelta(minutes=10)  # a transaction that was open while the last count was made has ended since
+LAST_DONE = 500  # groups that the answers of a range are counted over
 LATELY = timedelta(days=14)  # work of this long ago is what forecasts are made from
 
 
@@ -187,6 +188,17 @@ def groups_with_signal_since(project: Project, since) -> int:
     are left out. All of a large project's are as of its last count."""
     known = counted(project) if since is None else None
     return known.signal if known and known.signal > options.LARGE else signal_count(project, since)
+
+
+def answers_a_group(project: Project) -> float:
+    """How many people a group asks for: the overlap, or with a range the mean of those that were done last; the middle of
+    the range before any was."""
+    least, most = project.overlap, project.last_asked
+    if most <= least:
+        return least
+    done = project.groups.filter(state=GroupState.DONE, decisions__gt=0).order_by("-id")
+    answers = [max(least, min(n, most)) for n in done.values_list("decisions", flat=True)[:LAST_DONE]]
+    return sum(answers) / len(answers) if answers else (least + most) / 2
 
 
 def signal_share(project: Project) -> float | None:

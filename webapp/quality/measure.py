@@ -10,12 +10,10 @@ from django.db.models import Count, Q
 
 from webapp.campaigns.models import Project
 from webapp.labelling.models import GroupDecision, Label, Outcome
+from webapp.quality import reliability
 
 MOST_LABELS = 200_000  # of the newest images that more than one person rated
 HASTY = 0.25  # seconds an image, below which nobody has looked
-PRIOR_LABELS = 8  # pseudo-labels that draw a person's rates towards ACCURACY while there are few real ones
-ACCURACY = 0.75
-LEAST, MOST = 0.5, 0.99  # nobody's word counts for its opposite, and nobody's is final
 
 
 @dataclass
@@ -58,7 +56,10 @@ def measure(project: Project) -> Measured:
     _agreement(rows, people)
     alpha, prior = None, 0.5
     if rows:
-        alpha, prior = _dawid_skene(rows, people)
+        fitted = reliability.fit(rows)
+        alpha, prior = fitted.alpha, fitted.prior
+        for user, rates in fitted.rates.items():
+            people[user].like_accuracy, people[user].dislike_accuracy = rates.like, rates.dislike
     return Measured(sorted(people.values(), key=lambda p: p.user_id), alpha, prior, len(rows))
 
 
@@ -123,31 +124,3 @@ def _agreement(rows: list[tuple[int, int, bool]], people: dict[int, Person]) -> 
             person.bias = (own[user] - others[user]) / person.shared
         if asked[user]:
             person.agreement = same[user] / asked[user]
-
-
-def _dawid_skene(rows: list[tuple[int, int, bool]], people: dict[int, Person]) -> tuple[float | None, float]:
-    """Sets each person's two rates; returns (alpha, prior)."""
-    import pandas as pd
-    from crowdkit.aggregation import DawidSkene
-    from crowdkit.metrics.data import alpha_krippendorff
-
-    frame = pd.DataFrame(rows, columns=["task", "worker", "label"])
-    if frame["label"].nunique() < 2:
-        return None, 0.5  # everybody says the same of everything: alpha is not defined
-    fitted = DawidSkene(n_iter=50).fit(frame)
-    prior = float(fitted.priors_.get(True, 0.5))
-    likely = fitted.probas_[True]  # P(liked) of each image
-    frame["p"] = frame["task"].map(likely)
-    for user, part in frame.groupby("worker"):
-        liked, disliked = part["p"].sum(), (1 - part["p"]).sum()
-        person = people[int(user)]
-        person.like_accuracy = _rate(part.loc[part["label"], "p"].sum(), liked)
-        person.dislike_accuracy = _rate((1 - part.loc[~part["label"], "p"]).sum(), disliked)
-    alpha = alpha_krippendorff(frame[["task", "worker", "label"]])
-    return alpha, min(0.95, max(0.05, prior))
-
-
-def _rate(right: float, total: float) -> float:
-    """The share, drawn towards ACCURACY while there is little of it, within what a word may count for."""
-    rate = (right + PRIOR_LABELS * ACCURACY) / (total + PRIOR_LABELS)
-    return float(min(MOST, max(LEAST, rate)))

@@ -21,6 +21,9 @@ class Consensus(models.Model):
         default=False, help_text="All who were asked have answered, and an image is split evenly."
     )
     people = models.PositiveSmallIntegerField(default=0)
+    certainty = models.FloatField(
+        default=0, db_default=0, help_text="Expected share of its images whose label is right; 0: not known."
+    )
     labelled_at = models.DateTimeField(help_text="Of the newest label.")
 
     class Meta:

@@ -29,7 +29,8 @@ from webapp.labelling.models import (
 from webapp.lib import events, options
 from webapp.lib.prepared import insert
 from webapp.quality import counts, judges, measure
-from webapp.quality.consensus import Reliability, Vote, reward, tied
+from webapp.quality.asking import Asking
+from webapp.quality.consensus import Reliability, Vote, certainty, reward, tied
 from webapp.quality.models import (
     Consensus,
     GoldAnswer,
@@ -40,6 +41,7 @@ from webapp.quality.models import (
     PersonQuality,
     ProjectQuality,
 )
+from webapp.quality.reliability import MEASURED_AFTER
 from webapp.raters.models import PracticeAnswer
 
 CHUNK = 500  # groups settled a transaction
@@ -48,7 +50,6 @@ OBVIOUS = 0.98  # the same for an attention check
 GOLD_KEPT = 200  # active gold groups of oracles a project has at most
 MEASURED_EVERY = timedelta(minutes=5)
 COMPARED = timedelta(days=30)  # of answers to gold groups: a worker that was away for longer leaves them
-MEASURED_AFTER = 20  # shared labels before a person's reliability is used
 
 
 class QualityError(ValueError):
@@ -112,7 +113,7 @@ def settle_groups(
         if not found and not spoken:
             results.append(None)
             continue
-        rewards, split = [], False
+        rewards, split, images_votes = [], False, []
         for pk in images[group.pk]:
             mine = labels.get(pk, [])
             votes = [Vote(v.liked, reliable.get(v.annotator_id)) for v in mine if v.annotator_id is not None]
@@ -124,6 +125,7 @@ def settle_groups(
             value = reward(overruled=overruled, votes=votes, scores=scores, prior=prior)
             rewards.append(None if value is None else round(value, 4))
             split = split or (overruled is None and tied(votes))
+            images_votes.append((overruled, votes))
         people = len({v.annotator_id for v in found if v.annotator_id is not None})
         results.append(
             Consensus(
@@ -131,8 +133,9 @@ def settle_groups(
                 project=project,
                 rewards=rewards,
                 signal=has_signal(rewards),
-                tie=split and people >= project.overlap,
+                tie=split and people >= project.last_asked,
                 people=people,
+                certainty=round(certainty(images_votes, prior), 4) if people else 0.0,
                 labelled_at=max(v.created_at for v in [*found, *spoken]),
             )
         )
@@ -150,9 +153,10 @@ def _overruled(group_ids: Sequence[int]) -> dict[int, Overrule]:
     return {pk: word for pk, word in newest.items() if word.liked is not None}
 
 
-def wanted(project: Project, tie: bool) -> int:
-    """How many people a group needs: one more than the overlap to break a tie, where the project wants that."""
-    return project.overlap + (1 if tie and project.tie_break else 0)
+def wanted(project: Project, answers: int, found: Consensus | None) -> int:
+    """How many people a group with so many answers needs, by what its labels come to (`asking`)."""
+    asking = Asking.of(project)
+    return asking.wanted(answers) if found is None else asking.wanted(answers, found.tie, found.certainty)
 
 
 @transaction.atomic

@@ -14,7 +14,7 @@ from webapp.campaigns.models import Project
 from webapp.labelling.models import Group
 from webapp.lib import bounds, options
 from webapp.lib.dispatch import enqueue
-from webapp.quality import queries, services
+from webapp.quality import counts, queries, services
 from webapp.quality.models import GoldKind
 
 WORDS = {"like": True, "dislike": False, "back": None}
@@ -32,6 +32,7 @@ def quality(request: HttpRequest, project: Project) -> HttpResponse:
         "project": project,
         "rows": Paginator(queries.people(project), options.LONG_ROWS).get_page(request.GET.get("page")),
         "latest": project.qualities.first(),
+        "answers": counts.answers_a_group(project),
         "reasons": queries.reasons(project),
         "judges": project.oracle_qualities.all(),
         "gold": Paginator(gold.order_by("-id"), options.LONG_ROWS).get_page(request.GET.get("gold")),

@@ -51,7 +51,7 @@ def next_round(project: Project) -> NextRound:
     last = project.rounds.exclude(state__in=[RoundState.FAILED, RoundState.CANCELLED]).first()
     fresh = counts.groups_with_signal_since(project, last.created_at if last else None)
     needed, had = labels_needed(ended), fresh * project.group_size
-    each = project.overlap if project.label_source != LabelSource.ORACLE else 1
+    each = counts.answers_a_group(project) if project.label_source != LabelSource.ORACLE else 1
     share = counts.signal_share(project) or 1.0
     more = rounded(max(0, needed - had) / share * each)
     hits = [e.hit for e in ended[-JUDGED:]]

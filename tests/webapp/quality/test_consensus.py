@@ -13,7 +13,7 @@ from webapp.campaigns.models import Role
 from webapp.labelling import decisions, leases, scoring
 from webapp.labelling.models import Group, Label, LabelEvent
 from webapp.quality import services
-from webapp.quality.consensus import Reliability, Vote, posterior, reward
+from webapp.quality.consensus import Reliability, Vote, certainty, posterior, reward
 from webapp.quality.counts import groups_with_signal_since
 from webapp.quality.models import Consensus, PersonQuality, ProjectQuality
 from webapp.quality.signal import GROUP_HAS_SIGNAL, HAS_SIGNAL
@@ -29,6 +29,18 @@ def test_the_posterior_is_bayes_rule():
 
 def test_without_measured_people_it_is_the_share():
     assert posterior([Vote(True), Vote(False), Vote(True), Vote(True)]) == 0.75
+
+
+def test_certainty_is_the_expected_share_of_right_labels():
+    both, split = [Vote(True), Vote(True)], [Vote(True), Vote(False)]
+    assert certainty([(None, [Vote(True)]), (None, [Vote(False)])]) == pytest.approx(0.75)  # newcomers
+    assert certainty([(None, both), (None, split)]) == pytest.approx((0.9 + 0.5) / 2)
+    assert certainty([(None, [Vote(True, GOOD)]), (None, [Vote(True, COIN)])]) == pytest.approx((0.9 / 1.1 + 0.5) / 2)
+    assert certainty([(False, split), (None, [])]) == pytest.approx(
+        0.75
+    )  # a reviewer's word is certain, none says nothing
+    assert certainty([(None, [Vote(True)])], prior=0.9) == pytest.approx(0.9 * 0.75 / (0.9 * 0.75 + 0.1 * 0.25))
+    assert certainty([]) == 0
 
 
 def test_the_order_of_votes_changes_no_bit():

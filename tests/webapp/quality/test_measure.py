@@ -113,11 +113,11 @@ def test_an_oracles_labels_are_looked_at_once(project, ready, ann, people_came_f
 
 def test_alpha_is_krippendorffs_textbook_value(project, ready, ann, person):
     """Two people, three images, one disagreement: 1 - observed/expected = 4/9 (the crowd-kit handbook's example)."""
-    from webapp.quality.measure import Person, _dawid_skene
+
+    from webapp.quality.reliability import fit
 
     rows = [(1, 1, True), (1, 2, True), (2, 1, False), (2, 2, False), (3, 1, True), (3, 2, False)]
-    alpha, _ = _dawid_skene(rows, {1: Person(1), 2: Person(2)})
-    assert alpha == pytest.approx(4 / 9)
+    assert fit(rows).alpha == pytest.approx(4 / 9)
 
 
 def test_without_shared_images_there_is_no_alpha(project, ready, ann):
