@@ -69,8 +69,8 @@ class Project(models.Model):
         ),
     )
     sure = models.FloatField(
-        default=0.9,
-        db_default=0.9,
+        default=0.85,
+        db_default=0.85,
         validators=bounds.SURE.validators,
         help_text=_(
             "With a range: nobody more is asked once this share of a group's labels is right, as far as people's "

@@ -47,8 +47,8 @@ class Migration(migrations.Migration):
             model_name="project",
             name="sure",
             field=models.FloatField(
-                db_default=0.9,
-                default=0.9,
+                db_default=0.85,
+                default=0.85,
                 help_text="With a range: nobody more is asked once this share of a group's labels is right, as far as people's reliability tells.",
                 validators=[
                     django.core.validators.MinValueValidator(0.5),
