@@ -190,7 +190,10 @@ def plan_round(plan_id: int) -> None:
     from workers import planning
 
     try:
-        plans.keep(plan_id, planning.plan(asked.project.model_dir, asked.settings, device()))
+        plans.keep(
+            plan_id,
+            planning.plan(asked.project.model_dir, asked.settings, device(), asked.project.round_memory, asked.card),
+        )
     except Exception as error:  # the form says it, and the round can be started all the same
         log.exception("plan %s", plan_id)
         plans.keep(plan_id, None, sentence(error))

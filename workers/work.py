@@ -50,8 +50,8 @@ class Work:
 
     def bring(self) -> RoundSpec:
         """Everything the round needs, on this machine. Raises OSError and ValueError that say what is missing."""
-        spec = rounds.write_spec(self.training, self.folder)
-        return RoundSpec(**{**json.loads(spec.read_text()), "memory": settings.LIKESTEP_MEMORY.to_json()})
+        spec = json.loads(rounds.write_spec(self.training, self.folder).read_text())
+        return RoundSpec(**{**spec, "memory": settings.LIKESTEP_MEMORY.to_json() | spec["memory"]})
 
     def keep(self, step: int, lost: Callable[[], None]) -> None:
         """The trainer has saved a checkpoint of `step` updates: keep it where other machines find it, and tell the row.

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.e2e.conftest import PHONE
-from tests.e2e.helpers import CHROMIUM, faults, picture
+from tests.e2e.helpers import CHROMIUM, PICTURES, faults, picture
 from tests.servers import wait_for
 from tests.webapp import acting
 from webapp.campaigns.models import Role
@@ -13,6 +13,7 @@ from webapp.rounds import plans
 from webapp.rounds.models import RoundPlan, TrainingRound
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
+RUNG = {"half": True, "weights": "int8"}
 VALUES = {"bytes": 2.1e9, "has": 17e9, "flops": 1e15, "seconds": 1500}
 
 
@@ -32,13 +33,26 @@ def test_presets_time_and_memory_before_the_click(site):
     plan.get_by_text("Roughly 25 minutes").wait_for()
     page.get_by_label("Updates in the round").fill("12")
     page.get_by_label("Updates in the round").press("Tab")
-    asked = RoundPlan.objects.filter(values__isnull=True, settings__updates=12)
+    asked = RoundPlan.objects.filter(values__isnull=True, card="", settings__updates=12)
     assert wait_for(asked.exists, 30)
     newest = asked.get()
     assert newest.settings["alarm"] is True
     plans.keep(newest.pk, {**VALUES, "has": 1e9})
     plan.get_by_text("That does not fit").wait_for()
+    page.get_by_label("Graphics card").select_option("12GB")
+    on_card = RoundPlan.objects.filter(card="12GB")
+    assert wait_for(on_card.exists, 30)
+    page.locator("#rung").get_by_text("is being worked out").wait_for()
+    assert on_card.get().settings["updates"] == 12
+    plans.keep(on_card.get().pk, {**VALUES, "bytes": 11.8e9, "has": 12e9, "options": RUNG})
+    page.get_by_text("It fits with: frozen parts in bf16, weights as int8 codes").wait_for()
+    page.locator("#memory").screenshot(path=PICTURES / "memory-of-a-card.png")
     wrong = faults(page)
+    page.get_by_role("button", name="Use this for the project's rounds").click()
+    page.locator("#memory-now").get_by_text("weights as int8 codes").wait_for()
+    page.locator("#rung").get_by_text("So it is set for this project's rounds").wait_for()
+    site.project.refresh_from_db()
+    assert site.project.round_memory == RUNG
     page.emulate_media(color_scheme="light")
     picture(page, "start-round", whole=False)
     page.get_by_role("button", name="Start the round").click()
@@ -47,6 +61,8 @@ def test_presets_time_and_memory_before_the_click(site):
     phone = site.context(boss, viewport={**PHONE, "width": 360}, locale="de").new_page()
     phone.goto(site.url("rounds/start/"))
     phone.get_by_text("Runde 1 ist noch nicht zu Ende").wait_for()
+    phone.get_by_label("Grafikkarte").select_option("24GB")
+    phone.locator("#rung p").wait_for()
     picture(phone, "start-round-phone", whole=False)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 360
     assert wrong == []

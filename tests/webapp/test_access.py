@@ -92,6 +92,8 @@ TABLE = {
     "gold": ("post", REVIEWERS),
     "start-round": ("get", ADMINS),
     "round-plan": ("get", ADMINS),
+    "round-card": ("get", ADMINS),
+    "round-memory": ("get", ADMINS),
     "round": ("get", REVIEWERS),
     "round-metrics": ("get", REVIEWERS),
     "cancel-round": ("post", ADMINS),

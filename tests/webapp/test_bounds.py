@@ -101,6 +101,7 @@ WRITTEN = {
     "Project.dislike_reasons": bounds.REASONS_JSON,
     "Project.oracle_thresholds": bounds.REASONS_JSON,
     "Project.round_settings": bounds.METADATA,
+    "Project.round_memory": bounds.MEMORY_JSON,
     "Prompt.metadata": bounds.METADATA,
 }
 # The same that code makes, or has checked value by value (tokens' scopes and webhooks' events are choices, answers are

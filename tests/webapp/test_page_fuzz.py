@@ -104,6 +104,7 @@ QUERIES = {
     "prompts": ["page", "show", "q"],
     "quality": ["page", "gold"],
     "start-round": ["preset"],
+    "round-card": ["updates", "student_lr", "card"],
     "round-plan": ["updates", "student_lr", "method", "alarm", "key"],
     "gallery": ["version", "text", "tag", "verdict", "person", "disagree", "since", "until", "before"],
     "gallery-download": ["version", "text", "tag", "verdict", "person", "disagree", "since", "until", "container"],

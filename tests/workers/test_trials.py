@@ -2,6 +2,7 @@
 
 from PIL import Image
 
+from webapp.campaigns.services import update_project
 from webapp.labelling import generation
 from webapp.lib import paths
 from webapp.rounds import plans, services, trials
@@ -48,3 +49,21 @@ def test_a_round_is_planned_on_the_machine_that_trains(project):
     assert asked.error == ""
     assert 0 < asked.values["bytes"] < asked.values["has"] and asked.values["flops"] > 0 and asked.values["seconds"] > 0
     assert plans.estimate(asked).fits
+
+
+def test_what_fits_onto_a_card_is_found_on_the_machine_that_trains(project):
+    known = services.check_settings(project.round_settings)
+    for card, has in (("12GB", 12e9), (plans.WORKER, None)):
+        asked = plans.ask(project, known, card)
+        tasks.plan_round(asked.pk)
+        asked.refresh_from_db()
+        assert (
+            asked.error == "" and asked.values["options"] == {} and asked.values["has"] == (has or asked.values["has"])
+        )
+    chosen = {"half": True, "checkpointing": True, "micro_batch": 1}
+    update_project(project, None, round_memory=chosen)
+    thrifty = plans.ask(project, known)
+    project.refresh_from_db()
+    tasks.plan_round(thrifty.pk)
+    thrifty.refresh_from_db()
+    assert thrifty.values["bytes"] < asked.values["bytes"]

@@ -94,7 +94,7 @@ class ProjectForm(forms.ModelForm):
 
     class Meta:
         model = Project
-        fields = [name for name in EDITABLE if name not in ("round_settings", "oracle_thresholds")]
+        fields = [name for name in EDITABLE if name not in ("round_settings", "round_memory", "oracle_thresholds")]
         labels = {
             "name": _("Name"),
             "group_size": _("Group size"),

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from common.settings import MemorySettings, SettingsError
 from webapp.lib import bounds, texts
 
 
@@ -46,6 +47,16 @@ def shares(value: object) -> None:
     """Raises ValidationError for what is no object of names to numbers from 0 to 1."""
     if not isinstance(value, dict) or not all(type(v) in (int, float) and 0 <= v <= 1 for v in value.values()):
         raise ValidationError(_("an object of names to numbers from 0 to 1"))
+
+
+def memory_options(value: object) -> None:
+    """Raises ValidationError for what are no options of `MemorySettings` that a project may set: its machine's are not."""
+    try:
+        MemorySettings.from_json(value)
+    except (SettingsError, TypeError, ValueError) as error:
+        raise ValidationError(str(error)) from error
+    if "embeddings" in value:
+        raise ValidationError(_("embeddings: a folder belongs to the machine; set it in LIKESTEP_MEMORY"))
 
 
 class Project(models.Model):
@@ -125,6 +136,13 @@ class Project(models.Model):
         blank=True,
         validators=[texts.Kept(bounds.METADATA)],
         help_text="Settings of rounds that differ from the defaults.",
+    )
+    round_memory = models.JSONField(
+        default=dict,
+        db_default=models.Value({}, models.JSONField()),
+        blank=True,
+        validators=[texts.Kept(bounds.MEMORY_JSON), memory_options],
+        help_text="What the project's rounds save memory by, beside what the machine that trains is set to.",
     )
     active_version = models.ForeignKey(
         "rounds.ModelVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="+"

@@ -61,6 +61,7 @@ EDITABLE = (
     "quota_day",
     "quota_all",
     "round_settings",
+    "round_memory",
 )
 
 

@@ -94,6 +94,7 @@ OUTSIDE_ID = 64  # characters of an id that another site gives
 REASONS_JSON = 1_000  # characters of all of them
 GUIDELINES = 20_000  # characters
 METADATA = 10_000  # characters of a prompt's metadata, or of a project's settings of rounds, as JSON
+MEMORY_JSON = 500  # characters of what a project's rounds save memory by, as JSON
 DETAIL = 300  # characters of a value in the audit log
 
 

@@ -306,10 +306,17 @@ class RoundPlan(models.Model):
     that starts one."""
 
     project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="plans")
-    digest = models.CharField(max_length=64, help_text="Of the model and the settings.")
+    digest = models.CharField(max_length=64, help_text="Of the model, the settings, what saves memory, and the card.")
+    card = models.CharField(
+        max_length=10,
+        blank=True,
+        db_default="",
+        help_text="What the round is to fit into, as `plan --gpu` takes it, or `worker`; empty: whatever it takes.",
+    )
     settings = models.JSONField()
     values = models.JSONField(
-        null=True, help_text="bytes, has (bytes of the machine), flops, seconds; empty until known."
+        null=True,
+        help_text="bytes, has (bytes of the machine or card), flops, seconds, for a card options; empty until known.",
     )
     error = models.CharField(max_length=500, blank=True)
     asked_at = models.DateTimeField()

@@ -1,4 +1,5 @@
-"""Before a round is started: presets, and the time and memory that it takes on the machine that trains."""
+"""Before a round is started: presets, and the time and memory that it takes on the machine that trains, or what makes it
+fit onto a card."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ from webapp.campaigns.models import Project
 from webapp.lib.dispatch import enqueue
 from webapp.rounds.models import RoundPlan, RoundState, TrainingRound
 
+CARDS = ("12GB", "16GB", "24GB", "80GB")
+WORKER = "worker"  # the card that the worker reports
 KEPT = 50  # plans of a project
 AGAIN = timedelta(seconds=60)  # after which a plan that did not come is asked for once more
 QUICK, LONG = 1 / 6, 4  # of the usual updates
@@ -67,15 +70,19 @@ class Estimate:
 
 
 @transaction.atomic
-def ask(project: Project, settings: dict) -> RoundPlan:
-    """The plan of these (checked) settings, asked for unless it is there. One that still waits for other settings is
-    forgotten: only the newest question of a project is worked on."""
+def ask(project: Project, settings: dict, card: str = "") -> RoundPlan:
+    """The plan of these (checked) settings, asked for unless it is there; with a `card` of `CARDS`, or `WORKER`, of what
+    makes them fit into it. One that still waits for other settings is forgotten: only the newest question of a project,
+    and the newest about a card, is worked on."""
     now = timezone.now()
     plan, new = RoundPlan.objects.get_or_create(
-        project=project, digest=_digest(project, settings), defaults={"settings": settings, "asked_at": now}
+        project=project,
+        digest=_digest(project, settings, card),
+        defaults={"settings": settings, "card": card, "asked_at": now},
     )
     if new:
-        project.plans.filter(values__isnull=True).exclude(pk=plan.pk).delete()
+        waiting = project.plans.filter(values__isnull=True).exclude(pk=plan.pk)
+        (waiting.exclude(card="") if card else waiting.filter(card="")).delete()
         old = project.plans.values_list("pk", flat=True)[KEPT:]
         RoundPlan.objects.filter(pk__in=list(old)).delete()
     elif plan.values is None and plan.asked_at < now - AGAIN:
@@ -86,8 +93,9 @@ def ask(project: Project, settings: dict) -> RoundPlan:
     return plan
 
 
-def _digest(project: Project, settings: dict) -> str:
-    text = json.dumps([project.model_dir, settings], sort_keys=True)
+def _digest(project: Project, settings: dict, card: str = "") -> str:
+    memory = {} if card else project.round_memory  # a card's question begins at what the machine is set to
+    text = json.dumps([project.model_dir, settings, memory, card], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -106,9 +114,11 @@ def estimate(plan: RoundPlan) -> Estimate | None:
     scaled by the work of both."""
     if plan.values is None:
         return None
+    found = plan.values
+    if plan.card:
+        return Estimate(found["seconds"], False, found["bytes"], found["has"])
     last = plan.project.rounds.filter(state=RoundState.DONE, finished_at__isnull=False, alarm="").first()
     seconds = _scaled(plan, last) if last else None
-    found = plan.values
     return Estimate(seconds or found["seconds"], seconds is not None, found["bytes"], found["has"])
 
 

@@ -159,8 +159,9 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
         "output_dir": str(paths.data(paths.round_version(training.pk, training.token))),
         "groups_file": str(groups_file),
     }
+    now = {**places, "memory": project.round_memory}  # the worker has its own beside it
     if spec_file.exists():
-        write_json(spec_file, {**json.loads(spec_file.read_text()), **places})
+        write_json(spec_file, {**json.loads(spec_file.read_text()), **now})
         return spec_file
     lines = []
     marked = labelling.boxes_of(labelling.labelled_groups(project).order_by().values("pk"))
@@ -186,7 +187,7 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
     }
     TrainingRound.objects.filter(pk=training.pk).update(groups_used=len(lines), made_from=made_from)
     spec = {
-        **places,
+        **now,
         "train_prompts": _lines(project, Split.TRAIN),
         "validation": _lines(project, Split.VALIDATION),
         "validation_oracle": oracle_spec(project.oracle) if project.oracle else None,

@@ -11,14 +11,14 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from webapp.accounts.permissions import Action, member
 from webapp.campaigns.models import Project
 from webapp.labelling import queries as labelling
 from webapp.lib import media, paths, storage
 from webapp.quality import counts
-from webapp.rounds import forecasts, plans, queries, services
+from webapp.rounds import forecasts, memory, plans, queries, services
 from webapp.rounds.comparing import comparison
 from webapp.rounds.forms import RoundForm
 from webapp.rounds.models import OPEN, RoundState, TrainingRound
@@ -54,6 +54,7 @@ def start(request: HttpRequest, project: Project) -> HttpResponse:
         "own": labelling.own_with_signal(project),
         "open_round": project.rounds.filter(state__in=OPEN).first(),
         "page": "rounds",
+        **_memory_context(project),
     }
     return render(request, "rounds/start.html", context, status=status)
 
@@ -74,6 +75,58 @@ def plan(request: HttpRequest, project: Project) -> HttpResponse:
         "late": found is not None and timezone.now() - found.asked_at > LATE,
     }
     return render(request, "rounds/_plan.html", context)
+
+
+@require_GET
+@member(Action.ROUNDS)
+def card(request: HttpRequest, project: Project) -> HttpResponse:
+    """A part of a page: what makes a round fit onto the `card`, with the query's settings or else the project's."""
+    chosen, found = request.GET.get("card", ""), None
+    if chosen in (plans.WORKER, *plans.CARDS):
+        form = RoundForm({**request.GET.dict(), "key": "card"}) if "updates" in request.GET else None
+        if form is None or form.is_valid():
+            values = project.round_settings if form is None else form.settings()
+            with suppress(services.RoundError):
+                found = plans.ask(project, services.check_settings(values), chosen)
+    options = found.values["options"] if found and found.values else None
+    context = {
+        "project": project,
+        "card": chosen,
+        "plan": found,
+        "estimate": plans.estimate(found) if found else None,
+        "fits": options is not None,
+        "words": memory.words(options or {}),
+        "taken": options == project.round_memory,
+        "late": found is not None and timezone.now() - found.asked_at > LATE,
+    }
+    return render(request, "rounds/_card.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@member(Action.ROUNDS)
+def round_memory(request: HttpRequest, project: Project) -> HttpResponse:
+    """A part of a page: what the project's rounds save memory by. On POST it is chosen: a plan's options (`plan`, its
+    id), or `choice=auto|machine`; htmx gets what to show of it, and the page's plans are made again."""
+    problem = ""
+    if request.method == "POST":
+        sent = request.POST
+        try:
+            memory.choose(project, request.user, choice=sent.get("choice", ""), plan=sent.get("plan", ""))
+        except services.RoundError as error:
+            problem = str(error)
+        if not request.htmx:
+            messages.error(request, problem) if problem else None
+            return redirect("start-round", project.slug)
+    template = "rounds/_memory_now.html" if request.method == "POST" else "rounds/_memory.html"
+    response = render(request, template, {"project": project, "problem": problem, **_memory_context(project)})
+    if request.method == "POST" and not problem:
+        response["HX-Trigger"] = "memory-chosen"
+    return response
+
+
+def _memory_context(project: Project) -> dict:
+    """What the part of a page about memory shows before a card is chosen."""
+    return {"memory_words": memory.words(project.round_memory), "cards": plans.CARDS, "worker": plans.WORKER}
 
 
 def _context(project: Project, number: int) -> dict:
