@@ -64,6 +64,11 @@ class Estimate:
     has: float
 
     @property
+    def gigabytes(self) -> tuple[float, float]:
+        """What is needed and what there is, in the billions of bytes that a card is named by."""
+        return self.bytes / 1e9, self.has / 1e9
+
+    @property
     def fits(self) -> bool:
         """Whether the machine has the memory."""
         return self.bytes <= self.has

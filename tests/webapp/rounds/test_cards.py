@@ -38,7 +38,7 @@ def test_what_fits_is_asked_of_a_worker_and_taken_with_one_click(client, project
     plans.keep(asked.pk, {**VALUES, "options": INT8})
     page = look(client, card="12GB")
     assert "weights as int8 codes" in page and "4 images a pass" in page and "roughly 2.0 hours" in page
-    assert "11.0\xa0GB of 11.2\xa0GB" in page
+    assert "11.8 GB of 12.0 GB" in page
     answer = client.post("/p/stars/rounds/memory/", {"plan": asked.pk}, headers={"HX-Request": "true"})
     assert answer["HX-Trigger"] == "memory-chosen" and "weights as int8 codes" in answer.content.decode()
     project.refresh_from_db()
