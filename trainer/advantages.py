@@ -49,4 +49,4 @@ def pairs_right(opinions: torch.Tensor, rewards: torch.Tensor, known: torch.Tens
     better = better_pairs(rewards, known)
     first, second = opinions[:, :, None], opinions[:, None, :]
     right = (first > second).double() + 0.5 * (first == second).double()
-    return right[better].mean().item()
+    return ((right * better).sum() / better.sum()).item()

@@ -102,8 +102,9 @@ class RewardHead(torch.nn.Module):
         self.taps = [blocks[i] for i in tapped_blocks(len(blocks))]
         with torch.no_grad():
             x = torch.zeros(1, *backend.latent_shape, device=backend.device)
-            width = self._tokens(x, torch.full((1,), 0.5, device=backend.device), backend.encode([""])).shape[1]
-        self.perceptrons = torch.nn.ModuleList(_perceptron(width) for _ in range(members)).to(backend.device)
+            level = torch.full((1,), 0.5, device=backend.device)
+            self.width = self._tokens(x, level, backend.encode([""])).shape[1]  # numbers that are read of an image
+        self.perceptrons = torch.nn.ModuleList(_perceptron(self.width) for _ in range(members)).to(backend.device)
 
     def __setattr__(self, name: str, value) -> None:
         if name == "taps":  # blocks of the backbone, see above

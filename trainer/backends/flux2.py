@@ -87,6 +87,17 @@ class Flux2Backend(FlowBackend):
         )[0]
         return out.transpose(1, 2).unflatten(2, x.shape[2:]).float()
 
+    def blocks(self) -> list[torch.nn.Module]:
+        """See `Backend.blocks`."""
+        return [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
+
+    def image_tokens(self, output: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """See `Backend.image_tokens`; a double block gives text and image apart, a single one the text first."""
+        if isinstance(output, tuple):
+            return output[1]
+        _, height, width = self.latent_shape
+        return output[:, -height * width :]
+
     def _norm(self) -> tuple[torch.Tensor, torch.Tensor]:
         vae = self.pipeline.vae
         mean, variance = (b.view(1, -1, 1, 1) for b in (vae.bn.running_mean, vae.bn.running_var))

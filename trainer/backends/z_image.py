@@ -52,6 +52,15 @@ class ZImageBackend(FlowBackend):
         out = self.transformer(list(x.unsqueeze(2).unbind(0)), 1 - t, prompts, return_dict=False)[0]
         return -torch.stack(list(out)).squeeze(2).float()
 
+    def blocks(self) -> list[torch.nn.Module]:
+        """See `Backend.blocks`; those of image and text together."""
+        return list(self.transformer.layers)
+
+    def image_tokens(self, output: torch.Tensor) -> torch.Tensor:
+        """See `Backend.image_tokens`; the image's come first, then what fills them up, then the text's."""
+        _, height, width = self.latent_shape
+        return output[:, : (height // 2) * (width // 2)]
+
     def stock_call(self, steps: int, guidance: float = 1.0) -> dict:
         """See `Backend.stock_call`; this pipeline adds its scale to the conditional prediction, so 0 is none."""
         return super().stock_call(steps, guidance) | {"guidance_scale": guidance - 1}

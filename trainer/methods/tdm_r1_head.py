@@ -45,6 +45,8 @@ class TDMR1Head(TDMR1):
             raise ValueError(
                 f"surrogate: a head is trained in one process, not in {self.share.processes}; use likelihood"
             )
+        if self.as_one:
+            raise ValueError("surrogate: a head reads blocks that shard parts among processes; use likelihood")
         if settings.head_norm == "guidance" and settings.guidance <= 1:
             raise ValueError("head_norm: without guidance there is no such length; use posterior, or raise guidance")
         with torch.random.fork_rng(devices=[]):
@@ -139,7 +141,7 @@ class TDMR1Head(TDMR1):
         return {
             "surrogate": loss,
             "fresh_pairs" if groups.sampled is not None else "pairs": pairs_right(own, given, ~given.isnan()),
-            "margin": (own[liked].mean() - own[disliked].mean()).item(),
+            "margin": (mean_of(own, liked) - mean_of(own, disliked)).item(),
         }
 
     def _old(self, count: int, size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
@@ -221,6 +223,11 @@ class TDMR1Head(TDMR1):
         """The head's scores (B,) of images with noise `eps` at levels `tau`, never above `HIGHEST`."""
         tau = tau.clamp(max=HIGHEST)
         return self.head(renoise(x0, torch.zeros_like(tau), tau, eps), tau, conditioning)
+
+
+def mean_of(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """The mean of the values that are `chosen` (bool, of the same shape); NaN where none is."""
+    return torch.where(chosen, values, 0.0).sum() / chosen.sum()
 
 
 def _sized(groups: torch.Tensor, size: int) -> torch.Tensor:
