@@ -118,6 +118,11 @@ class MemorySettings(Settings):
         low=0,
         high=1000,
     )
+    shard: bool = option(
+        False,
+        "Each of several processes holds a share of the frozen blocks of transformer and text encoders, and passes its "
+        "share of every batch through them. Not with weights as codes, streamed or compiled blocks.",
+    )
     micro_batch: int = option(
         0,
         "Images that pass through the transformer at once; 0: all. The result stays the same, but each pass "
@@ -134,6 +139,13 @@ class MemorySettings(Settings):
     compile: bool = option(
         False, "Compile the transformer's repeated blocks (torch.compile): minutes at first, then faster."
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        others = {"weights": self.weights != "none", "streamed": self.streamed > 0, "compile": self.compile}
+        if self.shard and any(others.values()):
+            name = next(name for name, on in others.items() if on)
+            raise SettingsError(f"shard: it cannot be combined with {name}; turn one of the two off")
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,21 @@ def test_a_documents_command_is_understood(marker, words, capsys):
 
 
 def test_the_run_book_has_the_whole_way():
-    """Both models, and each from plan to export."""
+    """Every model, and each from plan to export."""
     words = [w for _, w in commands(ROOT / "docs" / "run-a-real-model.md", "-m trainer")]
-    for model in ("models/sd35", "models/zimage"):
+    for model, first in (("models/sd35", "generate"), ("models/zimage", "distill"), ("models/klein", "distill")):
         mine = [w[0] for w in words if model in w]
-        assert [mine.count(c) > 0 for c in ("plan", "generate", "evaluate", "train", "export")] == [True] * 5
+        assert [mine.count(c) > 0 for c in ("plan", first, "evaluate", "train", "export")] == [True] * 5
+
+
+def test_the_run_book_names_every_rung_of_a_12_gb_card():
+    """By itself, and each that makes a larger model fit, by hand."""
+    words = [w for _, w in commands(ROOT / "docs" / "run-a-real-model.md", "-m trainer")]
+    trained = [w for w in words if w[0] == "train"]
+    assert any("--auto" in w for w in trained)
+    for option, value in (("--weights", "int8"), ("--weights", "nf4"), ("--streamed", "2")):
+        assert any(option in w and w[w.index(option) + 1] == value for w in words), (option, value)
+    assert sum("12GB" in w for w in words if w[0] == "plan") >= 3
 
 
 def test_every_setting_that_the_run_book_turns_exists():

@@ -254,15 +254,16 @@ def plan(a: argparse.Namespace) -> None:
     gigabytes, tflops, like = parse_gpu(a.gpu)
     tflops = a.tflops or tflops
     settings, memory = _settings(a, TDMR1Settings, **_preset(a)), _settings(a, MemorySettings)
-    if settings.prompts_per_update % a.processes or settings.student_batch < a.processes:
+    if not memory.shard and (settings.prompts_per_update % a.processes or settings.student_batch < a.processes):
         raise SettingsError(
             f"processes: {settings.prompts_per_update} prompts and {settings.student_batch} images an update cannot be "
             f"dealt out to {a.processes}; change prompts_per_update or student_batch"
         )
+    share = 1 if memory.shard else a.processes  # processes that shard make the whole update each
     mine = dataclasses.replace(
         settings,
-        prompts_per_update=settings.prompts_per_update // a.processes,
-        student_batch=-(-settings.student_batch // a.processes),
+        prompts_per_update=settings.prompts_per_update // share,
+        student_batch=-(-settings.student_batch // share),
     )
     print(
         f"{a.model} on {a.processes} × {gigabytes:g} GB, {tflops:g} TFLOP/s ({'given' if a.tflops else f'as {like}'})"
@@ -271,7 +272,9 @@ def plan(a: argparse.Namespace) -> None:
     def tell(tried: MemorySettings) -> None:
         print(f"does not fit; trying {options_text(tried)}", file=sys.stderr)
 
-    asked, fits = advise(a.model, mine, memory, gigabytes * GB, tell=tell)
+    if memory.shard and a.processes == 1:
+        raise SettingsError("shard: there is one process; give --processes, or turn shard off")
+    asked, fits = advise(a.model, mine, memory, gigabytes * GB, tell=tell, processes=a.processes)
     print(f"\nas asked for: {options_text(memory) or 'defaults'}\n\n{table(asked, tflops)}")
     if fits is None:
         print(

@@ -30,6 +30,7 @@ from trainer.backends import Backend, Conditioning, autocast, bf16_pays, load_ba
 from trainer.backends.base import planned_for
 from trainer.backends.memory import ENCODERS_SENSITIVE, encode_batch, frozen_dtype, text_encoders
 from trainer.backends.quantised import saved
+from trainer.backends.sharded import encoder_blocks, share_of, world
 from trainer.methods import method_class
 from trainer.methods.base import Groups, Rollouts
 from trainer.roles import STUDENT, SURROGATE, TEACHER
@@ -48,6 +49,7 @@ PROMPT = "a prompt"
 GRADIENT = ("surrogate", "student")  # the phases of training
 WEIGHTS = ("none", "int8", "fp8", "nf4")
 CONTEXT_BYTES = 0.7 * GB  # CUDA's context and its libraries' workspaces, which no tensor accounts for
+GATHERED = 3  # blocks: FSDP2 gathers into a buffer and copies from there, while the block before it computes
 FRAGMENTS = 0.05  # of the rest: what the caching allocator holds and cannot use
 UTILISATION = 0.35  # of the GPU's peak, as is usual for transformers in bf16
 # Memory in GB and dense bf16 TFLOP/s with fp32 accumulation, from NVIDIA's data sheets and architecture white papers.
@@ -207,6 +209,7 @@ class Plan:
     activations: int = 0  # at the highest peak: all that is not weights, adapters, optimizers or trajectories
     phases: dict[str, int] = field(default_factory=dict)  # peaks, everything included
     streamed: tuple[int, int] = (0, 0)  # bytes of all streamed blocks, and of those that are on the device
+    processes: int = 1  # that hold a share of the blocks each
     update_flops: float = 0.0
     update_passes: int = 0
     other_flops: float = 0.0  # once a round: embeddings, validations, grids
@@ -251,13 +254,13 @@ class _StandIn(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, planner: _Planner, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        cost, n = planner.costs["gradient"], len(x)
+        cost, n = planner.costs["gradient"], planner.rows(x)
         planner.counter.touch(cost.forward.at(n))
         planner.flops += cost.flops.at(n)
         held = torch.empty(int(cost.held.at(n)), dtype=torch.uint8)
         ctx.save_for_backward(held)
         ctx.planner, ctx.n = planner, n
-        ctx.shapes = [(p.shape, p.dtype) for p in parameters]
+        ctx.shapes = [(t.shape, t.dtype) for t in (x, *parameters)]
         return torch.empty(x.shape, dtype=torch.float32)
 
     @staticmethod
@@ -266,7 +269,8 @@ class _StandIn(torch.autograd.Function):
         planner.counter.touch(cost.backward.at(ctx.n))
         planner.flops += cost.backward_flops.at(ctx.n)
         planner.counter.let_go(ctx.saved_tensors[0])
-        return None, None, *(torch.empty(shape, dtype=dtype) for shape, dtype in ctx.shapes)
+        asked = zip(ctx.shapes, ctx.needs_input_grad[1:], strict=True)
+        return None, *(torch.empty(shape, dtype=dtype) if wanted else None for (shape, dtype), wanted in asked)
 
 
 @contextmanager
@@ -329,6 +333,11 @@ class _Outline:
             kind: {name: self._bytes(name, kind) for name in (component, "vae", *self.encoders)} for kind in WEIGHTS
         }
         self.blocks = {kind: self._blocks(kind) for kind in WEIGHTS}
+        # Of each part that `shard` deals out: bytes of its blocks, and of its largest one.
+        self.dealt = {component: self._dealt(self.blocks["none"])} if self.blocks["none"] else {}
+        for name in self.encoders:
+            blocks = encoder_blocks(getattr(pipeline, name))
+            self.dealt[name] = self._dealt([sum(p.nbytes for p in block.parameters()) for block in blocks])
         largest = max(p.numel() for p in self.backend.transformer.parameters())
         # A coded layer is decoded while it computes; nf4's codes are widened for it, to two bytes a weight.
         size = largest * self.dtype.itemsize
@@ -342,8 +351,7 @@ class _Outline:
         levels = self.backend.grid(steps)  # schedulers and the sampler read values
         self.backend.inner.grid = lambda steps: levels
         # Every image may have a reward term, and every update may do all that one does.
-        # A head is counted as the likelihood: it reads the same passes, of which no block can be looked into here.
-        self.most = dataclasses.replace(settings, trunc_steps=steps, surrogate_first=0.0, surrogate="likelihood")
+        self.most = dataclasses.replace(settings, trunc_steps=steps, surrogate_first=0.0)
         with _unmoved(), self.mode:
             self.method = method_class(self.most)(self.backend, self.most, accelerator=accelerator)
         processor = pipeline.image_processor
@@ -379,6 +387,10 @@ class _Outline:
             return []
         sizes = [_size(part) - saved(part, kind, self.backend.inner.sensitive, "blocks") for part in parts]
         return sizes + [self._block_bytes(run, kind) for run in self.runs for _ in range(run.left_out)]
+
+    @staticmethod
+    def _dealt(sizes: list[int]) -> tuple[int, int]:
+        return sum(sizes), max(sizes, default=0)
 
     def _merge_adapters(self) -> None:
         """Give the roles one tensor each, of as many numbers as all of their layers in the whole network have: an update's
@@ -515,19 +527,24 @@ class _Outline:
 class _Planner:
     """A plan for one set of memory settings, by the trainer's own update on an outline."""
 
-    def __init__(self, outline: _Outline, settings: TDMR1Settings, memory: MemorySettings):
-        self.outline, self.settings, self.memory = outline, settings, memory
+    def __init__(self, outline: _Outline, settings: TDMR1Settings, memory: MemorySettings, processes: int):
+        self.outline, self.settings, self.memory, self.processes = outline, settings, memory, processes
         self.counter, self.method, self.backend, self.flops = outline.counter, outline.method, outline.backend, 0.0
         self.plan = Plan(
             settings, memory, trained=self.backend.component, weights=dict(outline.weights[memory.weights])
         )
-        roles = self.method.roles
+        roles, method = self.method.roles, self.method
+        own = list(method.head.parameters()) if method.explicit else []
         self.plan.adapters = sum(p.nbytes for role in roles.names for p in roles.parameters(role))
-        self.plan.optimizers = sum(2 * p.nbytes for role in self.method.optimizers for p in roles.parameters(role))
+        self.plan.adapters += sum(p.nbytes for p in own)
+        self.plan.optimizers = sum(2 * p.nbytes for role in method.optimizers for p in method.trained(role))
+        if (memory.streamed or memory.shard) and not outline.blocks[memory.weights]:
+            option = "shard" if memory.shard else "streamed"
+            raise ValueError(f"{option}: {type(self.backend.inner).__name__} does not name its blocks; turn it off")
+        if memory.shard:
+            self.plan.processes = processes
         if memory.streamed:
             blocks = outline.blocks[memory.weights]
-            if not blocks:
-                raise ValueError(f"streamed: {type(self.backend.inner).__name__} does not name its blocks; turn it off")
             self.plan.streamed = (sum(blocks), memory.streamed * max(blocks))
 
     def _resident(self, phase: str) -> dict[str, int]:
@@ -537,6 +554,11 @@ class _Planner:
         if memory.streamed:
             waiting, ring = self.plan.streamed
             found[component] += ring - (0 if on_cpu else waiting)
+        gathered = 0  # what is whole for a while: the block that computes, the next one, and what it comes in
+        for name, (blocks, largest) in self.outline.dealt.items() if memory.shard else ():
+            found[name] -= blocks - share_of(blocks, self.processes)
+            if (name == component) == (phase != "embed"):
+                gathered = max(gathered, GATHERED * largest)
         away = {"keep": False, "offload": not on_cpu, "free": True}[memory.text_encoders]
         for name in self.outline.encoders if away and phase != "embed" else ():
             del found[name]
@@ -544,7 +566,13 @@ class _Planner:
             del found[component]
         if memory.vae_offload and not on_cpu and phase != "decode":
             del found["vae"]
+        if gathered:
+            found["blocks gathered"] = gathered
         return found
+
+    def rows(self, x: torch.Tensor) -> int:
+        """How many of a batch this process passes through the network."""
+        return share_of(len(x), self.processes) if self.memory.shard else len(x)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -578,9 +606,18 @@ class _Planner:
             return _StandIn.apply(self, x, *roles.parameters(roles.active))
         adapted = "adapter" if torch.is_autocast_enabled("cpu") else "fp32"
         cost = self.costs["bare" if roles.active == TEACHER else adapted]
-        self.counter.touch(cost.forward.at(len(x)))
-        self.flops += cost.flops.at(len(x))
+        self.counter.touch(cost.forward.at(self.rows(x)))
+        self.flops += cost.flops.at(self.rows(x))
         return torch.empty(x.shape, dtype=torch.float32)
+
+    def _tokens_stand_in(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """What a head reads of such a pass: one number a channel of its blocks."""
+        head = self.method.head
+        self.method.roles.use(head.role)
+        half = self.memory.half
+        with autocast(self.backend.device, head.bf16 or half, forced=half):
+            made = self._stand_in(x, t, conditioning)
+        return made.flatten(1)[:, :1].expand(-1, head.width)
 
     def run(self) -> Plan:
         """An update, once the optimizers have their states, and what is sampled for people and for validation."""
@@ -593,6 +630,8 @@ class _Planner:
         self._note("embed", self.outline.embed_peak + decoded)
         self.passes = 0
         inner.velocity, inner.decode = self._stand_in, self._decode
+        if self.method.explicit:
+            self.method.head._tokens = self._tokens_stand_in
         try:
             with self.outline.mode, self.counter:
                 self._update()
@@ -613,8 +652,19 @@ class _Planner:
                         plan.other_flops += sampled / self.method.steps * watched.DRAWS * (4 * looks + 2)
         finally:
             del inner.velocity, inner.decode
+            if self.method.explicit:
+                del self.method.head._tokens
+        if self.method.explicit:
+            plan.other_flops += self._fit_flops()
         plan.other_flops += self.outline.encode_flops * s.updates * s.prompts_per_update
         return plan
+
+    def _fit_flops(self) -> float:
+        """Of the head's fit to groups that are sampled and scored for it, before the first update."""
+        s, images = self.settings, self.settings.head_groups * self.settings.group_size
+        sampled = self.method.steps * self.costs["adapter"].flops.at(1) + self.costs["decode bf16"].flops.at(1)
+        cost = self.costs["gradient"]
+        return images * (sampled + s.head_passes * (cost.flops.at(1) + cost.backward_flops.at(1)))
 
     def _sample_and_decode(
         self, phase: str, count: int, each: int = 1, *, bf16: bool = True, scored: bool = False
@@ -642,8 +692,11 @@ class _Planner:
         sampled = [self._sample_and_decode("sample", p, g, scored=True)]
 
         def batches() -> Iterator[Groups]:
-            kept = sampled[0].unflatten(0, (p, g)).clone()
-            groups = Groups(kept, method.backend.encode([PROMPT] * p), torch.empty(p, g), sampled=torch.arange(p))
+            kept, sampled_now, count = sampled[0].unflatten(0, (p, g)).clone(), torch.arange(p), p
+            if method.explicit:  # which looks at as many old groups beside them
+                kept, sampled_now, count = kept.repeat(2, 1, 1, 1, 1, 1), None, 2 * p
+            conditioning, empty = method.backend.encode([PROMPT] * count), torch.empty(count, g)
+            groups = Groups(kept, conditioning, empty, sampled=sampled_now, rewards=empty)
             for _ in range(s.surrogate_updates_for(0)):
                 yield groups
 
@@ -672,16 +725,23 @@ def _size(module: torch.nn.Module) -> int:
 
 
 def plan_round(
-    model: Path, settings: TDMR1Settings, memory: MemorySettings, *, device: str = "cuda", costs: dict | None = None
+    model: Path,
+    settings: TDMR1Settings,
+    memory: MemorySettings,
+    *,
+    device: str = "cuda",
+    costs: dict | None = None,
+    processes: int = 1,
 ) -> Plan:
-    """Memory and work of a round from an oracle. `device` "cpu" counts the machine's memory, where nothing is elsewhere.
-    `costs` keeps what was measured for the next call. Raises ValueError on a folder that is no model."""
+    """Memory and work of a round from an oracle; with `shard` of each of the `processes`. `device` "cpu" counts the
+    machine's memory, where nothing is elsewhere. `costs` keeps what was measured for the next call. Raises ValueError on a
+    folder that is no model."""
     costs = {} if costs is None else costs
     key = (Path(model), settings, memory.half, device)
     with planned_for(device):
         if key not in costs:
             costs[key] = _Outline(Path(model), settings, memory, device)
-        return _Planner(costs[key], settings, memory).run()
+        return _Planner(costs[key], settings, memory, processes).run()
 
 
 # What to turn on, each beside what was turned on before, until a round fits: first what costs nothing, then what computes
@@ -718,6 +778,8 @@ def rungs(memory: MemorySettings) -> Iterator[MemorySettings]:
             changes["streamed"] = memory.streamed
         if memory.text_encoders == "offload":
             changes["text_encoders"] = "offload"
+        if memory.shard and (changes.get("streamed") or changes.get("weights", "none") != "none"):
+            continue
         if changes.get("streamed"):
             changes["compile"] = False
         yield dataclasses.replace(memory, **changes)
@@ -732,20 +794,22 @@ def advise(
     generate: bool = False,
     tell: Callable[[MemorySettings], None] = lambda tried: None,
     costs: dict | None = None,
+    processes: int = 1,
 ) -> tuple[Plan, Plan | None]:
     """The plan as asked for, and the first one up the ladder that fits into `limit` bytes (the same if it does, None if
-    none does): a round, or with `generate` sampling alone. `tell` hears of each attempt; `costs` as in `plan_round`."""
+    none does): a round, or with `generate` sampling alone. `tell` hears of each attempt; `costs` and `processes` as in
+    `plan_round`."""
     costs = {} if costs is None else costs
 
     def fits(plan: Plan) -> bool:
         return (plan.total_to_generate if generate else plan.total) <= limit
 
-    asked = plan_round(model, settings, memory, costs=costs)
+    asked = plan_round(model, settings, memory, costs=costs, processes=processes)
     if fits(asked):
         return asked, asked
     for tried in rungs(memory):
         tell(tried)
-        plan = plan_round(model, settings, tried, costs=costs)
+        plan = plan_round(model, settings, tried, costs=costs, processes=processes)
         if fits(plan):
             return asked, plan
     return asked, None
@@ -763,7 +827,8 @@ def fitted(
         return memory
     free, _ = torch.cuda.mem_get_info(torch.device(device))
     sampling = TDMR1Settings(guidance=1, rl_cfg=1, prompts_per_update=1, student_batch=1)  # of which no gradient counts
-    _, found = advise(Path(model), settings or sampling, memory, free, generate=settings is None)
+    count = world() if memory.shard else 1
+    _, found = advise(Path(model), settings or sampling, memory, free, generate=settings is None, processes=count)
     if found is None:
         raise ValueError(
             f"auto: {model} does not fit into the {free / GB:.1f} GB that {device} has free under any options; lower "
@@ -807,6 +872,8 @@ def table(plan: Plan, tflops: float) -> str:
     lines += ["", *(f"peak while it does: {name:<28}{_gb(size):>10}" for name, size in plan.phases.items())]
     lines += ["", f"{'CUDA context and fragments':<48}{_gb(plan.total - plan.tensors):>10}"]
     lines += [f"{'needed':<48}{_gb(plan.total):>10}"]
+    if plan.memory.shard and (size := plan.resident.get(plan.trained)):
+        lines.insert(1, f"{f'  of it in each of {plan.processes} processes':<48}{_gb(size):>10}")
     if plan.memory.streamed:
         waiting, ring = plan.streamed
         lines.insert(1, f"{'  of it on the device':<48}{_gb(plan.weights[plan.trained] - waiting + ring):>10}")

@@ -86,6 +86,36 @@ def test_work_is_what_torch_counts_in_a_real_update(model_dir, parent, plan, cos
     assert dataclasses.replace(plan, settings=longer).flops == plan.flops + 2 * plan.update_flops
 
 
+def test_a_round_with_a_head_is_within_15_percent_of_the_measured_peak(model_dir, make_spec, reddish):
+    spec = make_spec(settings=SETTINGS | {"surrogate": "head", "head_groups": 6, "head_passes": 1}, validation=LINES)
+    made = prepare(spec)
+    measured = held(made.method.backend) + peak_of(lambda: run(made))
+    estimate = plan_round(model_dir, TDMR1Settings.from_json(spec.settings), MemorySettings(), device="cpu")
+    assert estimate.tensors == pytest.approx(measured, rel=0.15)
+    own = sum(p.nbytes for p in made.method.head.parameters())
+    roles = made.method.roles
+    assert estimate.adapters == own + sum(p.nbytes for role in roles.names for p in roles.parameters(role))
+    twice = dataclasses.replace(estimate.settings, head_groups=2 * estimate.settings.head_groups)
+    longer = plan_round(model_dir, twice, MemorySettings(), device="cpu")
+    assert longer.other_flops > estimate.other_flops and longer.update_flops == pytest.approx(estimate.update_flops)
+
+
+def test_each_process_holds_its_share(model_dir, plan, costs):
+    shared = plan_round(model_dir, plan.settings, MemorySettings(shard=True), costs=costs, processes=4)
+    outline = costs[model_dir, plan.settings, False, "cuda"]
+    for name in ("transformer", "text_encoder", "text_encoder_3"):
+        blocks, largest = outline.dealt[name]
+        assert 0 < largest <= blocks <= plan.weights[name]
+        assert shared.resident[name] == plan.weights[name] - blocks + -(-blocks // 4)
+    blocks, largest = outline.dealt["transformer"]
+    assert blocks == sum(p.nbytes for b in load_backend(model_dir).streamed_blocks() for p in b.parameters())
+    assert shared.resident["blocks gathered"] == 3 * largest
+    assert shared.adapters == plan.adapters and shared.trajectories == plan.trajectories
+    assert shared.update_flops < plan.update_flops / 2  # of a batch each passes a quarter; images are decoded by all
+    ladder = list(rungs(MemorySettings(shard=True)))
+    assert ladder and all(memory.shard and memory.weights == "none" and not memory.streamed for memory in ladder)
+
+
 def test_a_plan_for_a_gpu_is_in_bf16_also_on_a_cpu_without(model_dir, plan, monkeypatch):
     monkeypatch.setattr(trainer.backends.base, "bf16_pays", lambda kind: kind != "cpu")
     gpus, own = (plan_round(model_dir, plan.settings, MemorySettings(), device=device) for device in ("cuda", "cpu"))
@@ -190,6 +220,25 @@ def test_the_command_prints_parts_total_and_advice(model_dir, capsys):
     assert "transformer, fp32" in text and "peak while it does: surrogate" in text and "time, roughly:" in text
     assert main(["plan", *options, "--gpu", "24GB", "--processes", "3"]) == 2
     assert "processes: 4 prompts and 48 images" in capsys.readouterr().err
+
+
+def test_the_command_plans_processes_that_shard(model_dir, capsys):
+    options = [
+        "--model",
+        str(model_dir),
+        "--rank",
+        "4",
+        "--alpha",
+        "8",
+        "--prompts-per-update",
+        "3",
+        "--group-size",
+        "2",
+    ]
+    assert main(["plan", *options, "--gpu", "24GB", "--processes", "2", "--shard"]) == 0
+    assert "of it in each of 2 processes" in capsys.readouterr().out
+    assert main(["plan", *options, "--gpu", "24GB", "--shard"]) == 2
+    assert "shard: there is one process; give --processes" in capsys.readouterr().err
 
 
 def test_gpus_by_size_and_by_name():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import diffusers
 import torch
+from accelerate.utils import broadcast_object_list
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -25,6 +26,7 @@ from trainer.backends.cpu import PlainAttention, rewrite
 from trainer.backends.folders import check_folder, check_part, listed_parts, parts_gone_without
 from trainer.backends.processors import text_alone
 from trainer.backends.quantised import quantise
+from trainer.backends.sharded import divided, encoder_blocks, shard, world
 from trainer.backends.streaming import Streamed
 from trainer.finite import first_not_finite
 
@@ -181,6 +183,7 @@ class Managed:
         pipeline = inner.pipeline
         pipeline.set_progress_bar_config(disable=True)
         self._encoders = text_encoders(folder)
+        self.sharded = memory.shard and world() > 1
         self._rows: dict[str, Conditioning] = {}  # on the CPU, the longest unused first
         self._bytes = 0
         kept = encoders_identity(folder, memory) if memory.embeddings else ""
@@ -196,6 +199,8 @@ class Managed:
             raise ValueError("streamed: compiled blocks cannot come and go; turn streamed or compile off")
         if not memory.vae_offload:
             pipeline.vae.to(self.device)
+        for part in self._present() if self.sharded else ():
+            shard(part, encoder_blocks(part), self.device, trained=False)
         if memory.text_encoders == "keep":
             for part in self._present():
                 part.to(self.device)
@@ -212,6 +217,8 @@ class Managed:
             self._stream = Streamed(
                 self.transformer, blocks, memory.streamed, self.device, lambda *arguments: self.recompute(*arguments)
             )
+        if self.sharded:
+            shard(self.transformer, inner.streamed_blocks(), self.device, trained=True)
         self._move(self.device)
 
     def adapt(self, memory: MemorySettings) -> None:
@@ -262,6 +269,8 @@ class Managed:
         if self.memory.text_encoders == "keep" and self._bytes > REMEMBERED_BYTES:
             self._rows, self._bytes = {}, 0  # they are soon made again; a worker that lives for weeks must not fill up
         missing = [p for p in dict.fromkeys(prompts) if self._recall(p) is None]
+        if self.sharded:  # whose folder has which may differ, and all must pass the same through the encoders
+            (missing,) = broadcast_object_list([missing])
         if not missing:
             return
         with self._encoders_at_work():
@@ -307,6 +316,8 @@ class Managed:
                     part = load_component(self.folder, name, frozen_dtype(self.memory))
                     part.eval().requires_grad_(False)
                     self._quantise(part, ENCODERS_SENSITIVE)
+                    if self.sharded:
+                        shard(part, encoder_blocks(part), self.device, trained=False)
                     setattr(self.inner.pipeline, name, part)
                 part.to(self.device)
             yield
@@ -325,6 +336,9 @@ class Managed:
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """See `Backend.velocity`; `micro_batch` rows at a time. With gradient, each of these parts is computed again in the
         backward pass, so that what one part's gradient needs is all that is ever held."""
+        return divided(self._passes, x, t, conditioning) if self.sharded else self._passes(x, t, conditioning)
+
+    def _passes(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         size = self.memory.micro_batch or len(x)
         with autocast(self.device, forced=True) if self.memory.half else nullcontext():
             if len(x) <= size:

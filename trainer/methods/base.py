@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -26,6 +27,7 @@ from trainer.data import GroupStore
 from trainer.finite import first_not_finite
 from trainer.flow import sample_tau
 from trainer.losses import SurrogateTerms, denoising_error, surrogate_loss
+from trainer.oracles.base import OracleError
 from trainer.roles import FAKE, STUDENT, STUDENT_EMA, SURROGATE, Roles
 from trainer.sampler import sample_latents
 from trainer.shares import Part, Share
@@ -156,7 +158,9 @@ class Method:
         ValueError, naming the setting, on what the model or the number of processes does not allow."""
         self.backend, self.settings, self.steps, self.bf16 = backend, settings, steps, bf16
         self.accelerator = accelerator or Accelerator(cpu=backend.device.type == "cpu")
-        self.share = Share.of(self.accelerator)
+        # Processes that hold a share of the weights act as one: each makes the whole update.
+        self.as_one = backend.memory.shard
+        self.share = Share(0, 1) if self.as_one else Share.of(self.accelerator)
         if self.one_process and self.share.processes > 1:
             raise ValueError(f"method: {self.name} runs in one process, not in {self.share.processes}")
         if SURROGATE not in self.roles_needed and getattr(settings, "surrogate_first", 0):
@@ -218,6 +222,22 @@ class Method:
     def trained(self, role: str) -> list[torch.nn.Parameter]:
         """What a step of the role's optimizer moves."""
         return self.roles.parameters(role)
+
+    def by_main(self, make: Callable[[], list[float]]) -> list[float]:
+        """What `make` gives; where processes act as one, what it gives in the main one. Raises the main one's OracleError
+        in all."""
+        if not self.as_one:
+            return make()
+        told: list = [None, None]
+        if self.accelerator.is_main_process:
+            try:
+                told[0] = make()
+            except OracleError as error:
+                told[1] = str(error)
+        made, error = broadcast_object_list(told)
+        if error is not None:
+            raise OracleError(error)
+        return made
 
     def use_labels(self, store: GroupStore | None, taught: torch.Tensor | None, *, sampled: bool) -> None:
         """Told before a checkpoint is loaded: the round's stored groups, of which `taught` (n,) may be learned from (None:
@@ -374,6 +394,8 @@ class Method:
             total = total + loss.detach() * (units / count)
         if self.share.processes > 1:
             grads = [self.accelerator.reduce(g, "mean") for g in grads]
+        elif self.as_one:  # each has passed its share of the rows
+            grads = [self.accelerator.reduce(g, "sum") for g in grads]
         for p, grad in zip(parameters, grads, strict=True):
             p.grad = grad
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +29,20 @@ class RoundWork:
     def __init__(self, work: Path, output: Path, may_write: Callable[[], bool] = lambda: True):
         """`output` is where the finished version goes."""
         self.folder, self.output, self.may_write = RoundFolder(work), output, may_write
+        self.main, self.published = self.folder, output  # of the process that counts, where several write
         work.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def scratch(cls, work: Path, output: Path) -> RoundWork:
+        """A copy of a round's folder for a process that does what the main one does, and whose files nobody reads; it goes
+        when the program ends."""
+        own = Path(tempfile.mkdtemp(prefix="likestep-process-"))
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        if work.exists():
+            shutil.copytree(work, own / "work")
+        made = cls(own / "work", own / "version")
+        made.main, made.published = RoundFolder(work), output
+        return made
 
     def resume(self, method: Method, origin: dict) -> RoundState:
         """Restore the method from the checkpoint, if there is one; the state it was made in. Raises ValueError on a damaged
@@ -103,7 +118,7 @@ class RoundWork:
 
     def result(self) -> RoundResult:
         """What the finished version's card says."""
-        card = json.loads((self.output / VERSION).read_text())
+        card = json.loads((self.published / VERSION).read_text())
         return RoundResult(**{name: card[name] for name in RoundResult.__dataclass_fields__})
 
     def _refuse_unless_owner(self, state: RoundState) -> None:

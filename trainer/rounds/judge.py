@@ -49,7 +49,7 @@ class Judge:
         self.settings = TDMR1Settings.from_json(spec.settings)
         self.store, self.held_out, self.trained = store, held_out, trained
         self.watch: Watch | None = None
-        self.main = method.accelerator.is_main_process
+        self.main = method.as_one or method.accelerator.is_main_process
 
     def validate(self) -> Evaluation | None:
         """Scores need prompts and an oracle for them; the alarm looks at images of any prompts."""

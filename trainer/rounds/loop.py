@@ -61,11 +61,11 @@ def run(
     """Make the updates that are left, and the version. `on_checkpoint(step)` is called when the work folder holds a
     checkpoint of that many updates, whole, and may copy the folder. Raises what `run_round` does."""
     method, judge, work, state, settings = stages.method, stages.judge, stages.work, stages.state, stages.settings
-    names = stages.trackers if stages.main else ()
+    names = stages.trackers if stages.tells else ()
     trackers = Trackers(work.folder.path, names, settings=settings.to_json(), step=state.step)
 
     def report(phase: str, metrics: dict[str, float]) -> None:
-        if stages.main:
+        if stages.tells:
             left = state.seconds / state.step * (settings.updates - state.step) if state.step else 0.0
             left = 0.0 if state.alarm else left
             on_progress(Progress(phase, state.step, settings.updates, left, metrics, state.alarm))
@@ -73,7 +73,8 @@ def run(
     def save() -> None:
         if stages.main:
             work.save(method, state)
-            on_checkpoint(state.step)
+            if stages.tells:
+                on_checkpoint(state.step)
 
     def keep_unless_worse(evaluation: Evaluation | None) -> None:
         if judge.keeps(evaluation):
@@ -108,7 +109,9 @@ def run(
         return metrics | {f"validation_{k}": v for k, v in (evaluation.scores if evaluation else {}).items()}
 
     def finish() -> None:
-        best = method.backend.load_lora(work.folder.best)
+        if method.as_one:
+            method.accelerator.wait_for_everyone()  # until the main process has written what all go on from
+        best = method.backend.load_lora(work.main.best)
         method.roles.load_state_dict(STUDENT_EMA, best.state)
         work.write_comparison(judge.comparison(write_grid("after")))
         if images := judge.taught():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,12 @@ class Stages:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that judges, writes and tells."""
+        """Whether this process judges and writes: the main one, or all that act as one, each in a folder of its own."""
+        return self.method.as_one or self.tells
+
+    @property
+    def tells(self) -> bool:
+        """Whether this is the process that tells others of the round."""
         return self.method.accelerator.is_main_process
 
     def step(self, number: int) -> dict[str, float]:
@@ -77,7 +83,6 @@ def prepare(
     oracles = oracles or get_oracle
     settings, memory = TDMR1Settings.from_json(spec.settings), MemorySettings.from_json(spec.memory)
     watching = chosen(trackers)
-    work = RoundWork(Path(spec.work_dir), Path(spec.output_dir), may_write)
     groups = read_groups(Path(spec.groups_file)) if spec.groups_file else None
     make_method = make_method or method_class(settings)
     if groups is not None and not getattr(make_method, "takes_imported", True):
@@ -86,12 +91,17 @@ def prepare(
     oracle = oracles(spec.reward_oracle) if spec.reward_oracle else None
     accelerator = Accelerator(cpu=device == "cpu")
     processes = Share.of(accelerator).processes
-    if settings.prompts_per_update % processes:
+    if settings.prompts_per_update % processes and not memory.shard:
         raise ValueError(
             f"prompts_per_update: {settings.prompts_per_update} groups cannot be dealt out evenly to {processes} "
             "processes; use a multiple of that"
         )
     own = str(accelerator.device) if processes > 1 else device
+    if memory.shard and not accelerator.is_main_process:
+        work = RoundWork.scratch(Path(spec.work_dir), Path(spec.output_dir))
+    else:
+        work = RoundWork(Path(spec.work_dir), Path(spec.output_dir), may_write)
+    accelerator.wait_for_everyone()  # before anybody writes what others have yet to copy
     backend = backend or load_backend(spec.model_dir, device=own, memory=memory, trained=settings)
     if store is not None and store.shape[1:] != tuple(backend.latent_shape):
         raise ValueError(
@@ -119,7 +129,7 @@ def prepare(
         spec,
         method,
         state,
-        oracle=(lambda: oracles(spec.validation_oracle)) if scored else None,
+        oracle=(lambda: oracles(spec.validation_oracle) if accelerator.is_main_process else None) if scored else None,
         by_score=oracle is not None,
         store=store,
         held_out=held_out,
@@ -127,6 +137,7 @@ def prepare(
     )
     if backend.memory.text_encoders != "keep":
         shown = judge.shown_prompts()[: max(settings.validation_images, GRID_IMAGES)]
-        with accelerator.main_process_first():  # the others then read what it has put in the folder
+        # The others then read what the main process has put in the folder; as one they embed at the same time.
+        with nullcontext() if method.as_one else accelerator.main_process_first():
             backend.prepare([*source.prompts_to_come(state.step), *shown, ""])
     return Stages(spec, settings, method, source, Update(method, settings), judge, work, state, oracle, watching)
