@@ -17,6 +17,14 @@ class PackedBackend(FlowBackend):
         width, height = (side // self.pipeline.vae_scale_factor for side in size)
         return (self.transformer.config.in_channels // 4, height, width)
 
+    def blocks(self) -> list[torch.nn.Module]:
+        """See `Backend.blocks`."""
+        return self.streamed_blocks()
+
+    def image_tokens(self, output: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """See `Backend.image_tokens`; every block gives text tokens first."""
+        return output[1]
+
     def pack(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) → (B, h·w/4, 4·C), as the pipeline packs them."""
         return self.pipeline_class._pack_latents(latents, *latents.shape)
