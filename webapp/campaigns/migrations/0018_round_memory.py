@@ -8,7 +8,7 @@ import webapp.lib.texts
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("campaigns", "0016_raters_from_outside"),
+        ("campaigns", "0017_ask_until_sure"),
     ]
 
     operations = [
