@@ -229,7 +229,9 @@ def test_the_image_installs_files_that_are_known_by_their_hashes():
 
 def test_every_variable_is_read_and_explained(parsed):
     code = "".join(
-        file.read_text() for folder in ("webapp", "workers", "trainer") for file in (ROOT / folder).rglob("*.py")
+        file.read_text()
+        for folder in ("common", "webapp", "workers", "trainer")
+        for file in (ROOT / folder).rglob("*.py")
     )
     readme = (ROOT / "README.md").read_text()
     names = {name for service in parsed["services"].values() for name in service.get("environment", {})}
