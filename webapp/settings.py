@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from common import places
 from common.settings import MemorySettings
-from webapp.lib import options
+from webapp.lib import options, sign_in
 
 
 def env(name: str, default: str = "") -> str:
@@ -112,6 +112,9 @@ INSTALLED_APPS = [
     "django_htmx",
     "ninja",
     "channels",
+    "allauth.account",  # of allauth only what logs people in by OpenID Connect is used; none of its pages is mounted
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "webapp.accounts",
     "webapp.campaigns",
     "webapp.rounds",
@@ -141,6 +144,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "axes.middleware.AxesMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
 ROOT_URLCONF = "webapp.urls"
 ASGI_APPLICATION = "webapp.asgi.application"
@@ -190,6 +194,11 @@ AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_TEMPLATE = "accounts/locked.html"
 AXES_DISABLE_ACCESS_LOG = True  # who logs in from where is nobody's business
 AXES_VERBOSE = False
+# Logging in at another site, see docs/raters.md; None where it is off.
+LIKESTEP_OIDC = sign_in.read(os.environ)
+SOCIALACCOUNT_PROVIDERS = sign_in.apps(LIKESTEP_OIDC)
+SOCIALACCOUNT_ADAPTER = "webapp.raters.oidc.OnlyOurs"
+SOCIALACCOUNT_STORE_TOKENS = False
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")

@@ -1,7 +1,6 @@
 """Every address of the app."""
 
 from django.contrib import admin
-from django.contrib.auth import views as auth
 from django.urls import path, register_converter
 
 from webapp.api import views as api_pages
@@ -14,6 +13,7 @@ from webapp.imports import views as imports
 from webapp.labelling import views as labelling
 from webapp.operations import views as operations
 from webapp.quality import views as quality
+from webapp.raters import sso_views as sso
 from webapp.raters import views as raters
 from webapp.rounds import trial_views as trials
 from webapp.rounds import version_views as versions
@@ -39,12 +39,14 @@ register_converter(Side, "side")
 
 urlpatterns = [
     path("", dashboard.home, name="home"),
-    path("login/", auth.LoginView.as_view(template_name="accounts/login.html"), name="login"),
+    path("login/", people.LogIn.as_view(), name="login"),
     path("logout/", people.LogOut.as_view(), name="logout"),
     path("account/", people.account, name="account"),
     path("forgot/", people.forgot, name="forgot"),
     path("reset/<int:user_id>/<int:by_id>/<str:token>/", people.reset_password, name="reset-password"),
     path("join/<str:token>/", people.join, name="join"),
+    path("sso/login/", sso.leave, name="sso-login"),
+    path("sso/callback/", sso.arrive, name="sso-callback"),
     path("study/<str:token>/", raters.study, name="study"),
     path("healthz", operations.healthz, name="healthz"),
     path("readyz", operations.readyz, name="readyz"),

@@ -30,6 +30,8 @@ TABLE = {
     "account": ("get", LOGGED_IN),
     "forgot": ("get", EVERYBODY),
     "reset-password": ("get", EVERYBODY),  # and then who holds a link that works
+    "sso-login": ("post", EVERYBODY),
+    "sso-callback": ("get", EVERYBODY),  # and then who comes from the issuer, in the browser that went there
     "study": ("get", EVERYBODY),  # and then whom Prolific sends with a link that works
     "healthz": ("get", EVERYBODY),
     "readyz": ("get", EVERYBODY),

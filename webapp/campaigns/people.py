@@ -8,7 +8,7 @@ from django.contrib import messages
 from django.contrib.auth import login, update_session_auth_hash
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.forms import PasswordChangeForm, PasswordResetForm, SetPasswordForm, UserCreationForm
-from django.contrib.auth.views import LogoutView
+from django.contrib.auth.views import LoginView, LogoutView
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -24,6 +24,16 @@ from webapp.campaigns import passwords, queries
 from webapp.campaigns.models import Project, Role
 from webapp.campaigns.services import CampaignError
 from webapp.lib import events, options
+
+
+class LogIn(LoginView):
+    """By name and password; the page also leads to the other site by which people may log in."""
+
+    template_name = "accounts/login.html"
+
+    def get_context_data(self, **values) -> dict:
+        """Adds that site."""
+        return super().get_context_data(**values) | {"sso": settings.LIKESTEP_OIDC}
 
 
 class LogOut(LogoutView):
@@ -60,6 +70,7 @@ def join(request: HttpRequest, token: str) -> HttpResponse:
     form = JoinForm(request.POST or None)
     context = {"invitation": invitation, "form": form, "known": known, "gains": gains}
     context["role"] = Role(role).label if role else ""
+    context |= {"sso": settings.LIKESTEP_OIDC, "token": token}
     if request.method == "POST" and (known or form.is_valid()):
         try:
             user = campaign.accept_invitation(token, request.user if known else form.save).user
@@ -112,6 +123,8 @@ def account(request: HttpRequest) -> HttpResponse:
         messages.success(request, _("Your mail address is saved."))
         return redirect("account")
     context = {"password": password, "address": address if settings.EMAIL_HOST else None, "page": "account"}
+    context["sso"] = settings.LIKESTEP_OIDC
+    context["connected"] = bool(settings.LIKESTEP_OIDC) and request.user.socialaccount_set.exists()
     return render(request, "accounts/account.html", context, status=400 if action else 200)
 
 

@@ -55,6 +55,7 @@ ACTIONS = (
     gettext_noop("joined"),
     gettext_noop("joined by study"),
     gettext_noop("images imported"),
+    gettext_noop("joined by log-in"),
     gettext_noop("labels imported"),
     gettext_noop("labels overruled"),
     gettext_noop("oracle asked again"),
