@@ -156,7 +156,7 @@ def verified(token: str, keys: Mapping, *, nonce: str) -> dict:
     if claims.get("azp", None if several else sign_in.client_id) != sign_in.client_id:
         raise jwt.InvalidAudienceError("for another party")
     if not isinstance(claims["sub"], str) or not 0 < len(claims["sub"]) <= LONGEST:
-        raise jwt.InvalidSubjectError("no subject that can be kept")
+        raise jwt.InvalidTokenError("no subject that can be kept")
     return claims
 
 
