@@ -86,7 +86,7 @@ def cards(user, projects: list[Project]) -> list[Card]:
             Card(
                 project,
                 manages=pk in managed,
-                compares=pk in compared,
+                compares=pk in compared and not user.outside,
                 images=images.get(pk, []),
                 groups_today=done.groups if done else 0,
                 images_today=done.images if done else 0,

@@ -163,6 +163,8 @@ def test_somebody_from_outside_sees_the_rating_pages_and_nothing_else(address, r
             if name not in ALLOWED:
                 assert reached == [], name
         assert {action for action in OUTSIDE if may(user, project, action)} == OUTSIDE
+    page = client.get("/").content.decode()  # the fixture's blind test is open
+    assert "/p/stars/annotate/" in page and "/compare/" not in page
     assert client.get("/projects/new/").status_code == 404
     assert client.get("/account/").status_code == 404
     assert client.get("/admin/").status_code == 302
