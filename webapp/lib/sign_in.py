@@ -29,15 +29,15 @@ class SignIn:
 
 
 def read(variables: Mapping[str, str]) -> SignIn | None:
-    """What the variables LIKESTEP_OIDC_… say; None without an issuer. Raises ImproperlyConfigured that names one."""
+    """What the variables say; None without an issuer. Raises ImproperlyConfigured that names one."""
 
     def text(name: str, default: str = "") -> str:
-        return variables.get(f"LIKESTEP_OIDC_{name}", "").strip() or default
+        return variables.get(name, "").strip() or default
 
     def words(name: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in text(name).split(",") if part.strip())
 
-    issuer = text("ISSUER")
+    issuer = text("LIKESTEP_OIDC_ISSUER")
     if not issuer:
         return None
     parts = urlsplit(issuer)
@@ -45,22 +45,22 @@ def read(variables: Mapping[str, str]) -> SignIn | None:
         raise ImproperlyConfigured("LIKESTEP_OIDC_ISSUER: give the issuer's address as its discovery document has it")
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in HERE):
         raise ImproperlyConfigured("LIKESTEP_OIDC_ISSUER: it must be https")
-    for name in ("CLIENT_ID", "SECRET"):
+    for name in ("LIKESTEP_OIDC_CLIENT_ID", "LIKESTEP_OIDC_SECRET"):
         if not text(name):
-            raise ImproperlyConfigured(f"LIKESTEP_OIDC_{name}: set it; the issuer gave it to you")
-    join, join_as = words("JOIN"), text("JOIN_AS", RATER)
+            raise ImproperlyConfigured(f"{name}: set it; the issuer gave it to you")
+    join, join_as = words("LIKESTEP_OIDC_JOIN"), text("LIKESTEP_OIDC_JOIN_AS", RATER)
     if wrong := [slug for slug in join if not re.fullmatch(r"[-a-zA-Z0-9_]{1,50}", slug)]:
         raise ImproperlyConfigured(f"LIKESTEP_OIDC_JOIN: {wrong[0]!r} is no project's address")
     if join_as not in (RATER, ANNOTATOR):
         raise ImproperlyConfigured(f"LIKESTEP_OIDC_JOIN_AS: {join_as!r} is neither {RATER} nor {ANNOTATOR}")
     return SignIn(
         issuer=issuer,
-        client_id=text("CLIENT_ID"),
-        secret=text("SECRET"),
-        name=text("NAME", parts.hostname)[:60],
-        domains=tuple(domain.lower().removeprefix("@") for domain in words("DOMAINS")),
-        groups=words("GROUPS"),
-        claim=text("GROUPS_CLAIM", "groups"),
+        client_id=text("LIKESTEP_OIDC_CLIENT_ID"),
+        secret=text("LIKESTEP_OIDC_SECRET"),
+        name=text("LIKESTEP_OIDC_NAME", parts.hostname)[:60],
+        domains=tuple(domain.lower().removeprefix("@") for domain in words("LIKESTEP_OIDC_DOMAINS")),
+        groups=words("LIKESTEP_OIDC_GROUPS"),
+        claim=text("LIKESTEP_OIDC_GROUPS_CLAIM", "groups"),
         join=join,
         join_as=join_as,
     )
