@@ -107,6 +107,20 @@ def is_open(study: Study) -> bool:
     return stands and study.closed_at is None and study.expires_at > timezone.now() and not study.project.archived_at
 
 
+def check_new(study: Study) -> None:
+    """Raises StudyError where it takes nobody new."""
+    if not is_open(study):
+        raise StudyError(_("This study takes nobody new."))
+    if study.participants.exclude(ending=Ending.SCREENED_OUT).count() >= study.places:
+        raise StudyError(_("All places of this study are taken."))
+
+
+def is_back(study: Study, visit: Visit) -> bool:
+    """Whether somebody comes back in their submission; nobody else learns who takes part."""
+    known = study.participants.filter(pid=visit.pid, session_hash=token_hash(visit.session))
+    return known.exists()
+
+
 @transaction.atomic
 def come(study: Study, visit: Visit) -> User:
     """The account of who comes: a new one, or theirs where they come back in the same submission. Raises StudyError."""
@@ -118,10 +132,7 @@ def come(study: Study, visit: Visit) -> User:
         if known.study_id != study.pk or not same or not here:
             raise StudyError(_("You took part in this project before, so this study is not open to you."))
         return known.user
-    if not is_open(study):
-        raise StudyError(_("This study takes nobody new."))
-    if study.participants.exclude(ending=Ending.SCREENED_OUT).count() >= study.places:
-        raise StudyError(_("All places of this study are taken."))
+    check_new(study)
     try:
         with transaction.atomic():
             return _new(study, visit)

@@ -151,6 +151,8 @@ def study(request: HttpRequest, token: str) -> HttpResponse:
             login(request, user, backend="django.contrib.auth.backends.ModelBackend")
             request.session.set_expiry(int(SESSION.total_seconds()))
             return redirect("annotate", found.project.slug)
+        if not studies.is_back(found, visit):
+            studies.check_new(found)
     except studies.StudyError as error:
         return render(request, "raters/study.html", context | {"error": str(error)}, status=403)
     return render(request, "raters/study.html", context)

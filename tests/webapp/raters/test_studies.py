@@ -118,7 +118,11 @@ def test_a_link_ends(project, study, visit, boss):
     Study.objects.update(places=9)
     studies.close(project, found.pk, boss)
     assert visit(token, "5f03")[1].status_code == 403
+    query = {"PROLIFIC_PID": "5f03", "STUDY_ID": "5e01", "SESSION_ID": "6a0000000000000000000001"}
+    page = Client().get(f"/study/{token}/", query_params=query).content.decode()
+    assert "takes nobody new" in page and "Begin" not in page  # before anybody presses it
     assert visit(token, "5f01")[1].status_code == 302  # who has begun may end
+    assert "Begin" in Client().get(f"/study/{token}/", query_params={**query, "PROLIFIC_PID": "5f01"}).content.decode()
     Study.objects.update(closed_at=None, expires_at=timezone.now() - timedelta(minutes=1))
     assert visit(token, "5f03")[1].status_code == 403
     Study.objects.update(expires_at=timezone.now() + timedelta(days=1))
