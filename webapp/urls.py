@@ -15,6 +15,7 @@ from webapp.operations import views as operations
 from webapp.quality import views as quality
 from webapp.raters import sso_views as sso
 from webapp.raters import views as raters
+from webapp.rounds import comparison_views as comparisons
 from webapp.rounds import trial_views as trials
 from webapp.rounds import version_views as versions
 from webapp.rounds import views as rounds
@@ -27,15 +28,7 @@ class GridName:
     to_python = to_url = staticmethod(str)
 
 
-class Side:
-    """Which of a pair's two images."""
-
-    regex = "left|right"
-    to_python = to_url = staticmethod(str)
-
-
 register_converter(GridName, "grid")
-register_converter(Side, "side")
 
 urlpatterns = [
     path("", dashboard.home, name="home"),
@@ -72,10 +65,10 @@ urlpatterns = [
     path("p/<slug:slug>/practice/", raters.practise, name="practice"),
     path("p/<slug:slug>/practice/<int:turn>/<int:position>.webp", labelling.practice_image, name="practice-image"),
     path("p/<slug:slug>/rated/", raters.rated, name="rated"),
-    path("p/<slug:slug>/compare/", versions.compare, name="compare"),
-    path("p/<slug:slug>/comparisons/<int:number>/next/", versions.next_pairs, name="next-pairs"),
-    path("p/<slug:slug>/comparisons/<int:number>/vote/", versions.vote, name="vote"),
-    path("p/<slug:slug>/pairs/<int:pair_id>/<side:side>.webp", versions.pair_image, name="pair-image"),
+    path("p/<slug:slug>/compare/", comparisons.compare, name="compare"),
+    path("p/<slug:slug>/comparisons/<int:number>/next/", comparisons.next_pairs, name="next-pairs"),
+    path("p/<slug:slug>/comparisons/<int:number>/vote/", comparisons.vote, name="vote"),
+    path("p/<slug:slug>/pairs/<int:pair_id>/<int:position>.webp", comparisons.pair_image, name="pair-image"),
     # for reviewers and admins
     path("p/<slug:slug>/images/<int:generation_id>.webp", labelling.image, name="image"),
     path("p/<slug:slug>/flags/", labelling.flags, name="flags"),
@@ -116,9 +109,9 @@ urlpatterns = [
     path("p/<slug:slug>/versions/<int:number>/lora/", versions.download_lora, name="download-lora"),
     path("p/<slug:slug>/versions/<int:number>/package/", versions.download_package, name="download-package"),
     path("p/<slug:slug>/versions/<int:number>/share/", versions.share_version, name="share-version"),
-    path("p/<slug:slug>/comparisons/", versions.start_comparison, name="start-comparison"),
-    path("p/<slug:slug>/comparisons/<int:number>/", versions.comparison, name="comparison"),
-    path("p/<slug:slug>/comparisons/<int:number>/stop/", versions.stop_comparison, name="stop-comparison"),
+    path("p/<slug:slug>/comparisons/", comparisons.start_comparison, name="start-comparison"),
+    path("p/<slug:slug>/comparisons/<int:number>/", comparisons.comparison, name="comparison"),
+    path("p/<slug:slug>/comparisons/<int:number>/stop/", comparisons.stop_comparison, name="stop-comparison"),
     path("p/<slug:slug>/try/", trials.try_it, name="try"),
     path("p/<slug:slug>/try/start/", trials.start, name="start-trial"),
     path("p/<slug:slug>/try/<int:trial_id>/", trials.trial, name="trial"),

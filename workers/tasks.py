@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import os
 import socket
+import string
 import threading
 from datetime import timedelta
 
@@ -31,7 +32,8 @@ from webapp.lib.logs import about
 from webapp.operations.faults import sentence
 from webapp.quality import counts
 from webapp.quality import services as quality
-from webapp.rounds import comparisons, forecasts, plans, sharing, trials
+from webapp.rounds import forecasts, plans, sharing, trials
+from webapp.rounds import pairs as blind
 from webapp.rounds import services as rounds
 from webapp.rounds.models import OPEN, Pair, TrainingRound, Trial
 from webapp.webhooks import outbox
@@ -95,18 +97,18 @@ def _encode(group: Group) -> list[tuple[int, int]]:
 
 @app.task(name=broker.TASKS["generate_pairs"][0])
 def generate_pairs(comparison_id: int) -> None:
-    """Sample both images of some queued pairs of a comparison, each pair from one noise."""
+    """Sample the images of some queued pairs of a comparison, each pair from one noise."""
     _trials_first()
-    pairs = comparisons.claim_pairs(comparison_id)
+    pairs = blind.claim_pairs(comparison_id)
     if not pairs:
         return
     try:
         _sample_pairs(pairs)
     except Exception as error:  # tried again a few times, then shown with its error
         log.exception("pairs of comparison %s", comparison_id)
-        comparisons.fail_pairs(pairs, sentence(error), counts=not isinstance(error, storage.Unreachable))
+        blind.fail_pairs(pairs, sentence(error), counts=not isinstance(error, storage.Unreachable))
         return
-    comparisons.complete_pairs(pairs)
+    blind.complete_pairs(pairs)
 
 
 def _sample_pairs(pairs: list[Pair]) -> None:
@@ -114,9 +116,11 @@ def _sample_pairs(pairs: list[Pair]) -> None:
     project = comparison.project
     model = sampler(project.model_dir, project.steps)
     store = storage.store()
-    for name, version in (("a", comparison.version_a), ("b", comparison.version_b)):
-        model.use_version(store.version(version.path, version.sha256))
-        for pair in pairs:
+    for name, version in zip(string.ascii_lowercase, comparison.versions, strict=False):
+        asked = [pair for pair in pairs if name in pair.sides]
+        if asked:
+            model.use_version(store.version(version.path, version.sha256))
+        for pair in asked:
             (image,) = model.sample_group(pair.prompt.text, [pair.seed]).images
             store.write(paths.pair_image(project.pk, pair.pk, name), image_bytes(image, "WEBP", quality=95))
 
@@ -325,7 +329,7 @@ def housekeeping(project_id: int | None = None) -> None:
         beat = training.heartbeat_at or training.created_at
         if beat < now - options.STALE:
             broker.send("run_round", training.pk)
-    for comparison_id in comparisons.waiting():
+    for comparison_id in blind.waiting():
         broker.send("generate_pairs", comparison_id)
     for trial_id in trials.waiting():
         broker.send("generate_trial", trial_id)

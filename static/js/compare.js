@@ -1,12 +1,13 @@
 // The blind test. State: `waiting` pairs that this person holds, the first of them on screen, and `unsent` votes, which
 // are sent in order and tried again until the server has them; a vote that is sent twice counts once.
+import { Duel, Ordering } from "./compare-answers.js";
 import { fill, gettext } from "./i18n.js";
 import { Prompt } from "./prompt.js";
 
 const root = document.getElementById("compare");
 const prompt = new Prompt(document.getElementById("prompt"));
-const [status, stage, tie, empty, over, message] = ["status", "pair", "tie", "empty", "over", "message"].map((id) => document.getElementById(id));
-const sides = { left: document.getElementById("left"), right: document.getElementById("right") };
+const [status, stage, empty, over, message] = ["status", "pair", "empty", "over", "message"].map((id) => document.getElementById(id));
+const answers = stage.classList.contains("duel") ? new Duel(stage, send) : new Ordering(stage, send);
 const token = root.querySelector("[name=csrfmiddlewaretoken]").value;
 const AGAIN_MS = 3000;
 const waiting = [];
@@ -20,12 +21,11 @@ let count = 0;
 
 function show() {
   const pair = waiting[0];
-  stage.hidden = tie.hidden = !pair;
   empty.hidden = Boolean(pair) || ended;
   over.hidden = Boolean(pair) || !ended;
   prompt.show(pair ? pair.prompt : ended ? gettext("The test is over") : gettext("Waiting for images"));
+  answers.show(pair?.images);
   if (!pair) return;
-  for (const [side, button] of Object.entries(sides)) button.querySelector("img").src = pair[side];
   stage.dataset.pair = pair.pair;
   shownAt = performance.now();
 }
@@ -39,7 +39,7 @@ async function ask() {
     const { open, pairs } = await answer.json();
     const held = new Set(waiting.map((p) => p.pair));
     const fresh = pairs.filter((p) => !held.has(p.pair) && !voted.has(p.pair));
-    for (const pair of fresh) for (const side of ["left", "right"]) new Image().src = pair[side];
+    for (const pair of fresh) for (const image of pair.images) new Image().src = image;
     const blank = !waiting.length;
     waiting.push(...fresh);
     ended = !open;
@@ -55,7 +55,7 @@ async function ask() {
   }
 }
 
-async function send() {
+async function deliver() {
   if (sending) return;
   sending = true;
   while (unsent.length) {
@@ -83,25 +83,19 @@ function tell() {
   status.dataset.waiting = unsent.length;
 }
 
-function choose(choice) {
+function send(order) {
   const pair = waiting.shift();
   if (!pair) return;
   voted.add(pair.pair);
-  unsent.push({ pair: pair.pair, choice, seconds: (performance.now() - shownAt) / 1000 });
+  unsent.push({ pair: pair.pair, order, seconds: (performance.now() - shownAt) / 1000 });
   show();
   tell();
-  send();
+  deliver();
 }
 
-sides.left.addEventListener("click", () => choose("left"));
-sides.right.addEventListener("click", () => choose("right"));
-tie.addEventListener("click", () => choose("tie"));
 document.addEventListener("keydown", (event) => {
-  if (prompt.takes(event) || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-  const choice = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie" }[event.key];
-  if (!choice || !waiting.length) return;
-  event.preventDefault();
-  choose(choice);
+  if (prompt.takes(event) || event.repeat || event.ctrlKey || event.metaKey || event.altKey || !waiting.length) return;
+  if (answers.press(event)) event.preventDefault();
 });
 window.addEventListener("beforeunload", (event) => unsent.length && event.preventDefault());
 ask();

@@ -170,7 +170,7 @@ def test_a_blind_test_runs_to_its_verdict_by_keyboard(live_server, page_of):
         number = page.locator("#pair").get_attribute("data-pair")
         if vote == 1:
             picture(page, "compare-phone")
-        b_is_left = not Pair.objects.get(pk=number).a_is_left
+        b_is_left = Pair.objects.get(pk=number).sides == "ba"
         page.keyboard.press("ArrowLeft" if b_is_left else "ArrowRight")
         page.wait_for_function("() => document.querySelector('#status').dataset.waiting === '0'")
         make_pairs(comparison)

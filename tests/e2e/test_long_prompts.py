@@ -70,7 +70,7 @@ def test_in_a_blind_test(site):
     project = site.project
     project.prompts.update(text=LONG)
     ModelVersion.objects.create(project=project, number=2, parent=project.active_version, path="y")
-    comparison = comparisons.start(project, 1, 2, None)
+    comparison = comparisons.start(project, [1, 2], None)
     make_pairs(comparison)
     page = site.context(site.person("ann"), viewport=PHONE).new_page()
     page.goto(site.url("compare/"))

@@ -8,7 +8,7 @@ from webapp.labelling import decisions, leases
 from webapp.labelling.models import GroupDecision, Label, Lease
 from webapp.lib import options, paths
 from webapp.quality.models import GoldGroup
-from webapp.rounds import comparisons
+from webapp.rounds import pairs as blind
 
 
 def task(user, group) -> str:
@@ -51,11 +51,11 @@ def submit(user, project, group, likes):
 
 
 def make_pairs(comparison):
-    """What a worker does, without a model: A is red, B is blue."""
-    while pairs := comparisons.claim_pairs(comparison.pk):
+    """What a worker does, without a model: each image names its version's letter."""
+    while pairs := blind.claim_pairs(comparison.pk):
         for pair in pairs:
-            for name in "ab":
+            for name in pair.sides:
                 file = paths.data(paths.pair_image(comparison.project_id, pair.pk, name))
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(f"RIFF version {name}".encode())
-        comparisons.complete_pairs(pairs)
+        blind.complete_pairs(pairs)

@@ -128,9 +128,9 @@ def address(project, ready, ann):
     other = ModelVersion.objects.create(project=project, number=2, parent=project.active_version, path="x")
     tensors = {f"transformer.to_q.lora_{m}.weight": np.ones((1, 1), np.float32) for m in "AB"}
     save_file(tensors, Path(project.active_version.path) / "pytorch_lora_weights.safetensors")
-    comparisons.start(project, 1, other.number, None)
+    comparisons.start(project, [1, other.number], None)
     pair = Pair.objects.first()
-    file = paths.data(paths.pair_image(project.pk, pair.pk, "a" if pair.a_is_left else "b"))
+    file = paths.data(paths.pair_image(project.pk, pair.pk, pair.sides[0]))
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
     trial = trials.start(project, "a star", versions=[1], seeds=[1], by=None)
@@ -152,7 +152,6 @@ def address(project, ready, ann):
         "example_id": Example.objects.create(generation=group.generations.first(), good=True).pk,
         "generation_id": group.generations.first().pk,
         "pair_id": pair.pk,
-        "side": "left",
         "number": 1,
         "which": "before",
         "version_id": project.active_version_id,

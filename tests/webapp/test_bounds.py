@@ -50,7 +50,7 @@ COUNTED = """
     TrainingRound.attempt TrainingRound.kept_step TrainingRound.step TrainingRound.total TrainingRound.seconds_left
     TrainingRound.groups_used RoundMetric.step RoundForecast.needed RoundForecast.had RoundForecast.chance
     Comparison.number Comparison.alpha Comparison.margin Comparison.most_votes Comparison.wins_a Comparison.wins_b
-    Comparison.ties Trial.made Trial.attempt Trial.token Sharing.attempt Sharing.token
+    Comparison.ties Comparison.orders Comparison.shown Trial.made Trial.attempt Trial.token Sharing.attempt Sharing.token
     Pair.seed Pair.attempt Pair.token Pair.seconds Group.first_seed Group.size Group.attempt
     Group.token Group.decisions Group.chance Generation.position Generation.seed Generation.width Generation.height
     Scoring.attempts Label.score LabelEvent.score LabelEvent.number
@@ -212,7 +212,7 @@ def test_guidelines_are_bounded_and_rendered_once(project, boss):
 # ---------------------------------------------------------------- the API
 
 SCHEMAS = api.get_openapi_schema()["components"]["schemas"]
-TAKEN = ("PromptIn", "PromptsIn", "DecisionIn", "SkipIn", "RoundIn", "BaseIn", "TrialIn", "WebhookIn")
+TAKEN = ("PromptIn", "PromptsIn", "DecisionIn", "SkipIn", "RoundIn", "BaseIn", "TrialIn", "TestIn", "WebhookIn")
 TAKEN += ("PromptsChosen", "PromptsTagged", "Reasons", "RoleIn", "WhyIn")
 # Objects of any keys, and what checks them.
 OPEN = {"PromptIn.metadata": "campaigns.services", "RoundIn.settings": "common.settings"}

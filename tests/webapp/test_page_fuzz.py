@@ -25,7 +25,7 @@ JSON_ROUTES = {
     "skip": ["reason", "note", "key"],
     "flag": ["kind", "position", "note", "key"],
     "undo": ["key", "group"],
-    "vote": ["choice", "seconds", "key"],
+    "vote": ["pair", "order", "seconds"],
 }
 FORM_PAGES = (
     "me",
@@ -42,7 +42,7 @@ FORM_PAGES = (
 )
 FORM_ROUTES = {
     "gold": ["group", "kind", "0", "1", "2", "3"],
-    "start-comparison": ["a", "b", "most_votes", "alpha"],
+    "start-comparison": ["versions", "shown", "most_votes"],
     "agree": ["version"],
     "practice": ["action", "turn", "image-0", "image-1", "image-2", "image-3"],
     "study": ["PROLIFIC_PID"],

@@ -224,7 +224,7 @@ def test_a_pair_is_one_noise_under_two_versions(project, ann, tiny, tmp_path):
     for number, path in ((2, first.path), (3, str(tmp_path / "other"))):
         ModelVersion.objects.create(project=project, number=number, parent=first, path=path)
     for number, same in ((2, True), (3, False)):
-        comparison = comparisons.start(project, 1, number, None)
+        comparison = comparisons.start(project, [1, number], None)
         tasks.generate_pairs(comparison.pk)
         pairs = list(comparison.pairs.all())
         assert {p.state for p in pairs} == {"ready"}, pairs[0].error
@@ -240,7 +240,7 @@ def test_housekeeping_finds_what_quality_webhooks_and_tests_wait_for(project, an
 
     label(project, ann, generate(project))
     ModelVersion.objects.create(project=project, number=2, path="x")
-    comparison = comparisons.start(project, 1, 2, None)
+    comparison = comparisons.start(project, [1, 2], None)
     api.create_webhook(project, "http://127.0.0.1/", ["version.published"], ann)
     rounds.publish_version(project, project.active_version_id)
     sent = []

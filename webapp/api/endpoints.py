@@ -16,7 +16,7 @@ from ninja.errors import HttpError
 from ninja.files import UploadedFile
 
 from webapp.accounts.permissions import Action
-from webapp.api import contract, images, people, prompts, services
+from webapp.api import comparisons, contract, images, people, prompts, services
 from webapp.api import schemas as s
 from webapp.api.auth import ANY, TokenThrottle, may_administer, may_label, may_read
 from webapp.api.contract import After, Limit, page
@@ -32,6 +32,7 @@ from webapp.lib import bounds, media, paths
 from webapp.lib.middleware import api_error
 from webapp.quality import counts
 from webapp.quality.signal import GROUP_HAS_SIGNAL
+from webapp.rounds import comparisons as blind_tests
 from webapp.rounds import forecasts, trials
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion, TrainingRound, Trial
@@ -62,6 +63,7 @@ def _labelling_refused(request, error):
 @api.exception_handler(campaigns.CampaignError)
 @api.exception_handler(rounds.RoundError)
 @api.exception_handler(trials.TrialError)
+@api.exception_handler(blind_tests.ComparisonError)
 def _refused(request, error):
     return api_error(400, str(error))
 
@@ -502,5 +504,5 @@ def deliveries(request, slug: Path[str], webhook_id: int, after: int = After, li
     )
 
 
-for part in (router, prompts.router, people.router, images.router):
+for part in (router, prompts.router, people.router, images.router, comparisons.router):
     api.add_router("/projects/{slug:slug}", part)

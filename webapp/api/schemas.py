@@ -13,7 +13,7 @@ from webapp.campaigns.models import LabelSource, Role, Split
 from webapp.imports.report import Outcome as ImageOutcome
 from webapp.labelling.models import Change, GroupState, Outcome, SkipReason
 from webapp.lib import bounds
-from webapp.rounds.models import RoundState, TrialState, VersionStatus
+from webapp.rounds.models import ComparisonState, RoundState, TrialState, VersionStatus
 from webapp.rounds.trials import MOST_SEEDS, MOST_SIDES
 from webapp.webhooks.events import EVENTS
 
@@ -287,6 +287,53 @@ class TrialOut(Schema):
     ahead: int = Field(description="Trials that are made before it.")
     error: str
     created_at: datetime
+
+
+class TestIn(Schema):
+    versions: list[Annotated[int, Field(strict=True, **bounds.NUMBER.limits)]] = Field(
+        min_length=bounds.COMPARED.low, max_length=bounds.COMPARED.high, description="Their numbers, each once."
+    )
+    shown: int = Field(2, strict=True, **bounds.SHOWN.limits, description="Images at once; above 2 people order them.")
+    most_votes: int = Field(400, strict=True, **bounds.VOTES.limits, description="Answers after which it ends anyway.")
+
+
+class AgainstOut(Schema):
+    """A version against another."""
+
+    version: int
+    verdict: Literal["better", "worse", "same", ""] = Field(
+        description="Sure for all looks and all pairs together, with the test's `alpha`; empty: nobody can tell yet."
+    )
+    answers: float = Field(description="In which both were put in order.")
+    won: float = Field(description="Of these, half where both were the same.")
+    expected: float = Field(description="Share of wins by the scores.")
+
+
+class RankedOut(Schema):
+    version: int
+    score: float = Field(description="Bradley-Terry, in points around the mean: 100 more win 64 of 100.")
+    low: float = Field(description="Of its 95% interval.")
+    high: float
+    answers: int = Field(description="In which it was shown.")
+    against: list[AgainstOut]
+
+
+class TestOut(Schema):
+    number: int
+    state: ComparisonState
+    versions: list[int]
+    shown: int
+    most_votes: int
+    votes: int
+    alpha: float
+    winner: int | None = Field(description="The version that is better than each other one, once that is sure.")
+    same: bool = Field(description="No version is better than another.")
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class TestResult(TestOut):
+    ranking: list[RankedOut] = Field(description="The best first.")
 
 
 class WebhookIn(Schema):

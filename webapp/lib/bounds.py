@@ -83,6 +83,8 @@ STUDY_PLACES = Range(1, 10_000)
 STUDY_DAYS = Range(1, 365)  # that a study's link works
 VOTES = Range(10, 10_000)
 ALPHA = Range(0.001, 0.2)
+COMPARED = Range(2, 12)  # versions of a blind test
+SHOWN = Range(2, 6)  # of their images at once
 DAYS = Range(date(2000, 1, 1), date(2999, 12, 31))  # there is a day before and after each
 
 WORD = 150  # characters of a name or a choice: Django's user names

@@ -23,7 +23,7 @@ def small_image(image_name: str, width: int) -> str:
 
 
 def pair_image(project_id: int, pair_id: int, version: str) -> str:
-    """The image of version "a" or "b" of a comparison's pair, relative to the data folder."""
+    """The image of version "a", "b", … of a comparison's pair, relative to the data folder."""
     return f"media/projects/{project_id}/pairs/{pair_id}/{version}.webp"
 
 

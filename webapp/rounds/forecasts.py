@@ -13,16 +13,8 @@ from webapp.labelling.models import Group, GroupState
 from webapp.lib import events
 from webapp.quality import counts
 from webapp.quality.models import Consensus
-from webapp.rounds.models import (
-    Basis,
-    Comparison,
-    ComparisonState,
-    ModelVersion,
-    RoundForecast,
-    RoundState,
-    TrainingRound,
-    VersionStatus,
-)
+from webapp.rounds import standings
+from webapp.rounds.models import Basis, ModelVersion, RoundForecast, RoundState, TrainingRound, VersionStatus
 from webapp.rounds.staircase import LIKELY, Ended, chance_better, chance_of_scores, labels_needed
 
 # Labelled groups of a new version from which it is compared, once: about what the labels of a first forecast come from.
@@ -108,11 +100,9 @@ def outcome(training: TrainingRound) -> dict | None:
     People decide by publishing or not, and then by the labels of both versions' images.
     """
     project, old, new = training.project, training.base_version, training.result_version
-    ends = Comparison.objects.filter(project=project, state=ComparisonState.DECIDED)
-    for test in ends.filter(version_a__in=[old, new], version_b__in=[old, new])[:1]:
-        return _found(
-            Basis.COMPARISON, (test.verdict == "b") == (test.version_b_id == new.pk) and test.verdict != "same"
-        )
+    tested = standings.better(old, new)
+    if tested is not None:
+        return _found(Basis.COMPARISON, tested)
     oracle = project.label_source == LabelSource.ORACLE
     before, after = training.scores_before.get("reward"), training.scores_after.get("reward")
     images = training.settings.get("validation_images", 0)

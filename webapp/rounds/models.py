@@ -161,7 +161,9 @@ class ComparisonState(models.TextChoices):
 
 
 class Comparison(models.Model):
-    """A blind test of two versions: people see two images of one noise and say which is better."""
+    """A blind test of two versions or more: people see images of one noise and say which is better, or order them.
+
+    Within it versions have letters: `a` and `b`, then those of its `entrants`."""
 
     project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="comparisons")
     number = models.PositiveIntegerField()
@@ -170,11 +172,15 @@ class Comparison(models.Model):
     state = models.CharField(max_length=10, choices=ComparisonState, default=ComparisonState.OPEN)
     alpha = models.FloatField(default=0.05, help_text="How often two equal versions may be told apart.")
     margin = models.FloatField(default=0.1, help_text="Shares within one half ± this count as the same.")
+    shown = models.PositiveSmallIntegerField(default=2, db_default=2, help_text="Images at once.")
     most_votes = models.PositiveIntegerField(default=400)
-    wins_a = models.PositiveIntegerField(default=0)
+    wins_a = models.PositiveIntegerField(default=0, help_text="Of two versions; `orders` counts those of more.")
     wins_b = models.PositiveIntegerField(default=0)
     ties = models.PositiveIntegerField(default=0)
-    verdict = models.CharField(max_length=4, blank=True, help_text="a, b or same; empty when it was stopped.")
+    orders = models.PositiveIntegerField(default=0, db_default=0)
+    verdict = models.CharField(
+        max_length=4, blank=True, help_text="The letter of the version that is better than each other one, or same."
+    )
     started_by = models.ForeignKey(
         django_settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -191,6 +197,32 @@ class Comparison(models.Model):
     def __str__(self) -> str:
         return f"comparison {self.number}"
 
+    @property
+    def versions(self) -> list[ModelVersion]:
+        """All of them, in the order of their letters."""
+        return [self.version_a, self.version_b, *(e.version for e in self.entrants.all())]
+
+    @property
+    def votes(self) -> int:
+        """Answers that are counted."""
+        return self.wins_a + self.wins_b + self.ties + self.orders
+
+    @property
+    def winner(self) -> ModelVersion | None:
+        """The version that is better than each other one, once that is sure."""
+        return self.versions[ord(self.verdict) - ord("a")] if len(self.verdict) == 1 else None
+
+
+class Entrant(models.Model):
+    """A blind test's third version, fourth, …"""
+
+    comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="entrants")
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["comparison", "version"], name="one_entrant_a_version")]
+
 
 class PairState(models.TextChoices):
     """See `states.PAIR_MOVES`."""
@@ -203,12 +235,17 @@ class PairState(models.TextChoices):
 
 
 class Pair(models.Model):
-    """One image of each version from the same noise, and the one vote that it gets."""
+    """One image of each of two versions from the same noise, and the one vote that it gets; of more versions where people
+    order them."""
 
     comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="pairs")
     prompt = models.ForeignKey("campaigns.Prompt", on_delete=models.PROTECT, related_name="+")
     seed = models.BigIntegerField()
-    a_is_left = models.BooleanField()
+    a_is_left = models.BooleanField(help_text="Of pairs without a layout, which are older.")
+    letters = models.CharField(
+        max_length=12, blank=True, default="", db_default="", help_text="Of its versions, sorted."
+    )
+    layout = models.CharField(max_length=12, blank=True, default="", db_default="", help_text="From left to right.")
     state = models.CharField(max_length=10, choices=PairState, default=PairState.QUEUED)
     attempt = models.PositiveSmallIntegerField(default=0)
     token = models.PositiveIntegerField(default=0, help_text="Fencing token: grows with every claim.")
@@ -221,12 +258,20 @@ class Pair(models.Model):
     voter = models.ForeignKey(
         django_settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="pair_votes"
     )
-    choice = models.CharField(max_length=4, blank=True, help_text="a, b or tie.")
+    choice = models.CharField(max_length=4, blank=True, help_text="Of older votes, without an outcome: a, b or tie.")
+    outcome = models.CharField(
+        max_length=40, blank=True, default="", db_default="", help_text="Letters from the best on, as in c>a=d>b,e."
+    )
     seconds = models.FloatField(default=0)
     voted_at = models.DateTimeField(null=True)
 
     class Meta:
         indexes = [models.Index(fields=["comparison", "state", "id"])]
+
+    @property
+    def sides(self) -> str:
+        """The letters of its versions from left to right."""
+        return self.layout or ("ab" if self.a_is_left else "ba")
 
 
 class TrialState(models.TextChoices):

@@ -23,7 +23,7 @@ from webapp.dashboard import consumers
 from webapp.exports.imports import import_labels
 from webapp.labelling import decisions, errors, generation, leases, scoring
 from webapp.labelling.models import Lease
-from webapp.rounds import comparisons
+from webapp.rounds import comparisons, pairs
 from webapp.rounds import services as rounds
 from webapp.rounds.models import ModelVersion, TrainingRound
 
@@ -141,7 +141,7 @@ def test_an_archived_project_takes_and_makes_nothing(project, ready, ann, boss, 
     queued = generation.create_group(project, project.prompts.first().pk, random.Random(1))
     scoring.queue_scoring(group)
     other = ModelVersion.objects.create(project=project, number=2, path="x")
-    test = comparisons.start(project, 1, 2, boss)
+    test = comparisons.start(project, [1, 2], boss)
     training = TrainingRound.objects.create(
         project=project, number=1, base_version=project.active_version, idempotency_key="k", settings={}
     )
@@ -162,16 +162,16 @@ def test_an_archived_project_takes_and_makes_nothing(project, ready, ann, boss, 
     with pytest.raises(rounds.RoundError, match="archived"):
         rounds.start_round(project, {}, idempotency_key="r")
     with pytest.raises(comparisons.ComparisonError, match="archived"):
-        comparisons.start(project, 1, 2, boss)
+        comparisons.start(project, [1, 2], boss)
     with pytest.raises(comparisons.ComparisonError, match="archived"):
-        comparisons.vote(ann, test, test.pairs.first().pk, "left")
+        comparisons.vote(ann, test, test.pairs.first().pk, [[0]])
     with pytest.raises(ApiError, match="archived"):
         create_webhook(project, "https://example.org/", ["round.finished"], boss)
     assert "archived" in import_labels(project, [(1, {})]).errors[0]
     assert generation.top_up(project.pk) == [] and leases.lease_groups(ann, project) == []
     assert generation.claim_group_for_generation(queued.pk, "w") is None
     assert scoring.scorings_due() == [] and scoring.claim_scoring(group.pk) is None
-    assert comparisons.claim_pairs(test.pk) == []
+    assert pairs.claim_pairs(test.pk) == []
     assert rounds.claim_round(training.pk, "w") is None
     client.force_login(boss)
     body = json.dumps({"labels": {"0": True}, "key": "x"})

@@ -112,7 +112,7 @@ def test_a_blind_test_stays_blind(group, client, boss, project):
     )
     storage.store().write(paths.pair_image(project.pk, pair.pk, "a"), b"RIFF")
     client.force_login(boss)
-    answer = client.get(f"/p/stars/pairs/{pair.pk}/left.webp")
+    answer = client.get(f"/p/stars/pairs/{pair.pk}/0.webp")
     assert (answer.status_code, answer.content) == (200, b"RIFF")
 
 

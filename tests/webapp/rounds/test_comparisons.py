@@ -16,6 +16,7 @@ from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
 from webapp.lib import options
 from webapp.rounds import comparisons
+from webapp.rounds import pairs as blind
 from webapp.rounds.lineage import draw
 from webapp.rounds.models import ModelVersion, Pair, TrainingRound
 from webapp.rounds.queries import scores
@@ -34,7 +35,7 @@ def open_test(project, versions, boss):
     """open_test(): a comparison of 1 and 2 with its first pairs ready."""
 
     def start(**values):
-        made = comparisons.start(project, 1, 2, boss, **values)
+        made = comparisons.start(project, [1, 2], boss, **values)
         make_pairs(made)
         return made
 
@@ -46,8 +47,8 @@ def run(comparison, user, prefers_b):
     while pairs := comparisons.lease_pairs(user, comparison, 1):
         (pair,) = pairs
         b_wins = prefers_b(pair)
-        side = "tie" if b_wins is None else "right" if b_wins == pair.a_is_left else "left"
-        comparisons.vote(user, comparison, pair.pk, side, seconds=1)
+        order = [[0, 1]] if b_wins is None else [[pair.sides.index("b" if b_wins else "a")]]
+        comparisons.vote(user, comparison, pair.pk, order, seconds=1)
         comparison.refresh_from_db()
         make_pairs(comparison)
 
@@ -59,7 +60,7 @@ def test_it_runs_to_a_verdict(open_test, ann):
     assert comparison.wins_b + comparison.wins_a < 60
     done = comparison.pairs.filter(state="done")
     assert done.count() == comparison.wins_a + comparison.wins_b
-    assert Counter(done.values_list("choice", flat=True))["b"] == comparison.wins_b
+    assert Counter(done.values_list("outcome", flat=True))["b>a"] == comparison.wins_b
     assert 0.2 < done.filter(a_is_left=True).count() / done.count() < 0.8
     assert comparisons.lease_pairs(ann, comparison) == []
 
@@ -76,15 +77,16 @@ def test_the_same_vote_again_counts_once_and_another_is_refused(open_test, ann, 
     comparison = open_test()
     (pair,) = comparisons.lease_pairs(ann, comparison, 1)
     for _ in range(2):
-        comparisons.vote(ann, comparison, pair.pk, "left")
+        comparisons.vote(ann, comparison, pair.pk, [[0]])
     comparison.refresh_from_db()
     assert comparison.wins_a + comparison.wins_b == 1
     with pytest.raises(comparisons.ComparisonError, match="somebody decided"):
-        comparisons.vote(ann, comparison, pair.pk, "right")
+        comparisons.vote(ann, comparison, pair.pk, [[1]])
     with pytest.raises(comparisons.ComparisonError, match="not given to you"):
-        comparisons.vote(person("bob"), comparison, comparisons.lease_pairs(ann, comparison, 1)[0].pk, "left")
-    with pytest.raises(comparisons.ComparisonError, match="choice"):
-        comparisons.vote(ann, comparison, pair.pk, "a")
+        comparisons.vote(person("bob"), comparison, comparisons.lease_pairs(ann, comparison, 1)[0].pk, [[0]])
+    for order in ("a", None, [], [[]], [[0], [0]], [[0, 2]], [0], [[-1]], [["0"]], {"0": 1}, [[True]]):
+        with pytest.raises(comparisons.ComparisonError, match="order: send lists of places from 0 to 1"):
+            comparisons.vote(ann, comparison, pair.pk, order)
 
 
 def test_an_abandoned_pair_goes_to_somebody_else(open_test, ann, person):
@@ -103,51 +105,50 @@ def test_nothing_that_the_page_gets_tells_the_version(client, open_test, ann):
     assert "version" not in page.lower().replace("conversion", "")
     answer = client.get("/p/stars/comparisons/1/next/").json()
     pair = answer["pairs"][0]
-    assert set(pair) == {"pair", "prompt", "left", "right"}
+    assert set(pair) == {"pair", "prompt", "images"}
     row = Pair.objects.get(pk=pair["pair"])
-    for side in ("left", "right"):
-        image = client.get(pair[side])
-        wanted = b"a" if (side == "left") == row.a_is_left else b"b"
-        assert image.content == b"RIFF version " + wanted
+    for letter, address in zip(row.sides, pair["images"], strict=True):
+        image = client.get(address)
+        assert image.content == b"RIFF version " + letter.encode()
         assert "webp" not in image.get("Content-Disposition", "")
-    body = json.dumps({"pair": pair["pair"], "choice": "left", "seconds": 2})
+    body = json.dumps({"pair": pair["pair"], "order": [[0]], "seconds": 2})
     assert client.post("/p/stars/comparisons/1/vote/", body, "application/json").json() == {"saved": pair["pair"]}
     assert client.post("/p/stars/comparisons/1/vote/", "[]", "application/json").status_code == 400
     foreign = comparison.pairs.exclude(leased_to=ann).first()
-    assert client.get(f"/p/stars/pairs/{foreign.pk}/left.webp").status_code == 404
+    assert client.get(f"/p/stars/pairs/{foreign.pk}/0.webp").status_code == 404
 
 
 def test_a_lost_worker_is_replaced_and_a_poison_pair_stops(open_test, project, versions, boss):
-    comparison = comparisons.start(project, 1, 2, boss)
-    old = comparisons.claim_pairs(comparison.pk)
-    assert comparisons.claim_pairs(comparison.pk) == []
+    comparison = comparisons.start(project, [1, 2], boss)
+    old = blind.claim_pairs(comparison.pk)
+    assert blind.claim_pairs(comparison.pk) == []
     Pair.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
-    assert comparisons.waiting() == [comparison.pk]
+    assert blind.waiting() == [comparison.pk]
     new = []
-    while pairs := comparisons.claim_pairs(comparison.pk):
+    while pairs := blind.claim_pairs(comparison.pk):
         new += pairs
     assert len(new) == len(old)
-    assert comparisons.complete_pairs(old) == 0
-    assert comparisons.complete_pairs(new[:-1]) == len(new) - 1
-    comparisons.fail_pairs(new[-1:], "no such folder")
-    while pairs := comparisons.claim_pairs(comparison.pk):
-        comparisons.fail_pairs(pairs, "no such folder")
+    assert blind.complete_pairs(old) == 0
+    assert blind.complete_pairs(new[:-1]) == len(new) - 1
+    blind.fail_pairs(new[-1:], "no such folder")
+    while pairs := blind.claim_pairs(comparison.pk):
+        blind.fail_pairs(pairs, "no such folder")
     assert Pair.objects.get(state="failed").error == "no such folder"
 
 
 @pytest.mark.parametrize("how", ["killed", "failed"])
 def test_a_pair_that_is_its_workers_end_takes_no_neighbour_with_it(project, versions, boss, how):
-    comparison = comparisons.start(project, 1, 2, boss)
+    comparison = comparisons.start(project, [1, 2], boss)
     poison = comparison.pairs.order_by("pk")[3]
-    while pairs := comparisons.claim_pairs(comparison.pk):
+    while pairs := blind.claim_pairs(comparison.pk):
         if poison not in pairs:
-            comparisons.complete_pairs(pairs)
+            blind.complete_pairs(pairs)
         elif how == "failed":
-            comparisons.fail_pairs(pairs, "a prompt of 10,000 words")
+            blind.fail_pairs(pairs, "a prompt of 10,000 words")
         else:
             Pair.objects.filter(pk__in=[p.pk for p in pairs]).update(heartbeat_at=timezone.now() - timedelta(hours=1))
     poison.refresh_from_db()
-    assert (poison.state, comparison.pairs.filter(state="ready").count()) == ("failed", comparisons.BATCH - 1)
+    assert (poison.state, comparison.pairs.filter(state="ready").count()) == ("failed", blind.BATCH - 1)
     lost = f"the worker was lost {options.LOST_WORKERS} times over it; see its log"
     assert poison.error == {"failed": "a prompt of 10,000 words", "killed": lost}[how]
 
@@ -157,7 +158,7 @@ def test_many_people_at_once_never_share_a_pair(tmp_path):
     prompts = [{"prompt": "a star"}, {"prompt": "a moon"}]
     project = create_project("race", "Race", model_dir="x", student_dir="x", prompts=prompts)
     ModelVersion.objects.create(project=project, number=2, path="x")
-    comparison = comparisons.start(project, 1, 2, None, most_votes=100)
+    comparison = comparisons.start(project, [1, 2], None, most_votes=100)
     make_pairs(comparison)
     people = [User.objects.create_user(f"p{i}") for i in range(8)]
     Membership.objects.bulk_create(Membership(user=u, project=project, role="annotator") for u in people)
@@ -169,7 +170,7 @@ def test_many_people_at_once_never_share_a_pair(tmp_path):
             for _ in range(3):
                 for pair in comparisons.lease_pairs(user, comparison, 1):
                     given.append(pair.pk)
-                    comparisons.vote(user, comparison, pair.pk, "tie")
+                    comparisons.vote(user, comparison, pair.pk, [[0, 1]])
         except Exception as error:
             errors.append(error)
         finally:
@@ -187,12 +188,19 @@ def test_many_people_at_once_never_share_a_pair(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "values", "message"),
-    [(1, 1, {}, "two different"), (1, 9, {}, "no version 9"), (1, 2, {"most_votes": 1}, "from 10 to 10,000")],
+    ("numbers", "values", "message"),
+    [
+        ([1, 1], {}, "choose different"),
+        ([1], {}, "versions: send a whole number from 2 to 12"),
+        ([1, 9], {}, "no version 9"),
+        ([1, 2], {"most_votes": 1}, "from 10 to 10,000"),
+        ([1, 2], {"shown": 3}, "shown: the test has only 2 versions"),
+        ([1, 2], {"shown": 7}, "shown: send a whole number from 2 to 6"),
+    ],
 )
-def test_what_cannot_be_compared_is_refused(project, versions, boss, a, b, values, message):
+def test_what_cannot_be_compared_is_refused(project, versions, boss, numbers, values, message):
     with pytest.raises(comparisons.ComparisonError, match=message):
-        comparisons.start(project, a, b, boss, **values)
+        comparisons.start(project, numbers, boss, **values)
 
 
 def test_pages_show_the_standing_and_the_end(client, open_test, boss, ann):
@@ -202,8 +210,8 @@ def test_pages_show_the_standing_and_the_end(client, open_test, boss, ann):
     run(comparison, ann, lambda pair: True)
     page = client.get("/p/stars/comparisons/1/").content.decode()
     assert "Version 2 is better" in page and "Publish version 2" in page
-    assert client.post("/p/stars/comparisons/", {"a": "1", "b": "x", "most_votes": "5"}).url == "/p/stars/versions/"
-    client.post("/p/stars/comparisons/", {"a": "2", "b": "1", "most_votes": "50"})
+    assert client.post("/p/stars/comparisons/", {"versions": ["1", "x"], "most_votes": "5"}).url == "/p/stars/versions/"
+    client.post("/p/stars/comparisons/", {"versions": ["2", "1"], "most_votes": "50"})
     client.post("/p/stars/comparisons/2/stop/")
     assert "Stopped without a verdict" in client.get("/p/stars/comparisons/2/").content.decode()
 
