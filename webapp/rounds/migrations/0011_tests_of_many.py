@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("rounds", "0009_sharings"),
+        ("rounds", "0010_cards"),
     ]
 
     operations = [
