@@ -7,22 +7,31 @@ import torch
 from common.signal import ROUNDING, SAME
 
 
-def group_advantages(rewards: torch.Tensor, known: torch.Tensor, *, limit: float = 5.0) -> torch.Tensor:
+def group_advantages(
+    rewards: torch.Tensor, known: torch.Tensor, *, inclusion: torch.Tensor | None = None, limit: float = 5.0
+) -> torch.Tensor:
     """`A = (r - mean of the group) / (std over the batch + 1e-4)`, clipped to ±limit; 0 where the reward is unknown.
+
+    `inclusion` (P, G) is the chance of each image to be there of all that were made: means are then those of all images
+    made, and each advantage weighs 1 / its chance (over the group's mean weight), so that a sum over the images that are
+    there estimates the one over all. None: all are there.
 
     `rewards`, `known`: (P, G) float and bool. A group whose known rewards are all equal has A = 0 everywhere.
     Source: TDM-R1, section on group preference; the batch-wide std is its choice over GRPO's per-group one.
     """
     weight = known.float()
+    if inclusion is not None:
+        weight = weight / inclusion
+        weight = weight * known.sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1e-6)
     rewards = torch.where(known, rewards, 0.0)
     count = weight.sum(1, keepdim=True).clamp_min(1)
-    centred = (rewards - rewards.sum(1, keepdim=True) / count) * weight
+    centred = (rewards - (rewards * weight).sum(1, keepdim=True) / count) * known.float()
     total = weight.sum().clamp_min(1)
-    mean = rewards.sum() / total
-    std = (((rewards - mean) * weight) ** 2).sum().div(total).sqrt()
+    mean = (rewards * weight).sum() / total
+    std = ((rewards - mean) ** 2 * weight).sum().div(total).sqrt()
     # Equal rewards must give exactly zero, not rounding noise.
     centred = torch.where(centred.abs() < 1e-6, 0.0, centred)
-    return (centred / (std + 1e-4)).clamp(-limit, limit)
+    return (centred / (std + 1e-4)).clamp(-limit, limit) * weight
 
 
 def has_signal(rewards: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:

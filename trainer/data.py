@@ -18,7 +18,8 @@ from trainer.sampler import check_trajectory, load_trajectory
 class LabelledGroup:
     """One line of groups.jsonl, whose `trajectory_file` may be relative to that file's folder. `rewards` are shares of
     likes in 0..1, None where nobody decided; `boxes` what people marked on each image, or nothing. `imported` ones are
-    somebody's own images: their trajectory is the encoded image alone."""
+    somebody's own images: their trajectory is the encoded image alone. `inclusion` is each image's chance to be shown of
+    those that were made, above 0, or nothing where all are."""
 
     group: str
     prompt: str
@@ -28,6 +29,7 @@ class LabelledGroup:
     rewards: tuple[float | None, ...]
     boxes: tuple[tuple[Box, ...], ...] = ()
     imported: bool = False
+    inclusion: tuple[float, ...] = ()
 
 
 def read_groups(path: Path) -> list[LabelledGroup]:
@@ -40,6 +42,9 @@ def read_groups(path: Path) -> list[LabelledGroup]:
             if bad := [r for r in row["rewards"] if r is not None and not 0 <= r <= 1]:
                 raise ValueError(f"rewards: {bad[0]} is not within 0 and 1")
             row["boxes"] = tuple(tuple(map(_box, image)) for image in row.get("boxes", ()))
+            row["inclusion"] = tuple(row.get("inclusion", ()))
+            if len(row["inclusion"]) not in (0, len(row["rewards"])) or not all(0 < p <= 1 for p in row["inclusion"]):
+                raise ValueError("inclusion: give a number above 0, at most 1, for each reward")
             row["trajectory_file"] = str(path.parent / row["trajectory_file"])
             groups.append(LabelledGroup(**row))
         except (TypeError, KeyError, ValueError) as error:
@@ -117,7 +122,11 @@ def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
     """The groups with signal whose trajectories can be read, have an image a reward, and have the first one's shape;
     imported ones have one point, and the latents' shape. Raises ValueError when there is none."""
     rewards, known = pad_rewards([g.rewards for g in groups])
-    advantages = group_advantages(rewards, known)
+    inclusion = None
+    if any(g.inclusion for g in groups):
+        inclusion, _known = pad_rewards([g.inclusion or (1.0,) * len(g.rewards) for g in groups])
+        inclusion = torch.where(inclusion > 0, inclusion, 1.0)
+    advantages = group_advantages(rewards, known, inclusion=inclusion)
     loud = has_signal(rewards, known)
     kept, damaged, shape, latent = [], [], (), ()  # of generated trajectories, and of anybody's latents
     for i in loud.nonzero().flatten().tolist():

@@ -118,6 +118,13 @@ class Sampler:
         self._merged.enter_context(self.roles.merged(STUDENT))
         self._version = version_dir
 
+    def drop_version(self) -> None:
+        """Give the model back without adapters, for others of its own."""
+        self._merged.close()
+        if self.roles is not None:
+            self.roles.remove()
+        self.roles = self._shape = self._version = None
+
     def sample_group(
         self, prompt: str, seeds: Sequence[int], *, steps: int | None = None, guidance: float = 1.0
     ) -> SampledGroup:

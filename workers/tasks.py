@@ -60,27 +60,35 @@ def generate_group(group_id: int) -> None:
     if group is None:
         return
     try:
-        sizes = _encode(group) if group.is_own else _sample(group)
+        made = {"sizes": _encode(group)} if group.is_own else _sample(group)
     except Exception as error:  # a poison group is tried a few times, then shown with its error
         log.exception("group %s", group_id)
         generation.fail_group(group_id, group.token, sentence(error), counts=not isinstance(error, storage.Unreachable))
         return
-    if generation.complete_group(group_id, group.token, sizes) and group.is_own:
+    if generation.complete_group(group_id, group.token, **made) and group.is_own:
         raters.give_labels(group_id)
 
 
-def _sample(group: Group) -> list[tuple[int, int]]:
+def _sample(group: Group) -> dict:
+    """Write the images that are shown; what `complete_group` is told of them."""
     from trainer.sampler import trajectory_bytes
+    from trainer.shown_group import sample_shown
 
     model = sampler(group.project.model_dir, group.project.steps)
     store = storage.store()
-    model.use_version(store.version(group.version.path, group.version.sha256))
-    made = model.sample_group(group.prompt.text, range(group.first_seed, group.first_seed + group.size))
+    version = store.version(group.version.path, group.version.sha256)
+    model.use_version(version)
+    about: dict = {}
+    if len(group.seeds) > group.size:
+        made, inclusion = sample_shown(model, group.prompt.text, group.seeds, group.size, version)
+        about = {"seeds": made.seeds, "inclusion": inclusion}
+    else:
+        made = model.sample_group(group.prompt.text, group.seeds)
     trajectory = trajectory_bytes(made, prompt=group.prompt.text, version=str(group.version_id))
     store.write(paths.trajectory(group.project_id, group.pk), trajectory)
     for i, image in enumerate(made.images):
         pictures.write(paths.image(group.project_id, group.pk, i), image)
-    return [image.size for image in made.images]
+    return {"sizes": [image.size for image in made.images], **about}
 
 
 def _encode(group: Group) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ HUGE = ("1501", "2147483647", "-1", "9" * 5000, "²", "1e400", "inf", "nan")
 OTHER = ("٣", "１", "1_0", "0x1")  # digits of other scripts and languages, which a key is not written with
 FIELDS = (
     "group_size",
+    "images_made",
     "overlap",
     "overlap_most",
     "sure",

@@ -110,6 +110,7 @@ def test_a_group_is_asked_about_until_its_labels_are_sure(site, boss):
     page.get_by_label("Sicher genug").press("Enter")
     page.locator(".field-error").wait_for()
     page.get_by_label("Überlappung höchstens").fill("3")
+    page.get_by_label("Erzeugte Bilder").fill("12")
     assert fits(page)
     assert faults(page) == []
     page.emulate_media(color_scheme="light")
@@ -118,7 +119,7 @@ def test_a_group_is_asked_about_until_its_labels_are_sure(site, boss):
     page.get_by_label("Sicher genug").press("Enter")
     page.get_by_text("Gespeichert: ").wait_for()
     site.project.refresh_from_db()
-    assert (site.project.overlap_most, site.project.sure) == (3, 0.85)
+    assert (site.project.overlap_most, site.project.sure, site.project.images_made) == (3, 0.85, 12)
     people = [site.person(name) for name in ("one", "two", "three")]
     acting.submit(people[0], site.project, agreed, [1, 0, 0, 0])
     acting.submit(people[0], site.project, split, [1, 0, 0, 0])

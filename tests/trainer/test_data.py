@@ -47,3 +47,18 @@ def test_nothing_is_held_in_memory(groups):
     with pytest.raises(ValueError, match=r"trajectory: .*0\.safetensors cannot be read"):
         store.take(torch.tensor([0]))
     assert store.take(torch.tensor([1])).prompts == ["prompt 1"]
+
+
+def test_chances_of_chosen_images_weigh_their_advantages(groups):
+    file = groups / "groups.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    plain = load_groups(read_groups(file)).advantages
+    lines[0]["inclusion"] = [0.5, 0.25]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    weighed = load_groups(read_groups(file)).advantages
+    assert weighed[0, 0] < plain[0, 0] and abs(weighed[0].sum()) < 1e-5
+    for wrong in ([0.5], [0, 1], [2, 1]):
+        lines[0]["inclusion"] = wrong
+        file.write_text("\n".join(map(json.dumps, lines)))
+        with pytest.raises(ValueError, match="line 1: inclusion"):
+            read_groups(file)

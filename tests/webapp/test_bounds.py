@@ -24,6 +24,7 @@ from webapp.lib import bounds, texts, uploads
 # Model fields that somebody sets, with their bounds.
 SET = {
     "Project.group_size": bounds.GROUP_SIZE,
+    "Project.images_made": bounds.MADE,
     "Project.steps": bounds.STEPS,
     "Project.overlap": bounds.OVERLAP,
     "Project.overlap_most": bounds.OVERLAP,
@@ -52,7 +53,8 @@ COUNTED = """
     Comparison.number Comparison.alpha Comparison.margin Comparison.most_votes Comparison.wins_a Comparison.wins_b
     Comparison.ties Comparison.orders Comparison.shown Trial.made Trial.attempt Trial.token Sharing.attempt Sharing.token
     Pair.seed Pair.attempt Pair.token Pair.seconds Group.first_seed Group.size Group.attempt
-    Group.token Group.decisions Group.chance Generation.position Generation.seed Generation.width Generation.height
+    Group.token Group.decisions Group.chance Group.made Generation.inclusion
+    Generation.position Generation.seed Generation.width Generation.height
     Scoring.attempts Label.score LabelEvent.score LabelEvent.number
     GroupDecision.seconds Tally.groups Tally.images Tally.likes Tally.skips
     Tally.seconds Consensus.people Consensus.certainty PersonQuality.groups PersonQuality.labels PersonQuality.likes
@@ -62,6 +64,7 @@ COUNTED = """
     GoldAnswer.total QuarterCount.groups QuarterCount.signal QuarterCount.labels QuarterCount.likes
     OracleQuality.images OracleQuality.groups OracleQuality.agreement OracleQuality.low OracleQuality.high
     OracleQuality.threshold OracleQuality.known OracleQuality.right
+    VersionCount.weight VersionCount.liked
     VersionCount.labels VersionCount.likes VersionCount.counted_to ProjectCount.labelled ProjectCount.signal
     Terms.number Practice.number Practice.needed PracticeAnswer.turn
     ImageImport.groups ImageImport.images Webhook.announced Delivery.attempts Delivery.status

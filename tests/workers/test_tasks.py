@@ -41,6 +41,17 @@ def test_a_generated_group_has_images_and_the_trajectory_that_made_them(project)
             assert Image.open(paths.data(image.image)).size == (128, 128)
 
 
+def test_of_more_images_than_are_shown_those_that_are_chosen_are_kept(project):
+    project.images_made = 6
+    project.save()
+    for group in generate(project):
+        images = list(group.generations.all())
+        stored = load_trajectory(paths.data(group.trajectory_file))
+        assert stored.seeds == tuple(image.seed for image in images) and len(images) == 3
+        assert set(stored.seeds) < set(group.seeds) and len(group.seeds) == 6
+        assert all(0 < image.inclusion < 1 for image in images)
+
+
 def test_a_second_delivery_changes_nothing(project):
     group = generate(project)[0]
     tasks.generate_group(group.pk)

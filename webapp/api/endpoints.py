@@ -108,6 +108,7 @@ def _image(request: HttpRequest, slug: str, image: Generation) -> dict:
         "id": image.pk,
         "position": image.position,
         "seed": image.seed,
+        "inclusion": image.inclusion,
         "width": image.width,
         "height": image.height,
         "url": request.build_absolute_uri(reverse("api:image", args=[slug, image.pk])),

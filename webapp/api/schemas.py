@@ -49,6 +49,7 @@ class ProjectOut(Schema):
     slug: str
     name: str
     group_size: int
+    images_made: int | None = Field(description="Images made of a group, of which group_size are shown; null: as many.")
     steps: int
     overlap: int
     overlap_most: int | None = Field(description="A group is asked about up to so often until it is sure enough.")
@@ -142,6 +143,7 @@ class ImageOut(Schema):
     id: int
     position: int
     seed: int | None = Field(description="Of its noise; null: own images, whose seed nobody knows.")
+    inclusion: float = Field(description="The chance it had to be shown of those made; estimates weigh it by 1 / it.")
     url: str
     width: int
     height: int

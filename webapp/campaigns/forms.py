@@ -18,6 +18,7 @@ from webapp.campaigns.services import (
     EDITABLE,
     CampaignError,
     check_label_source,
+    check_made,
     check_practice,
     check_range,
     find_draft,
@@ -29,6 +30,7 @@ from webapp.lib import bounds
 MAIN = (
     "name",
     "group_size",
+    "images_made",
     "overlap",
     "overlap_most",
     "sure",
@@ -98,6 +100,7 @@ class ProjectForm(forms.ModelForm):
         labels = {
             "name": _("Name"),
             "group_size": _("Group size"),
+            "images_made": _("Images made"),
             "steps": _("Steps"),
             "overlap": _("Overlap"),
             "overlap_most": _("Overlap at most"),
@@ -160,6 +163,10 @@ class ProjectForm(forms.ModelForm):
             check_range(data.get("overlap") or 1, data.get("overlap_most"))
         except CampaignError as error:
             self.add_error("overlap_most", str(error).partition(": ")[2])
+        try:
+            check_made(data.get("group_size") or bounds.GROUP_SIZE.low, data.get("images_made"))
+        except CampaignError as error:
+            self.add_error("images_made", str(error).partition(": ")[2])
         return data
 
     def clean_sure(self) -> float:

@@ -66,6 +66,14 @@ class Project(models.Model):
     name = models.CharField(max_length=120)
     model_dir = models.CharField(max_length=500, help_text="Folder of a diffusers pipeline, as the workers see it.")
     group_size = models.PositiveSmallIntegerField(default=8, validators=bounds.GROUP_SIZE.validators)
+    images_made = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=bounds.MADE.validators,
+        help_text=_(
+            "How many images are made of a group, of which those that differ most are shown. Empty: as many as are shown."
+        ),
+    )
     steps = models.PositiveSmallIntegerField(default=4, validators=bounds.STEPS.validators)
     overlap = models.PositiveSmallIntegerField(
         default=1, validators=bounds.OVERLAP.validators, help_text=_("How many people rate each group.")

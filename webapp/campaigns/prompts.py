@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection
 
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Q, QuerySet, Sum
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -14,7 +14,7 @@ from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Prompt, Split
 from webapp.campaigns.services import CampaignError
-from webapp.labelling.models import Group, GroupState, Label
+from webapp.labelling.models import LABEL_WEIGHT, Group, GroupState, Label
 from webapp.lib import bounds
 
 WITHDRAWN = "withdrawn"
@@ -87,16 +87,17 @@ def like_rates(prompts: Collection[int]) -> dict[int, list[tuple[int, float, int
         labels.exclude(generation__group__state=GroupState.FLAGGED)
         .exclude(generation__group__version=None)
         .values_list("generation__group__prompt", "generation__group__version__number", "oracle")
-        .annotate(labels=Count("pk"), likes=Count("pk", filter=Q(liked=True)))
+        .annotate(labels=Count("pk"), weight=Sum(LABEL_WEIGHT), likes=Sum(LABEL_WEIGHT, filter=Q(liked=True)))
         .order_by()
     )
-    counts: defaultdict[tuple[int, int], dict[bool, list[int]]] = defaultdict(lambda: {True: [0, 0], False: [0, 0]})
-    for prompt, version, oracle, given, likes in rows:
+    counts: defaultdict[tuple[int, int], dict[bool, list]] = defaultdict(lambda: {True: [0, 0, 0], False: [0, 0, 0]})
+    for prompt, version, oracle, given, weight, likes in rows:
         sums = counts[prompt, version][not oracle]
         sums[0] += given
-        sums[1] += likes
+        sums[1] += weight
+        sums[2] += likes or 0
     found: defaultdict[int, list[tuple[int, float, int]]] = defaultdict(list)
     for (prompt, version), by_whom in sorted(counts.items()):
-        given, likes = by_whom[True] if by_whom[True][0] else by_whom[False]
-        found[prompt].append((version, likes / given, given))
+        given, weight, likes = by_whom[True] if by_whom[True][0] else by_whom[False]
+        found[prompt].append((version, likes / weight, given))
     return dict(found)

@@ -39,6 +39,7 @@ EDITABLE = (
     "guidelines",
     "dislike_reasons",
     "group_size",
+    "images_made",
     "overlap",
     "overlap_most",
     "sure",
@@ -84,6 +85,14 @@ def check_range(overlap: int, most: int | None) -> None:
     if most is not None and most < overlap:
         raise CampaignError(
             _("overlap_most: give %(overlap)s, the overlap, or more, or leave it empty") % {"overlap": overlap}
+        )
+
+
+def check_made(group_size: int, made: int | None) -> None:
+    """Raises CampaignError when more images are shown than made."""
+    if made is not None and made < group_size:
+        raise CampaignError(
+            _("images_made: give %(size)s, the group size, or more, or leave it empty") % {"size": group_size}
         )
 
 
@@ -137,6 +146,7 @@ def create_project(
     _check_bounds(project, [*EDITABLE, "steps", "slug", "model_dir"])
     check_practice(project.practice_groups, project.practice_right)
     check_range(project.overlap, project.overlap_most)
+    check_made(project.group_size, project.images_made)
     project.save()
     if by is not None:
         Membership.objects.create(user=by, project=project, role=Role.ADMIN)
@@ -237,6 +247,7 @@ def update_project(project: Project, by, **values) -> dict:
     _check_bounds(project, changed)
     check_practice(project.practice_groups, project.practice_right)
     check_range(project.overlap, project.overlap_most)
+    check_made(project.group_size, project.images_made)
     if changed:
         project.save(update_fields=list(changed))
         audit(project, by, "settings changed", **changed)

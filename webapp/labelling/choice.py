@@ -29,6 +29,16 @@ def spread(rewards: Sequence[float | None]) -> float:
     return 4 * sum((r - mean) ** 2 for r in known) / len(known)
 
 
+def share(rewards: Sequence[float | None], inclusion: Sequence[float] | None = None) -> float | None:
+    """The mean reward of all images that were made of a group, by those shown, each of which had that chance to be
+    (`inclusion`; None: all are shown). Horvitz and Thompson's estimate of the sum over that of the count, which stays
+    within 0..1; None where nobody decided."""
+    weights = [1 / chance for chance in inclusion] if inclusion else [1.0] * len(rewards)
+    known = [(reward, weight) for reward, weight in zip(rewards, weights, strict=True) if reward is not None]
+    total = sum(weight for _reward, weight in known)
+    return sum(reward * weight for reward, weight in known) / total if known else None
+
+
 def chances(
     tags: Mapping[int, str], labelled: Iterable[tuple[int, float]], *, power: float = POWER
 ) -> dict[int, float]:

@@ -85,6 +85,7 @@ def create_group(project: Project, prompt_id: int, rng: random.Random, *, chance
         version=project.active_version,
         first_seed=rng.randrange(SEED_SPACE),
         size=project.group_size,
+        made=project.images_made if (project.images_made or 0) > project.group_size else 0,
         chance=chance,
     )
     Prompt.objects.filter(pk=prompt_id).update(shown=F("shown") + 1)
@@ -101,12 +102,20 @@ def queue_own_images(project: Project, prompt_id: int, sizes: Sequence[tuple[int
     return group
 
 
-def _keep_images(group: Group, sizes: Sequence[tuple[int, int]]) -> None:
+def _keep_images(
+    group: Group,
+    sizes: Sequence[tuple[int, int]],
+    seeds: Sequence[int] | None = None,
+    inclusion: Sequence[float] | None = None,
+) -> None:
+    if seeds is None and not group.is_own:
+        seeds = group.seeds
     Generation.objects.bulk_create(
         Generation(
             group=group,
             position=i,
-            seed=None if group.is_own else group.first_seed + i,
+            seed=None if seeds is None else seeds[i],
+            inclusion=1 if inclusion is None else inclusion[i],
             image=paths.image(group.project_id, group.pk, i),
             width=width,
             height=height,
@@ -144,9 +153,17 @@ def claim_group_for_generation(group_id: int, worker: str) -> Group | None:
 
 
 @transaction.atomic
-def complete_group(group_id: int, token: int, sizes: Sequence[tuple[int, int]]) -> bool:
+def complete_group(
+    group_id: int,
+    token: int,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    seeds: Sequence[int] | None = None,
+    inclusion: Sequence[float] | None = None,
+) -> bool:
     """The owner of `token` wrote the images (of own ones: nothing new) and the trajectory; False when another worker has
-    taken the group over."""
+    taken the group over. `seeds` are the images' own, and `inclusion` the chance that each had to be chosen, where more
+    were made than are shown."""
     group = _owned(group_id, token)
     if group is None:
         return False
@@ -155,7 +172,7 @@ def complete_group(group_id: int, token: int, sizes: Sequence[tuple[int, int]]) 
     group.error = ""
     group.save()
     if not group.is_own:
-        _keep_images(group, sizes)
+        _keep_images(group, sizes, seeds, inclusion)
     if group.project.label_source != LabelSource.PEOPLE:
         queue_scoring(group)
     events.publish(group.project_id, "queue")

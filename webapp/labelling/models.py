@@ -48,8 +48,13 @@ class Group(models.Model):
         help_text="Empty: images that somebody brought in.",
     )
     state = models.CharField(max_length=10, choices=GroupState, default=GroupState.QUEUED)
-    first_seed = models.BigIntegerField(null=True, help_text="Image n has noise seed first_seed + n; empty: not known.")
-    size = models.PositiveSmallIntegerField()
+    first_seed = models.BigIntegerField(
+        null=True, help_text="The n-th image made has noise seed first_seed + n; empty: not known."
+    )
+    size = models.PositiveSmallIntegerField(help_text="Images that are shown.")
+    made = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="Images that were made, of which those shown were chosen; 0: as many."
+    )
     trajectory_file = models.CharField(max_length=300, blank=True)
     attempt = models.PositiveSmallIntegerField(default=0)
     owner = models.CharField(max_length=200, blank=True)
@@ -88,6 +93,11 @@ class Group(models.Model):
         """Where its images come from, for people."""
         return str(_("own images")) if self.is_own else str(self.version)
 
+    @property
+    def seeds(self) -> range:
+        """Of the noise of all its images, the ones that are not shown included."""
+        return range(self.first_seed, self.first_seed + max(self.size, self.made))
+
 
 class Generation(models.Model):
     """One image."""
@@ -98,6 +108,11 @@ class Generation(models.Model):
     image = models.CharField(max_length=300)
     width = models.PositiveIntegerField()
     height = models.PositiveIntegerField()
+    inclusion = models.FloatField(
+        default=1,
+        db_default=1,
+        help_text="Its chance to be shown of the images made; estimates of all images made weigh it by 1 / it.",
+    )
 
     class Meta:
         ordering = ["position"]
@@ -197,6 +212,9 @@ class Label(models.Model):
                 name="label_of_a_person_or_an_oracle",
             ),
         ]
+
+
+LABEL_WEIGHT = models.Value(1.0) / models.F("generation__inclusion")  # of a label among those of all images made
 
 
 class Cause(models.TextChoices):

@@ -170,6 +170,16 @@ def boxes_of(groups) -> dict[int, list[list]]:
     return found
 
 
+def inclusions(groups) -> dict[int, list[float]]:
+    """By those of the groups (rows or numbers) of which more images were made than shown: each shown image's chance to be
+    chosen, by position."""
+    chosen = Generation.objects.filter(group__in=groups, group__made__gt=0).order_by("group", "position")
+    found: dict[int, list[float]] = {}
+    for group, inclusion in chosen.values_list("group", "inclusion"):
+        found.setdefault(group, []).append(inclusion)
+    return found
+
+
 def people_of(groups) -> int:
     """How many people labelled images of a queryset of groups."""
     rows = Label.objects.filter(generation__group__in=groups.order_by().values("pk"), annotator__isnull=False)

@@ -59,6 +59,7 @@ AFTER = Range(0, 2**63 - 1)  # the id that a list goes on from
 NUMBER = Range(0, 2**31 - 1)  # of a version, a round, a test
 
 GROUP_SIZE = Range(2, 24)
+MADE = Range(2, 96)  # images of a group, of which `group_size` are shown
 POSITION = Range(0, GROUP_SIZE.high - 1)
 STEPS = Range(1, 50)
 OVERLAP = Range(1, 100)

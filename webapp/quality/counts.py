@@ -12,11 +12,12 @@ from django.db.models.functions import ExtractMinute, Floor, TruncHour
 from django.utils import timezone
 
 from webapp.campaigns.models import Project
-from webapp.labelling.models import Group, GroupState, Label
+from webapp.labelling.models import LABEL_WEIGHT, Group, GroupState, Label
 from webapp.lib import options
 from webapp.quality.models import Consensus, ProjectCount, QuarterCount, VersionCount
 from webapp.quality.signal import HAS_SIGNAL
 
+LIKED = Sum(LABEL_WEIGHT, filter=Q(liked=True))
 COUNTED_EVERY = timedelta(minutes=1)
 RECOUNT = timedelta(minutes=10)  # a transaction that was open while the last count was made has ended since
 LAST_DONE = 500  # groups that the answers of a range are counted over
@@ -74,7 +75,9 @@ def count_versions(project: Project) -> int:
     versions = list(settled.order_by().values_list("group__version", flat=True).distinct())
     for version in versions:
         row = Label.objects.filter(generation__group__version=version, annotator__isnull=False, pk__lte=newest)
-        found = row.aggregate(labels=Count("pk"), likes=Count("pk", filter=Q(liked=True)))
+        found = row.aggregate(
+            labels=Count("pk"), likes=Count("pk", filter=Q(liked=True)), weight=Sum(LABEL_WEIGHT), liked=LIKED
+        )
         VersionCount.objects.update_or_create(
             version_id=version, defaults={"project": project, "counted_at": now, "counted_to": newest, **found}
         )
@@ -156,31 +159,35 @@ def labelled_count(project: Project) -> int:
 
 
 def like_rates(project: Project) -> list[dict]:
-    """By version: number, labels of people, and the share of likes; without flagged groups. A worker's count, and the
-    labels since it."""
-    counts = {c.version_id: [c.labels, c.likes, c.counted_to] for c in project.version_counts.all()}
-    counted_to = max((to for _, _, to in counts.values()), default=0)
+    """By version: number, labels of people, and the share of likes among all images made (`Generation.inclusion`); without
+    flagged groups. A worker's count, and the labels since it."""
+    counts = {
+        c.version_id: [c.labels, c.labels if c.weight is None else c.weight, c.likes if c.liked is None else c.liked]
+        for c in project.version_counts.all()
+    }
+    counted_to = project.version_counts.aggregate(n=Max("counted_to"))["n"] or 0
     rows = (
         Label.objects.filter(pk__gt=counted_to, generation__group__project=project, annotator__isnull=False)
         .exclude(generation__group__version=None)
         .values_list("generation__group__version")
-        .annotate(labels=Count("id"), likes=Count("id", filter=Q(liked=True)))
+        .annotate(labels=Count("id"), weight=Sum(LABEL_WEIGHT), liked_weight=LIKED)
         .order_by()
     )
-    for version, labels, likes in rows:
-        known = counts.setdefault(version, [0, 0, 0])
-        known[0], known[1] = known[0] + labels, known[1] + likes
+    for version, *sums in rows:
+        counts[version] = [n + (m or 0) for n, m in zip(counts.get(version, (0, 0, 0)), sums, strict=True)]
     # Subtracted, not excluded: few groups are flagged, and a flag comes after the count.
     flagged = Label.objects.filter(
         generation__group__project=project, generation__group__state=GroupState.FLAGGED, annotator__isnull=False
     )
     by_version = flagged.exclude(generation__group__version=None).values_list("generation__group__version").order_by()
-    for version, labels, likes in by_version.annotate(n=Count("id"), likes=Count("id", filter=Q(liked=True))):
-        known = counts.setdefault(version, [0, 0, 0])
-        known[0], known[1] = known[0] - labels, known[1] - likes
+    for version, *sums in by_version.annotate(n=Count("id"), weight=Sum(LABEL_WEIGHT), liked_weight=LIKED):
+        counts[version] = [n - (m or 0) for n, m in zip(counts.get(version, (0, 0, 0)), sums, strict=True)]
     numbers = dict(project.versions.filter(pk__in=counts).values_list("pk", "number"))
-    found = [(numbers[pk], labels, likes) for pk, (labels, likes, _) in counts.items() if labels > 0]
-    return [{"version": n, "labels": labels, "rate": likes / labels} for n, labels, likes in sorted(found)]
+    found = [(numbers[pk], *sums) for pk, sums in counts.items() if sums[0] > 0]
+    return [
+        {"version": n, "labels": labels, "rate": min(1.0, max(0.0, liked / weight))}
+        for n, labels, weight, liked in sorted(found)
+    ]
 
 
 def groups_with_signal_since(project: Project, since) -> int:

@@ -188,6 +188,10 @@ class VersionCount(models.Model):
     project = models.ForeignKey("campaigns.Project", on_delete=models.CASCADE, related_name="version_counts")
     labels = models.PositiveIntegerField(default=0)
     likes = models.PositiveIntegerField(default=0)
+    weight = models.FloatField(
+        null=True, help_text="Of the labels, 1 / their images' inclusion each; empty: their number."
+    )
+    liked = models.FloatField(null=True, help_text="The same of the likes.")
     counted_to = models.BigIntegerField(default=0)
     counted_at = models.DateTimeField()
 

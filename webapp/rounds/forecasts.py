@@ -9,6 +9,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from webapp.campaigns.models import LabelSource, Project
+from webapp.labelling import choice
+from webapp.labelling import queries as labelling
 from webapp.labelling.models import Group, GroupState
 from webapp.lib import events
 from webapp.quality import counts
@@ -128,14 +130,15 @@ def _by_labels(project: Project, old: ModelVersion, new: ModelVersion, *, everyb
 
 
 def _likes(version: ModelVersion, everybody: bool) -> list[tuple[float, float]]:
-    """Of each of the version's newest labelled groups the share of likes, of people's labels unless `everybody`'s, and the
-    group's weight among all prompts."""
+    """Of each of the version's newest labelled groups the share of likes among the images that were made of it, of people's
+    labels unless `everybody`'s, and the group's weight among all prompts."""
     rows = Consensus.objects.filter(group__version=version).exclude(group__state=GroupState.FLAGGED)
     if not everybody:
         rows = rows.filter(people__gt=0)
-    newest = rows.order_by("-group").values_list("rewards", "group__chance")[:MOST]
-    known = (([r for r in rewards if r is not None], chance) for rewards, chance in newest)
-    return [(sum(rewards) / len(rewards), 1 / chance) for rewards, chance in known if rewards]
+    newest = list(rows.order_by("-group").values_list("group", "rewards", "group__chance", "group__made")[:MOST])
+    chosen = labelling.inclusions([group for group, _rewards, _chance, made in newest if made])
+    shares = ((choice.share(rewards, chosen.get(group)), chance) for group, rewards, chance, _made in newest)
+    return [(share, 1 / chance) for share, chance in shares if share is not None]
 
 
 def _gets_more(project: Project, version: ModelVersion) -> bool:

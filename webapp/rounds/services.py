@@ -163,8 +163,8 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
     if spec_file.exists():
         write_json(spec_file, {**json.loads(spec_file.read_text()), **now})
         return spec_file
-    lines = []
-    marked = labelling.boxes_of(labelling.labelled_groups(project).order_by().values("pk"))
+    lines, rows = [], labelling.labelled_groups(project).order_by().values("pk")
+    marked, inclusions = labelling.boxes_of(rows), labelling.inclusions(rows)
     for group in labelling.labelled_groups(project).iterator(chunk_size=1000):
         line = {
             "group": str(group.pk),
@@ -177,6 +177,8 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
         }
         if group.pk in marked:
             line["boxes"] = marked[group.pk]
+        if group.pk in inclusions:
+            line["inclusion"] = inclusions[group.pk]
         lines.append(json.dumps(line))
     write_atomic(groups_file, ("\n".join(lines) + "\n").encode())
     groups = labelling.labelled_groups(project)
