@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from bench.gpu import tables as gpu
 from bench.harness import read, svg
-from bench.learning import ablation, alarm, base, compositions, failures, headline, label_economy, sure, words
+from bench.learning import ablation, alarm, base, compositions, failures, headline, label_economy, shown, sure, words
 from bench.load import scaling
 from common.files import write_atomic
 
@@ -46,6 +46,7 @@ PAGES = {
     "headline": Page(headline.sections),
     "label-economy": Page(label_economy.sections, label_economy.plot),
     "scaling": Page(scaling.sections),
+    "shown": Page(shown.sections),
     "sure": Page(sure.sections),
     "words": Page(words.sections),
 }
