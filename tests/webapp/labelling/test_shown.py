@@ -53,6 +53,8 @@ def test_rates_are_those_of_all_images_made(project, chosen, ready, ann, person)
 
 
 def test_a_round_is_told_the_chances(project, chosen, ready, ann, tmp_path):
+    update_project(project, None, images_made=None)
+    project.refresh_from_db()
     (plain,) = ready()
     for group in (chosen, plain):
         acting.submit(ann, project, group, [1, 0, 0, 0])
