@@ -24,7 +24,7 @@ from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
 from webapp.labelling.preferences import save_keys
 from webapp.labelling.waiting import why_none
 from webapp.lib import bounds, media, options, storage, texts
-from webapp.raters import gate, practice
+from webapp.raters import gate, practice, studies
 
 
 def group_json(group: Group) -> dict:
@@ -112,10 +112,18 @@ def next_groups(request: HttpRequest, project: Project) -> JsonResponse:
             "groups": [group_json(g) for g in groups],
             "held": held,
             "today": queries.today(request.user, project),
-            "waiting": "" if groups else waiting or why_none(project),
+            "waiting": "" if groups else waiting or _why_none(request, project),
             "go": go,
         }
     )
+
+
+def _why_none(request: HttpRequest, project: Project) -> str:
+    """Why there is no group; who is paid by the time is told whom to ask."""
+    said = why_none(project)
+    if not request.user.outside or not studies.takes_part(request.user):
+        return said
+    return f"{said} {_('If none comes within ten minutes, write to the researcher on Prolific.')}"
 
 
 @require_POST

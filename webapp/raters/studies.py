@@ -157,6 +157,11 @@ def _new(study: Study, visit: Visit) -> User:
     return user
 
 
+def takes_part(user) -> bool:
+    """Whether the person came by a study."""
+    return Participant.objects.filter(user=user).exists()
+
+
 def way_back(part: Participant) -> tuple[str, str]:
     """The code that Prolific waits for, and the address that hands it in; both empty before the part has ended, or where
     the study has none for that."""

@@ -29,6 +29,9 @@ def test_from_the_link_to_the_code(client, project, ready, study, visit):
     (part,) = Participant.objects.all()
     assert part.user.outside and not part.user.has_usable_password()
     assert "5f01" not in part.user.username
+    project.groups.update(state="superseded")
+    assert "researcher on Prolific" in client.get("/p/stars/groups/next/").json()["waiting"]
+    project.groups.update(state="ready")
     assert len(client.get("/p/stars/groups/next/").json()["groups"]) == 2
     for group in leases.lease_groups(part.user, project, 3):
         submit(part.user, project, group, [1, 0, 0, 1])
