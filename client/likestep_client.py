@@ -173,6 +173,25 @@ class Round:
 
 
 @dataclass(frozen=True)
+class BlindTest:
+    """A blind test of versions. `winner` is better than each other one; `ranking` has the versions, best first, each with
+    version, score, low, high, answers and `against` the others; a list of tests leaves it out."""
+
+    number: int
+    state: str
+    versions: list[int]
+    shown: int
+    most_votes: int
+    votes: int
+    alpha: float
+    winner: int | None
+    same: bool
+    created_at: str
+    finished_at: str | None
+    ranking: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
 class Imported:
     """What an import did: groups of a person or an oracle."""
 
@@ -267,6 +286,14 @@ class Likestep:
         """One round."""
         return _make(Round, self._json("GET", f"{self._project}/rounds/{number}"))
 
+    def blind_tests(self) -> Iterator[BlindTest]:
+        """The blind tests by number, without their rankings."""
+        return self._pages("comparisons", BlindTest)
+
+    def blind_test(self, number: int) -> BlindTest:
+        """One blind test with its ranking so far."""
+        return _make(BlindTest, self._json("GET", f"{self._project}/comparisons/{number}"))
+
     def image(self, image: Image) -> bytes:
         """An image's WebP bytes."""
         path = urllib.parse.urlsplit(image.url).path.partition("/api/v1")[2]  # whatever the server calls itself
@@ -356,6 +383,15 @@ class Likestep:
     def publish(self, version: int) -> Version:
         """Let this version generate; an older one too."""
         return _make(Version, self._json("POST", f"{self._project}/versions/{version}/publish", {}, again=True))
+
+    def start_blind_test(self, versions: list[int], *, shown: int = 2, most_votes: int = 400) -> BlindTest:
+        """Let people compare these versions, `shown` at once; more than two they put in order."""
+        body = {"versions": versions, "shown": shown, "most_votes": most_votes}
+        return _make(BlindTest, self._json("POST", f"{self._project}/comparisons", body))
+
+    def stop_blind_test(self, number: int) -> BlindTest:
+        """End it as it stands."""
+        return _make(BlindTest, self._json("POST", f"{self._project}/comparisons/{number}/stop", {}, again=True))
 
     def create_webhook(self, url: str, events: list[str], *, every: int = 100) -> dict[str, Any]:
         """`{id, url, events, every, active, secret}`; the secret is given this once."""

@@ -12,6 +12,7 @@ from webapp.api.services import create_token
 from webapp.campaigns.models import Membership
 from webapp.campaigns.services import create_project
 from webapp.labelling import decisions
+from webapp.rounds.models import ModelVersion
 
 
 @pytest.fixture
@@ -92,6 +93,20 @@ def test_a_program_keeps_prompts_people_and_reasons(connected):
     assert list(client.invitations()) == [] and "/join/" in made.link
     with pytest.raises(LikestepError, match="there is no open one"):
         client.revoke_invitation(made.id)
+
+
+def test_a_program_ranks_versions(connected):
+    project, client = connected
+    for number in (2, 3):
+        ModelVersion.objects.create(project=project, number=number, parent=project.active_version, path="x")
+    made = client.start_blind_test([1, 2, 3], shown=3, most_votes=50)
+    assert (made.versions, made.shown, made.state, made.ranking) == ([1, 2, 3], 3, "open", None)
+    found = client.blind_test(made.number)
+    assert [row["score"] for row in found.ranking] == [0, 0, 0] and found.winner is None
+    assert [test.number for test in client.blind_tests()] == [made.number]
+    assert client.stop_blind_test(made.number).state == "stopped"
+    with pytest.raises(LikestepError, match="only 2 versions"):
+        client.start_blind_test([1, 2], shown=3)
 
 
 def test_a_program_says_why(connected):
