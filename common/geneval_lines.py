@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 from common.language import gettext_noop
+from common.sizes import SizeError, parse_size, size_text
 
 RELATIONS = ("left of", "right of", "above", "below")
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -28,10 +29,15 @@ class LineError(ValueError):
 
 def checked_line(line: Mapping) -> dict:
     """A copy of the line in which what is null is absent. Raises LineError, naming the field, on what GenEval's rules
-    cannot judge. A line without `include` and `exclude` is any other oracle's, and right."""
-    found = {k: v for k, v in line.items() if not (v is None and k in (*_LISTS, "tag", "text"))}
+    cannot judge, and on a `size` that is none. A line without `include` and `exclude` is any other oracle's, and right."""
+    found = {k: v for k, v in line.items() if not (v is None and k in (*_LISTS, "tag", "text", "size"))}
     if not isinstance(found.get("tag", ""), str):
         raise LineError(gettext_noop("tag: give a text"))
+    if "size" in found:
+        try:
+            found["size"] = size_text(parse_size(found["size"]))
+        except SizeError as error:
+            raise LineError(error.template, **error.about) from error
     for name in _LISTS:
         if name in found:
             if not isinstance(found[name], list):

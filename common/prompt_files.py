@@ -46,6 +46,11 @@ class Row:
     split: str
     metadata: dict
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it another prompt than others: its text, and the image that it changes."""
+        return self.prompt, str(self.metadata.get("input_image") or "")
+
     def plain(self) -> dict:
         """What `services.add_prompts` takes."""
         return {"prompt": self.prompt, "split": self.split, "metadata": self.metadata}
@@ -195,11 +200,11 @@ def parse(
         row = found if isinstance(found, Problem) else _row(line, found, validation, test, check)
         if isinstance(row, Problem):
             (parsed.left_out if row.harmless else parsed.errors).append(row)
-        elif row.prompt in first_line:
-            sentence = _("the same prompt as line %(first)s; left out") % {"first": first_line[row.prompt]}
+        elif row.key in first_line:
+            sentence = _("the same prompt as line %(first)s; left out") % {"first": first_line[row.key]}
             parsed.left_out.append(Problem(line, sentence))
         else:
-            first_line[row.prompt] = line
+            first_line[row.key] = line
             parsed.rows.append(row)
     if most_rows is not None and len(parsed.rows) > most_rows:
         over = parsed.rows[most_rows].line

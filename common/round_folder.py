@@ -8,6 +8,7 @@ from pathlib import Path
 SPEC = "spec.json"  # the round, as it was started
 GROUPS = "groups.jsonl"  # the labelled groups that it learns from
 TRAJECTORIES = "trajectories"  # of those, where they were brought from elsewhere
+INPUTS = "inputs"  # input images of its prompts and groups, where they were brought from elsewhere
 CHECKPOINT = "checkpoint"  # the latest full training state
 STATE_FILE = "state.json"  # in it; with this file a checkpoint is whole
 WEIGHTS_FILE = "state.safetensors"  # in it

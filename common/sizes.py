@@ -7,33 +7,50 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.language import gettext_noop
+
 Size = tuple[int, int]  # width, height
 
-SMALLEST, LARGEST = 16, 4096  # pixels of a side
+SMALLEST, LARGEST = 16, 8192  # pixels of a side
+MOST_PIXELS = 4096 * 4096
 MOST_SIZES = 16  # of a project
 USUAL_STEP = 16  # twice the eight pixels that most autoencoders make one of
 
 
+class SizeError(ValueError):
+    """What is wrong with a size, in one sentence that begins with the field: `template % about`."""
+
+    def __init__(self, template: str, **about):
+        super().__init__(template % about)
+        self.template, self.about = template, about
+
+
 def parse_size(text: object, step: int = 1) -> Size:
-    """The size that a text such as "1152x896" names. Raises ValueError, saying what it could be, on anything else, and on
+    """The size that a text such as "1152x896" names. Raises SizeError, saying what it could be, on anything else, and on
     sides that are no multiples of `step` or out of bounds."""
     found = re.fullmatch(r"([0-9]{2,4})[x×]([0-9]{2,4})", text.strip().lower()) if isinstance(text, str) else None
     if found is None:
-        raise ValueError(f"size: {str(text)[:40]!r} is not written as WIDTHxHEIGHT, such as 1152x896")
+        template = gettext_noop("size: %(text)s is not written as WIDTHxHEIGHT, such as 1152x896")
+        raise SizeError(template, text=repr(str(text)[:40]))
     size = int(found[1]), int(found[2])
     for side in size:
         if not SMALLEST <= side <= LARGEST:
-            raise ValueError(f"size: {size_text(size)} has a side that is not within {SMALLEST} and {LARGEST} pixels")
+            template = gettext_noop("size: %(size)s has a side that is not within %(low)s and %(high)s pixels")
+            raise SizeError(template, size=size_text(size), low=SMALLEST, high=LARGEST)
+        if size[0] * size[1] > MOST_PIXELS:
+            template = gettext_noop("size: %(size)s has more than %(most)s pixels")
+            raise SizeError(template, size=size_text(size), most=f"{MOST_PIXELS:,}")
         if side % step:
-            raise ValueError(f"size: {size_text(size)} is not of multiples of {step} pixels, as this model needs")
+            template = gettext_noop("size: %(size)s is not of multiples of %(step)s pixels, as this model needs")
+            raise SizeError(template, size=size_text(size), step=step)
     return size
 
 
 def parse_sizes(text: str, step: int = 1) -> tuple[Size, ...]:
-    """Several, separated by commas, spaces or lines; each once. Raises ValueError as `parse_size` does, and on too many."""
+    """Several, separated by commas, spaces or lines; each once. Raises SizeError as `parse_size` does, and on too many."""
     sizes = tuple(dict.fromkeys(parse_size(part, step) for part in re.split(r"[\s,;]+", text) if part))
     if len(sizes) > MOST_SIZES:
-        raise ValueError(f"sizes: {len(sizes)} are more than {MOST_SIZES}")
+        raise SizeError(gettext_noop("sizes: %(count)s are more than %(most)s"), count=len(sizes), most=MOST_SIZES)
     return sizes
 
 

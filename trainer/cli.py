@@ -30,6 +30,7 @@ from common.settings import (
     SettingsError,
     TDMR1Settings,
 )
+from common.sizes import Size, dealt_out, largest, parse_size, parse_sizes, size_text
 
 MODEL = places.models() / "demo"
 STUDENT = MODEL.with_name("demo-student")
@@ -84,6 +85,23 @@ def picture(text: str) -> Path:
     if Path(text).suffix.lower() not in PICTURES:
         raise argparse.ArgumentTypeError(f"{text!r} must end in one of {', '.join(PICTURES)}")
     return Path(text)
+
+
+def size(text: str) -> Size:
+    """The type of an option that takes a size in pixels."""
+    return _sizes(parse_size, text)
+
+
+def sizes(text: str) -> tuple[Size, ...]:
+    """The same of several, separated by commas."""
+    return _sizes(parse_sizes, text)
+
+
+def _sizes(parse: Callable, text: str):
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _write(image, path: Path) -> None:
@@ -173,7 +191,7 @@ def distill(a: argparse.Namespace) -> None:
     memory = _settings(a, MemorySettings)
     with _stopping() as should_stop:
         try:
-            options = {"device": a.device, "memory": memory, "drawn_from": own, "start": a.start}
+            options = {"device": a.device, "memory": memory, "drawn_from": own, "start": a.start, "sizes": a.sizes}
             result = run(a.model, draw, settings, a.work, a.work / "student", should_stop=should_stop, **options)
         except DistillStopped as stopped:
             print(stopped, file=sys.stderr)
@@ -219,6 +237,8 @@ def train(a: argparse.Namespace) -> None:
         validation_oracle=validation_oracle,
         groups_file=str(a.groups) if a.groups else None,
         reward_oracle=a.oracle,
+        sizes=[size_text(size) for size in a.sizes],
+        inputs=str(a.inputs) if a.inputs else None,
         settings=settings.to_json(),
         memory=_settings(a, MemorySettings).to_json(),
     )
@@ -274,7 +294,8 @@ def plan(a: argparse.Namespace) -> None:
 
     if memory.shard and a.processes == 1:
         raise SettingsError("shard: there is one process; give --processes, or turn shard off")
-    asked, fits = advise(a.model, mine, memory, gigabytes * GB, tell=tell, processes=a.processes)
+    how = {"size": largest(a.sizes), "tell": tell, "processes": a.processes}
+    asked, fits = advise(a.model, mine, memory, gigabytes * GB, **how)
     print(f"\nas asked for: {options_text(memory) or 'defaults'}\n\n{table(asked, tflops)}")
     if fits is None:
         print(
@@ -291,11 +312,13 @@ def plan(a: argparse.Namespace) -> None:
 def generate(a: argparse.Namespace) -> None:
     """Sample images of a prompt into one picture."""
     from trainer.evaluate import image_grid
+    from trainer.prompts import Instruction
     from trainer.sampler import Sampler
 
     sampler = Sampler(a.model, device=a.device, memory=_settings(a, MemorySettings))
     sampler.use_version(None if a.base else a.student)
-    group = sampler.sample_group(a.prompt, range(a.seed, a.seed + a.count))
+    prompt = Instruction(a.prompt, a.input) if a.input else a.prompt
+    group = sampler.sample_group(prompt, range(a.seed, a.seed + a.count), size=a.size)
     _write(image_grid(group.images, a.columns), a.output)
 
 
@@ -308,19 +331,22 @@ def evaluate(a: argparse.Namespace) -> None:
     from trainer.evaluate import image_grid, write_geneval
     from trainer.methods.tdm_r1 import TAUGHT_GUIDANCE, TAUGHT_STEPS
     from trainer.oracles import get_oracle
-    from trainer.prompts import Prompt
+    from trainer.prompts import Prompt, with_inputs
     from trainer.sampler import Sampler
     from trainer.surrogate_file import load_surrogate
 
     oracle = get_oracle(a.oracle)
     if a.prompts:
         found = read_prompts(a.prompts, split=a.split, check=oracle.check, model=a.model)
-        lines = [line for line in found if not a.tags or line.get("tag") in a.tags]
+        lines = with_inputs([line for line in found if not a.tags or line.get("tag") in a.tags], a.inputs)
         rows = [Prompt.of_line(m, a.split) for m in lines for _ in range(a.repeats)]
     else:
         rows = evaluation_prompts(a.split, a.per_tag, tags=a.tags or (*TAGS, WORD))
     if not rows:
         raise ValueError("prompts: none is left of this split and these tags")
+    if a.sizes:
+        lines = dealt_out([row.metadata for row in rows], a.sizes)
+        rows = [dataclasses.replace(row, metadata=line) for row, line in zip(rows, lines, strict=True)]
     memory, steps, guidance = _settings(a, MemorySettings), a.steps or 4, a.guidance or 1.0
     if a.surrogate:
         backend = load_backend(a.model, device=a.device, memory=memory)
@@ -423,6 +449,13 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     def preset_option(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--preset", choices=("geneval", "ocr", "preference"), help="start from the paper's settings")
 
+    def sizes_option(sub: argparse.ArgumentParser, what: str) -> None:
+        sub.add_argument("--sizes", type=sizes, default=(), metavar="WxH,…", help=f"{what}; the model's own by default")
+
+    def inputs_option(sub: argparse.ArgumentParser) -> None:
+        what = "folder of the input images (PNG, WebP) that lines of prompts and groups name as input_image"
+        sub.add_argument("--inputs", type=Path, help=what)
+
     def work_option(sub: argparse.ArgumentParser, name: str) -> None:
         sub.add_argument("--work", type=Path, default=RUNS / name, help="checkpoints and logs; resumed if there")
         sub.add_argument("--resume", action="store_true", help="resuming is what happens; accepted for clarity")
@@ -451,6 +484,7 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     work_option(sub, "distill")
     sub.add_argument("--prompts", type=Path, help="JSONL or text file of prompts; the demo's by default")
     sub.add_argument("--start", type=Path, help="LoRA folder of the student to go on from; the bare base by default")
+    sizes_option(sub, "sizes in pixels, of which each rollout has one")
     _add_settings(sub, DistillSettings)
     memory_options(sub)
 
@@ -467,6 +501,8 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
         type=Path,
         help="lines of --prompts with that split by default",
     )
+    sizes_option(sub, "sizes in pixels such as 1024x1024,1152x896, dealt out among prompts that name none")
+    inputs_option(sub)
     sub.add_argument("--validation-oracle", help="what scores validation images; --oracle by default")
     preset_option(sub)
     sub.add_argument("--trackers", help="tensorboard, wandb, mlflow, comma-separated, or none (LIKESTEP_TRACKERS)")
@@ -479,6 +515,7 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     sub.add_argument(
         "--tflops", type=float, help="dense bf16 TFLOP/s, where they are not those of the GPU's name or size"
     )
+    sizes_option(sub, "sizes in pixels of the round's images, of which the largest decides")
     sub.add_argument("--processes", type=count, default=1, help="GPUs that share the round (default: %(default)s)")
     preset_option(sub)
     _add_settings(sub, TDMR1Settings)
@@ -492,6 +529,8 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     sub.add_argument("--count", type=count, default=8)
     sub.add_argument("--columns", type=count, default=4)
     sub.add_argument("--seed", type=seed, default=0)
+    sub.add_argument("--input", type=Path, help="input image (PNG, WebP) that the prompt changes, for FLUX.2 klein")
+    sub.add_argument("--size", type=size, metavar="WxH", help="in pixels, such as 1152x896; the model's own by default")
     memory_options(sub)
 
     sub = command(evaluate)
@@ -506,6 +545,8 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
         type=Path,
         help="folder for the images and results.jsonl as GenEval lays them out; that has GenEval's six tags, or --tags",
     )
+    sizes_option(sub, "sizes in pixels, dealt out among prompts that name none")
+    inputs_option(sub)
     sub.add_argument("--per-tag", type=count, default=48, help="the demo's prompts a tag")
     sub.add_argument("--tags", type=_tags, help="comma-separated; all by default")
     sub.add_argument("--batch", type=count, default=64, help="images sampled at once (default: %(default)s)")

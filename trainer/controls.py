@@ -73,9 +73,13 @@ def final_latents(groups: Sequence[LabelledGroup]) -> torch.Tensor:
 def ranked_by_base(backend: Backend, store: GroupStore, index: torch.Tensor, *, draws: int = 4) -> float:
     """The share of the labelled pairs in groups `index` (n,) of the store that the error of the model as it stands (for a
     round, the base) ranks right already; NaN without a pair. From about .7 on a round from them will mostly sharpen."""
-    batch = store.take(index)
-    errors = own_errors(backend, batch.trajectory[:, :, -1], batch.prompts, draws=draws)
-    return pairs_right(-errors, batch.advantages, batch.advantages != 0)
+    errors, advantages = [], []
+    for some in store.by_size(index):
+        batch = store.take(some)
+        errors.append(own_errors(backend, batch.trajectory[:, :, -1], batch.prompts, draws=draws))
+        advantages.append(batch.advantages)
+    given = torch.cat(advantages)
+    return pairs_right(-torch.cat(errors), given, given != 0)
 
 
 def write_control(

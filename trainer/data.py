@@ -11,6 +11,7 @@ import torch
 
 from trainer.advantages import group_advantages, has_signal
 from trainer.boxes import Box
+from trainer.prompts import INPUT, input_size, instruction
 from trainer.sampler import check_trajectory, load_trajectory
 
 
@@ -73,9 +74,9 @@ def without_imported(groups: Sequence[LabelledGroup]) -> list[LabelledGroup]:
 
 @dataclass(frozen=True)
 class GroupBatch:
-    """P groups padded to one size: `trajectory` (P, G, K + 1, C, h, w), `advantages` (P, G), 0 where padded, `rewards`
-    (P, G), NaN where nobody decided or padded; boxes by group and image. Of `imported` groups (P,) every point is the
-    image; None: there is none."""
+    """P groups of images of one size, padded to as many: `trajectory` (P, G, K + 1, C, h, w), `advantages` (P, G), 0 where
+    padded, `rewards` (P, G), NaN where nobody decided or padded; boxes by group and image. Of `imported` groups (P,) every
+    point is the image; None: there is none."""
 
     trajectory: torch.Tensor
     advantages: torch.Tensor
@@ -94,7 +95,7 @@ class GroupStore:
     advantages: torch.Tensor
     rewards: torch.Tensor
     prompts: list[str]
-    shape: tuple[int, ...]  # (K + 1, C, h, w) of every trajectory
+    shapes: list[tuple[int, ...]]  # (K + 1, C, h, w) of each group's trajectories; K and C are the same in all
     silent: int  # groups left out because their rewards are all the same (`common.signal`)
     damaged: tuple[str, ...]  # messages of groups whose trajectory could not be read
     boxes: list[tuple[tuple[Box, ...], ...]]  # by group and image
@@ -103,24 +104,34 @@ class GroupStore:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def take(self, index: torch.Tensor) -> GroupBatch:
-        """The groups of `index` (n,). Raises ValueError, naming the file, on a trajectory that can no longer be read."""
+    def by_size(self, index: torch.Tensor) -> list[torch.Tensor]:
+        """The groups of `index` (n,) parted by the sizes of their images and input images."""
+        kinds: dict[tuple, list[int]] = {}
+        for i in index.tolist():
+            kinds.setdefault((self.shapes[i], input_size(self.prompts[i])), []).append(i)
+        return [torch.tensor(kind) for kind in kinds.values()]
+
+    def take(self, index: torch.Tensor, shape: tuple[int, ...] | None = None) -> GroupBatch:
+        """The groups of `index` (n,), whose images have one size; of none, `shape` says it. Raises ValueError, naming the
+        file, on a trajectory that can no longer be read."""
         width, chosen = self.advantages.shape[1], index.tolist()
         imported = None if self.imported is None else self.imported[index]
         found = [load_trajectory(self.files[i]).trajectory for i in chosen]
-        found = [t.expand(-1, self.shape[0], *t.shape[2:]) if t.shape[1] == 1 else t for t in found]
+        found = [t.expand(-1, self.shapes[0][0], *t.shape[2:]) if t.shape[1] == 1 else t for t in found]
         if not found:  # of a process that an update has no groups for
+            shape = shape or self.shapes[0]
             return GroupBatch(
-                torch.empty(0, width, *self.shape), self.advantages[index], self.rewards[index], [], [], imported
+                torch.empty(0, width, *shape), self.advantages[index], self.rewards[index], [], [], imported
             )
         padded = torch.stack([torch.cat([t, t[:1].expand(width - len(t), *t.shape[1:])]) for t in found])
         prompts, boxes = ([values[i] for i in chosen] for values in (self.prompts, self.boxes))
         return GroupBatch(padded, self.advantages[index], self.rewards[index], prompts, boxes, imported)
 
 
-def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
-    """The groups with signal whose trajectories can be read, have an image a reward, and have the first one's shape;
-    imported ones have one point, and the latents' shape. Raises ValueError when there is none."""
+def load_groups(groups: Sequence[LabelledGroup], inputs: Path | None = None) -> GroupStore:
+    """The groups with signal whose trajectories can be read, have an image a reward, and are of the first one's kind,
+    whatever the size of their images; imported ones have one point. `inputs` has the input images that metadata name; a
+    group whose own is gone is left out too. Raises ValueError when there is none."""
     rewards, known = pad_rewards([g.rewards for g in groups])
     inclusion = None
     if any(g.inclusion for g in groups):
@@ -128,20 +139,23 @@ def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
         inclusion = torch.where(inclusion > 0, inclusion, 1.0)
     advantages = group_advantages(rewards, known, inclusion=inclusion)
     loud = has_signal(rewards, known)
-    kept, damaged, shape, latent = [], [], (), ()  # of generated trajectories, and of anybody's latents
+    kept, damaged, shapes, prompts = [], [], [], []
+    points = channels = 0  # of generated trajectories, and of anybody's latents
     for i in loud.nonzero().flatten().tolist():
         try:
             images, *found = check_trajectory(Path(groups[i].trajectory_file))
-            wanted = (1, *(latent or found[1:])) if groups[i].imported else shape or (found[0], *(latent or found[1:]))
-            if images != len(groups[i].rewards) or tuple(found) != wanted:
+            wanted = (1 if groups[i].imported else points or found[0], channels or found[1])
+            if images != len(groups[i].rewards) or tuple(found[:2]) != wanted:
                 raise ValueError(
                     f"trajectory: {groups[i].trajectory_file} is of {images} images of shape {tuple(found)}, not of "
-                    f"{len(groups[i].rewards)} of {wanted}; the group must be left out"
+                    f"{len(groups[i].rewards)} of {wanted} and any size; the group must be left out"
                 )
+            prompt, image = groups[i].prompt, groups[i].metadata.get(INPUT)
+            prompts.append(instruction(prompt, image, inputs) if image else prompt)
             kept.append(i)
-            latent = tuple(found[1:])
-            if not groups[i].imported:
-                shape = tuple(found)
+            channels = found[1]
+            points = points if groups[i].imported else found[0]
+            shapes.append(tuple(found))
         except ValueError as error:
             damaged.append(str(error))
     if not kept:
@@ -149,7 +163,7 @@ def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
             "groups: none has both a liked and a disliked image, so there is nothing to learn; label more groups"
             + (f" ({len(damaged)} could not be read: {damaged[0]})" if damaged else "")
         )
-    files, prompts = [Path(groups[i].trajectory_file) for i in kept], [groups[i].prompt for i in kept]
+    files = [Path(groups[i].trajectory_file) for i in kept]
     rewards, index = torch.where(known, rewards, torch.nan), torch.tensor(kept)
     boxes, silent = [groups[i].boxes for i in kept], int((~loud).sum())
     imported = torch.tensor([groups[i].imported for i in kept])
@@ -158,7 +172,7 @@ def load_groups(groups: Sequence[LabelledGroup]) -> GroupStore:
         advantages[index],
         rewards[index],
         prompts,
-        shape or (1, *latent),
+        [(points or 1, *shape[1:]) for shape in shapes],  # an imported image is every point of its trajectory
         silent,
         tuple(damaged),
         boxes,

@@ -14,11 +14,12 @@ from PIL import Image
 
 from common.files import write_atomic, write_image
 from common.round_folder import GRID_GAP
+from common.sizes import Size, size_in
 from trainer.backends import Backend, Conditioning
 from trainer.demo.scenes.prompts import TAGS, WORD
 from trainer.oracles import Oracle, Verdict
 from trainer.oracles.geneval import result_line
-from trainer.prompts import Prompt
+from trainer.prompts import Prompt, input_size
 from trainer.sampler import initial_noise, sample_latents
 
 # First noise seed by split, far from each other and from the seeds of training and labelling.
@@ -28,12 +29,12 @@ FIRST_SEEDS = {"train": 700_000_000, "validation": 800_000_000, "test": 900_000_
 @dataclass(frozen=True)
 class Evaluation:
     """Images of the prompts with their verdicts; `scores` is what reports print. Both are empty without an oracle;
-    `latents` (N, C, h, w) are what the images were decoded from, on the CPU."""
+    `latents` are what the N images were decoded from, each (C, h, w) of its size, on the CPU."""
 
     images: list[Image.Image]
     verdicts: list[Verdict]
     scores: dict[str, float]
-    latents: torch.Tensor | None = None
+    latents: Sequence[torch.Tensor] = ()
 
 
 def tag_scores(rows: Sequence[Prompt], verdicts: Sequence[Verdict]) -> dict[str, float]:
@@ -68,8 +69,8 @@ def clearly_worse(new: Sequence[float], old: Sequence[float]) -> bool:
 def sample_images(
     backend: Backend, prompts: Sequence[str], *, first_seed: int = FIRST_SEEDS["validation"], **sampling
 ) -> list[Image.Image]:
-    """One image a prompt, the i-th from noise seed `first_seed + i`: in `steps` steps of the active role at `guidance`, or
-    by `sample(conditioning, noise, grid)`, which gives whole trajectories."""
+    """One image a prompt, the i-th from noise seed `first_seed + i` and of `sizes[i]` (None: the present size): in `steps`
+    steps of the active role at `guidance`, or by `sample(conditioning, noise, grid)`, which gives whole trajectories."""
     return _sample(backend, prompts, first_seed=first_seed, **sampling)[0]
 
 
@@ -80,29 +81,40 @@ def _sample(
     steps: int,
     guidance: float = 1.0,
     first_seed: int,
+    sizes: Sequence[Size | None] = (),
     batch: int = 64,
     bf16: bool = False,
     sample: Callable[[Conditioning, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
-) -> tuple[list[Image.Image], torch.Tensor]:
-    grid = backend.grid(steps)
+) -> tuple[list[Image.Image], list[torch.Tensor]]:
     sample = sample or partial(sample_latents, backend, guidance=guidance, bf16=bf16)
-    images: list[Image.Image] = []
-    latents: list[torch.Tensor] = []
-    for start in range(0, len(prompts), batch):
-        part = prompts[start : start + batch]
-        noise = initial_noise(range(first_seed + start, first_seed + start + len(part)), backend.latent_shape)
-        points = sample(backend.encode(part), noise, grid)
-        images += backend.decode(points[:, -1], bf16=bf16)
-        latents.append(points[:, -1].cpu())
-    return images, torch.cat(latents)
+    found: dict[int, tuple[Image.Image, torch.Tensor]] = {}
+    kinds = [(size, input_size(p)) for size, p in zip(sizes or [None] * len(prompts), prompts, strict=True)]
+    for part in equal_parts(kinds, batch):
+        with backend.sized((sizes[part[0]] if sizes else None) or backend.size):
+            noise = initial_noise([first_seed + i for i in part], backend.latent_shape)
+            points = sample(backend.encode([prompts[i] for i in part]), noise, backend.grid(steps))[:, -1]
+            images = backend.decode(points, bf16=bf16)
+        found |= zip(part, zip(images, points.cpu(), strict=True), strict=True)
+    images, latents = zip(*(found[i] for i in range(len(prompts))), strict=True)
+    return list(images), list(latents)
+
+
+def equal_parts(kinds: Sequence, most: int) -> list[list[int]]:
+    """The places of equal `kinds` together, at most `most` in a part."""
+    places: dict = {}
+    for i, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(i)
+    return [mine[start : start + most] for mine in places.values() for start in range(0, len(mine), most)]
 
 
 @torch.no_grad()
 def evaluate(backend: Backend, rows: Sequence[Prompt], oracle: Oracle | None, **sampling) -> Evaluation:
-    """Sample (see `sample_images`; the seeds are those of the first row's split) and judge, if there is an oracle; the
-    active role is what is evaluated."""
-    prompts = [r.prompt for r in rows]
-    images, latents = _sample(backend, prompts, **{"first_seed": FIRST_SEEDS[rows[0].split], **sampling})
+    """Sample (see `sample_images`; the seeds are those of the first row's split, the sizes those that rows name) and judge,
+    if there is an oracle; the active role is what is evaluated."""
+    prompts, sizes = [r.prompt for r in rows], [size_in(r.metadata) for r in rows]
+    images, latents = _sample(
+        backend, prompts, **{"first_seed": FIRST_SEEDS[rows[0].split], "sizes": sizes, **sampling}
+    )
     if oracle is None:
         return Evaluation(images, [], {}, latents)
     verdicts = oracle.score(images, prompts, [r.metadata for r in rows])
@@ -110,13 +122,19 @@ def evaluate(backend: Backend, rows: Sequence[Prompt], oracle: Oracle | None, **
 
 
 def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Images of one size side by side, row by row, `GRID_GAP` pixels apart."""
-    width, height = images[0].size
+    """Images side by side, row by row, `GRID_GAP` pixels apart; smaller ones in the middle of their places."""
+    width, height = cell_size(images)
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (width + GRID_GAP) - GRID_GAP, rows * (height + GRID_GAP) - GRID_GAP), "white")
     for i, image in enumerate(images):
-        sheet.paste(image, ((i % columns) * (width + GRID_GAP), (i // columns) * (height + GRID_GAP)))
+        left, top = (width - image.width) // 2, (height - image.height) // 2
+        sheet.paste(image, ((i % columns) * (width + GRID_GAP) + left, (i // columns) * (height + GRID_GAP) + top))
     return sheet
+
+
+def cell_size(images: Sequence[Image.Image]) -> Size:
+    """Of the place that each has in `image_grid`."""
+    return max(image.width for image in images), max(image.height for image in images)
 
 
 def write_geneval(

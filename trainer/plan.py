@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from common.settings import MemorySettings, SampleSettings, TDMR1Settings
+from common.sizes import Size
 from trainer.backends import Backend, Conditioning, autocast, bf16_pays, load_backend
 from trainer.backends.base import planned_for
 from trainer.backends.memory import ENCODERS_SENSITIVE, encode_batch, frozen_dtype, text_encoders
@@ -730,18 +731,21 @@ def plan_round(
     memory: MemorySettings,
     *,
     device: str = "cuda",
+    size: Size | None = None,
     costs: dict | None = None,
     processes: int = 1,
 ) -> Plan:
-    """Memory and work of a round from an oracle; with `shard` of each of the `processes`. `device` "cpu" counts the
-    machine's memory, where nothing is elsewhere. `costs` keeps what was measured for the next call. Raises ValueError on a
-    folder that is no model."""
+    """Memory and work of a round from an oracle, of images of `size` (None: the model's own); of a round's several the
+    largest decides. With `shard` of each of the `processes`. `device` "cpu" counts the machine's memory, where nothing is
+    elsewhere. `costs` keeps what was measured for the next call. Raises ValueError on a folder that is no model, and on a
+    size that it cannot make."""
     costs = {} if costs is None else costs
-    key = (Path(model), settings, memory.half, device)
+    key = (Path(model), settings, memory.half, device, size)
     with planned_for(device):
         if key not in costs:
             costs[key] = _Outline(Path(model), settings, memory, device)
-        return _Planner(costs[key], settings, memory, processes).run()
+        with costs[key].backend.sized(size):
+            return _Planner(costs[key], settings, memory, processes).run()
 
 
 # What to turn on, each beside what was turned on before, until a round fits: first what costs nothing, then what computes
@@ -792,34 +796,40 @@ def advise(
     limit: float,
     *,
     generate: bool = False,
+    size: Size | None = None,
     tell: Callable[[MemorySettings], None] = lambda tried: None,
     costs: dict | None = None,
     processes: int = 1,
 ) -> tuple[Plan, Plan | None]:
     """The plan as asked for, and the first one up the ladder that fits into `limit` bytes (the same if it does, None if
-    none does): a round, or with `generate` sampling alone. `tell` hears of each attempt; `costs` and `processes` as in
-    `plan_round`."""
+    none does): a round, or with `generate` sampling alone. `tell` hears of each attempt; `size`, `costs` and `processes`
+    as in `plan_round`."""
     costs = {} if costs is None else costs
 
     def fits(plan: Plan) -> bool:
         return (plan.total_to_generate if generate else plan.total) <= limit
 
-    asked = plan_round(model, settings, memory, costs=costs, processes=processes)
+    asked = plan_round(model, settings, memory, size=size, costs=costs, processes=processes)
     if fits(asked):
         return asked, asked
     for tried in rungs(memory):
         tell(tried)
-        plan = plan_round(model, settings, tried, costs=costs, processes=processes)
+        plan = plan_round(model, settings, tried, size=size, costs=costs, processes=processes)
         if fits(plan):
             return asked, plan
     return asked, None
 
 
 def fitted(
-    model: Path | str, memory: MemorySettings, device: str, settings: TDMR1Settings | None = None
+    model: Path | str,
+    memory: MemorySettings,
+    device: str,
+    settings: TDMR1Settings | None = None,
+    size: Size | None = None,
 ) -> MemorySettings:
-    """`memory`, and if it is `auto`, beside that what a round with these settings (None: sampling alone) needs to fit into
-    what the device has free now. A CPU's machine takes everything as it is. Raises ValueError when nothing fits."""
+    """`memory`, and if it is `auto`, beside that what a round with these settings (None: sampling alone) of images of
+    `size` (None: the model's own) needs to fit into what the device has free now. A CPU's machine takes everything as it
+    is. Raises ValueError when nothing fits."""
     if not memory.auto:
         return memory
     memory = dataclasses.replace(memory, auto=False)
@@ -827,8 +837,8 @@ def fitted(
         return memory
     free, _ = torch.cuda.mem_get_info(torch.device(device))
     sampling = TDMR1Settings(guidance=1, rl_cfg=1, prompts_per_update=1, student_batch=1)  # of which no gradient counts
-    count = world() if memory.shard else 1
-    _, found = advise(Path(model), settings or sampling, memory, free, generate=settings is None, processes=count)
+    how = {"generate": settings is None, "size": size, "processes": world() if memory.shard else 1}
+    _, found = advise(Path(model), settings or sampling, memory, free, **how)
     if found is None:
         raise ValueError(
             f"auto: {model} does not fit into the {free / GB:.1f} GB that {device} has free under any options; lower "

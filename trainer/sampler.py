@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 from common.files import write_atomic
 from common.settings import MemorySettings, SampleSettings
+from common.sizes import Size
 from trainer.backends import Backend, Conditioning, autocast, load_backend, moved
 from trainer.flow import SOLVERS
 from trainer.roles import STUDENT, TEACHER, Roles
@@ -52,7 +53,7 @@ def sample_latents(
     """
     both = conditioning
     if guidance > 1:
-        both = Conditioning.concatenate([conditioning, backend.encode([""]).repeat(len(conditioning))])
+        both = conditioning.beside_empty(backend.encode([""]))
 
     def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         if guidance <= 1:
@@ -83,8 +84,10 @@ class Sampler:
         device: str = "cpu",
         settings: SampleSettings | None = None,
         memory: MemorySettings | None = None,
+        size: Size | None = None,
     ):
-        self.backend = load_backend(model_dir, device=device, memory=memory)
+        """`size` is that of the largest images, which memory that is `auto` is found out for."""
+        self.backend = load_backend(model_dir, device=device, memory=memory, size=size)
         self.settings = settings or SampleSettings()
         self.roles: Roles | None = None
         self._shape: tuple | None = None  # the adapter's rank, alpha and modules
@@ -126,12 +129,19 @@ class Sampler:
         self.roles = self._shape = self._version = None
 
     def sample_group(
-        self, prompt: str, seeds: Sequence[int], *, steps: int | None = None, guidance: float = 1.0
+        self,
+        prompt: str,
+        seeds: Sequence[int],
+        *,
+        steps: int | None = None,
+        guidance: float = 1.0,
+        size: Size | None = None,
     ) -> SampledGroup:
-        """One image a seed; the same seeds and version give the same group. `steps` are the sampler's own unless given."""
-        return self.sample_from(
-            prompt, initial_noise(seeds, self.backend.latent_shape), seeds, steps=steps, guidance=guidance
-        )
+        """One image a seed; the same seeds and version give the same group. `steps` are the sampler's own and `size` the
+        model's own unless given."""
+        with self.backend.sized(size):
+            noise = initial_noise(seeds, self.backend.latent_shape)
+            return self.sample_from(prompt, noise, seeds, steps=steps, guidance=guidance)
 
     def encode_group(self, images: Sequence[Image.Image]) -> SampledGroup:
         """Images of any origin as a group whose trajectory is one point, the encoded image; others than squares of the
@@ -144,7 +154,7 @@ class Sampler:
     def sample_from(
         self, prompt: str, noise: torch.Tensor, seeds: Sequence[int], *, steps: int | None = None, guidance: float = 1.0
     ) -> SampledGroup:
-        """One image of each first noise (G, C, h, w); `seeds` are what it is said to be made of."""
+        """One image of each first noise (G, C, h, w), of the present size; `seeds` are what it is said to be made of."""
         grid = self.backend.grid(steps or self.settings.steps)
         conditioning = self.backend.encode([prompt]).repeat(len(noise))
         trajectory = sample_latents(self.backend, conditioning, noise, grid, guidance=guidance).cpu()
@@ -167,7 +177,7 @@ class StoredTrajectory:
 def trajectory_bytes(group: SampledGroup, *, prompt: str, version: str) -> bytes:
     """A group's trajectories in fp16, as safetensors."""
     tensors = {"trajectory": group.trajectory.half().contiguous(), "sigmas": group.sigmas.contiguous()}
-    metadata = {"prompt": prompt, "version": version, "seeds": json.dumps(group.seeds)}
+    metadata = {"prompt": str(prompt), "version": version, "seeds": json.dumps(group.seeds)}
     return save(tensors, metadata=metadata)
 
 

@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 
 from common.settings import SampleSettings
+from common.sizes import Size
+from webapp.campaigns import sizes
+from webapp.campaigns.models import Project
 
 if TYPE_CHECKING:
     from trainer.sampler import Sampler
 
 
+def sampler(project: Project) -> Sampler:
+    """The sampler of a project's model, loaded once a process; once more for larger images where memory is found out."""
+    size = sizes.largest_of(project) if settings.LIKESTEP_MEMORY.auto else None
+    return _sampler(project.model_dir, project.steps, size)
+
+
 @functools.lru_cache(maxsize=2)
-def sampler(model_dir: str, steps: int) -> Sampler:
-    """The sampler of a model folder, loaded once a process."""
+def _sampler(model_dir: str, steps: int, size: Size | None) -> Sampler:
     from trainer.sampler import Sampler  # torch: no business of beat's and the oracle worker's
 
-    made = Sampler(model_dir, device=device(), memory=settings.LIKESTEP_MEMORY)
+    made = Sampler(model_dir, device=device(), memory=settings.LIKESTEP_MEMORY, size=size)
     made.settings = SampleSettings(steps=steps)
     return made
 

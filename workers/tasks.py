@@ -24,6 +24,7 @@ from common.intake import picture
 from trainer.oracles import get_oracle
 from webapp.campaigns.models import Project
 from webapp.campaigns.services import oracle_spec
+from webapp.campaigns.sizes import largest_of, pixels
 from webapp.imports import raters
 from webapp.labelling import following, generation, pictures, scoring
 from webapp.labelling.models import Group, GroupState
@@ -74,16 +75,17 @@ def _sample(group: Group) -> dict:
     from trainer.sampler import trajectory_bytes
     from trainer.shown_group import sample_shown
 
-    model = sampler(group.project.model_dir, group.project.steps)
+    model = sampler(group.project)
     store = storage.store()
     version = store.version(group.version.path, group.version.sha256)
     model.use_version(version)
-    about: dict = {}
+    prompt, size, about = _prompt(group.prompt.text, group.input_image), pixels(group.image_size), {}
     if len(group.seeds) > group.size:
-        made, inclusion = sample_shown(model, group.prompt.text, group.seeds, group.size, version)
+        with model.backend.sized(size):
+            made, inclusion = sample_shown(model, prompt, group.seeds, group.size, version)
         about = {"seeds": made.seeds, "inclusion": inclusion}
     else:
-        made = model.sample_group(group.prompt.text, group.seeds)
+        made = model.sample_group(prompt, group.seeds, size=size)
     trajectory = trajectory_bytes(made, prompt=group.prompt.text, version=str(group.version_id))
     store.write(paths.trajectory(group.project_id, group.pk), trajectory)
     for i, image in enumerate(made.images):
@@ -91,12 +93,21 @@ def _sample(group: Group) -> dict:
     return {"sizes": [image.size for image in made.images], **about}
 
 
+def _prompt(text: str, input_image: str) -> str:
+    """A prompt as the sampler takes it, with the image that it changes where it has one."""
+    if not input_image:
+        return text
+    from trainer.prompts import Instruction
+
+    return Instruction(text, storage.store().fetch(paths.input_image(input_image)))
+
+
 def _encode(group: Group) -> list[tuple[int, int]]:
     from trainer.sampler import trajectory_bytes
 
     store = storage.store()
     images = [picture(store.read(image.image)) for image in group.generations.all()]
-    made = sampler(group.project.model_dir, group.project.steps).encode_group(images)
+    made = sampler(group.project).encode_group(images)
     store.write(
         paths.trajectory(group.project_id, group.pk), trajectory_bytes(made, prompt=group.prompt.text, version="")
     )
@@ -122,14 +133,15 @@ def generate_pairs(comparison_id: int) -> None:
 def _sample_pairs(pairs: list[Pair]) -> None:
     comparison = pairs[0].comparison
     project = comparison.project
-    model = sampler(project.model_dir, project.steps)
+    model = sampler(project)
     store = storage.store()
     for name, version in zip(string.ascii_lowercase, comparison.versions, strict=False):
         asked = [pair for pair in pairs if name in pair.sides]
         if asked:
             model.use_version(store.version(version.path, version.sha256))
         for pair in asked:
-            (image,) = model.sample_group(pair.prompt.text, [pair.seed]).images
+            prompt = _prompt(pair.prompt.text, pair.input_image)
+            (image,) = model.sample_group(prompt, [pair.seed], size=pixels(pair.image_size)).images
             store.write(paths.pair_image(project.pk, pair.pk, name), image_bytes(image, "WEBP", quality=95))
 
 
@@ -147,13 +159,14 @@ def generate_trial(trial_id: int) -> None:
 
 
 def _sample_trial(trial: Trial) -> None:
-    model = sampler(trial.project.model_dir, trial.project.steps)
+    model, size = sampler(trial.project), pixels(trial.image_size)
     store = storage.store()
     for column, side in enumerate(trials.sides(trial)):
         if column < trial.made:
             continue
         model.use_version(store.version(side.version.path, side.version.sha256) if side.version else None)
-        made = model.sample_group(trial.prompt, trial.seeds, steps=side.steps, guidance=side.guidance)
+        how = {"steps": side.steps, "guidance": side.guidance, "size": size}
+        made = model.sample_group(trial.prompt, trial.seeds, **how)
         for row, image in enumerate(made.images):
             name = paths.trial_image(trial.project_id, trial.pk, column, row)
             store.write(name, image_bytes(image, "WEBP", quality=95))
@@ -202,10 +215,9 @@ def plan_round(plan_id: int) -> None:
     from workers import planning
 
     try:
-        plans.keep(
-            plan_id,
-            planning.plan(asked.project.model_dir, asked.settings, device(), asked.project.round_memory, asked.card),
-        )
+        project, size = asked.project, largest_of(asked.project)
+        found = planning.plan(project.model_dir, asked.settings, device(), project.round_memory, asked.card, size)
+        plans.keep(plan_id, found)
     except Exception as error:  # the form says it, and the round can be started all the same
         log.exception("plan %s", plan_id)
         plans.keep(plan_id, None, sentence(error))

@@ -19,6 +19,7 @@ from django.conf import settings
 from common.files import write_atomic
 from common.round_folder import (
     CHECKPOINTS,
+    INPUTS,
     ORDERS,
     SHOWN,
     STATE,
@@ -30,6 +31,7 @@ from common.round_folder import (
 )
 from common.signal import has_signal
 from trainer.checkpoint import whole_step
+from trainer.prompts import INPUT
 from trainer.rounds import RoundResult, RoundSpec
 from webapp.lib import paths, storage
 from webapp.rounds import services as rounds
@@ -88,7 +90,7 @@ class BucketWork(Work):
             if not self.store.exists(f"{self.remote}/{name}"):
                 self.store.keep(f"{self.remote}/{name}", self.folder / name)
         self._bring_trajectories()
-        return spec
+        return self._bring_inputs(spec)
 
     def _bring_what_is_done(self) -> None:
         entries = [entry.name for entry in self.store.walk(self.remote)]
@@ -158,6 +160,21 @@ class BucketWork(Work):
             else:
                 log.warning("round %s leaves out group %s: %s", self.training.pk, line["group"], link)
         write_atomic(file, ("".join(json.dumps(line) + "\n" for line in lines)).encode())
+
+    def _bring_inputs(self, spec: RoundSpec) -> RoundSpec:
+        """The input images that prompts and groups name, and the spec that says where they are. A group whose own is gone
+        is left out, as the trainer does."""
+        lines = [json.loads(line)["metadata"] for line in RoundFolder(self.folder).groups.read_text().splitlines()]
+        wanted = {line.get(INPUT) for line in (*lines, *spec.train_prompts, *spec.validation)} - {None}
+        place = self.folder / INPUTS
+        for digest, link in zip(
+            sorted(wanted),
+            self.store.link_all(map(paths.input_image, sorted(wanted)), lambda name: place / Path(name).name),
+            strict=True,
+        ):
+            if not isinstance(link, Path):
+                log.warning("round %s lacks the input image %s: %s", self.training.pk, digest, link)
+        return dataclasses.replace(spec, inputs=str(place))
 
     def keep(self, step: int, lost: Callable[[], None]) -> None:
         # A bucket that does not answer stops no round: the next checkpoint may be kept again.

@@ -75,6 +75,11 @@ export class Grid {
     this.grid.replaceChildren(...group.images.map((image, i) => this.tile(image, i, tile, label(i))));
   }
 
+  // Show the input image in place of every image, or not.
+  compare(on) {
+    this.grid.classList.toggle("comparing", on);
+  }
+
   clear() {
     this.group = null;
     this.grid.replaceChildren();
@@ -125,6 +130,11 @@ export class Grid {
     word.className = "word";
     mark.append(hint, word);
     button.append(picture, mark);
+    if (this.group.input) {
+      const input = new Image();
+      Object.assign(input, { alt: "", src: this.group.input, className: "input-over", draggable: false });
+      button.append(input);
+    }
     button.addEventListener("click", () => this.on.toggle(image.position));
     const zoom = document.createElement("button");
     zoom.type = "button";

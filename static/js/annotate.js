@@ -197,9 +197,24 @@ function drop(gone) {
 
 function empty() {
   grid.clear();
+  showInput(null);
   $("grid").removeAttribute("data-group");
   prompt.show(gettext("Nothing to rate yet"));
   $("empty").hidden = false;
+}
+
+// The input image in place of each image of the group, where it has one.
+function compare(on) {
+  const shown = on && Boolean(queue[0]?.input);
+  grid.compare(shown);
+  $("compare").setAttribute("aria-pressed", String(shown));
+  return shown;
+}
+
+function showInput(group) {
+  $("input-bar").hidden = !group?.input;
+  if (group?.input) $("input-image").src = group.input;
+  compare(false);
 }
 
 function show() {
@@ -212,6 +227,7 @@ function show() {
   if (!outbox.stuck) say("");
   $("empty").hidden = true;
   prompt.show(group.prompt);
+  showInput(group);
   marks = drafts.get(group.group) ?? new Map();
   drafts.delete(group.group);
   grid.show(group, (i) => keyOf(`image_${i + 1}`));
@@ -374,6 +390,7 @@ const COMMANDS = {
   flag: () => queue.length && dialogs.flag(grid.focused()),
   zoom: () => queue.length && dialogs.zoom(grid.focused() ?? queue[0].images[0].position),
   why: explainDislike,
+  compare: () => compare(true),
   guide: () => dialogs.guide(),
   pause: () => dialogs.open("pause"),
   help: () => dialogs.open("help"),
@@ -414,6 +431,9 @@ document.addEventListener("keydown", (event) => {
   if (run(name)) event.preventDefault();
 });
 
+document.addEventListener("keyup", (event) => meanings(event).some((key) => command.get(key) === "compare") && compare(false));
+window.addEventListener("blur", () => compare(false));
+$("compare").addEventListener("click", () => compare($("compare").getAttribute("aria-pressed") !== "true"));
 for (const button of root.querySelectorAll("[data-command]")) {
   const name = button.dataset.command;
   const key = name === "help" ? "?" : keys[name];

@@ -26,6 +26,7 @@ function show() {
   prompt.show(pair ? pair.prompt : ended ? gettext("The test is over") : gettext("Waiting for images"));
   answers.show(pair?.images);
   if (!pair) return;
+  for (const picture of stage.querySelectorAll("img")) [picture.width, picture.height] = pair.size;
   stage.dataset.pair = pair.pair;
   shownAt = performance.now();
 }

@@ -13,6 +13,12 @@ from common.prompt_files import decode, parse, split_of
 from tests.common.prompt_files import GENEVAL, lines, parquet
 
 
+def test_the_same_words_for_another_image_are_another_prompt():
+    lines = [{"prompt": "make it red", "metadata": {"input_image": name}} for name in ("a", "b", "a")]
+    parsed = parse("".join(json.dumps(line) + "\n" for line in lines))
+    assert [row.metadata["input_image"] for row in parsed.rows] == ["a", "b"] and len(parsed.left_out) == 1
+
+
 def test_text_is_a_prompt_a_line():
     parsed = parse("a cat\n\n  a   dog \r\na cat\n")
     assert [(r.line, r.prompt) for r in parsed.rows] == [(1, "a cat"), (3, "a dog")]

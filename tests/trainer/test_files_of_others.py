@@ -59,12 +59,15 @@ def test_groups_that_do_not_fit_their_labels_or_each_other_are_left_out(tmp_path
     def group(name, rewards, **changes):
         return LabelledGroup(name, "p", {}, "1", str(write(tmp_path / name, **changes)), rewards)
 
-    wide = {"trajectory": torch.zeros(2, 5, 1, 4, 4)}
-    groups = [group("a", (1, 0)), group("b", (1, 0, 0)), group("c", (0, 1), **wide), group("d", (0, 1))]
-    store = load_groups(groups)
-    assert (len(store), store.shape, len(store.damaged)) == (2, (5, 1, 2, 2), 2)
-    assert "b is of 2 images" in store.damaged[0] and "(5, 1, 4, 4)" in store.damaged[1]
-    assert store.take(torch.tensor([0, 1])).trajectory.shape == (2, 3, 5, 1, 2, 2)
+    deep, wide = ({"trajectory": torch.zeros(2, 5, *shape)} for shape in ((3, 2, 2), (1, 2, 4)))
+    groups = [group("a", (1, 0)), group("b", (1, 0, 0)), group("c", (0, 1), **deep), group("d", (0, 1))]
+    store = load_groups([*groups, group("e", (0, 1), **wide)])
+    assert (len(store), store.shapes, len(store.damaged)) == (3, [(5, 1, 2, 2)] * 2 + [(5, 1, 2, 4)], 2)
+    assert "b is of 2 images" in store.damaged[0] and "(5, 3, 2, 2)" in store.damaged[1]
+    equal, others = store.by_size(torch.arange(3))
+    assert (equal.tolist(), others.tolist()) == ([0, 1], [2])
+    assert store.take(equal).trajectory.shape == (2, 3, 5, 1, 2, 2)
+    assert store.take(others[:0], store.shapes[2]).trajectory.shape == (0, 3, 5, 1, 2, 4)
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_work_is_what_torch_counts_in_a_real_update(model_dir, parent, plan, cos
         made.surrogate_update(Groups(trajectory.unflatten(0, (3, 4)), conditioning, torch.ones(3, 4)), generator)
         rows = conditioning.repeat(4).map(lambda t: t[:8])
         made.student_update(trajectory[:8], rows, torch.zeros(8, dtype=torch.long), generator)
-    outline = costs[model_dir, plan.settings, False, "cuda"]
+    outline = costs[model_dir, plan.settings, False, "cuda", None]
     decoding = outline.costs(plan.memory)["decode bf16"].flops.at(12)
     assert plan.update_flops - decoding == pytest.approx(counted.get_total_flops(), rel=0.05)
     longer = dataclasses.replace(plan.settings, updates=4)
@@ -129,6 +129,13 @@ def test_other_methods_need_less_than_tdm_r1(model_dir, plan, costs, method):
     other = plan_round(model_dir, settings, MemorySettings(), costs=costs)
     assert 0 < other.adapters < plan.adapters and other.optimizers == pytest.approx(plan.optimizers / 3)
     assert 0 < other.update_flops < plan.update_flops
+
+
+def test_a_smaller_size_needs_less(model_dir, plan, costs):
+    half = plan_round(model_dir, plan.settings, MemorySettings(), size=(128, 64), costs=costs)
+    own = plan_round(model_dir, plan.settings, MemorySettings(), size=(128, 128), costs=costs)
+    assert own.phases == plan.phases and own.update_flops == plan.update_flops
+    assert half.trajectories == plan.trajectories / 2 and half.update_flops < 0.7 * plan.update_flops
 
 
 def test_weights_are_counted_by_part_and_place(model_dir, plan, costs):

@@ -15,10 +15,10 @@ from safetensors.numpy import save_file
 
 from tests.webapp import acting
 from webapp.accounts.models import User
-from webapp.campaigns.models import Membership, Role
+from webapp.campaigns.models import InputImage, Membership, Role
 from webapp.campaigns.services import create_project
 from webapp.labelling import generation, leases
-from webapp.labelling.models import Example
+from webapp.labelling.models import Example, Group
 from webapp.lib import logs, paths, storage
 from webapp.rounds import comparisons, trials
 from webapp.rounds.models import ModelVersion, Pair, TrainingRound, Trial
@@ -138,7 +138,12 @@ def address(project, ready, ann):
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
     Trial.objects.filter(pk=trial.pk).update(made=1)
+    digest = "0" * 64
+    InputImage.objects.create(project=project, digest=digest, width=64, height=64)
+    storage.store().write(paths.input_image(digest), b"x")
+    Group.objects.filter(pk=group.pk).update(input_image=digest)
     values = {
+        "digest": digest,
         "trial_id": trial.pk,
         "column": 0,
         "row": 0,

@@ -51,6 +51,9 @@ TABLE = {
     "flags": ("get", REVIEWERS),
     "image": ("get", REVIEWERS),
     "task-image": ("get", ITS_OWNER),  # whoever was given the group
+    "task-input": ("get", ITS_OWNER),
+    "input-image": ("get", REVIEWERS),
+    "add-input": ("post", ADMINS),
     "example-image": ("get", MEMBERS),
     "agree": ("get", MEMBERS),
     "practice": ("get", MEMBERS),
@@ -174,11 +177,8 @@ def test_pages_and_the_socket_ask_the_one_table():
     assert set(NEEDED) == set(Action)
     views = {name: route.callback for name, route in routes() if "slug" in route.pattern.converters}
     views = {name: view for name, view in views.items() if not name.startswith(("admin:", "api:"))}
-    own = {
-        "pair-image": MEMBERS,
-        "task-image": MEMBERS,
-        "practice-image": MEMBERS,
-    }  # and there only the person who has it on screen
+    # And there only the person who has it on screen.
+    own = dict.fromkeys(("pair-image", "task-image", "task-input", "practice-image"), MEMBERS)
     assert {name: level(view.action) for name, view in views.items()} == {
         name: own.get(name, TABLE[name][1]) for name in views
     }

@@ -47,7 +47,7 @@ SET = {
 }
 # Numbers that code counts, measures or draws, or has checked (`Comparison` in comparisons.start, `seconds` when they come).
 COUNTED = """
-    Prompt.shown ModelVersion.number TrainingRound.number TrainingRound.token
+    Prompt.shown InputImage.width InputImage.height ModelVersion.number TrainingRound.number TrainingRound.token
     TrainingRound.attempt TrainingRound.kept_step TrainingRound.step TrainingRound.total TrainingRound.seconds_left
     TrainingRound.groups_used RoundMetric.step RoundForecast.needed RoundForecast.had RoundForecast.chance
     Comparison.number Comparison.alpha Comparison.margin Comparison.most_votes Comparison.wins_a Comparison.wins_b
@@ -255,11 +255,12 @@ def test_every_upload_has_a_limit():
     takes_files = {
         form.__name__ for form in all_forms() for f in fields_of(form).values() if isinstance(f, forms.FileField)
     }
-    assert takes_files <= {"PromptsForm", "OwnImagesForm"}, "a new upload needs a row of uploads.FILES"
-    assert {"import-labels", "own-images", "prompts", "new-project"} <= set(uploads.FILES)
+    forms_with_files = {"PromptsForm", "OwnImagesForm", "InputForm"}
+    assert takes_files <= forms_with_files, "a new upload needs a row of uploads.FILES"
+    assert {"import-labels", "own-images", "prompts", "new-project", "add-input"} <= set(uploads.FILES)
     sources = {path: path.read_text().count("request.FILES") for path in Path(webapp.__path__[0]).rglob("*.py")}
     taken = {path.parent.name: count for path, count in sources.items() if count}
-    assert taken == {"exports": 1, "campaigns": 2, "imports": 1}, (
+    assert taken == {"exports": 1, "campaigns": 3, "imports": 1}, (
         "a new upload needs a row of uploads.FILES; then count it here"
     )
     for path, operations in api.get_openapi_schema()["paths"].items():

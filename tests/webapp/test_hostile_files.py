@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MOST = 100  # MB that reading any of them may take, and showing its text again
 FIELD = {"import-labels": "file", "api:import_labels": "file", "api:add_prompt_file": "file"}
 FIELD |= {"api:import_images": "file", "own-images": "files"}  # else prompts_file
+FIELD |= {"add-input": "image", "api:add_input": "file"}
 
 
 def peak(work):

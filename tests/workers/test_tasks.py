@@ -267,3 +267,13 @@ def test_housekeeping_finds_what_quality_webhooks_and_tests_wait_for(project, an
     sent.clear()
     tasks.housekeeping()
     assert {"measure_quality", "deliver_webhook"} & set(dict(sent)) == set()
+
+
+def test_a_group_has_the_size_that_it_was_given(project):
+    project.sizes = "128x64"
+    project.save()
+    group = generate(project)[0]
+    assert (group.state, group.image_size) == ("ready", "128x64")
+    assert load_trajectory(paths.data(group.trajectory_file)).trajectory.shape[-2:] == (8, 16)
+    for image in group.generations.all():
+        assert Image.open(paths.data(image.image)).size == (128, 64) == (image.width, image.height)

@@ -13,6 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from common.settings import MemorySettings, TDMR1Settings
+from common.sizes import Size
 from trainer.backends.base import Backend, Conditioning, autocast, bf16_pays, moved
 from trainer.backends.memory import Managed, empty_pipeline, load_pipeline
 from trainer.backends.options import ModelOptions
@@ -80,17 +81,18 @@ def load_backend(
     shapes: FakeTensorMode | torch.device | None = None,
     shorten: Callable[[Backend], None] = lambda inner: None,
     trained: TDMR1Settings | None = None,
+    size: Size | None = None,
 ) -> Managed:
     """The backend of a pipeline folder under memory settings; if these are `auto`, for rounds with the settings `trained`,
-    or without them for sampling. With `shapes` no weight is read: under a mode the parts are its tensors, which have shapes
-    and no values, and on a device they are random. `shorten` may take blocks out of the network before anything else is
-    done with it. Raises ValueError when the folder is no pipeline, of an unknown family, or set up in a way that the method
-    cannot use."""
+    or without them for sampling, of images up to `size` (None: the model's own). With `shapes` no weight is read: under a
+    mode the parts are its tensors, which have shapes and no values, and on a device they are random. `shorten` may take
+    blocks out of the network before anything else is done with it. Raises ValueError when the folder is no pipeline, of an
+    unknown family, or set up in a way that the method cannot use."""
     folder, memory = Path(folder), memory or MemorySettings()
     if memory.auto:
         from trainer.plan import fitted  # which needs all of the trainer
 
-        memory = fitted(folder, memory, device, trained)
+        memory = fitted(folder, memory, device, trained, size)
     family, options = backend_class(folder), ModelOptions.read(folder)
     pipeline = empty_pipeline(folder, memory, shapes) if shapes else load_pipeline(folder, memory)
     with shapes if isinstance(shapes, FakeTensorMode) else nullcontext():

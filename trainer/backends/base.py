@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -66,11 +66,13 @@ def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 @dataclass(frozen=True)
 class Conditioning:
     """Text embeddings of B prompts: `embeds` (B, T, D) and `pooled` (B, P), where P is 0 in families without one.
-    In families whose prompts keep their own length, `lengths` (B,) tells how many of the T rows count."""
+    In families whose prompts keep their own length, `lengths` (B,) tells how many of the T rows count. Where images are
+    changed, `image` (B, C, h, w) are the latents of the input images."""
 
     embeds: torch.Tensor
     pooled: torch.Tensor
     lengths: torch.Tensor | None = None
+    image: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.embeds)
@@ -82,7 +84,7 @@ class Conditioning:
     def row(self, i: int) -> Conditioning:
         """One prompt, without what fills it up."""
         one = self.map(lambda t: t[i : i + 1].clone())
-        return one if one.lengths is None else Conditioning(one.embeds[:, : int(one.lengths)], one.pooled, one.lengths)
+        return one if one.lengths is None else replace(one, embeds=one.embeds[:, : int(one.lengths)])
 
     def take(self, rows) -> Conditioning:
         """Some rows: a slice, or an index tensor."""
@@ -94,7 +96,7 @@ class Conditioning:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """By name, as the constructor takes them."""
-        tensors = {"embeds": self.embeds, "pooled": self.pooled, "lengths": self.lengths}
+        tensors = {"embeds": self.embeds, "pooled": self.pooled, "lengths": self.lengths, "image": self.image}
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     @staticmethod
@@ -103,7 +105,14 @@ class Conditioning:
         tokens = max(p.embeds.shape[1] for p in parts)
         embeds = torch.cat([pad(p.embeds, (0, 0, 0, tokens - p.embeds.shape[1])) for p in parts])
         lengths = None if parts[0].lengths is None else torch.cat([p.lengths for p in parts])
-        return Conditioning(embeds, torch.cat([p.pooled for p in parts]), lengths)
+        if len({None if p.image is None else p.image.shape[1:] for p in parts}) > 1:
+            raise ValueError("input_image: only prompts whose input images have one size go through a network together")
+        image = None if parts[0].image is None else torch.cat([p.image for p in parts])
+        return Conditioning(embeds, torch.cat([p.pooled for p in parts]), lengths, image)
+
+    def beside_empty(self, empty: Conditioning) -> Conditioning:
+        """These rows, and as many of the empty prompt with the same input images, as guidance needs them: (2·B, …)."""
+        return Conditioning.concatenate([self, replace(empty.repeat(len(self)), image=self.image)])
 
 
 class Backend(Protocol):
@@ -148,6 +157,11 @@ class Backend(Protocol):
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Embeddings, float32; "" is the unconditional prompt. Must name `device`, since the pipeline's own guess is wrong
         while parts of it are elsewhere."""
+        ...
+
+    def encode_input(self, image: Image.Image) -> torch.Tensor:
+        """Latents (C, h, w), float32, of an image that a prompt changes, cut as the stock pipeline cuts it. Raises
+        ValueError in families that change none, and on an image that the pipeline refuses."""
         ...
 
     def outline(self, count: int) -> Conditioning:

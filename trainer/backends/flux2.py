@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+from PIL import Image
 
 from common.cards import EMBEDDED_GUIDANCE
 from common.sizes import Size
@@ -15,6 +16,7 @@ from trainer.backends.options import ModelOptions
 from trainer.backends.pipeline import FlowBackend
 
 MOST_TOKENS = 512  # of a prompt in its chat, which is the pipelines' default
+INPUT_PIXELS = 1024 * 1024  # of an input image, as the stock pipeline has it
 
 
 class Flux2Backend(FlowBackend):
@@ -75,17 +77,35 @@ class Flux2Backend(FlowBackend):
 
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """See `Backend.velocity`."""
-        pipeline = self.pipeline_class
+        pipeline, given = self.pipeline_class, conditioning.image
+        tokens, ids = pipeline._pack_latents(x), pipeline._prepare_latent_ids(x[:1])
+        if given is not None:  # more tokens, in a place of their own
+            tokens = torch.cat([tokens, pipeline._pack_latents(given.to(x.dtype))], 1)
+            ids = torch.cat([ids, pipeline._prepare_image_ids([given[:1]])], 1)
         out = self.transformer(
-            hidden_states=pipeline._pack_latents(x),
+            hidden_states=tokens,
             timestep=t,
             guidance=None if self.scale is None else torch.full((len(x),), self.scale, device=x.device),
             encoder_hidden_states=conditioning.embeds,
             txt_ids=pipeline._prepare_text_ids(conditioning.embeds[:1]).to(x.device),
-            img_ids=pipeline._prepare_latent_ids(x[:1]).to(x.device),
+            img_ids=ids.to(x.device),
             return_dict=False,
         )[0]
-        return out.transpose(1, 2).unflatten(2, x.shape[2:]).float()
+        return out[:, : x.shape[2] * x.shape[3]].transpose(1, 2).unflatten(2, x.shape[2:]).float()
+
+    @torch.no_grad()
+    def encode_input(self, image: Image.Image) -> torch.Tensor:
+        """See `Backend.encode_input`; larger ones are made as small as the pipeline makes them."""
+        processor, step = self.pipeline.image_processor, self._size_step()
+        try:
+            processor.check_image_input(image)
+        except ValueError as error:
+            raise ValueError(f"input_image: {error}") from error
+        image = processor._resize_if_exceeds_area(image, INPUT_PIXELS)
+        width, height = (side // step * step for side in image.size)
+        pixels = processor.preprocess(image, height=height, width=width, resize_mode="crop")
+        vae = self.pipeline.vae
+        return self.from_vae(vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode())[0].float()
 
     def blocks(self) -> list[torch.nn.Module]:
         """See `Backend.blocks`."""
@@ -134,6 +154,10 @@ class Flux2DevBackend(Flux2Backend):
         super().__init__(pipeline, options=options, **given)
         self.scale = (options.guidance if options else 0) or EMBEDDED_GUIDANCE[self.pipeline_class.__name__]
         self.distilled = True
+
+    def encode_input(self, image: Image.Image) -> torch.Tensor:
+        """See `Backend.encode_input`."""
+        raise ValueError("input_image: FLUX.2 dev was not compared with its stock pipeline in this; use FLUX.2 klein")
 
     def stock_call(self, steps: int, guidance: float = 1.0) -> dict:
         """See `Backend.stock_call`; `guidance_scale` is the embedded one. Raises ValueError under another guidance, which

@@ -8,6 +8,7 @@ import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -29,10 +30,12 @@ from trainer.backends.quantised import quantise
 from trainer.backends.sharded import divided, encoder_blocks, shard, world
 from trainer.backends.streaming import Streamed
 from trainer.finite import first_not_finite
+from trainer.prompts import Instruction, input_size
 
 ENCODE_BATCH = 16  # prompts, on a GPU
 REMEMBERED_BYTES = 2**30  # of embeddings that can be read or made again
 SAMPLE_BYTES = 2**20
+INPUTS = 256  # input images whose latents are remembered: 2 MB each at 1024 pixels
 CPU_GRAPH_IMAGES = 32
 ENCODERS_SENSITIVE = ("lm_head", "text_projection")
 COMPILED_VARIANTS = 64  # of a block: each role with and without gradient, for some batch sizes
@@ -185,6 +188,7 @@ class Managed:
         self._encoders = text_encoders(folder)
         self.sharded = memory.shard and world() > 1
         self._rows: dict[str, Conditioning] = {}  # on the CPU, the longest unused first
+        self._inputs: dict[Path, torch.Tensor] = {}  # latents of input images, the same way
         self._bytes = 0
         kept = encoders_identity(folder, memory) if memory.embeddings else ""
         self._kept = EmbeddingFolder(Path(memory.embeddings), kept) if kept else None
@@ -261,14 +265,16 @@ class Managed:
         """Embeddings of B prompts on the device, each computed once: remembered, and kept in the folder if there is one."""
         self.prepare(prompts)
         dtype = frozen_dtype(self.memory)
-        together = Conditioning.concatenate([self._recall(p) for p in prompts])
+        together = Conditioning.concatenate([self._recall(str(p)) for p in prompts])
+        if any(isinstance(p, Instruction) for p in prompts):
+            together = replace(together, image=self._input_latents(prompts))
         return together.map(lambda t: t.to(self.device, dtype if t.is_floating_point() else t.dtype))
 
     def prepare(self, prompts: Sequence[str]) -> None:
         """Compute the embeddings of all these prompts in one go, so that the text encoders are not needed again."""
         if self.memory.text_encoders == "keep" and self._bytes > REMEMBERED_BYTES:
             self._rows, self._bytes = {}, 0  # they are soon made again; a worker that lives for weeks must not fill up
-        missing = [p for p in dict.fromkeys(prompts) if self._recall(p) is None]
+        missing = [p for p in dict.fromkeys(map(str, prompts)) if self._recall(p) is None]
         if self.sharded:  # whose folder has which may differ, and all must pass the same through the encoders
             (missing,) = broadcast_object_list([missing])
         if not missing:
@@ -283,6 +289,21 @@ class Managed:
                     if self._kept:
                         self._kept.write(prompt, row)
                     self._remember(prompt, row)
+
+    def _input_latents(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Latents (B, C, h, w) of the prompts' input images, each encoded once while it is among the last `INPUTS`. Raises
+        ValueError when some have none, or another size."""
+        if len({input_size(p) for p in prompts}) > 1:
+            raise ValueError("input_image: only prompts whose input images have one size go through a network together")
+        for prompt in dict.fromkeys(prompts):
+            if (found := self._inputs.pop(prompt.file, None)) is None:
+                with self._vae_at_work():
+                    found = self.inner.encode_input(prompt.read()).cpu()
+            self._inputs[prompt.file] = found
+        rows = torch.stack([self._inputs[p.file] for p in prompts])
+        while len(self._inputs) > INPUTS:
+            self._inputs.pop(next(iter(self._inputs)))
+        return rows
 
     def _recall(self, prompt: str) -> Conditioning | None:
         """One prompt's embeddings from the machine's memory or the folder."""

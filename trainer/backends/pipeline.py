@@ -13,7 +13,7 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import c
 from PIL import Image
 
 from common.cards import LORA_NAME
-from common.sizes import Size, size_text
+from common.sizes import LARGEST, Size, size_text
 from trainer.backends.base import Conditioning, autocast
 from trainer.backends.lora import Lora, as_adapter, covering, lora_file, modules_of, read_pairs
 from trainer.backends.options import OPTIONS_FILE, ModelOptions
@@ -69,6 +69,10 @@ class PipelineBackend:
         step = self._size_step()
         if any(side < step or side % step for side in size):
             raise ValueError(f"size: {size_text(size)} is not of multiples of {step} pixels, as this model needs")
+        if max(size) > self._most_side():
+            raise ValueError(
+                f"size: {size_text(size)} is beyond the {self._most_side()} pixels a side that this model knows"
+            )
         self.size = size
         self.latent_shape = self._latent_shape(size)
 
@@ -80,6 +84,9 @@ class PipelineBackend:
 
     def _own_size(self) -> int:
         return self.default_size
+
+    def _most_side(self) -> int:
+        return LARGEST
 
     def _size_step(self) -> int:
         return 2 * self.pipeline.vae_scale_factor  # every family here patches or halves its latents by two
@@ -120,6 +127,10 @@ class PipelineBackend:
     def image_tokens(self, output) -> torch.Tensor:
         """See `Backend.image_tokens`."""
         raise NotImplementedError
+
+    def encode_input(self, image: Image.Image) -> torch.Tensor:
+        """See `Backend.encode_input`."""
+        raise ValueError(f"input_image: {type(self.pipeline).__name__} makes images of prompts alone")
 
     def outline(self, count: int) -> Conditioning:
         """See `Backend.outline`."""

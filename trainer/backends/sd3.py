@@ -35,6 +35,9 @@ class SD3Backend(FlowBackend):
     def _own_size(self) -> int:
         return self.transformer.config.sample_size * self.pipeline.vae_scale_factor
 
+    def _most_side(self) -> int:
+        return self.transformer.config.pos_embed_max_size * self._size_step()
+
     def _t5_tokens(self) -> int:
         tokenizer = self.pipeline.tokenizer_3
         return min(256, tokenizer.model_max_length) if tokenizer is not None else 256

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 
 from common.files import write_atomic
 from common.settings import DistillSettings, TDMR1Settings
+from common.sizes import Size
 from trainer.backends import Backend, Conditioning, autocast, moved
 from trainer.backends.lora import Lora
 from trainer.data import GroupStore
@@ -170,8 +171,7 @@ class Method:
                 raise ValueError(
                     f"{name}: guidance is distilled into this model, so it cannot be guided; set {name} to 1"
                 )
-        self.levels = backend.grid(steps)  # on the CPU, where the sampler reads them one by one
-        self.grid = self.levels.to(backend.device)
+        self._grids: dict[Size, tuple[torch.Tensor, torch.Tensor]] = {}  # (on the CPU, on the device)
         lora = Lora({}, settings.rank, settings.alpha, backend.lora_targets)
         if parent is not None:
             lora = backend.load_lora(parent)
@@ -218,6 +218,26 @@ class Method:
             self.roles.load_state_dict(FAKE, student)
         elif start == "carried" and (parent / FAKE_NAME).is_file():
             self.roles.load_state_dict(FAKE, read_fake(parent / FAKE_NAME))
+
+    @property
+    def levels(self) -> torch.Tensor:
+        """The present size's grid (K + 1,) on the CPU, where the sampler reads its levels one by one."""
+        return self._both_grids()[0]
+
+    @property
+    def grid(self) -> torch.Tensor:
+        """The same on the device."""
+        return self._both_grids()[1]
+
+    def _both_grids(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if (size := self.backend.size) not in self._grids:
+            levels = self.backend.grid(self.steps)
+            self._grids[size] = levels, levels.to(self.backend.device)
+        return self._grids[size]
+
+    def sized_as(self, latents: torch.Tensor) -> AbstractContextManager[None]:
+        """Meanwhile grid, levels and noise are for images of the size of these latents (…, h, w)."""
+        return self.backend.sized(self.backend.size_of(latents))
 
     def trained(self, role: str) -> list[torch.nn.Parameter]:
         """What a step of the role's optimizer moves."""
@@ -281,7 +301,7 @@ class Method:
 
     def both_branches(self, role: str, x, t, conditioning: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
         """The same with the prompt and without it."""
-        both = Conditioning.concatenate([conditioning, self.backend.encode([""]).repeat(len(conditioning))])
+        both = conditioning.beside_empty(self.backend.encode([""]))
         return self.fixed_velocity(role, x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
 
     def graphs(self, count: int, images: int = 1) -> Iterator[slice]:

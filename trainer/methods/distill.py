@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from common.files import append_line
 from common.settings import DistillSettings, MemorySettings, TDMR1Settings
+from common.sizes import Size, largest
 from trainer.backends import load_backend
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.methods.base import rate_factor
@@ -39,15 +40,16 @@ def distill(
     save_seconds: float = 120,
     memory: MemorySettings | None = None,
     drawn_from: Any = None,
+    sizes: Sequence[Size] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict:
     """Train (or resume from `work`) and save the student's LoRA to `output`.
 
     The student is the bare base model at first, or the LoRA folder `start`, such as the student of an earlier base.
-    `prompts(rng)` draws one training prompt, of `drawn_from` (JSON). Each rollout serves `updates_per_rollout` updates, in
-    each of which every image trains a random step. Returns the last log line. Raises ValueError, naming what differs, when
-    `work` is of another model, other prompts or settings (the number of updates may change), and `DistillStopped` once
-    `should_stop()`, with a checkpoint.
+    `prompts(rng)` draws one training prompt, of `drawn_from` (JSON). Each rollout has one of `sizes` (none: the model's
+    own) and serves `updates_per_rollout` updates, in each of which every image trains a random step. Returns the last log
+    line. Raises ValueError, naming what differs, when `work` is of another model, other prompts, sizes or settings (the
+    number of updates may change), and `DistillStopped` once `should_stop()`, with a checkpoint.
     """
     # A round with as many images that trains two roles more: what `auto` memory makes fit.
     like = TDMR1Settings(
@@ -58,7 +60,7 @@ def distill(
         student_batch=settings.batch,
         prompts_per_update=-(-settings.batch // 8),
     )
-    backend = load_backend(model_dir, device=device, memory=memory, trained=like)
+    backend = load_backend(model_dir, device=device, memory=memory, trained=like, size=largest(sizes))
     trainer = TDM(backend, settings, steps=steps, parent=start)
     work.mkdir(parents=True, exist_ok=True)
     origin = {
@@ -68,6 +70,8 @@ def distill(
         "start": None if start is None else hash_of_model(start),
         **settings_of(settings.to_json(), ("updates",)),
     }
+    if sizes:
+        origin["sizes"] = hash_of(list(sizes))
     state = load_checkpoint(
         work / "checkpoint",
         modules=trainer.parts(),
@@ -85,12 +89,13 @@ def distill(
         rng = random.Random(f"distill-{settings.seed}-{step}")
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         conditioning = trainer.backend.encode([prompts(rng) for _ in range(settings.batch)])
-        noise = torch.randn((settings.batch, *trainer.backend.latent_shape), generator=generator)
-        trajectory = trainer.sample(conditioning, noise)
-        trainer.set_rate_factor(rate_factor(step, rollouts, COOL_DOWN))
-        for _ in range(settings.updates_per_rollout):
-            j = torch.randint(steps, (settings.batch,), generator=generator)
-            metrics = trainer.student_update(trajectory, conditioning, j, generator)
+        with trainer.backend.sized(rng.choice(sizes) if sizes else None):
+            noise = torch.randn((settings.batch, *trainer.backend.latent_shape), generator=generator)
+            trajectory = trainer.sample(conditioning, noise)
+            trainer.set_rate_factor(rate_factor(step, rollouts, COOL_DOWN))
+            for _ in range(settings.updates_per_rollout):
+                j = torch.randint(steps, (settings.batch,), generator=generator)
+                metrics = trainer.student_update(trajectory, conditioning, j, generator)
         trainer.check_weights()
         now = time.monotonic()
         seconds, tick = seconds + now - tick, now

@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from common.settings import TDMR1Settings
+from common.sizes import dealt_out, size_in
 from trainer.data import GroupStore
 from trainer.evaluate import Evaluation, clearly_worse, evaluate, sample_images
 from trainer.methods.base import Method
@@ -143,16 +144,21 @@ class Judge:
     def grid(self) -> list:
         """Images of a few prompts by the student's average, the same noise each time."""
         self.method.roles.use(STUDENT_EMA)
-        return sample_images(self.method.backend, self.shown_prompts()[:GRID_IMAGES], steps=self.method.steps)
+        return self._pictures(GRID_IMAGES, steps=self.method.steps)
 
     def taught(self) -> list:
         """Images of a few of these prompts by the surrogate itself, of the same noise: what it knows, whatever the student
         made of it. None where there is no surrogate."""
         if not isinstance(self.method, TDMR1):
             return []
-        backend, guidance = self.method.backend, 1.0 if self.method.backend.distilled else TAUGHT_GUIDANCE
+        guidance = 1.0 if self.method.backend.distilled else TAUGHT_GUIDANCE
         sample = partial(self.method.sample_taught, guidance=guidance)
-        return sample_images(backend, self.shown_prompts()[:TAUGHT_IMAGES], steps=TAUGHT_STEPS, sample=sample)
+        return self._pictures(TAUGHT_IMAGES, steps=TAUGHT_STEPS, sample=sample)
+
+    def _pictures(self, count: int, **how) -> list:
+        lines = self._lines()[:count]
+        sizes = [size_in(line) for line in lines]
+        return sample_images(self.method.backend, [line["prompt"] for line in lines], sizes=sizes, **how)
 
     def comparison(self, size: tuple[int, int]) -> dict:
         """What the pictures before and after show, images of `size` pixels, and how the validation's scores changed from
@@ -172,7 +178,7 @@ class Judge:
     def _lines(self) -> list[dict]:
         lines = list(self.spec.validation or self.spec.train_prompts)
         random.Random(0).shuffle(lines)
-        return lines
+        return dealt_out(lines, self.spec.pixels)
 
     def _validation_lines(self) -> list[dict]:
         lines = self._lines()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from accelerate.utils import broadcast_object_list
 
-from trainer.evaluate import Evaluation, image_grid
+from trainer.evaluate import Evaluation, cell_size, image_grid
 from trainer.oracles.base import OracleError
 from trainer.roles import STUDENT_EMA
 from trainer.rounds.comparison import COLUMNS
@@ -85,7 +85,7 @@ def run(
         sheet = image_grid(images, COLUMNS)
         work.write_grid(which, sheet)
         trackers.image(which, sheet, state.step)
-        return images[0].size
+        return cell_size(images)
 
     def start() -> None:
         """What the parent is like, unless a resumed round knows it."""

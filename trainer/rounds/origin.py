@@ -13,6 +13,7 @@ from common.files import sha256_of
 from common.settings import TDMR1Settings
 from trainer.data import LabelledGroup
 from trainer.origins import hash_of, hash_of_model, settings_of
+from trainer.prompts import INPUT
 from trainer.rounds.spec import RoundSpec
 
 MAY_CHANGE = ("updates", "validation_images", "validate_every")  # settings
@@ -23,7 +24,7 @@ PLAIN = ("reward_oracle", HELD_OUT)  # what is no hash
 def origin_of(spec: RoundSpec, groups: Sequence[LabelledGroup] | None, held_out: int) -> dict[str, Any]:
     """Values and hashes by the name of what they are of, as JSON. `held_out` counts labelled groups that are not taught."""
     settings = TDMR1Settings.from_json(spec.settings).to_json()
-    labels = None if groups is None else [(g.group, g.prompt, g.version, g.rewards) for g in groups]
+    labels = None if groups is None else [_told(g) for g in groups]
     if labels is not None and settings["box_weight"] != 1:
         labels = [(*label, g.boxes) for label, g in zip(labels, groups, strict=True)]
     return {
@@ -31,10 +32,15 @@ def origin_of(spec: RoundSpec, groups: Sequence[LabelledGroup] | None, held_out:
         "parent_dir": hash_of([sha256_of(file) for file in sorted(Path(spec.parent_dir).glob("*.safetensors"))]),
         "reward_oracle": spec.reward_oracle,
         "groups_file": None if labels is None else hash_of(labels),
-        "train_prompts": hash_of(spec.train_prompts),
+        "train_prompts": hash_of([spec.train_prompts, spec.sizes] if spec.sizes else spec.train_prompts),
         HELD_OUT: held_out,
         **settings_of(settings, MAY_CHANGE),
     }
+
+
+def _told(group: LabelledGroup) -> tuple:
+    image = group.metadata.get(INPUT)
+    return (group.group, group.prompt, group.version, group.rewards, *([image] if image else []))
 
 
 def validation_of(lines: Sequence[dict], oracle: str | None) -> str:

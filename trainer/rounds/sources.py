@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 
 from common.settings import MOST_UPDATES, TDMR1Settings
+from common.sizes import Size, size_in
 from trainer.advantages import group_advantages, has_signal
 from trainer.backends import moved
 from trainer.boxes import group_weights
@@ -22,6 +23,7 @@ from trainer.controls import ranked_by_base
 from trainer.data import GroupStore
 from trainer.methods.base import Groups, Method, Rollouts
 from trainer.oracles import Oracle
+from trainer.prompts import input_size
 from trainer.roles import TEACHER
 from trainer.rounds.spec import RoundState
 from trainer.sampler import related_noise
@@ -56,19 +58,44 @@ class Source(Protocol):
         """Every prompt that the updates from `first` on will need embedded."""
 
 
-class Prompts:
-    """Draws training prompts: every tag as often as any other, so that one with many prompts is not worth more."""
+Kind = tuple[Size | None, Size | None]  # sizes of images (None: the model's own) and of their input images (None: none)
 
-    def __init__(self, lines: Sequence[dict], seed: int):
-        by_tag: dict[str, list[dict]] = {}
+
+class Prompts:
+    """Draws training prompts: every tag as often as any other, so that one with many prompts is not worth more. An update's
+    images have one size, and so have their input images, since only equal ones go through the network together: a size is
+    drawn as often as prompts name it, and those that name none are dealt out evenly."""
+
+    def __init__(self, lines: Sequence[dict], seed: int, sizes: Sequence[Size] = ()):
+        """`sizes` are those of prompts that name none; without any the model's own."""
+        self.pools: dict[Kind, dict[str, list[dict]]] = {}
+        self.weights: dict[Kind, float] = {}
         for line in lines:
-            by_tag.setdefault(line.get("tag", ""), []).append(line)
-        self.pools, self.seed = list(by_tag.values()), seed
+            own = size_in(line)
+            allowed = [own] if own else list(sizes) or [None]
+            for kind in ((size, input_size(line["prompt"])) for size in allowed):
+                self.pools.setdefault(kind, {}).setdefault(line.get("tag", ""), []).append(line)
+                self.weights[kind] = self.weights.get(kind, 0.0) + 1 / len(allowed)
+        self.seed = seed
+
+    @property
+    def sizes(self) -> list[Size | None]:
+        """Every size that an update may have; None is the model's own."""
+        return list(dict.fromkeys(size for size, _input in self.weights))
+
+    def size(self, step: int) -> Size | None:
+        """Of the images that update `step` makes."""
+        return self._kind(step)[0]
+
+    def _kind(self, step: int) -> Kind:
+        kinds, weights = list(self.weights), list(self.weights.values())
+        return kinds[0] if len(kinds) == 1 else random.Random(f"size-{self.seed}-{step}").choices(kinds, weights)[0]
 
     def draw(self, step: int, count: int) -> list[dict]:
         """The `count` GenEval lines of update `step`; the same whenever they are asked for."""
         rng = random.Random(f"round-{self.seed}-{step}")
-        pools = rng.sample(self.pools, len(self.pools))
+        mine = list(self.pools[self._kind(step)].values())
+        pools = rng.sample(mine, len(mine))
         return [rng.choice(pools[i % len(pools)]) for i in range(count)]
 
 
@@ -90,9 +117,10 @@ class _Source:
         part = self.share.part(self.settings.student_batch)
         everyone = [line["prompt"] for line in self.prompts.draw(step, part.total)]
         prompts = [everyone[i] for i in part.index.tolist()]
-        noise = torch.randn((part.total, *self.method.backend.latent_shape), generator=generator)
-        conditioning = self.method.backend.encode(prompts)
-        return Rollouts(self.method.sample(conditioning, part.pick(noise)), prompts, part)
+        with self.method.backend.sized(self.prompts.size(step)):
+            noise = torch.randn((part.total, *self.method.backend.latent_shape), generator=generator)
+            conditioning = self.method.backend.encode(prompts)
+            return Rollouts(self.method.sample(conditioning, part.pick(noise)), prompts, part)
 
     def _unscored_prompts(self, step: int) -> list[str]:
         if step < self.settings.updates_alone or not self.method.follows:
@@ -117,6 +145,7 @@ class LabelSource(_Source):
         """`taught` (n,) numbers the groups of the store that are learned from; None: all."""
         super().__init__(method, settings, prompts)
         self.store, self.taught = store, torch.arange(len(store)) if taught is None else taught
+        self.sizes = store.by_size(self.taught)
 
     def scored(self, step: int) -> Scored:
         """See `Source.scored`."""
@@ -129,10 +158,11 @@ class LabelSource(_Source):
     def batches(self, generator: torch.Generator) -> Iterator[Groups]:
         """As many batches as the settings say that an update looks at."""
         for _ in range(self.settings.surrogate_updates_for(len(self.taught))):
-            size = min(self.settings.prompts_per_update, len(self.taught))
+            equal = self._of_one_size(generator)
+            size = min(self.settings.prompts_per_update, len(equal))
             part = self.share.part(size)
-            drawn = self.taught[torch.randperm(len(self.taught), generator=generator)[:size]]
-            batch = self.store.take(part.pick(drawn))
+            drawn = equal[torch.randperm(len(equal), generator=generator)[:size]]
+            batch = self.store.take(part.pick(drawn), self.store.shapes[int(drawn[0])])
             backend, inside = self.method.backend, self.settings.box_weight
             conditioning = backend.encode(batch.prompts)
             cells = None
@@ -148,6 +178,13 @@ class LabelSource(_Source):
                 cells=None if cells is None else moved(cells, backend.device),
                 imported=batch.imported,
             )
+
+    def _of_one_size(self, generator: torch.Generator) -> torch.Tensor:
+        """The taught groups of one size, each size as often as it has groups."""
+        if len(self.sizes) == 1:
+            return self.sizes[0]
+        counts = torch.tensor([float(len(some)) for some in self.sizes])
+        return self.sizes[int(torch.multinomial(counts, 1, generator=generator))]
 
     def about(self) -> dict[str, float]:
         """How many groups are learned from, how many are left out, and what the base knows of the labels already."""
@@ -201,6 +238,10 @@ class OracleSource(_Source):
         return range(MOST_UPDATES, MOST_UPDATES + -(-count // self.settings.prompts_per_update))
 
     def _sample(self, step: int, generator: torch.Generator) -> _Sampled:
+        with self.method.backend.sized(self.prompts.size(step)):
+            return self._sample_sized(step, generator)
+
+    def _sample_sized(self, step: int, generator: torch.Generator) -> _Sampled:
         s, method = self.settings, self.method
         everyone = self.prompts.draw(step, s.prompts_per_update)
         mine = self.share.part(len(everyone))

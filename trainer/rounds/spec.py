@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from common.settings import MemorySettings, TDMR1Settings
+from common.sizes import Size, parse_size, size_in
+from trainer.prompts import with_inputs
 
 
 class RoundLost(Exception):
@@ -32,6 +35,8 @@ class RoundSpec:
     groups_file: str | None = None
     reward_oracle: str | None = None
     validation_oracle: str | None = None
+    sizes: list[str] = field(default_factory=list)  # as 1152x896, of prompts that name none; empty: the model's own
+    inputs: str | None = None  # folder of the input images that lines name as `input_image`
     labels: dict[str, int] = field(default_factory=dict)
     memory: dict = field(default_factory=dict)  # MemorySettings of the machine that runs it
 
@@ -45,7 +50,22 @@ class RoundSpec:
         if not self.train_prompts:
             raise ValueError("train_prompts: there are none; the student needs prompts to follow the reward on")
         settings.check_source(labels=self.reward_oracle is None)
+        for text in self.sizes:
+            parse_size(text)
+        for line in (*self.train_prompts, *self.validation):
+            size_in(line)
         MemorySettings.from_json(self.memory)
+
+    def with_inputs(self) -> RoundSpec:
+        """The same with the input images beside the prompts that change them. Raises ValueError on one that is gone."""
+        folder = Path(self.inputs) if self.inputs else None
+        lines = {name: with_inputs(getattr(self, name), folder) for name in ("train_prompts", "validation")}
+        return replace(self, **lines)
+
+    @property
+    def pixels(self) -> tuple[Size, ...]:
+        """`sizes` as numbers."""
+        return tuple(parse_size(text) for text in self.sizes)
 
 
 @dataclass(frozen=True)

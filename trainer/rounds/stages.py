@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,13 @@ import torch
 from accelerate import Accelerator
 
 from common.settings import MemorySettings, TDMR1Settings
+from common.sizes import Size, largest, size_text
 from trainer.backends import Managed, load_backend
-from trainer.data import load_groups, read_groups, without_imported
+from trainer.data import GroupStore, load_groups, read_groups, without_imported
 from trainer.methods import method_class
 from trainer.methods.base import Method
 from trainer.oracles import Oracle, get_oracle
+from trainer.prompts import input_size
 from trainer.roles import SURROGATE
 from trainer.rounds.folder import RoundWork
 from trainer.rounds.judge import GRID_IMAGES, Judge
@@ -58,13 +60,40 @@ class Stages:
 
     def step(self, number: int) -> dict[str, float]:
         """Make update `number` (from 0), nothing else; returns what is worth logging."""
-        begun = self.method.begin(self.source.sample) if number == 0 else {}
-        return begun | self.update.step(self.source.scored(number))
+        with self.method.backend.sized(self.source.prompts.size(number)):
+            begun = self.method.begin(self.source.sample) if number == 0 else {}
+            return begun | self.update.step(self.source.scored(number))
 
     def about(self) -> dict:
         """What the finished version's card says of how it was made."""
         labels = {self.oracle.name: self.state.images_scored} if self.oracle else self.spec.labels
         return {"parent": self.spec.parent_dir, "settings": self.settings.to_json(), "labels": labels}
+
+
+def _checked_sizes(backend: Managed, prompts: Prompts, store: GroupStore | None) -> set[Size]:
+    """Every size that the round will meet. Raises ValueError on one that the model cannot make, and on latents of another
+    model."""
+    channels = backend.latent_shape[0]
+    sizes = set(prompts.sizes)
+    for shape in {s[1:] for s in store.shapes} if store is not None else ():
+        if shape[0] != channels:
+            raise ValueError(
+                f"groups: their latents are {shape}, the model's {tuple(backend.latent_shape)}; they are of another model"
+            )
+        sizes.add(backend.size_of(shape))
+    for size in sizes:
+        with backend.sized(size):
+            pass
+    return {size or backend.own_size for size in sizes}
+
+
+def _check_head(sizes: set[Size], prompts: Sequence[str]) -> None:
+    """Raise ValueError on what a head cannot be trained on: images of several sizes, and input images."""
+    if len(sizes) > 1:
+        names = ", ".join(map(size_text, sorted(sizes)))
+        raise ValueError(f"surrogate: a head is trained at one size, not at {names}; use likelihood")
+    if any(input_size(prompt) for prompt in prompts):
+        raise ValueError("surrogate: a head reads no passes with input images; use likelihood")
 
 
 def prepare(
@@ -82,12 +111,12 @@ def prepare(
     `backend` is the model where it is there already. Raises what `run_round` does."""
     oracles = oracles or get_oracle
     settings, memory = TDMR1Settings.from_json(spec.settings), MemorySettings.from_json(spec.memory)
-    watching = chosen(trackers)
+    spec, watching = spec.with_inputs(), chosen(trackers)
     groups = read_groups(Path(spec.groups_file)) if spec.groups_file else None
     make_method = make_method or method_class(settings)
     if groups is not None and not getattr(make_method, "takes_imported", True):
         groups = without_imported(groups)
-    store = None if groups is None else load_groups(groups)
+    store = None if groups is None else load_groups(groups, Path(spec.inputs) if spec.inputs else None)
     oracle = oracles(spec.reward_oracle) if spec.reward_oracle else None
     accelerator = Accelerator(cpu=device == "cpu")
     processes = Share.of(accelerator).processes
@@ -102,19 +131,21 @@ def prepare(
     else:
         work = RoundWork(Path(spec.work_dir), Path(spec.output_dir), may_write)
     accelerator.wait_for_everyone()  # before anybody writes what others have yet to copy
-    backend = backend or load_backend(spec.model_dir, device=own, memory=memory, trained=settings)
-    if store is not None and store.shape[1:] != tuple(backend.latent_shape):
-        raise ValueError(
-            f"groups: their latents are {store.shape[1:]}, the model's {tuple(backend.latent_shape)}; "
-            "they are of another model"
-        )
-    method = make_method(backend, settings, parent=Path(spec.parent_dir), accelerator=accelerator)
+    prompts = Prompts(spec.train_prompts, settings.seed, spec.pixels)
+    if backend is None:
+        most = largest([size for size in prompts.sizes if size])
+        backend = load_backend(spec.model_dir, device=own, memory=memory, trained=settings, size=most)
+    sizes = _checked_sizes(backend, prompts, store)
+    if settings.explicit:
+        _check_head(sizes, [*(line["prompt"] for line in spec.train_prompts), *(store.prompts if store else ())])
+    with backend.sized(prompts.size(0)):
+        method = make_method(backend, settings, parent=Path(spec.parent_dir), accelerator=accelerator)
     held_out = taught = None
     if store is not None and settings.alarm and settings.validation_images and SURROGATE in method.roles.names:
         held_out, taught = hold_out(len(store), torch.Generator().manual_seed(settings.seed))
-    method.use_labels(store, taught, sampled=spec.reward_oracle is not None)
+    with backend.sized(prompts.size(0)):
+        method.use_labels(store, taught, sampled=spec.reward_oracle is not None)
     state = work.resume(method, origin_of(spec, groups, 0 if held_out is None else len(held_out)))
-    prompts = Prompts(spec.train_prompts, settings.seed)
     if spec.reward_oracle:
         source = OracleSource(method, settings, prompts, score_by(oracle, method), state, store)
     else:

@@ -24,7 +24,9 @@ class Update:
         self.method.set_rate_factor(self._rate_factor(scored.step))
         metrics = scored.metrics | self._learn(scored)
         if self.settings.follows(scored.step) and self.method.follows:
-            metrics |= self.method.follow(scored.rollouts(), scored.generator)
+            rollouts = scored.rollouts()
+            with self.method.sized_as(rollouts.trajectory):
+                metrics |= self.method.follow(rollouts, scored.generator)
         self.method.check_weights()
         return metrics
 
@@ -32,7 +34,8 @@ class Update:
         """In a function of its own, so that no batch is alive while the student follows."""
         metrics: dict[str, float] = {}
         for groups in scored.batches:
-            metrics |= self.method.learn(groups, scored.generator)
+            with self.method.sized_as(groups.trajectory):
+                metrics |= self.method.learn(groups, scored.generator)
         return metrics
 
     def _rate_factor(self, step: int) -> float:

@@ -9,9 +9,10 @@ import torch
 
 from trainer.advantages import pairs_right
 from trainer.data import GroupStore
-from trainer.evaluate import Evaluation
+from trainer.evaluate import Evaluation, equal_parts
 from trainer.methods.base import Groups, Method
 from trainer.methods.tdm_r1 import TDMR1
+from trainer.prompts import input_size, without_text
 from trainer.roles import SURROGATE, TEACHER
 from trainer.watch.alarm import ERRORS, Look, Reading, mean_of, relative
 from trainer.watch.measures import measure_images
@@ -37,7 +38,8 @@ def opinions(trainer: TDMR1, store: GroupStore, index: torch.Tensor) -> list[lis
     for i in index:
         batch = store.take(i[None])
         groups = Groups(batch.trajectory.to(device), trainer.backend.encode(batch.prompts), batch.advantages)
-        found.append(trainer.learned_reward(groups, draws=DRAWS, generator=generator)[0].tolist())
+        with trainer.sized_as(groups.trajectory):
+            found.append(trainer.learned_reward(groups, draws=DRAWS, generator=generator)[0].tolist())
     return found
 
 
@@ -98,7 +100,7 @@ class Watch:
             ranked_right(self.trainer, self.store, self.trained),
         )
 
-    def _opinions(self, latents: torch.Tensor, teacher: torch.Tensor) -> list[float]:
+    def _opinions(self, latents: Sequence[torch.Tensor], teacher: torch.Tensor) -> list[float]:
         """How much better the surrogate likes each image than the parent's of the same noise; `teacher` are the teacher's
         errors on them."""
         if self.trainer.explicit:
@@ -108,32 +110,34 @@ class Watch:
         parents = (self.teacher - self._errors(SURROGATE, self.parent.latents)) / unit
         return (gain - parents).tolist()
 
-    def _recognition(self, latents: torch.Tensor, with_prompt: torch.Tensor) -> torch.Tensor:
+    def _recognition(self, latents: Sequence[torch.Tensor], with_prompt: torch.Tensor) -> torch.Tensor:
         """How much of each image the frozen base explains by its prompt, (N,): what it errs more without one, relatively.
         An image that no longer shows its prompt has none, whatever it was destroyed by."""
         return (self._errors(TEACHER, latents, prompted=False) - with_prompt) / with_prompt
 
-    def _scores(self, latents: torch.Tensor) -> torch.Tensor:
+    def _scores(self, latents: Sequence[torch.Tensor]) -> torch.Tensor:
         """What the surrogate's head says of each image, (N,), on the CPU."""
         return self._each(latents, self.prompts, self.trainer.score)
 
-    def _errors(self, role: str, latents: torch.Tensor, *, prompted: bool = True) -> torch.Tensor:
+    def _errors(self, role: str, latents: Sequence[torch.Tensor], *, prompted: bool = True) -> torch.Tensor:
         """Each image's denoising error under a role, (N,), on the CPU."""
-        prompts = self.prompts if prompted else [""] * len(latents)
+        prompts = self.prompts if prompted else without_text(self.prompts)
         return self._each(latents, prompts, partial(self.trainer.denoising_error, role))
 
     def _each(
-        self, latents: torch.Tensor, prompts: Sequence[str], measure: Callable[..., torch.Tensor]
+        self, latents: Sequence[torch.Tensor], prompts: Sequence[str], measure: Callable[..., torch.Tensor]
     ) -> torch.Tensor:
         """`measure(x0, conditioning, levels, noise)` of each image, (N,), on the CPU: its mean over `DRAWS` draws."""
-        backend, parts = self.trainer.backend, []
+        backend, found = self.trainer.backend, torch.zeros(len(latents))
         generator = torch.Generator().manual_seed(SEED)
-        for start in range(0, len(latents), BATCH):
-            x0 = latents[start : start + BATCH].to(backend.device)
-            conditioning, total = backend.encode(prompts[start : start + BATCH]), torch.zeros(len(x0))
-            for _ in range(DRAWS):
-                tau = self.trainer.draw_levels(len(x0), generator)
-                eps = self.trainer.draw_noise(len(x0), generator)
-                total += measure(x0, conditioning, tau, eps).cpu()
-            parts.append(total / DRAWS)
-        return torch.cat(parts)
+        kinds = [(x.shape, input_size(prompt)) for x, prompt in zip(latents, prompts, strict=True)]
+        for part in equal_parts(kinds, BATCH):
+            x0 = torch.stack([latents[i] for i in part]).to(backend.device)
+            conditioning, total = backend.encode([prompts[i] for i in part]), torch.zeros(len(x0))
+            with self.trainer.sized_as(x0):
+                for _ in range(DRAWS):
+                    tau = self.trainer.draw_levels(len(x0), generator)
+                    eps = self.trainer.draw_noise(len(x0), generator)
+                    total += measure(x0, conditioning, tau, eps).cpu()
+            found[part] = total / DRAWS
+        return found

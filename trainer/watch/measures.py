@@ -17,7 +17,7 @@ FLAT = 1e-3  # of 0..1; edges below this are rounding
 
 
 def measure_images(images: Sequence[Image.Image], prompts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Every measure by name, (N,) each, for N images of one size."""
+    """Every measure by name, (N,) each, for N images."""
     rows = [as_pixels(image) for image in images]
     return {
         "contrast": np.array([contrast(p) for p in rows]),

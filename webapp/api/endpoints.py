@@ -16,11 +16,12 @@ from ninja.errors import HttpError
 from ninja.files import UploadedFile
 
 from webapp.accounts.permissions import Action
-from webapp.api import comparisons, contract, images, people, prompts, services
+from webapp.api import comparisons, contract, images, inputs, people, prompts, services
 from webapp.api import schemas as s
 from webapp.api.auth import ANY, TokenThrottle, may_administer, may_label, may_read
 from webapp.api.contract import After, Limit, page
 from webapp.campaigns import services as campaigns
+from webapp.campaigns import sizes
 from webapp.campaigns.models import Project, Split
 from webapp.exports import identity, imports
 from webapp.exports.formats import FORMATS
@@ -90,6 +91,7 @@ def project(request, slug: Path[str]):
     measured = found.qualities.first()
     return {
         **{name: getattr(found, name) for name in s.ProjectOut.model_fields if hasattr(found, name)},
+        "sizes": sizes.of_project(found),
         "active_version": found.active_version.number if found.active_version else None,
         "archived": found.archived_at is not None,
         "groups": counts.queue_counts(found),
@@ -122,9 +124,11 @@ def _task(request: HttpRequest, slug: str, group: Group) -> dict:
         return request.build_absolute_uri(reverse("api:task-image", args=[slug, group.task, image.position]))
 
     images = group.generations.all()
+    own = request.build_absolute_uri(reverse("api:task-input", args=[slug, group.task])) if group.input_image else None
     return {
         "id": group.task,
         "prompt": group.prompt.text,
+        "input": own,
         "images": [{"position": g.position, "width": g.width, "height": g.height, "url": address(g)} for g in images],
     }
 
@@ -138,6 +142,7 @@ def _group(request: HttpRequest, slug: str, group: Group) -> dict:
         "state": group.state,
         "created_at": group.created_at,
         "rewards": settled.rewards if settled else None,
+        "input_image": group.input_image,
         "images": [_image(request, slug, g) for g in group.generations.all()],
     }
 
@@ -351,6 +356,7 @@ def _trial(request: HttpRequest, slug: str, trial: Trial) -> dict:
     return {
         **{name: getattr(trial, name) for name in ("prompt", "state", "seeds", "error", "created_at")},
         "id": trial.pk,
+        "size": trial.image_size,
         "sides": [
             {**side, "images": [address(column, row) for row in rows] if column < trial.made else []}
             for column, side in enumerate(trial.sides)
@@ -369,9 +375,8 @@ def list_trials(request, slug: Path[str], after: int = After, limit: int = Limit
 def start_trial(request, slug: Path[str], body: s.TrialIn):
     """Images of any prompt by versions, and the base, from the same noise; ask for it again until it is ready."""
     base = (body.base.steps, body.base.guidance) if body.base else None
-    made = trials.start(
-        request.auth.project, body.prompt, versions=body.versions, base=base, seeds=body.seeds, by=request.auth.user
-    )
+    about = {"versions": body.versions, "base": base, "seeds": body.seeds, "size": body.size}
+    made = trials.start(request.auth.project, body.prompt, **about, by=request.auth.user)
     return _trial(request, slug, made)
 
 
@@ -505,5 +510,5 @@ def deliveries(request, slug: Path[str], webhook_id: int, after: int = After, li
     )
 
 
-for part in (router, prompts.router, people.router, images.router, comparisons.router):
+for part in (router, prompts.router, inputs.router, people.router, images.router, comparisons.router):
     api.add_router("/projects/{slug:slug}", part)

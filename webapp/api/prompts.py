@@ -35,7 +35,7 @@ def prompts(
         rows = rows.filter(split=split)
 
     def told(p):
-        about = {"id": p.pk, "prompt": p.text, "split": p.split, "metadata": p.metadata}
+        about = {"id": p.pk, "prompt": p.text, "split": p.split, "metadata": p.metadata, "input_image": p.input_image}
         return about | {"withdrawn": p.withdrawn_at is not None}
 
     return page(rows, after, limit, told)

@@ -50,6 +50,7 @@ class ProjectOut(Schema):
     name: str
     group_size: int
     images_made: int | None = Field(description="Images made of a group, of which group_size are shown; null: as many.")
+    sizes: list[str] = Field(description="Of images in pixels, as 1152x896; empty: the model's own.")
     steps: int
     overlap: int
     overlap_most: int | None = Field(description="A group is asked about up to so often until it is sure enough.")
@@ -67,10 +68,22 @@ class ProjectOut(Schema):
     labels_to_next_round: int = Field(description="About how many more until the next round is worth it; 0: it is.")
 
 
+class InputOut(Schema):
+    """An image that prompts change: name it in a prompt's metadata as `input_image`."""
+
+    id: int
+    digest: str = Field(description="SHA-256 of the file that is kept.")
+    width: int
+    height: int
+    url: str
+
+
 class PromptIn(Schema):
     prompt: str = Field(min_length=1, max_length=1000)
     split: Split = Split.TRAIN
-    metadata: dict = {}
+    metadata: dict = Field(
+        {}, description="`size` as 1152x896, and `input_image`, the digest of an image, among others."
+    )
 
 
 class PromptOut(Schema):
@@ -78,6 +91,7 @@ class PromptOut(Schema):
     prompt: str
     split: Split
     metadata: dict
+    input_image: str = Field(description="Digest of the image that it changes; empty: none.")
     withdrawn: bool = Field(description="Nothing new is made of it.")
 
 
@@ -156,6 +170,7 @@ class GroupOut(Schema):
     state: GroupState
     created_at: datetime
     rewards: list[float | None] | None = Field(description="What the labels come to, by position; null without labels.")
+    input_image: str = Field(description="Digest of the image that its prompt changed; empty: none.")
     images: list[ImageOut]
 
 
@@ -171,6 +186,7 @@ class TaskOut(Schema):
 
     id: str
     prompt: str
+    input: str | None = Field(description="Address of the image that the prompt changed.")
     images: list[TaskImageOut]
 
 
@@ -271,6 +287,7 @@ class TrialIn(Schema):
     seeds: list[Annotated[int, Field(strict=True, **bounds.SEED.limits)]] = Field(
         [1, 2, 3, 4], min_length=1, max_length=MOST_SEEDS, description="One image of each side a seed."
     )
+    size: str = Field("", max_length=bounds.SIZE, description="In pixels, as 1152x896; empty: the model's own.")
 
 
 class SideOut(Schema):
@@ -285,6 +302,7 @@ class TrialOut(Schema):
     prompt: str
     state: TrialState
     seeds: list[int]
+    size: str = Field(description="Of the images in pixels; empty: the model's own.")
     sides: list[SideOut]
     ahead: int = Field(description="Trials that are made before it.")
     error: str

@@ -12,7 +12,9 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from common import prompt_files
-from webapp.campaigns.models import Project, PromptDraft
+from common.texts import LONGEST
+from webapp.campaigns import sizes
+from webapp.campaigns.models import Project, PromptDraft, Split
 from webapp.campaigns.queries import models_for
 from webapp.campaigns.services import (
     EDITABLE,
@@ -27,10 +29,12 @@ from webapp.campaigns.services import (
 )
 from webapp.lib import bounds
 
+MOST_TEXTS = 50  # prompts that are added with an image
 MAIN = (
     "name",
     "group_size",
     "images_made",
+    "sizes",
     "overlap",
     "overlap_most",
     "sure",
@@ -101,6 +105,7 @@ class ProjectForm(forms.ModelForm):
             "name": _("Name"),
             "group_size": _("Group size"),
             "images_made": _("Images made"),
+            "sizes": _("Image sizes"),
             "steps": _("Steps"),
             "overlap": _("Overlap"),
             "overlap_most": _("Overlap at most"),
@@ -131,6 +136,7 @@ class ProjectForm(forms.ModelForm):
         }
         widgets = {
             "name": forms.TextInput(attrs={"dir": "auto"}),
+            "sizes": forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
             "guidelines": forms.Textarea(attrs={"rows": 5, "dir": "auto"}),
             "consent": forms.Textarea(attrs={"rows": 5, "dir": "auto"}),
         }
@@ -144,6 +150,17 @@ class ProjectForm(forms.ModelForm):
             known = {row.oracle: row for row in self.instance.oracle_qualities.filter(tag="")}
             choices = [(name, _beside_people(label, known.get(name))) for name, label in self.fields["oracle"].choices]
             self.fields["oracle"].choices = choices
+
+    def clean_sizes(self) -> str:
+        """Sizes that the model can make, as they are kept."""
+        try:
+            return sizes.read(self.cleaned_data["sizes"], self.model_dir())
+        except ValueError as error:
+            raise forms.ValidationError(str(error).partition(": ")[2]) from error
+
+    def model_dir(self) -> str:
+        """The model's folder."""
+        return self.instance.model_dir
 
     def clean(self):
         """An oracle is chosen where one labels."""
@@ -299,6 +316,25 @@ class PromptsForm(forms.Form):
         return self.is_valid() and self.parsed is not None and not self.parsed.errors
 
 
+class InputForm(forms.Form):
+    """An image, and what is to be made of it."""
+
+    image = forms.FileField(label=_("Image"), help_text=_("PNG or WebP, with sides of 64 pixels or more."))
+    texts = LinesField(
+        label=_("What to change"),
+        max_length=LONGEST * MOST_TEXTS,
+        help_text=_("A prompt a line; each gets this image."),
+        widget=forms.Textarea(attrs={"rows": 3, "dir": "auto"}),
+    )
+    split = forms.ChoiceField(label=_("Split"), choices=Split.choices)
+
+    def clean_texts(self) -> list[str]:
+        """A few lines."""
+        if len(lines := self.cleaned_data["texts"]) > MOST_TEXTS:
+            raise forms.ValidationError(_("at most %(most)s lines") % {"most": MOST_TEXTS})
+        return lines
+
+
 class NewProjectForm(ProjectForm):
     """A project from zero: an address, a model, the settings."""
 
@@ -333,7 +369,7 @@ class NewProjectForm(ProjectForm):
 
     def model_dir(self) -> str:
         """The chosen model's folder; empty where none of the choices was sent."""
-        return self.models.get(self.cleaned_data.get("model"), ("", ""))[1]
+        return self.models.get(self.data.get(self.add_prefix("model")), ("", ""))[1]
 
     def values(self) -> dict:
         """What `services.create_project` takes beside the prompts."""

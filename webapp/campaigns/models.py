@@ -75,6 +75,16 @@ class Project(models.Model):
         ),
     )
     steps = models.PositiveSmallIntegerField(default=4, validators=bounds.STEPS.validators)
+    sizes = models.CharField(
+        max_length=bounds.SIZES,
+        blank=True,
+        default="",
+        db_default="",
+        help_text=_(
+            "Sizes of images in pixels, such as 1024x1024, 1152x896: each group gets one, unless its prompt names its own. "
+            "Empty: the model's own."
+        ),
+    )
     overlap = models.PositiveSmallIntegerField(
         default=1, validators=bounds.OVERLAP.validators, help_text=_("How many people rate each group.")
     )
@@ -287,6 +297,9 @@ class Prompt(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
     text = models.CharField(max_length=1000)
     metadata = models.JSONField(default=dict, blank=True, validators=[texts.Kept(bounds.METADATA)])
+    input_image = models.CharField(
+        max_length=64, blank=True, default="", db_default="", help_text="SHA-256 of the image that it changes."
+    )
     split = models.CharField(max_length=10, choices=Split, default=Split.TRAIN)
     shown = models.PositiveIntegerField(default=0, editable=False, help_text="Groups that were made of it.")
     withdrawn_at = models.DateTimeField(null=True, editable=False)
@@ -294,11 +307,29 @@ class Prompt(models.Model):
     objects = PromptQuerySet.as_manager()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["project", "text"], name="one_prompt_text")]
+        constraints = [models.UniqueConstraint(fields=["project", "text", "input_image"], name="one_prompt")]
         indexes = [models.Index(fields=["project", "split"])]
 
     def __str__(self) -> str:
         return self.text
+
+
+class InputImage(models.Model):
+    """An image that prompts of a project change; its file is named by its content and may be other projects' too."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="inputs")
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the file.")
+    width = models.PositiveIntegerField()
+    height = models.PositiveIntegerField()
+    made_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "digest"], name="one_input_image")]
+        indexes = [models.Index(fields=["digest"])]
+
+    def __str__(self) -> str:
+        return self.digest
 
 
 class PromptDraft(models.Model):

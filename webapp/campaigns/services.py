@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import timedelta
+from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -19,14 +20,17 @@ from django.utils.translation import gettext as _
 
 from common.geneval_lines import LineError, checked_line, quoted_text
 from common.prompt_files import Check, cut_prompts
+from common.sizes import SizeError, parse_size, step_of
 from common.texts import LONGEST, canonical_prompt
+from webapp.campaigns import sizes
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
-from webapp.campaigns.models import LabelSource, Membership, Project, Prompt, PromptDraft, Role, Split
+from webapp.campaigns.models import InputImage, LabelSource, Membership, Project, Prompt, PromptDraft, Role, Split
 from webapp.lib import bounds, texts
 from webapp.rounds.models import ModelVersion, VersionStatus
 
 DRAFT = timedelta(days=1)
+INPUT = "input_image"  # of a prompt's metadata in files and requests; kept in a column of its own
 
 
 class CampaignError(ValueError):
@@ -40,6 +44,7 @@ EDITABLE = (
     "dislike_reasons",
     "group_size",
     "images_made",
+    "sizes",
     "overlap",
     "overlap_most",
     "sure",
@@ -106,6 +111,13 @@ def oracle_spec(name: str) -> str:
     return known[name]
 
 
+def _sizes(text: str, model_dir: str) -> str:
+    try:
+        return sizes.read(text, model_dir)
+    except ValueError as error:
+        raise CampaignError(str(error)) from error
+
+
 def prompt_check(oracle: str) -> Check | None:
     """What the project's oracle asks of each prompt, as `common.prompt_files.parse` takes it: one that reads words needs
     a word."""
@@ -129,9 +141,10 @@ def _check_bounds(project: Project, fields: Iterable[str]) -> None:
 
 @transaction.atomic
 def create_project(
-    slug: str, name: str, *, model_dir: str, student_dir: str, prompts: list[dict], by=None, **fields
+    slug: str, name: str, *, model_dir: str, student_dir: str, prompts: list[dict], by=None, inputs=(), **fields
 ) -> Project:
-    """A project with its first published version and its prompts `{prompt, split, metadata}`; all or nothing.
+    """A project with its first published version and its prompts `{prompt, split, metadata}`; all or nothing. `inputs` are
+    rows of input images whose files are there.
 
     Who makes it (`by`) becomes its admin.
     """
@@ -143,6 +156,7 @@ def create_project(
             _("slug: a project has the address %(slug)s already; choose another") % {"slug": repr(slug)}
         )
     project = Project(slug=slug, name=name, model_dir=model_dir, **fields)
+    project.sizes = _sizes(project.sizes, model_dir)
     _check_bounds(project, [*EDITABLE, "steps", "slug", "model_dir"])
     check_practice(project.practice_groups, project.practice_right)
     check_range(project.overlap, project.overlap_most)
@@ -151,6 +165,7 @@ def create_project(
     if by is not None:
         Membership.objects.create(user=by, project=project, role=Role.ADMIN)
     audit(project, by, "project created", prompts=len(prompts))
+    InputImage.objects.bulk_create(InputImage(project=project, made_by=by, **row) for row in inputs)
     add_prompts(project, prompts)
     version = ModelVersion.objects.create(project=project, number=1, path=student_dir, status=VersionStatus.PUBLISHED)
     project.active_version = version
@@ -165,7 +180,8 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
     Raises CampaignError that names the row and field of the first bad one; then nothing is added.
     """
     check_open(project, CampaignError)
-    made, check = [], prompt_check(project.oracle)
+    images = set(project.inputs.values_list("digest", flat=True)) if project.pk else set()
+    made, check, step = [], prompt_check(project.oracle), step_of(Path(project.model_dir))
     for number, row in enumerate(rows, start=1):
         given, split = row.get("prompt"), row.get("split", Split.TRAIN)
         try:
@@ -189,10 +205,18 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
         try:
             texts.check(metadata, "metadata")
             metadata = checked_line(metadata)
+            if "size" in metadata:
+                parse_size(metadata["size"], step)
+            image = metadata.pop(INPUT, "") or ""
+            if image and image not in images:
+                raise ValueError(
+                    _("%(field)s: %(name)s is no image of this project; upload it first")
+                    % {"field": INPUT, "name": repr(str(image)[:80])}
+                )
             if check is not None:
                 check(text, metadata)
         except ValueError as error:
-            if isinstance(error, LineError):
+            if isinstance(error, LineError | SizeError):
                 error = _(error.template) % error.about
             raise CampaignError(_("prompts, row %(number)s: %(error)s") % {"number": number, "error": error}) from None
         if len(json.dumps(metadata, ensure_ascii=False)) > bounds.METADATA:
@@ -200,7 +224,7 @@ def add_prompts(project: Project, rows: list[dict], *, by=None) -> int:
                 _("prompts, row %(number)s: metadata: at most %(most)s characters of JSON")
                 % {"number": number, "most": f"{bounds.METADATA:,}"}
             )
-        made.append(Prompt(project=project, text=text, split=split, metadata=metadata))
+        made.append(Prompt(project=project, text=text, split=split, metadata=metadata, input_image=image))
     before = project.prompts.count()
     Prompt.objects.bulk_create(made, ignore_conflicts=True, batch_size=500)
     new = project.prompts.count() - before
@@ -238,6 +262,8 @@ def update_project(project: Project, by, **values) -> dict:
     if wrong := sorted(set(values) - set(EDITABLE)):
         raise CampaignError(_("%(field)s: it cannot be changed; make a new project") % {"field": wrong[0]})
     project = Project.objects.select_for_update().get(pk=project.pk)
+    if "sizes" in values:
+        values["sizes"] = _sizes(values["sizes"], project.model_dir)
     changed = {
         name: [getattr(project, name), value] for name, value in values.items() if getattr(project, name) != value
     }
@@ -260,14 +286,18 @@ def clone_project(project: Project, slug: str, name: str, by) -> Project:
     `slug` it is made of the name, or of this project's where the name's script has none, and is free."""
     if project.active_version is None:
         raise CampaignError(_("version: the project has none published; publish one first"))
-    rows = project.prompts.in_use().order_by("pk").values_list("text", "split", "metadata")
+    rows = project.prompts.in_use().order_by("pk").values_list("text", "split", "metadata", "input_image")
     return create_project(
         slug or _free_slug(slugify(name)[:50] or f"{project.slug[:45]}-copy"),
         name,
         model_dir=project.model_dir,
         student_dir=project.active_version.path,
         steps=project.steps,
-        prompts=[{"prompt": text, "split": split, "metadata": metadata} for text, split, metadata in rows],
+        prompts=[
+            {"prompt": text, "split": split, "metadata": {**metadata, INPUT: image} if image else metadata}
+            for text, split, metadata, image in rows
+        ],
+        inputs=list(project.inputs.values("digest", "width", "height")),
         by=by,
         **{field: getattr(project, field) for field in EDITABLE if field != "name"},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
@@ -12,9 +13,9 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, may_create_projects, member
+from webapp.campaigns import inputs, queries, services
 from webapp.campaigns import prompts as campaign_prompts
-from webapp.campaigns import queries, services
-from webapp.campaigns.forms import NewProjectForm, ProjectForm, PromptsForm
+from webapp.campaigns.forms import InputForm, NewProjectForm, ProjectForm, PromptsForm
 from webapp.campaigns.models import Project
 from webapp.campaigns.training import TrainingForm
 from webapp.lib import bounds, options
@@ -154,6 +155,18 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
                 messages.warning(request, _("Longer than the model reads: %(prompts)s.") % {"prompts": said})
             return redirect("prompts", project.slug)
         form, status = form.shown_again(), 200 if checked else 400
+    return _prompts_page(request, project, form, checked=checked, status=status)
+
+
+def _prompts_page(
+    request: HttpRequest,
+    project: Project,
+    form: PromptsForm,
+    *,
+    checked: bool = False,
+    status: int = 200,
+    input_form: InputForm | None = None,
+) -> HttpResponse:
     show = request.GET.get("show") if request.GET.get("show") in campaign_prompts.SHOWN else ""
     words = request.GET.get("q", "")[: bounds.WORD]
     found = campaign_prompts.find(project, words=words, show=show)
@@ -170,9 +183,33 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
         "words": words,
         "shown": campaign_prompts.SHOWN,
         "tags": campaign_prompts.tags_of(project),
+        "input_form": input_form or (InputForm() if inputs.takes_images(project) else None),
         "page": "prompts",
     }
     return render(request, "campaigns/prompts.html", context, status=status)
+
+
+@require_POST
+@member(Action.PROMPTS)
+def add_input(request: HttpRequest, project: Project) -> HttpResponse:
+    """Keep an image and add the prompts that change it, all or nothing."""
+    form = InputForm(request.POST, request.FILES)
+    if form.is_valid():
+        data = form.cleaned_data
+        try:
+            image = inputs.add(project, data["image"].read(settings.LIKESTEP_INPUT_LIMIT + 1), request.user)
+            about = {"split": data["split"], "metadata": {services.INPUT: image.digest}}
+            rows = [{"prompt": text, **about} for text in data["texts"]]
+            new = services.add_prompts(project, rows, by=request.user)
+        except services.CampaignError as error:
+            form.add_error("image", str(error))
+        else:
+            known = len(rows) - new
+            said = _("%(new)s prompts added; %(known)s were there already.")
+            messages.success(request, said % {"new": new, "known": known})
+            enqueue("housekeeping", project.pk)
+            return redirect("prompts", project.slug)
+    return _prompts_page(request, project, PromptsForm(user=request.user), status=400, input_form=form)
 
 
 def _change_prompts(request: HttpRequest, project: Project, action: str) -> None:

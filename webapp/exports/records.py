@@ -75,6 +75,7 @@ class GroupRecord:
     project: str
     prompt: str
     metadata: dict
+    input_image: str  # digest; empty: none
     split: str
     origin: str
     version: int | None
@@ -169,6 +170,7 @@ def _chunk(project: Project, groups: list[Group], chosen: Filter) -> Iterator[Gr
             project=project.slug,
             prompt=group.prompt.text,
             metadata=group.prompt.metadata,
+            input_image=group.input_image,
             split=group.prompt.split,
             origin="imported" if group.is_own else "generated",
             version=None if group.is_own else group.version.number,

@@ -151,7 +151,7 @@ class Reader:
             raise Unreadable(NO_PROMPT)
         if len(text) > LONGEST:
             raise Unreadable(gettext_noop("its prompt has more than %(most)s characters"), most=LONGEST)
-        known = self.project.prompts.filter(text=text).first()
+        known = self.project.prompts.filter(text=text, input_image="").first()
         if known is not None and known.split != Split.TRAIN:
             # People must see no images of prompts that versions are measured on.
             raise Unreadable(gettext_noop("its prompt is kept for validation or tests, of which people see no images"))

@@ -117,7 +117,9 @@ def _prompts(project: Project, texts: list[str], choices: Choices) -> dict[str, 
         campaigns.add_prompts(project, [{"prompt": text} for text in new])
         if not choices.generate:
             for start in range(0, len(new), 500):
-                project.prompts.filter(text__in=new[start : start + 500]).update(withdrawn_at=timezone.now())
+                project.prompts.filter(input_image="", text__in=new[start : start + 500]).update(
+                    withdrawn_at=timezone.now()
+                )
         found = _known(project, wanted)
     return found
 
@@ -125,7 +127,9 @@ def _prompts(project: Project, texts: list[str], choices: Choices) -> dict[str, 
 def _known(project: Project, texts: list[str]) -> dict[str, int]:
     found = {}
     for start in range(0, len(texts), 500):
-        found |= dict(project.prompts.filter(text__in=texts[start : start + 500]).values_list("text", "pk"))
+        found |= dict(
+            project.prompts.filter(input_image="", text__in=texts[start : start + 500]).values_list("text", "pk")
+        )
     return found
 
 

@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from common.files import check_webp
+from webapp.campaigns import sizes
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.models import LabelSource, Project, Prompt, Split
 from webapp.labelling import choice
@@ -73,12 +74,21 @@ def top_up(project_id: int, *, rng: random.Random | None = None) -> list[Group]:
     )
     even = sum(chances.values()) / len(chances) if chances else 1
     chosen = choice.draw(chances, missing, rng)
-    return [create_group(project, pk, rng, chance=chances[pk] / even) for pk in chosen]
+    asked = sizes.for_prompts(project, chosen, rng)
+    return [
+        create_group(project, pk, rng, chance=chances[pk] / even, asked=images)
+        for pk, images in zip(chosen, asked, strict=True)
+    ]
 
 
-def create_group(project: Project, prompt_id: int, rng: random.Random, *, chance: float = 1) -> Group:
+def create_group(
+    project: Project, prompt_id: int, rng: random.Random, *, chance: float = 1, asked: tuple[str, str] | None = None
+) -> Group:
     """A queued group of the active version with fresh noise; the generate workers are told after commit. `chance` is the
-    prompt's over that of an even draw."""
+    prompt's over that of an even draw; `asked` is what `sizes.for_prompts` says of it, where that is known."""
+    if asked is None:
+        (asked,) = sizes.for_prompts(project, [prompt_id], rng)
+    image_size, input_image = asked
     group = Group.objects.create(
         project=project,
         prompt_id=prompt_id,
@@ -86,6 +96,8 @@ def create_group(project: Project, prompt_id: int, rng: random.Random, *, chance
         first_seed=rng.randrange(SEED_SPACE),
         size=project.group_size,
         made=project.images_made if (project.images_made or 0) > project.group_size else 0,
+        image_size=image_size,
+        input_image=input_image,
         chance=chance,
     )
     Prompt.objects.filter(pk=prompt_id).update(shown=F("shown") + 1)

@@ -16,11 +16,12 @@ COMMANDS = {
     "flag": gettext_lazy("Flag"),
     "zoom": gettext_lazy("Look closer"),
     "why": gettext_lazy("Say why"),
+    "compare": gettext_lazy("Show the input image"),
     "guide": gettext_lazy("Guidelines"),
     "pause": gettext_lazy("Pause"),
 }
 DEFAULTS = {
-    **dict(zip(COMMANDS, ["Enter", "l", "d", "i", "u", "s", "f", "k", "a", "g", "p"], strict=True)),
+    **dict(zip(COMMANDS, ["Enter", "l", "d", "i", "u", "s", "f", "k", "a", "o", "g", "p"], strict=True)),
     **{f"image_{n}": key for n, key in enumerate("1234567890qwertyzxcvbnm,", start=1)},
 }
 # Keys with a longer name that may be chosen; arrows, Tab, Space and Escape move about the page.

@@ -11,6 +11,8 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from webapp.lib import bounds
+
 
 class GroupState(models.TextChoices):
     """See `states.GROUP_MOVES`."""
@@ -52,6 +54,12 @@ class Group(models.Model):
         null=True, help_text="The n-th image made has noise seed first_seed + n; empty: not known."
     )
     size = models.PositiveSmallIntegerField(help_text="Images that are shown.")
+    image_size = models.CharField(
+        max_length=bounds.SIZE, blank=True, default="", db_default="", help_text="As 1152x896; empty: the model's own."
+    )
+    input_image = models.CharField(
+        max_length=64, blank=True, default="", db_default="", help_text="SHA-256 of the image that its prompt changed."
+    )
     made = models.PositiveSmallIntegerField(
         default=0, db_default=0, help_text="Images that were made, of which those shown were chosen; 0: as many."
     )

@@ -23,7 +23,7 @@ from webapp.labelling.guidelines import add_example, remove_example
 from webapp.labelling.models import FlagKind, Generation, Group, SkipReason
 from webapp.labelling.preferences import save_keys
 from webapp.labelling.waiting import why_none
-from webapp.lib import bounds, media, options, storage, texts
+from webapp.lib import bounds, media, options, paths, storage, texts
 from webapp.raters import gate, practice, studies
 
 
@@ -34,6 +34,7 @@ def group_json(group: Group) -> dict:
     return {
         "group": group.task,
         "prompt": group.prompt.text,
+        "input": reverse("task-input", args=[group.project.slug, group.task]) if group.input_image else None,
         "images": [
             {
                 "position": g.position,
@@ -55,7 +56,7 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
     chosen = queries.preferences(request.user)
     mine = keys.merged(chosen.keys)
     page = {"keys": mine if chosen.keys_on else {}, "widths": pictures.WIDTHS, "renew": options.RENEW.total_seconds()}
-    page["reasons"] = project.dislike_reasons
+    page["reasons"], changes = project.dislike_reasons, project.inputs.exists()
     context = {
         "project": project,
         "page": "annotate",
@@ -64,9 +65,10 @@ def annotate(request: HttpRequest, project: Project) -> HttpResponse:
         "command_keys": [
             (name, mine[command])
             for command, name in keys.COMMANDS.items()
-            if command != "why" or project.dislike_reasons
+            if (command != "why" or project.dislike_reasons) and (command != "compare" or changes)
         ],
         "image_keys": [mine[f"image_{n}"] for n in range(1, keys.MOST_IMAGES + 1)],
+        "compare_key": mine["compare"] if chosen.keys_on else "",
         "page_data": page,
         "skip_reasons": SkipReason.choices,
         "flag_kinds": FlagKind.choices,
@@ -234,6 +236,34 @@ def task_image(request: HttpRequest, project: Project, task: str, position: int)
 def practice_image(request: HttpRequest, project: Project, turn: int, position: int) -> HttpResponse:
     """An image of a group in this person's practice."""
     return image_response(practice.image_at(request.user, project, turn, position), request.GET.get("w", ""))
+
+
+@require_GET
+@member(Action.LABEL)
+def task_input(request: HttpRequest, project: Project, task: str) -> HttpResponse:
+    """The image that the prompt of a group changed which this person was given."""
+    return task_input_response(request.user, project, task)
+
+
+def task_input_response(user, project: Project, task: str) -> HttpResponse:
+    """The same for whoever asks, or 404."""
+    found = queries.task_image(user, project, task, 0)
+    return input_response(project, found.group.input_image if found else "")
+
+
+@require_GET
+@member(Action.SEE)
+def input_image(request: HttpRequest, project: Project, digest: str) -> HttpResponse:
+    """An image that prompts of the project change."""
+    return input_response(project, digest)
+
+
+def input_response(project: Project, digest: str) -> HttpResponse:
+    """The file of an input image of the project, or 404."""
+    if not digest or not project.inputs.filter(digest=digest).exists():
+        raise Http404
+    name = paths.input_image(digest)
+    return media.picture(name, cache="private, max-age=604800, immutable", may_redirect=False)
 
 
 @require_GET

@@ -10,6 +10,7 @@ from common import round_folder
 
 # Everything that a back-up must hold lies in these folders of the data folder; what else is there can be made again.
 FOLDERS = ("media", "trajectories", "versions", "rounds")
+INPUTS = "media/inputs"
 
 
 def image(project_id: int, group_id: int, position: int) -> str:
@@ -20,6 +21,11 @@ def image(project_id: int, group_id: int, position: int) -> str:
 def small_image(image_name: str, width: int) -> str:
     """An image no wider than `width` pixels, beside the full one; made when it is first asked for."""
     return f"{image_name.removesuffix('.webp')}.w{width}.webp"
+
+
+def input_image(digest: str) -> str:
+    """An image that prompts change, by the hash of its content, relative to the data folder."""
+    return f"{INPUTS}/{digest}.webp"
 
 
 def pair_image(project_id: int, pair_id: int, version: str) -> str:

@@ -1,7 +1,7 @@
 """How large a request may be and how long it may take to come, asked before its body is read.
 
 The limits are settings: `LIKESTEP_ANONYMOUS_LIMIT` for whoever has not logged in and has no token,
-`LIKESTEP_PROMPTS_LIMIT`, `LIKESTEP_IMPORT_LIMIT` and `LIKESTEP_IMAGES_LIMIT` for the three kinds of files,
+`LIKESTEP_PROMPTS_LIMIT`, `LIKESTEP_IMPORT_LIMIT`, `LIKESTEP_IMAGES_LIMIT` and `LIKESTEP_INPUT_LIMIT` for files,
 `LIKESTEP_BODY_LIMIT` for all else. A body must come with `SLOWEST` bytes a second after the first `LIKESTEP_STALL_SECONDS`.
 """
 
@@ -36,6 +36,8 @@ FILES = {
     "prompts": "LIKESTEP_PROMPTS_LIMIT",
     "new-project": "LIKESTEP_PROMPTS_LIMIT",
     "api:add_prompt_file": "LIKESTEP_PROMPTS_LIMIT",
+    "add-input": "LIKESTEP_INPUT_LIMIT",
+    "api:add_input": "LIKESTEP_INPUT_LIMIT",
 }
 
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from django.utils import timezone
 
 from common import round_folder
+from webapp.campaigns.models import InputImage
 from webapp.labelling.models import Group, GroupState
 from webapp.lib import paths, storage
 from webapp.rounds.models import OPEN, ModelVersion, TrainingRound, Trial
@@ -72,6 +73,7 @@ def _strays(store, before, dry_run: bool) -> Iterator[storage.Entry]:
     groups = {str(pk) for pk in Group.objects.values_list("pk", flat=True)}
     trials = {str(pk) for pk in Trial.objects.values_list("pk", flat=True)}
     rounds = dict(TrainingRound.objects.values_list("pk", "state"))
+    inputs = set(InputImage.objects.values_list("digest", flat=True))
     versions = set(ModelVersion.objects.values_list("path", flat=True))
 
     def named(name: str) -> bool:
@@ -80,6 +82,8 @@ def _strays(store, before, dry_run: bool) -> Iterator[storage.Entry]:
                 return group in groups
             case ["media", "projects", _, "trials", trial, *_]:
                 return trial in trials
+            case ["media", "inputs", file]:
+                return file.removesuffix(".webp") in inputs
             case ["trajectories", _, file]:
                 return file.removesuffix(".safetensors") in groups
             case ["rounds", number, *_]:

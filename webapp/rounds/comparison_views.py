@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, may, member
+from webapp.campaigns import sizes
 from webapp.campaigns.models import Project
 from webapp.lib import bounds, media, options, paths, texts
 from webapp.raters import terms
@@ -102,7 +103,7 @@ def compare(request: HttpRequest, project: Project) -> HttpResponse:
 
 def _pair(project: Project, pair: Pair) -> dict:
     images = [reverse("pair-image", args=[project.slug, pair.pk, position]) for position in range(len(pair.sides))]
-    return {"pair": pair.pk, "prompt": pair.prompt.text, "images": images}
+    return {"pair": pair.pk, "prompt": pair.prompt.text, "images": images, "size": sizes.ratio(pair.image_size)}
 
 
 @require_GET

@@ -9,6 +9,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from common.texts import LONGEST
+from webapp.campaigns import sizes
 from webapp.campaigns.models import Project
 from webapp.campaigns.training import TrainingForm
 from webapp.lib import bounds
@@ -57,6 +58,14 @@ class TrialForm(forms.Form):
         help_text=_("One row of images each, with commas between them: the same seed is the same noise."),
     )
 
+    size = forms.CharField(
+        label=_("Image size"),
+        required=False,
+        max_length=bounds.SIZE,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "placeholder": "1152x896"}),
+        help_text=_("Width and height in pixels; empty: the model's own."),
+    )
+
     def __init__(self, *args, project: Project, **kwargs):
         super().__init__(*args, **kwargs)
         numbers = project.versions.order_by("-number").values_list("number", flat=True)[:SHOWN]
@@ -67,6 +76,7 @@ class TrialForm(forms.Form):
             "versions": [str(n) for n in usual],
             "steps": BASE_STEPS,
             "guidance": BASE_GUIDANCE,
+            "size": (sizes.of_project(project) or [""])[0],
             "seeds": ", ".join(map(str, sorted(SystemRandom().sample(range(1, 1000), USUAL_SEEDS)))),
         }
         self.initial = {**defaults, **self.initial}

@@ -8,6 +8,7 @@ from django.db.models import Q
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from webapp.lib import bounds
 from webapp.rounds.staircase import Ended
 
 
@@ -241,6 +242,12 @@ class Pair(models.Model):
     comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="pairs")
     prompt = models.ForeignKey("campaigns.Prompt", on_delete=models.PROTECT, related_name="+")
     seed = models.BigIntegerField()
+    image_size = models.CharField(
+        max_length=bounds.SIZE, blank=True, default="", db_default="", help_text="As 1152x896; empty: the model's own."
+    )
+    input_image = models.CharField(
+        max_length=64, blank=True, default="", db_default="", help_text="SHA-256 of the image that its prompt changes."
+    )
     a_is_left = models.BooleanField(help_text="Of pairs without a layout, which are older.")
     letters = models.CharField(
         max_length=12, blank=True, default="", db_default="", help_text="Of its versions, sorted."
@@ -292,6 +299,9 @@ class Trial(models.Model):
     prompt = models.CharField(max_length=1000)
     sides = models.JSONField(help_text="Columns as {version (a number; null: the base), steps, guidance}.")
     seeds = models.JSONField(help_text="Rows: noise seeds.")
+    image_size = models.CharField(
+        max_length=bounds.SIZE, blank=True, default="", db_default="", help_text="As 1152x896; empty: the model's own."
+    )
     made = models.PositiveSmallIntegerField(default=0, help_text="Sides whose images are there.")
     state = models.CharField(max_length=10, choices=TrialState, default=TrialState.QUEUED)
     attempt = models.PositiveSmallIntegerField(default=0)

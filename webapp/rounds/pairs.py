@@ -8,6 +8,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
+from webapp.campaigns import sizes
 from webapp.campaigns.models import Split
 from webapp.lib import events, options, states
 from webapp.lib.dispatch import enqueue
@@ -33,10 +34,14 @@ def fill(comparison: Comparison, rng: random.Random, ranking: Ranking | None = N
     made = []
     for letters in _chosen(comparison, missing, rng, ranking):
         layout = "".join(rng.sample(letters, len(letters)))
+        prompt_id = _prompt(comparison, letters, made)
+        ((size, image),) = sizes.for_prompts(comparison.project, [prompt_id], rng)
         made.append(
             Pair(
                 comparison=comparison,
-                prompt_id=_prompt(comparison, letters, made),
+                prompt_id=prompt_id,
+                image_size=size,
+                input_image=image,
                 seed=rng.randrange(*SEEDS),
                 letters=letters,
                 layout=layout,

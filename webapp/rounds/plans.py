@@ -14,6 +14,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from common.settings import MOST_UPDATES
+from webapp.campaigns import sizes
 from webapp.campaigns.models import Project
 from webapp.lib.dispatch import enqueue
 from webapp.rounds.models import RoundPlan, RoundState, TrainingRound
@@ -100,7 +101,8 @@ def ask(project: Project, settings: dict, card: str = "") -> RoundPlan:
 
 def _digest(project: Project, settings: dict, card: str = "") -> str:
     memory = {} if card else project.round_memory  # a card's question begins at what the machine is set to
-    text = json.dumps([project.model_dir, settings, memory, card], sort_keys=True)
+    size = sizes.largest_of(project)
+    text = json.dumps([project.model_dir, settings, memory, card, *([size] if size else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -16,6 +16,8 @@ from django.utils.translation import gettext as _
 from common.files import write_atomic, write_json
 from common.round_folder import GROUPS, SPEC
 from common.settings import SettingsError, TDMR1Settings
+from webapp.campaigns import services as campaigns
+from webapp.campaigns import sizes
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.audit import audit
 from webapp.campaigns.models import Project, Split
@@ -158,6 +160,7 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
         "work_dir": str(folder),
         "output_dir": str(paths.data(paths.round_version(training.pk, training.token))),
         "groups_file": str(groups_file),
+        "inputs": str(paths.data(paths.INPUTS)),
     }
     now = {**places, "memory": project.round_memory}  # the worker has its own beside it
     if spec_file.exists():
@@ -166,10 +169,11 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
     lines, rows = [], labelling.labelled_groups(project).order_by().values("pk")
     marked, inclusions = labelling.boxes_of(rows), labelling.inclusions(rows)
     for group in labelling.labelled_groups(project).iterator(chunk_size=1000):
+        image = {campaigns.INPUT: group.input_image} if group.input_image else {}
         line = {
             "group": str(group.pk),
             "prompt": group.prompt.text,
-            "metadata": group.prompt.metadata,
+            "metadata": group.prompt.metadata | image,
             "version": "" if group.is_own else str(group.version_id),
             "imported": group.is_own,
             "trajectory_file": os.path.relpath(paths.data(group.trajectory_file), folder),
@@ -193,6 +197,7 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
         "train_prompts": _lines(project, Split.TRAIN),
         "validation": _lines(project, Split.VALIDATION),
         "validation_oracle": oracle_spec(project.oracle) if project.oracle else None,
+        "sizes": sizes.of_project(project),
         "labels": made_from["labels"],
         "settings": training.settings,
     }
@@ -201,8 +206,15 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
 
 
 def _lines(project: Project, split: str) -> list[dict]:
-    rows = project.prompts.in_use().filter(split=split).order_by("pk").values_list("text", "metadata")
-    return [{**metadata, "prompt": text} for text, metadata in rows]
+    rows = list(
+        project.prompts.in_use().filter(split=split).order_by("pk").values_list("text", "metadata", "input_image")
+    )
+    own = sizes.of_inputs(project, (image for _text, _metadata, image in rows if image))
+    lines = []
+    for text, metadata, image in rows:
+        of_image = {campaigns.INPUT: image, "size": metadata.get("size") or own[image]} if image else {}
+        lines.append({**metadata, **of_image, "prompt": text})
+    return lines
 
 
 @transaction.atomic

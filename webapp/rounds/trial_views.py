@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.permissions import Action, may, member
 from webapp.campaigns import services as campaigns
+from webapp.campaigns import sizes
 from webapp.campaigns.models import Project, Split
 from webapp.lib import media, options, paths
 from webapp.rounds import trials
@@ -20,7 +21,7 @@ from webapp.rounds.forms import TrialForm
 from webapp.rounds.models import Trial
 
 SUGGESTED = 200  # of the project's prompts
-PREFILLED = ("prompt", "seeds", "steps", "guidance")
+PREFILLED = ("prompt", "seeds", "steps", "guidance", "size")
 
 
 @require_GET
@@ -60,6 +61,7 @@ def start(request: HttpRequest, project: Project) -> HttpResponse:
                 versions=[int(number) for number in data["versions"]],
                 base=(data["steps"], data["guidance"]) if data["base"] else None,
                 seeds=data["seeds"],
+                size=data["size"],
                 by=request.user,
             )
             return redirect("trial", project.slug, made.pk)
@@ -83,6 +85,7 @@ def trial(request: HttpRequest, project: Project, trial_id: int) -> HttpResponse
         "trial": found,
         "rows": rows,
         "sides": sides,
+        "ratio": sizes.ratio(found.image_size),
         "pending": found.state in trials.PENDING,
         "ahead": trials.ahead(found),
         "slow": trials.is_slow(found),
@@ -98,7 +101,7 @@ def trial(request: HttpRequest, project: Project, trial_id: int) -> HttpResponse
 
 def _query(found: Trial) -> str:
     """The form with the same prompt and sides, and other seeds."""
-    asked = [("prompt", found.prompt)]
+    asked = [("prompt", found.prompt), ("size", found.image_size)]
     for side in found.sides:
         if side["version"] is None:
             asked += [("base", "on"), ("steps", side["steps"]), ("guidance", f"{side['guidance']:g}")]

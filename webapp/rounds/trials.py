@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from common.texts import LONGEST, canonical_prompt
+from webapp.campaigns import sizes
 from webapp.campaigns.archive import check_open
 from webapp.campaigns.models import Project
 from webapp.labelling.waiting import SLOW
@@ -54,10 +55,12 @@ def start(
     versions: Sequence[int],
     base: tuple[int, float] | None = None,
     seeds: Sequence[int],
+    size: str = "",
     by,
 ) -> Trial:
-    """Queue a trial of the project's versions (by number), and of the base with (steps, guidance). Raises TrialError when
-    there is nothing to see, too much of it, or too many of the person's or the project's wait already."""
+    """Queue a trial of the project's versions (by number), and of the base with (steps, guidance), with images of `size`
+    (as 1152x896; "": the model's own). Raises TrialError when there is nothing to see, too much of it, or too many of the
+    person's or the project's wait already."""
     project = Project.objects.select_for_update().get(pk=project.pk)
     check_open(project, TrialError)
     try:
@@ -66,6 +69,10 @@ def start(
         raise TrialError(_("prompt: %(error)s") % {"error": error}) from error
     if not 1 <= len(text) <= LONGEST:
         raise TrialError(_("prompt: give a text of 1 to 1000 characters"))
+    try:
+        size = sizes.read_one(size, project.model_dir)
+    except ValueError as error:
+        raise TrialError(str(error)) from error
     numbers, seeds = sorted(set(versions)), list(dict.fromkeys(seeds))
     known = set(project.versions.filter(number__in=numbers).values_list("number", flat=True))
     for number in numbers:
@@ -90,7 +97,7 @@ def start(
     if waiting.count() >= options.TRIALS_OF_A_PROJECT:
         most = {"n": options.TRIALS_OF_A_PROJECT}
         raise TrialError(_("trials: %(n)s of this project wait already; try again when one is made") % most)
-    made = Trial.objects.create(project=project, prompt=text, sides=sides, seeds=seeds, made_by=by)
+    made = Trial.objects.create(project=project, prompt=text, sides=sides, seeds=seeds, image_size=size, made_by=by)
     enqueue("generate_trial", made.pk)
     return made
 
