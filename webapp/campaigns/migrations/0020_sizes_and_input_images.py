@@ -6,57 +6,68 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('campaigns', '0019_images_made'),
+        ("campaigns", "0019_images_made"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='InputImage',
+            name="InputImage",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('digest', models.CharField(help_text='SHA-256 of the file.', max_length=64)),
-                ('width', models.PositiveIntegerField()),
-                ('height', models.PositiveIntegerField()),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("digest", models.CharField(help_text="SHA-256 of the file.", max_length=64)),
+                ("width", models.PositiveIntegerField()),
+                ("height", models.PositiveIntegerField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
         ),
         migrations.RemoveConstraint(
-            model_name='prompt',
-            name='one_prompt_text',
+            model_name="prompt",
+            name="one_prompt_text",
         ),
         migrations.AddField(
-            model_name='project',
-            name='sizes',
-            field=models.CharField(blank=True, db_default='', default='', help_text="Sizes of images in pixels, such as 1024x1024, 1152x896: each group gets one, unless its prompt names its own. Empty: the model's own.", max_length=200),
+            model_name="project",
+            name="sizes",
+            field=models.CharField(
+                blank=True,
+                db_default="",
+                default="",
+                help_text="Sizes of images in pixels, such as 1024x1024, 1152x896: each group gets one, unless its prompt names its own. Empty: the model's own.",
+                max_length=200,
+            ),
         ),
         migrations.AddField(
-            model_name='prompt',
-            name='input_image',
-            field=models.CharField(blank=True, db_default='', default='', help_text='SHA-256 of the image that it changes.', max_length=64),
+            model_name="prompt",
+            name="input_image",
+            field=models.CharField(
+                blank=True, db_default="", default="", help_text="SHA-256 of the image that it changes.", max_length=64
+            ),
         ),
         migrations.AddConstraint(
-            model_name='prompt',
-            constraint=models.UniqueConstraint(fields=('project', 'text', 'input_image'), name='one_prompt'),
+            model_name="prompt",
+            constraint=models.UniqueConstraint(fields=("project", "text", "input_image"), name="one_prompt"),
         ),
         migrations.AddField(
-            model_name='inputimage',
-            name='made_by',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="inputimage",
+            name="made_by",
+            field=models.ForeignKey(
+                null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="+", to=settings.AUTH_USER_MODEL
+            ),
         ),
         migrations.AddField(
-            model_name='inputimage',
-            name='project',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='inputs', to='campaigns.project'),
+            model_name="inputimage",
+            name="project",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="inputs", to="campaigns.project"
+            ),
         ),
         migrations.AddIndex(
-            model_name='inputimage',
-            index=models.Index(fields=['digest'], name='campaigns_i_digest_d91959_idx'),
+            model_name="inputimage",
+            index=models.Index(fields=["digest"], name="campaigns_i_digest_d91959_idx"),
         ),
         migrations.AddConstraint(
-            model_name='inputimage',
-            constraint=models.UniqueConstraint(fields=('project', 'digest'), name='one_input_image'),
+            model_name="inputimage",
+            constraint=models.UniqueConstraint(fields=("project", "digest"), name="one_input_image"),
         ),
     ]

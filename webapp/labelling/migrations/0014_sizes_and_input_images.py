@@ -4,20 +4,27 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('labelling', '0013_images_made'),
+        ("labelling", "0013_images_made"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='group',
-            name='image_size',
-            field=models.CharField(blank=True, db_default='', default='', help_text="As 1152x896; empty: the model's own.", max_length=9),
+            model_name="group",
+            name="image_size",
+            field=models.CharField(
+                blank=True, db_default="", default="", help_text="As 1152x896; empty: the model's own.", max_length=9
+            ),
         ),
         migrations.AddField(
-            model_name='group',
-            name='input_image',
-            field=models.CharField(blank=True, db_default='', default='', help_text='SHA-256 of the image that its prompt changed.', max_length=64),
+            model_name="group",
+            name="input_image",
+            field=models.CharField(
+                blank=True,
+                db_default="",
+                default="",
+                help_text="SHA-256 of the image that its prompt changed.",
+                max_length=64,
+            ),
         ),
     ]

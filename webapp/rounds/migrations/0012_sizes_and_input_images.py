@@ -4,25 +4,34 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('rounds', '0011_tests_of_many'),
+        ("rounds", "0011_tests_of_many"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='pair',
-            name='image_size',
-            field=models.CharField(blank=True, db_default='', default='', help_text="As 1152x896; empty: the model's own.", max_length=9),
+            model_name="pair",
+            name="image_size",
+            field=models.CharField(
+                blank=True, db_default="", default="", help_text="As 1152x896; empty: the model's own.", max_length=9
+            ),
         ),
         migrations.AddField(
-            model_name='pair',
-            name='input_image',
-            field=models.CharField(blank=True, db_default='', default='', help_text='SHA-256 of the image that its prompt changes.', max_length=64),
+            model_name="pair",
+            name="input_image",
+            field=models.CharField(
+                blank=True,
+                db_default="",
+                default="",
+                help_text="SHA-256 of the image that its prompt changes.",
+                max_length=64,
+            ),
         ),
         migrations.AddField(
-            model_name='trial',
-            name='image_size',
-            field=models.CharField(blank=True, db_default='', default='', help_text="As 1152x896; empty: the model's own.", max_length=9),
+            model_name="trial",
+            name="image_size",
+            field=models.CharField(
+                blank=True, db_default="", default="", help_text="As 1152x896; empty: the model's own.", max_length=9
+            ),
         ),
     ]
