@@ -27,7 +27,7 @@ ROUND = {"prompts_per_update": 8, "group_size": 8, "student_batch": 16, "updates
 
 def settings_of(model: str) -> TDMR1Settings:
     """Of the round that is planned."""
-    unguided = {"guidance": 1.0, "rl_cfg": 1.0} if MODELS[model]["index"].get("is_distilled") else {}
+    unguided = {"guidance": 1.0, "rl_cfg": 1.0} if MODELS[model]["distilled"] else {}
     return TDMR1Settings.from_json(TDMR1Settings.paper().to_json() | ROUND | unguided)
 
 

@@ -1,9 +1,9 @@
 """Folders with the shapes of real models and no weights, a few kilobytes each: what `plan` reads, and what the GPU check
 fills with random numbers.
 
-Sizes of SD3.5 are those of its public configuration files; Z-Image's and FLUX.2's are diffusers' defaults and the classes'
-own arithmetic (klein 9B: 8 and 24 blocks of width 4096 come to 9.1 billion parameters). Tokenizers are the demo's: how
-many tokens a prompt has is the text encoders' business.
+Sizes of SD3.5 are those of its public configuration files; Z-Image's, FLUX's and Qwen-Image's are diffusers' and
+transformers' defaults and the classes' own arithmetic (klein 9B: 8 and 24 blocks of width 4096 come to 9.1 billion
+parameters). Tokenizers are the demo's: how many tokens a prompt has is the text encoders' business.
 """
 
 from __future__ import annotations
@@ -102,8 +102,42 @@ def _qwen(width: int, inner: int, kind: str) -> dict:
     }
 
 
-def _model(pipeline: str, network: dict, vae: dict, encoders: list[dict], **index) -> dict:
-    return {"pipeline": pipeline, "network": network, "vae": vae, "encoders": encoders, "index": index}
+def _decoder(width: int, inner: int, layers: int, heads: int, groups: int, tokens: int) -> dict:
+    return {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "vocab_size": tokens,
+        "max_position_embeddings": 32768,
+        "use_cache": False,
+    }
+
+
+def _qwen_vl() -> dict:
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    return {
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "model_type": "qwen2_5_vl",
+        "text_config": _decoder(3584, 18944, 28, 28, 4, 152064) | {"rope_parameters": rope},
+        "vision_config": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584},
+    }
+
+
+def _mistral() -> dict:
+    text = _decoder(5120, 32768, 40, 32, 8, 131072) | {"model_type": "mistral", "head_dim": 128}
+    return {
+        "architectures": ["Mistral3ForConditionalGeneration"],
+        "model_type": "mistral3",
+        "text_config": text,
+        "vision_config": {"model_type": "pixtral"},
+    }
+
+
+def _model(pipeline: str, network: dict, vae: dict, encoders: list[dict], *, distilled: bool = False, **index) -> dict:
+    found = {"pipeline": pipeline, "network": network, "vae": vae, "encoders": encoders, "index": index}
+    return found | {"distilled": distilled}
 
 
 def _sd3(heads: int, layers: int, positions: int, dual: int, *, tiny: bool = False) -> dict:
@@ -133,8 +167,8 @@ def _z_image(text: int, *, tiny: bool = False, **network) -> dict:
     return _model("ZImagePipeline", network, _vae(tiny, **FLUX_LATENTS), [_qwen(text, 9728, "Qwen3Model")])
 
 
-def _klein(heads: int, text: int, inner: int, layers: int, singles: int) -> dict:
-    network = {
+def _flux2(heads: int, text: int, layers: int, singles: int) -> dict:
+    return {
         "_class_name": "Flux2Transformer2DModel",
         "patch_size": 1,
         "in_channels": 128,
@@ -146,8 +180,33 @@ def _klein(heads: int, text: int, inner: int, layers: int, singles: int) -> dict
         "axes_dims_rope": [32, 32, 32, 32],
         "guidance_embeds": False,
     }
-    encoder = _qwen(text, inner, "Qwen3ForCausalLM")
-    return _model("Flux2KleinPipeline", network, FLUX2_VAE, [encoder], is_distilled=True)
+
+
+def _klein(heads: int, text: int, inner: int, layers: int, singles: int) -> dict:
+    encoder, network = _qwen(text, inner, "Qwen3ForCausalLM"), _flux2(heads, text, layers, singles)
+    return _model("Flux2KleinPipeline", network, FLUX2_VAE, [encoder], distilled=True, is_distilled=True)
+
+
+FLUX1 = _model(
+    "FluxPipeline",
+    {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},
+    _vae(**FLUX_LATENTS),
+    [_clip(768, 12, 12) | {"architectures": ["CLIPTextModel"]}, _t5(4096)],
+    distilled=True,
+)
+FLUX2_DEV = _model(
+    "Flux2Pipeline",
+    _flux2(48, 5120, 8, 48) | {"guidance_embeds": True},
+    FLUX2_VAE,
+    [_mistral()],
+    distilled=True,
+)
+QWEN_IMAGE = _model(
+    "QwenImagePipeline",
+    {"_class_name": "QwenImageTransformer2DModel"},
+    {"_class_name": "AutoencoderKLQwenImage"},
+    [_qwen_vl()],
+)
 
 
 MODELS = {
@@ -156,6 +215,9 @@ MODELS = {
     "Z-Image": _z_image(2560),
     "FLUX.2 klein 4B": _klein(24, 2560, 9728, 5, 20),
     "FLUX.2 klein 9B": _klein(32, 4096, 12288, 8, 24),
+    "FLUX.1 dev": FLUX1,
+    "FLUX.2 dev": FLUX2_DEV,
+    "Qwen-Image": QWEN_IMAGE,
 }
 TINY = {  # the same of next to no size, for rehearsals
     "SD3.5 Medium": _sd3(2, 2, 384, 1, tiny=True),
@@ -174,7 +236,7 @@ def write(name: str, folder: Path, size: int, *, shallow: bool = False, tiny: bo
     _part(folder / "transformer", network, "diffusion_pytorch_model")
     _part(folder / "vae", vae, "diffusion_pytorch_model")
     index |= {"transformer": ["diffusers", network["_class_name"]], "vae": ["diffusers", vae["_class_name"]]}
-    dynamic = model["pipeline"] == "Flux2KleinPipeline"
+    dynamic = model["pipeline"].startswith("Flux")
     FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=dynamic).save_pretrained(folder / "scheduler")
     index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
     for i, encoder in enumerate(model["encoders"], 1):
@@ -182,13 +244,13 @@ def write(name: str, folder: Path, size: int, *, shallow: bool = False, tiny: bo
         if shallow or tiny:
             encoder = encoder | {"vocab_size": len(vocabulary())} | SHALLOW[kind]
         _part(folder / f"text_encoder{ending}", encoder, "model")
-        tokenizer = _tokenizer(kind)
+        tokenizer = _tokenizer(kind, long=model["pipeline"] == "FluxPipeline")
         tokenizer.save_pretrained(folder / f"tokenizer{ending}")
         index |= {
             f"text_encoder{ending}": ["transformers", encoder["architectures"][0]],
             f"tokenizer{ending}": ["transformers", type(tokenizer).__name__],
         }
-    if model["pipeline"] == "StableDiffusion3Pipeline":
+    if model["pipeline"] in ("StableDiffusion3Pipeline", "FluxPipeline"):
         index |= {"image_encoder": [None, None], "feature_extractor": [None, None]}
     (folder / "model_index.json").write_text(json.dumps(index))
     (folder / "likestep.json").write_text(json.dumps({"size": size}))
@@ -201,10 +263,10 @@ def _part(folder: Path, config: dict, weights: str) -> None:
     (folder / f"{weights}.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")  # a whole file of no tensors
 
 
-def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
-    """For a text encoder of this kind."""
-    if kind != "qwen3":
-        return build_tokenizer(CLIP_TOKENS if kind == "clip_text_model" else T5_TOKENS)
+def _tokenizer(kind: str, *, long: bool) -> PreTrainedTokenizerFast:
+    """For a text encoder of this kind; FLUX.1's T5 reads twice as much (`long`)."""
+    if kind in ("clip_text_model", "t5"):
+        return build_tokenizer(CLIP_TOKENS if kind == "clip_text_model" else (1 + long) * T5_TOKENS)
     tokenizer = build_tokenizer(CHAT_TOKENS, ends=False)
     tokenizer.chat_template = CHAT
     return tokenizer

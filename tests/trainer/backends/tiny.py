@@ -385,7 +385,7 @@ def qwen_image(folder: Path, **scheduler) -> Path:
             transformer=QwenImageTransformer2DModel(
                 in_channels=16,
                 out_channels=4,
-                num_layers=2,
+                num_layers=3,
                 attention_head_dim=16,
                 num_attention_heads=2,
                 joint_attention_dim=16,
@@ -491,5 +491,5 @@ CASES = {
     "sdxl": Case(sdxl, 8 * 8, from_sigma),
     "flux1": Case(flux1, 8 + 2 * 4, patched, start=in_patches),
     "flux2_dev": Case(flux2_dev, 8 + 2 * 2, unpacked, guided=False),
-    "qwen_image": Case(qwen_image, 8 + 6, patched, start=in_patches),
+    "qwen_image": Case(qwen_image, 2 * 8 + 6, patched, start=in_patches),
 }
