@@ -8,10 +8,11 @@ import torch
 from transformers import CLIPTokenizer
 
 from common import reading
-from tests.trainer.backends.tiny import BYTES, CASES
+from tests.trainer.backends.encoders import BYTES
+from tests.trainer.backends.tiny import CASES
 from trainer.backends import load_backend
 
-LONG = " ".join(f"word{n:03d}" for n in range(125))  # 999 characters
+LONG = "all " + " ".join(f"word{n:03d}" for n in range(125))  # 1,003 characters; no family's window ends between words
 
 
 @pytest.mark.parametrize("family", CASES)
