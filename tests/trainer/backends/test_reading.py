@@ -12,7 +12,7 @@ from tests.trainer.backends.encoders import BYTES
 from tests.trainer.backends.tiny import CASES
 from trainer.backends import load_backend
 
-LONG = "all " + " ".join(f"word{n:03d}" for n in range(125))  # 1,003 characters; no family's window ends between words
+LONG = "photos " + " ".join(f"word{n:03d}" for n in range(125))  # no window ends between its words
 
 
 @pytest.mark.parametrize("family", CASES)
