@@ -29,8 +29,8 @@ def test_what_is_cut_changes_nothing_and_what_is_read_does(family, tmp_path):
         return torch.cat([made.embeds.flatten(), made.pooled.flatten()])
 
     assert reading.unread(folder, [read, "a cat", ""]) == ["", "", ""]
-    assert torch.equal(seen(read), seen(LONG))
-    assert not torch.equal(seen(read[:-1]), seen(LONG))
+    assert torch.allclose(seen(read), seen(LONG), atol=1e-5)
+    assert (seen(read[:-1]) - seen(LONG)).abs().max() > 1e-2
 
 
 def test_a_clip_of_vocabulary_and_merges_reads_as_transformers_reads_it(tmp_path):
