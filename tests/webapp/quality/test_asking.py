@@ -4,7 +4,9 @@ import itertools
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.webapp import acting
@@ -119,6 +121,22 @@ def test_beyond_the_overlap_one_is_asked_after_the_other(ranged, ready, people):
     assert given(ranged, three) == []  # the second may make it sure
     Lease.objects.filter(user=two).update(expires_at=timezone.now())
     assert given(ranged, three) == [group]
+
+
+def test_an_answer_costs_as_many_queries_as_with_a_fixed_overlap(ranged, ready, people):
+    groups = ready(2)
+    answer = dict.fromkeys(range(4), True)
+    acting.submit(people[0], ranged, groups[0], LIKES)
+    acting.give(people[0], groups[1].pk)
+    asked = []
+    for most in (3, None):
+        update_project(ranged, None, overlap_most=most)
+        ranged.refresh_from_db()
+        with CaptureQueriesContext(connection) as found:
+            decisions.submit_group(people[0], ranged, groups[1].pk, answer, seconds=1, idempotency_key=f"most {most}")
+        asked.append(len(found))
+        decisions.undo(people[0], ranged)
+    assert asked[0] == asked[1]
 
 
 def test_an_undone_answer_asks_again(ranged, ready, people):
