@@ -8,8 +8,10 @@ from PIL import Image
 
 from tests.webapp import acting
 from trainer.sampler import load_trajectory
+from trainer.surrogate_file import SURROGATE_NAME
 from webapp.accounts.models import User
 from webapp.campaigns.models import LabelSource
+from webapp.campaigns.services import update_project
 from webapp.labelling import generation, scoring
 from webapp.labelling.models import Group, Label, LabelEvent, Scoring
 from webapp.lib import options, paths
@@ -133,7 +135,7 @@ def test_an_oracle_that_always_fails_is_named_and_can_be_asked_by_hand(unscored,
     assert said not in client.get("/p/tiny/").content.decode()
 
 
-def test_from_labels_to_images_of_the_new_version(project, ann):
+def test_from_labels_to_images_of_the_new_version(project, ann, caplog):
     label(project, ann, generate(project))
     training = rounds.start_round(project, {}, idempotency_key="k")
     tasks.run_round(training.pk)
@@ -151,9 +153,12 @@ def test_from_labels_to_images_of_the_new_version(project, ann):
     assert card["labels"]["people"] > 0
     assert list((paths.round_dir(training.pk) / "tensorboard").glob("events.*"))
     rounds.publish_version(project, version.pk)
+    update_project(project, None, images_made=6)  # of which the surrogate's opinion chooses, too
     groups = generate(project)
     assert {g.version for g in groups} == {version}
     assert {g.state for g in groups} == {"ready"}
+    assert {(g.made, g.generations.count()) for g in groups} == {(6, 3)}
+    assert (paths.model_version(version.path) / SURROGATE_NAME).is_file() and "without it" not in caplog.text
 
 
 def test_a_worker_that_was_replaced_while_it_stood_still_writes_nothing(project, ann, monkeypatch):
