@@ -11,6 +11,7 @@ from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.labelling import guidelines
 from webapp.lib import paths
+from webapp.rounds import comparisons
 from webapp.rounds.models import ModelVersion, RoundForecast, RoundMetric, TrainingRound
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
@@ -27,6 +28,7 @@ MANAGED = (
     "api/",
     "audit/",
     "compare/",
+    "comparisons/1/",
     "studies/",
     "agree/",
     "practice/",
@@ -63,6 +65,9 @@ def full(site):
     pair = {"prompt": "a red star", "tag": "colors", "before": {**right, "liked": False}, "after": right}
     seen = {"columns": 1, "size": [128, 128], "pairs": [pair], "changes": [change]}
     (grid / "comparison.json").write_text(json.dumps(seen))
+    for number in (3, 4):
+        ModelVersion.objects.create(project=project, number=number, path="x", parent=base)
+    acting.make_pairs(comparisons.start(project, [1, 2, 3, 4], boss, shown=3))
     site.boss, site.ann = boss, ann
     return site
 
