@@ -23,7 +23,8 @@ LEAST_SIDE = 16
 ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that turn by a quarter
 LONGEST_NOTE = 1_000_000  # bytes of EXIF that are looked into
 # Pixels of a side, by the pipeline's class, where its network does not say it; see trainer/backends.
-DEFAULT_SIDE = {"ZImagePipeline": 1024, "Flux2KleinPipeline": 1024}
+DEFAULT_SIDE = {"ZImagePipeline": 1024}
+DEFAULT_SAMPLES = dict.fromkeys(("Flux2KleinPipeline", "Flux2Pipeline", "FluxPipeline", "QwenImagePipeline"), 128)
 NETWORKS = {"StableDiffusion3Pipeline": "transformer", "StableDiffusionXLPipeline": "unet"}
 
 
@@ -141,8 +142,10 @@ def side_of(folder: Path | str) -> int | None:
             return int(size)
         if name in DEFAULT_SIDE:
             return DEFAULT_SIDE[name]
-        network = json.loads((folder / NETWORKS[name] / "config.json").read_text())
-        blocks = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
-        return int(network["sample_size"]) * 2 ** (len(blocks) - 1)
+        vae = json.loads((folder / "vae" / "config.json").read_text())
+        halved = len(vae["temperal_downsample"]) if "temperal_downsample" in vae else len(vae["block_out_channels"]) - 1
+        if name in DEFAULT_SAMPLES:
+            return DEFAULT_SAMPLES[name] * 2**halved
+        return int(json.loads((folder / NETWORKS[name] / "config.json").read_text())["sample_size"]) * 2**halved
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -23,7 +24,7 @@ def why_none(project: Project) -> str:
     if not project.prompts.in_use().filter(split=Split.TRAIN).exists():
         return _("This project has no prompts yet to make images of. An admin can add some.")
     now = timezone.now()
-    coming = project.groups.filter(state__in=COMING, version=project.active_version)
+    coming = project.groups.filter(Q(version=project.active_version) | Q(version=None), state__in=COMING)
     if not coming.exists():
         if project.groups.filter(state=GroupState.FAILED, heartbeat_at__gt=now - FAILURES_COUNT).exists():
             return _("Images cannot be made right now; the dashboard says why. This page looks again by itself.")
