@@ -24,6 +24,7 @@ from webapp.imports.reading import Bunch, Choices, Picture, Reader
 from webapp.imports.report import MOST_LINES, Line, Outcome, shown
 from webapp.labelling import generation, pictures
 from webapp.labelling.models import Group
+from webapp.lib import paths
 
 TURN = threading.Lock()  # images are decoded for one person at once: each takes a core and memory
 WAIT = 20  # seconds
@@ -56,7 +57,12 @@ def bring_in(
         with tempfile.TemporaryDirectory() as folder:
             reader = Reader(project, Path(folder), choices or Choices(), bounded=bounded)
             bunches = read(reader)
-            return _keep(project, name, bunches, reader, by)
+            groups, left = grouped(bunches, project.group_size)
+            for bunch in groups:  # before the rows, which then take no time; without rows they are garbage
+                for picture in bunch.pictures:
+                    made = {width: file.read_bytes() for width, file in picture.files.items()}
+                    pictures.keep(paths.own_image(project.pk, picture.digest), made)
+            return _keep(project, name, groups, left, reader, by)
     except Unreadable as error:
         raise ImagesError(_("file: %(error)s") % {"error": error}) from error
     except IntegrityError as error:
@@ -66,11 +72,10 @@ def bring_in(
 
 
 @transaction.atomic
-def _keep(project: Project, name: str, bunches: list[Bunch], reader: Reader, by) -> ImageImport:
+def _keep(project: Project, name: str, groups: list[Bunch], left: list[Picture], reader: Reader, by) -> ImageImport:
     source = ImageImport(project=project, user=by, name=shown(name))
-    if any(bunch.likes for bunch in bunches):
+    if any(bunch.likes for bunch in groups):
         source.rater = raters.rater(project, reader.choices.rater)
-    groups, left = grouped(bunches, project.group_size)
     if groups:
         source.save()
     prompts = _prompts(project, [group.prompt for group in groups], reader.choices)
@@ -134,10 +139,9 @@ def _known(project: Project, texts: list[str]) -> dict[str, int]:
 
 
 def _group(project: Project, prompt: int, bunch: Bunch, source: ImageImport) -> Group:
-    group = generation.queue_own_images(project, prompt, [(p.side, p.side) for p in bunch.pictures])
+    files = [(paths.own_image(project.pk, p.digest), p.side, p.side) for p in bunch.pictures]
+    group = generation.queue_own_images(project, prompt, files)
     images = list(group.generations.all())
-    for image, picture in zip(images, bunch.pictures, strict=True):
-        pictures.keep(image.image, {width: file.read_bytes() for width, file in picture.files.items()})
     ImportedImage.objects.bulk_create(
         ImportedImage(
             generation=image,

@@ -105,11 +105,14 @@ def create_group(
     return group
 
 
-def queue_own_images(project: Project, prompt_id: int, sizes: Sequence[tuple[int, int]]) -> Group:
-    """A group of images that somebody brought in; the caller writes them where `paths.image` says before it commits. A
-    worker then encodes them, and people get it."""
-    group = Group.objects.create(project=project, prompt_id=prompt_id, version=None, first_seed=None, size=len(sizes))
-    _keep_images(group, sizes)
+def queue_own_images(project: Project, prompt_id: int, images: Sequence[tuple[str, int, int]]) -> Group:
+    """A group of images that somebody brought in, files that are there with their widths and heights. A worker encodes
+    them, and then people get it."""
+    group = Group.objects.create(project=project, prompt_id=prompt_id, version=None, first_seed=None, size=len(images))
+    Generation.objects.bulk_create(
+        Generation(group=group, position=i, seed=None, image=name, width=width, height=height)
+        for i, (name, width, height) in enumerate(images)
+    )
     enqueue("generate_group", group.pk)
     return group
 

@@ -18,6 +18,11 @@ def image(project_id: int, group_id: int, position: int) -> str:
     return f"media/projects/{project_id}/groups/{group_id}/{position}.webp"
 
 
+def own_image(project_id: int, digest: str) -> str:
+    """An image that somebody brought in, relative to the data folder: it lies there before its group has a number."""
+    return f"media/projects/{project_id}/own/{digest}.webp"
+
+
 def small_image(image_name: str, width: int) -> str:
     """An image no wider than `width` pixels, beside the full one; made when it is first asked for."""
     return f"{image_name.removesuffix('.webp')}.w{width}.webp"

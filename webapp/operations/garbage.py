@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from common import round_folder
 from webapp.campaigns.models import InputImage
+from webapp.imports.models import ImportedImage
 from webapp.labelling.models import Group, GroupState
 from webapp.lib import paths, storage
 from webapp.rounds.models import OPEN, ModelVersion, TrainingRound, Trial
@@ -71,6 +72,7 @@ def _checkpoints(store, before, dry_run: bool) -> Iterator[storage.Entry]:
 
 def _strays(store, before, dry_run: bool) -> Iterator[storage.Entry]:
     groups = {str(pk) for pk in Group.objects.values_list("pk", flat=True)}
+    own = set(ImportedImage.objects.values_list("digest", flat=True))
     trials = {str(pk) for pk in Trial.objects.values_list("pk", flat=True)}
     rounds = dict(TrainingRound.objects.values_list("pk", "state"))
     inputs = set(InputImage.objects.values_list("digest", flat=True))
@@ -80,6 +82,8 @@ def _strays(store, before, dry_run: bool) -> Iterator[storage.Entry]:
         match name.split("/"):
             case ["media", "projects", _, "groups", group, *_]:
                 return group in groups
+            case ["media", "projects", _, "own", file]:
+                return file.partition(".")[0] in own
             case ["media", "projects", _, "trials", trial, *_]:
                 return trial in trials
             case ["media", "inputs", file]:

@@ -15,6 +15,7 @@ from webapp.imports.models import ImportedImage
 from webapp.labelling import generation
 from webapp.labelling.models import Generation, Group, GroupState
 from webapp.labelling.queries import labelled_groups
+from webapp.lib import paths
 from webapp.operations import backup, garbage
 from webapp.quality import counts
 from webapp.quality import services as quality
@@ -135,6 +136,8 @@ def test_a_new_version_keeps_them_and_a_withdrawn_prompt_drops_them(bring, stars
     assert group.state == GroupState.SUPERSEDED
     garbage.collect(older_than=timedelta(0), dry_run=False)
     assert not Generation.objects.exists() and not ImportedImage.objects.exists()
+    garbage.collect(older_than=timedelta(0), dry_run=False)  # strays were looked for with the rows still there
+    assert not list(paths.data(f"media/projects/{stars.pk}/own").glob("*"))
     _done, report = bring({f"{n}.png": picture(n) for n in range(4)}, prompt="2 stars")
     assert {outcome for outcome, _ in report.values()} == {"taken"}
 
