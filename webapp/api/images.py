@@ -17,7 +17,7 @@ from webapp.api.auth import may_administer
 from webapp.imports import files as image_files
 from webapp.imports import raters, services
 from webapp.imports.reading import Choices
-from webapp.imports.report import Line, Outcome
+from webapp.imports.report import ImageOutcome, Line
 
 router = Router()
 
@@ -33,8 +33,8 @@ def import_images(
     request,
     slug: Path[str],
     file: UploadedFile = File(...),  # noqa: B008 - ninja's way to declare it
-    prompt: str = Query("", max_length=LONGEST, description="Of images that bring none."),
     generate: bool = Query(False, description="Whether new images are made of new prompts too."),
+    prompt: str = Query("", max_length=LONGEST, description="Of images that bring none."),
     rater: str = Query("", max_length=raters.LONGEST, description="Whose a table's labels are; empty: left out."),
 ):
     """Own images in: an archive (ZIP), a table with the images inside (Parquet, JSONL), or one image. The same file again
@@ -51,7 +51,7 @@ def import_images(
     except services.ImagesError as error:
         raise HttpError(400, str(error)) from error
     lines = [Line.from_json(value) for value in done.report]
-    if not done.groups and all(line.outcome == Outcome.SKIPPED for line in lines):
+    if not done.groups and all(line.outcome == ImageOutcome.SKIPPED for line in lines):
         why = [f"{line.name}: {line.sentence}" for line in lines[: contract.MOST_ERRORS]]
         raise HttpError(400, "; ".join(why) or _("file: there is no image in it"))
     files = [{"name": line.name, "outcome": line.outcome, "why": line.sentence} for line in lines]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from webapp.api.models import DeliveryState, Scope
 from webapp.campaigns.models import LabelSource, Role, Split
-from webapp.imports.report import Outcome as ImageOutcome
+from webapp.imports.report import ImageOutcome
 from webapp.labelling.models import Change, GroupState, Outcome, SkipReason
 from webapp.lib import bounds
 from webapp.rounds.models import ComparisonState, RoundState, TrialState, VersionStatus

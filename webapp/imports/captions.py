@@ -13,7 +13,7 @@ from django.utils.translation import gettext_noop
 
 from common.archives import Member
 from common.intake import Unreadable, check_json, kind
-from webapp.imports.report import Line, Outcome
+from webapp.imports.report import ImageOutcome, Line
 
 TABLES = ("metadata.jsonl", "metadata.csv")
 COLUMNS = ("prompt", "caption", "text")  # the first that is there
@@ -79,7 +79,7 @@ class Captions:
             template = gettext_noop(
                 "lines without file_name and prompt (or caption, or text): %(n)s, among them %(lines)s"
             )
-            self.lines.append(Line(member.name, Outcome.SKIPPED, template, about))
+            self.lines.append(Line(member.name, ImageOutcome.SKIPPED, template, about))
 
 
 def _text(data: bytes) -> str:

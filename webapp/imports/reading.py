@@ -18,7 +18,7 @@ from webapp.campaigns.models import Project, Split
 from webapp.campaigns.services import prompt_check
 from webapp.imports.captions import Captions
 from webapp.imports.models import ImportedImage
-from webapp.imports.report import Line, Outcome
+from webapp.imports.report import ImageOutcome, Line
 from webapp.labelling import pictures
 
 MOST_IMAGES = 500  # new ones of an upload; those that are left come when it is sent again
@@ -93,7 +93,7 @@ class Reader:
             except Unreadable as error:
                 self.lines.append(Line.of(member.name, error))
             except OSError as error:
-                self.lines.append(Line(member.name, Outcome.SKIPPED, "%(error)s", {"error": error}))
+                self.lines.append(Line(member.name, ImageOutcome.SKIPPED, "%(error)s", {"error": error}))
             else:
                 if picture is not None:
                     found.setdefault(picture.prompt, []).append(picture)
@@ -117,10 +117,10 @@ class Reader:
         text = self._prompt(prompt)
         digest = own_pictures.digest(f"{text}\0{beside}\0{own_pictures.digest(data)}".encode())
         if digest in self._seen:
-            self.lines.append(Line(name, Outcome.KNOWN, gettext_noop("it is in this file twice")))
+            self.lines.append(Line(name, ImageOutcome.KNOWN, gettext_noop("it is in this file twice")))
             return None
         if ImportedImage.objects.filter(project=self.project, digest=digest).exists():
-            self.lines.append(Line(name, Outcome.KNOWN, ""))
+            self.lines.append(Line(name, ImageOutcome.KNOWN, ""))
             return None
         if self.bounded:
             if self.images_left <= 0 or self.pixels_left < width * height:

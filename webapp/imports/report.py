@@ -16,7 +16,7 @@ LONGEST_VALUE = 300  # characters of what stands in a sentence
 MOST_LINES = 6_000
 
 
-class Outcome(StrEnum):
+class ImageOutcome(StrEnum):
     """How it ended for a file."""
 
     TAKEN = "taken"
@@ -26,10 +26,10 @@ class Outcome(StrEnum):
 
 
 WORDS = {
-    Outcome.TAKEN: gettext_lazy("taken"),
-    Outcome.KNOWN: gettext_lazy("there already"),
-    Outcome.LEFT: gettext_lazy("left over"),
-    Outcome.SKIPPED: gettext_lazy("passed over"),
+    ImageOutcome.TAKEN: gettext_lazy("taken"),
+    ImageOutcome.KNOWN: gettext_lazy("there already"),
+    ImageOutcome.LEFT: gettext_lazy("left over"),
+    ImageOutcome.SKIPPED: gettext_lazy("passed over"),
 }
 
 
@@ -38,14 +38,14 @@ class Line:
     """A file, how it ended, and why: `template % about`."""
 
     name: str
-    outcome: Outcome
+    outcome: ImageOutcome
     template: str
     about: dict = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, error: Unreadable) -> Line:
         """A file that is passed over."""
-        return cls(name, Outcome.SKIPPED, error.template, error.about)
+        return cls(name, ImageOutcome.SKIPPED, error.template, error.about)
 
     def to_json(self) -> list:
         """As rows keep it."""
@@ -56,7 +56,7 @@ class Line:
     def from_json(cls, value: list) -> Line:
         """What `to_json` gave."""
         name, outcome, template, about = value
-        return cls(name, Outcome(outcome), template, about)
+        return cls(name, ImageOutcome(outcome), template, about)
 
     @property
     def word(self) -> str:

@@ -21,7 +21,7 @@ from webapp.campaigns.models import Project
 from webapp.imports import raters
 from webapp.imports.models import ImageImport, ImportedImage
 from webapp.imports.reading import Bunch, Choices, Picture, Reader
-from webapp.imports.report import MOST_LINES, Line, Outcome, shown
+from webapp.imports.report import MOST_LINES, ImageOutcome, Line, shown
 from webapp.labelling import generation, pictures
 from webapp.labelling.models import Group
 from webapp.lib import paths
@@ -80,7 +80,7 @@ def _keep(project: Project, name: str, groups: list[Bunch], left: list[Picture],
         source.save()
     prompts = _prompts(project, [group.prompt for group in groups], reader.choices)
     lines = list(reader.lines)
-    lines += [Line(picture.name, Outcome.LEFT, ALONE) for picture in left]
+    lines += [Line(picture.name, ImageOutcome.LEFT, ALONE) for picture in left]
     for bunch in groups:
         group = _group(project, prompts[bunch.prompt], bunch, source)
         lines += [_taken(picture, group) for picture in bunch.pictures]
@@ -160,4 +160,4 @@ def _group(project: Project, prompt: int, bunch: Bunch, source: ImageImport) -> 
 def _taken(picture: Picture, group: Group) -> Line:
     about = {"group": group.pk, "width": picture.width, "height": picture.height}
     cut, same = picture.width != picture.height, (picture.width, picture.height) == (picture.side, picture.side)
-    return Line(picture.name, Outcome.TAKEN, TAKEN if same else CUT if cut else RESIZED, about)
+    return Line(picture.name, ImageOutcome.TAKEN, TAKEN if same else CUT if cut else RESIZED, about)

@@ -15,7 +15,7 @@ from webapp.campaigns.models import Project
 from webapp.imports import files, services
 from webapp.imports.forms import OwnImagesForm
 from webapp.imports.models import ImageImport
-from webapp.imports.report import Line, Outcome
+from webapp.imports.report import ImageOutcome, Line
 from webapp.lib import bounds
 
 SHOWN = 10  # earlier imports
@@ -65,6 +65,6 @@ def _asked_for(request: HttpRequest, project: Project) -> ImageImport | None:
 
 def _report(found: ImageImport) -> dict:
     lines = [Line.from_json(value) for value in found.report]
-    lines.sort(key=lambda line: line.outcome == Outcome.TAKEN)
-    counts = {str(outcome): sum(line.outcome == outcome for line in lines) for outcome in Outcome}
+    lines.sort(key=lambda line: line.outcome == ImageOutcome.TAKEN)
+    counts = {str(outcome): sum(line.outcome == outcome for line in lines) for outcome in ImageOutcome}
     return {"report": found, "lines": lines[:LINES], "more": max(0, len(lines) - LINES), "counts": counts}

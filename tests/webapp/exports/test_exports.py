@@ -109,7 +109,7 @@ def test_label_studio_tasks_have_the_documented_keys(fetch, labelled):
     assert len(tasks) == sum(g.size for g in labelled)
     for task in tasks:
         assert set(task) == {"data", "annotations", "predictions"}
-        assert set(task["data"]) == {"image", "prompt", "image_uid", "group", "position", "version"}
+        assert set(task["data"]) == {"image", "prompt", "image_uid", "group", "position", "origin", "version"}
         assert len(task["annotations"]) == 2
         for annotation in task["annotations"]:
             keys = "result was_cancelled ground_truth lead_time created_at updated_at"
