@@ -39,9 +39,9 @@ def shard(part: torch.nn.Module, blocks: Sequence[torch.nn.Module], device: torc
 
 
 def encoder_blocks(part: torch.nn.Module) -> list[torch.nn.Module]:
-    """The blocks of a text encoder: what its longest list holds."""
+    """The blocks of a text encoder: what its largest list holds. One for images, which some have beside it, stays whole."""
     lists = [module for module in part.modules() if isinstance(module, torch.nn.ModuleList)]
-    return list(max(lists, key=len, default=()))
+    return list(max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()), default=()))
 
 
 class _Gathered(torch.autograd.Function):
