@@ -111,7 +111,10 @@ def test_each_process_holds_its_share(model_dir, plan, costs):
     assert blocks == sum(p.nbytes for b in load_backend(model_dir).streamed_blocks() for p in b.parameters())
     assert shared.resident["blocks gathered"] == 3 * largest
     assert shared.adapters == plan.adapters and shared.trajectories == plan.trajectories
-    assert shared.update_flops < plan.update_flops / 2  # of a batch each passes a quarter; images are decoded by all
+    decoding = outline.costs(plan.memory)["decode bf16"].flops.at(
+        12
+    )  # images are decoded by all, of passes each makes a share
+    assert shared.update_flops - decoding == pytest.approx((plan.update_flops - decoding) / 4, rel=0.2)
     ladder = list(rungs(MemorySettings(shard=True)))
     assert ladder and all(memory.shard and memory.weights == "none" and not memory.streamed for memory in ladder)
 
