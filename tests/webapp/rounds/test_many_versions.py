@@ -134,7 +134,7 @@ def test_the_page_of_more_versions_tells_nothing_of_them(client, open_test, ann)
     page = client.get("/p/stars/compare/").content.decode()
     assert page.count('class="tile-image"') == 4 and "version" not in page.lower().replace("conversion", "")
     pair = client.get("/p/stars/comparisons/1/next/").json()["pairs"][0]
-    assert set(pair) == {"pair", "prompt", "images"} and len(pair["images"]) == 4
+    assert set(pair) == {"pair", "prompt", "images", "size"} and len(pair["images"]) == 4
     row = Pair.objects.get(pk=pair["pair"])
     for letter, address in zip(row.sides, pair["images"], strict=True):
         assert client.get(address).content == f"RIFF version {letter}".encode()
