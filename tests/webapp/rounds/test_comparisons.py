@@ -105,7 +105,7 @@ def test_nothing_that_the_page_gets_tells_the_version(client, open_test, ann):
     assert "version" not in page.lower().replace("conversion", "")
     answer = client.get("/p/stars/comparisons/1/next/").json()
     pair = answer["pairs"][0]
-    assert set(pair) == {"pair", "prompt", "images"}
+    assert set(pair) == {"pair", "prompt", "images", "size"}
     row = Pair.objects.get(pk=pair["pair"])
     for letter, address in zip(row.sides, pair["images"], strict=True):
         image = client.get(address)
