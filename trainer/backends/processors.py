@@ -16,6 +16,5 @@ def text_alone(folder: Path) -> dict:
     if importlib.util.find_spec("torchvision") is not None:
         return {}
     parts = listed_parts(folder).items()
-    return {
-        name: AutoTokenizer.from_pretrained(folder / name) for name, (_, kind) in parts if kind == "PixtralProcessor"
-    }
+    processors = [name for name, (_, kind) in parts if kind == "PixtralProcessor"]
+    return {name: AutoTokenizer.from_pretrained(folder / name, local_files_only=True) for name in processors}
