@@ -66,6 +66,10 @@ TABLE = {
     ("get", "export"): EXPORTS,
     ("post", "import"): ADMINISTERS,
     ("post", "images"): ADMINISTERS,
+    ("get", "inputs"): READS,
+    ("post", "inputs/file"): ADMINISTERS,
+    ("get", "inputs/{input_id}/image"): READS,
+    ("get", "tasks/{task}/input"): LABELS_GIVEN,
     ("get", "webhooks"): ADMINISTERS,
     ("post", "webhooks"): ADMINISTERS,
     ("delete", "webhooks/{webhook_id}"): ADMINISTERS,
@@ -188,7 +192,8 @@ def test_a_program_labels_as_a_person_does(token, call, ready):
     text = token("label", role=Role.ANNOTATOR)
     status, answer = call(text, "post", "tasks?limit=2")
     (task,) = answer["items"]
-    assert task["id"] == acting.task(ApiToken.objects.get().user, group) and set(task) == {"id", "prompt", "images"}
+    assert task["id"] == acting.task(ApiToken.objects.get().user, group) and task["input"] is None
+    assert set(task) == {"id", "prompt", "input", "images"}
     status, data = call(text, "get", task["images"][0]["url"].removeprefix("http://testserver"))
     assert status == 200 and data[:4] == b"RIFF"
     body = {"labels": LABELS, "seconds": 2.5, "key": "a"}
