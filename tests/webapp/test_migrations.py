@@ -12,9 +12,11 @@ from django_migration_linter import MigrationLinter
 from tests.servers import database_url
 from webapp.operations import services
 
-APPS = ["accounts", "campaigns", "labelling", "quality", "rounds", "api", "operations"]
+APPS = ["accounts", "campaigns", "imports", "labelling", "quality", "raters", "rounds", "api", "operations"]
 # Of before the first release: no old version can meet them.
 EARLY = ["0002_initial", "0004_prompt_shown", "0005_hour_costs_and_first_label", "0007_quarter_counts"]
+# Their constraint takes the place of a narrower one, so all that is there and all that the old version writes fit.
+WIDER = ["0020_sizes_and_input_images"]
 
 postgres_only = pytest.mark.skipif(
     connection.vendor != "postgresql", reason="SQLite takes one writer at a time, whatever it changes"
@@ -24,7 +26,7 @@ postgres_only = pytest.mark.skipif(
 @postgres_only
 @pytest.mark.django_db
 def test_the_old_version_works_until_it_is_replaced(capsys):
-    linter = MigrationLinter(no_cache=True, include_apps=APPS, ignore_name=EARLY)
+    linter = MigrationLinter(no_cache=True, include_apps=APPS, ignore_name=EARLY + WIDER)
     linter.lint_all_migrations()
     said = capsys.readouterr().out
     assert linter.nb_valid + linter.nb_warnings > 10, said

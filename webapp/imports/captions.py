@@ -32,7 +32,7 @@ class Captions:
         self.lines: list[Line] = []  # of tables and texts that cannot be used
         for member in members:
             if self.is_table(member.name) and member.wrong is None:
-                self._read_table(member)
+                self._read_rows(member)
 
     @staticmethod
     def is_table(name: str) -> bool:
@@ -56,7 +56,7 @@ class Captions:
             raise Unreadable(gettext_noop("the text beside it has more than %(most)s bytes"), most=f"{MOST_CAPTION:,}")
         return _text(member.read())
 
-    def _read_table(self, member: Member) -> None:
+    def _read_rows(self, member: Member) -> None:
         problems = []
         try:
             if member.size > MOST_TABLE:
