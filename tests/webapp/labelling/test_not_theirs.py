@@ -186,7 +186,7 @@ def test_a_group_is_told_by_an_opaque_name_and_nothing_that_tells_gold(client, a
     client.force_login(ann)
     told = given(client, 12)
     assert len(set(mixed(told).values())) == 2  # there was gold among them
-    assert {frozenset(g) for g in told} == {frozenset({"group", "prompt", "images"})}
+    assert {frozenset(g) for g in told} == {frozenset({"group", "prompt", "images", "input"})}
     assert {frozenset(i) for g in told for i in g["images"]} == {frozenset({"position", "url", "width", "height"})}
     for group in told:
         assert re.fullmatch("[0-9a-f]{32}", group["group"])
