@@ -386,13 +386,6 @@ class TDMR1Settings(Settings):
         low=0,
         high=1e6,
     )
-    box_weight: float = option(
-        1.0,
-        "Weight inside of boxes. Where people marked a place on a disliked image, the surrogate's error there counts so "
-        "many times that elsewhere; 1: the same everywhere. Only with the likelihood surrogate.",
-        low=1,
-        high=100,
-    )
     step_weight: str = option(
         "advantages",
         "Weight of later points. Later points of an image's way count more: within the group's weight (advantages), or for "

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from trainer.advantages import group_advantages, has_signal
-from trainer.boxes import Box
 from trainer.prompts import INPUT, input_size, instruction
 from trainer.sampler import check_trajectory, load_trajectory
 
@@ -18,9 +17,9 @@ from trainer.sampler import check_trajectory, load_trajectory
 @dataclass(frozen=True)
 class LabelledGroup:
     """One line of groups.jsonl, whose `trajectory_file` may be relative to that file's folder. `rewards` are shares of
-    likes in 0..1, None where nobody decided; `boxes` what people marked on each image, or nothing. `imported` ones are
-    somebody's own images: their trajectory is the encoded image alone. `inclusion` is each image's chance to be shown of
-    those that were made, above 0, or nothing where all are."""
+    likes in 0..1, None where nobody decided. `imported` ones are somebody's own images: their trajectory is the encoded
+    image alone. `inclusion` is each image's chance to be shown of those that were made, above 0, or nothing where all
+    are."""
 
     group: str
     prompt: str
@@ -28,7 +27,6 @@ class LabelledGroup:
     version: str
     trajectory_file: str
     rewards: tuple[float | None, ...]
-    boxes: tuple[tuple[Box, ...], ...] = ()
     imported: bool = False
     inclusion: tuple[float, ...] = ()
 
@@ -42,7 +40,6 @@ def read_groups(path: Path) -> list[LabelledGroup]:
             row["rewards"] = tuple(row["rewards"])
             if bad := [r for r in row["rewards"] if r is not None and not 0 <= r <= 1]:
                 raise ValueError(f"rewards: {bad[0]} is not within 0 and 1")
-            row["boxes"] = tuple(tuple(map(_box, image)) for image in row.get("boxes", ()))
             row["inclusion"] = tuple(row.get("inclusion", ()))
             if len(row["inclusion"]) not in (0, len(row["rewards"])) or not all(0 < p <= 1 for p in row["inclusion"]):
                 raise ValueError("inclusion: give a number above 0, at most 1, for each reward")
@@ -51,13 +48,6 @@ def read_groups(path: Path) -> list[LabelledGroup]:
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
     return groups
-
-
-def _box(values: Sequence[float]) -> Box:
-    left, top, width, height = values
-    if not all(0 <= v <= 1 for v in values) or width <= 0 or height <= 0:
-        raise ValueError(f"boxes: {list(values)} is not left, top, width and height as shares of the image")
-    return (left, top, width, height)
 
 
 def without_imported(groups: Sequence[LabelledGroup]) -> list[LabelledGroup]:
@@ -75,14 +65,13 @@ def without_imported(groups: Sequence[LabelledGroup]) -> list[LabelledGroup]:
 @dataclass(frozen=True)
 class GroupBatch:
     """P groups of images of one size, padded to as many: `trajectory` (P, G, K + 1, C, h, w), `advantages` (P, G), 0 where
-    padded, `rewards` (P, G), NaN where nobody decided or padded; boxes by group and image. Of `imported` groups (P,) every
+    padded, `rewards` (P, G), NaN where nobody decided or padded. Of `imported` groups (P,) every
     point is the image; None: there is none."""
 
     trajectory: torch.Tensor
     advantages: torch.Tensor
     rewards: torch.Tensor
     prompts: list[str]
-    boxes: list[tuple[tuple[Box, ...], ...]]
     imported: torch.Tensor | None = None
 
 
@@ -98,7 +87,6 @@ class GroupStore:
     shapes: list[tuple[int, ...]]  # (K + 1, C, h, w) of each group's trajectories; K and C are the same in all
     silent: int  # groups left out because their rewards are all the same (`common.signal`)
     damaged: tuple[str, ...]  # messages of groups whose trajectory could not be read
-    boxes: list[tuple[tuple[Box, ...], ...]]  # by group and image
     imported: torch.Tensor | None = None  # (P,): which are own images; None: none of them
 
     def __len__(self) -> int:
@@ -120,12 +108,10 @@ class GroupStore:
         found = [t.expand(-1, self.shapes[0][0], *t.shape[2:]) if t.shape[1] == 1 else t for t in found]
         if not found:  # of a process that an update has no groups for
             shape = shape or self.shapes[0]
-            return GroupBatch(
-                torch.empty(0, width, *shape), self.advantages[index], self.rewards[index], [], [], imported
-            )
+            return GroupBatch(torch.empty(0, width, *shape), self.advantages[index], self.rewards[index], [], imported)
         padded = torch.stack([torch.cat([t, t[:1].expand(width - len(t), *t.shape[1:])]) for t in found])
-        prompts, boxes = ([values[i] for i in chosen] for values in (self.prompts, self.boxes))
-        return GroupBatch(padded, self.advantages[index], self.rewards[index], prompts, boxes, imported)
+        prompts = [self.prompts[i] for i in chosen]
+        return GroupBatch(padded, self.advantages[index], self.rewards[index], prompts, imported)
 
 
 def load_groups(groups: Sequence[LabelledGroup], inputs: Path | None = None) -> GroupStore:
@@ -165,7 +151,7 @@ def load_groups(groups: Sequence[LabelledGroup], inputs: Path | None = None) -> 
         )
     files = [Path(groups[i].trajectory_file) for i in kept]
     rewards, index = torch.where(known, rewards, torch.nan), torch.tensor(kept)
-    boxes, silent = [groups[i].boxes for i in kept], int((~loud).sum())
+    silent = int((~loud).sum())
     imported = torch.tensor([groups[i].imported for i in kept])
     return GroupStore(
         files,
@@ -175,7 +161,6 @@ def load_groups(groups: Sequence[LabelledGroup], inputs: Path | None = None) -> 
         [(points or 1, *shape[1:]) for shape in shapes],  # an imported image is every point of its trajectory
         silent,
         tuple(damaged),
-        boxes,
         imported if imported.any() else None,
     )
 

@@ -14,10 +14,9 @@ import torch
 from trainer.flow import like, renoise
 
 
-def mean_square(x: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean over C, h, w of the square: (…, C, h, w) → (…); of cells that weigh `weights` (…, h, w), 1 in their mean."""
-    squares = x.float().pow(2)
-    return (squares if weights is None else squares * weights.unsqueeze(-3)).mean((-3, -2, -1))
+def mean_square(x: torch.Tensor) -> torch.Tensor:
+    """Mean over C, h, w of the square: (…, C, h, w) → (…)."""
+    return x.float().pow(2).mean((-3, -2, -1))
 
 
 def denoising_error(
@@ -96,7 +95,6 @@ def surrogate_loss(
     relative: bool,
     weights: torch.Tensor | None = None,
     teacher_clip: str = "image",
-    cells: torch.Tensor | None = None,
 ) -> SurrogateTerms:
     """Group preference loss `mean(w·A·d_surrogate) + beta·‖v_surrogate - v_teacher‖²`; velocities (P, G, C, h, w).
 
@@ -105,12 +103,11 @@ def surrogate_loss(
     "image" for images whose distance from it is above `teacher_clip_from`; with "batch" for all once their mean distance
     is, and then with clip 0, as in the authors' code. With `relative`, every distance is divided by its group's mean
     denoising error under the teacher, so that the thresholds mean the same at every noise level and for every model.
-    `weights` (P,) multiply each group's part of both terms. `cells` (P, G, h, w), 1 in the mean of each image, weigh the
-    places of `d_m`: those that people marked count more (`trainer.boxes`).
+    `weights` (P,) multiply each group's part of both terms.
     """
-    d_surrogate = mean_square(v_star - v_surrogate, cells)
+    d_surrogate = mean_square(v_star - v_surrogate)
     with torch.no_grad():
-        d_reference, d_old, d_teacher = (mean_square(v_star - v, cells) for v in (v_reference, v_old, v_teacher))
+        d_reference, d_old, d_teacher = (mean_square(v_star - v) for v in (v_reference, v_old, v_teacher))
         unit = d_teacher.mean(1, keepdim=True).clamp_min(1e-8) if relative else torch.ones_like(d_teacher)
     drift = mean_square(v_surrogate - v_teacher.detach()) / unit
     d_surrogate, d_reference, d_old, d_teacher = (d / unit for d in (d_surrogate, d_reference, d_old, d_teacher))

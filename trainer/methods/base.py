@@ -56,7 +56,7 @@ class NotFinite(ValueError):
 class Groups:
     """P groups of G labelled images: trajectories (P, G, K + 1, C, h, w), one conditioning a group, advantages (P, G).
     `rewards` (P, G), NaN where nobody decided, and `prompts` are for methods that learn what a like is, not only which of a
-    group's images is better. `cells` (P, G, h, w) weigh the places of each image (`trainer.boxes`); None: all alike."""
+    group's images is better."""
 
     trajectory: torch.Tensor
     conditioning: Conditioning
@@ -65,7 +65,6 @@ class Groups:
     sampled: torch.Tensor | None = None  # (P,): which groups of the last `roll_out`; None: stored ones
     rewards: torch.Tensor | None = None
     prompts: tuple[str, ...] = ()
-    cells: torch.Tensor | None = None
     imported: torch.Tensor | None = None  # (P,): of which every point is the image, as nobody knows others; None: none
 
     def each(self, times: int) -> Groups:
@@ -80,7 +79,6 @@ class Groups:
             sampled,
             None if self.rewards is None else self.rewards.repeat_interleave(times, 0),
             tuple(prompt for prompt in self.prompts for _ in range(times)),
-            None if self.cells is None else self.cells.repeat_interleave(times, 0),
             None if self.imported is None else self.imported.repeat_interleave(times, 0),
         )
 
@@ -329,10 +327,9 @@ class Method:
         teacher: torch.Tensor,
         advantages: torch.Tensor,
         j: torch.Tensor,
-        cells: torch.Tensor | None = None,
     ) -> SurrogateTerms:
         """`losses.surrogate_loss` by the round's settings, of groups whose points step `j` (P,) led to: later ones count
-        more. `cells` as in `Groups`."""
+        more."""
         s, later = self.settings, (j + 1) / self.steps
         whole = s.step_weight == "loss"
         return surrogate_loss(
@@ -349,7 +346,6 @@ class Method:
             clip=s.clip,
             teacher_clip_from=s.teacher_clip_from,
             relative=s.relative,
-            cells=cells,
         )
 
     def draw_levels(self, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -161,7 +161,6 @@ class TDMR1(TDM):
                         held[TEACHER],
                         groups.advantages[some],
                         j[some],
-                        None if groups.cells is None else groups.cells[some],
                     )
                 )
                 yield parts[-1].loss, len(v) // g

@@ -25,8 +25,6 @@ def origin_of(spec: RoundSpec, groups: Sequence[LabelledGroup] | None, held_out:
     """Values and hashes by the name of what they are of, as JSON. `held_out` counts labelled groups that are not taught."""
     settings = TDMR1Settings.from_json(spec.settings).to_json()
     labels = None if groups is None else [_told(g) for g in groups]
-    if labels is not None and settings["box_weight"] != 1:
-        labels = [(*label, g.boxes) for label, g in zip(labels, groups, strict=True)]
     return {
         "model_dir": hash_of_model(Path(spec.model_dir)),
         "parent_dir": hash_of([sha256_of(file) for file in sorted(Path(spec.parent_dir).glob("*.safetensors"))]),

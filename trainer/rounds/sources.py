@@ -18,7 +18,6 @@ from common.settings import MOST_UPDATES, TDMR1Settings
 from common.sizes import Size, size_in
 from trainer.advantages import group_advantages, has_signal
 from trainer.backends import moved
-from trainer.boxes import group_weights
 from trainer.controls import ranked_by_base
 from trainer.data import GroupStore
 from trainer.methods.base import Groups, Method, Rollouts
@@ -163,11 +162,8 @@ class LabelSource(_Source):
             part = self.share.part(size)
             drawn = equal[torch.randperm(len(equal), generator=generator)[:size]]
             batch = self.store.take(part.pick(drawn), self.store.shapes[int(drawn[0])])
-            backend, inside = self.method.backend, self.settings.box_weight
+            backend = self.method.backend
             conditioning = backend.encode(batch.prompts)
-            cells = None
-            if inside != 1 and any(any(group) for group in batch.boxes):
-                cells = group_weights(batch.boxes, batch.advantages, tuple(batch.trajectory.shape[-2:]), inside)
             yield Groups(
                 moved(batch.trajectory, backend.device),
                 conditioning,
@@ -175,7 +171,6 @@ class LabelSource(_Source):
                 part,
                 rewards=batch.rewards.to(backend.device),
                 prompts=tuple(batch.prompts),
-                cells=None if cells is None else moved(cells, backend.device),
                 imported=batch.imported,
             )
 

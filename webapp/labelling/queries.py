@@ -158,18 +158,6 @@ def rewards(group: Group) -> list[float | None]:
     return group.consensus.rewards
 
 
-def boxes_of(groups) -> dict[int, list[list]]:
-    """What people marked on disliked images of `groups` (ids, or a queryset of them): by group, of those that have any, a
-    list of boxes by position."""
-    rows = Label.objects.filter(generation__group__in=groups, liked=False, box__isnull=False).order_by("pk")
-    found: dict[int, list[list]] = {}
-    for group, size, position, box in rows.values_list(
-        "generation__group", "generation__group__size", "generation__position", "box"
-    ):
-        found.setdefault(group, [[] for _ in range(size)])[position].append(box)
-    return found
-
-
 def inclusions(groups) -> dict[int, list[float]]:
     """By those of the groups (rows or numbers) of which more images were made than shown: each shown image's chance to be
     chosen, by position."""

@@ -167,7 +167,7 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
         write_json(spec_file, {**json.loads(spec_file.read_text()), **now})
         return spec_file
     lines, rows = [], labelling.labelled_groups(project).order_by().values("pk")
-    marked, inclusions = labelling.boxes_of(rows), labelling.inclusions(rows)
+    inclusions = labelling.inclusions(rows)
     for group in labelling.labelled_groups(project).iterator(chunk_size=1000):
         image = {campaigns.INPUT: group.input_image} if group.input_image else {}
         line = {
@@ -179,8 +179,6 @@ def write_spec(training: TrainingRound, folder: Path | None = None) -> Path:
             "trajectory_file": os.path.relpath(paths.data(group.trajectory_file), folder),
             "rewards": labelling.rewards(group),
         }
-        if group.pk in marked:
-            line["boxes"] = marked[group.pk]
         if group.pk in inclusions:
             line["inclusion"] = inclusions[group.pk]
         lines.append(json.dumps(line))

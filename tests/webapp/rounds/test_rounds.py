@@ -11,7 +11,6 @@ from django.utils.html import escape
 from tests.webapp import acting
 from webapp.labelling import generation
 from webapp.labelling.models import Group
-from webapp.labelling.why import Why
 from webapp.lib import options, paths, storage
 from webapp.rounds import services
 from webapp.rounds.models import ModelVersion, TrainingRound
@@ -53,22 +52,6 @@ def test_the_manifest_holds_every_label(project, labelled):
     assert len(spec["train_prompts"]) == 8
     again = services.write_spec(training).read_text()
     assert json.loads(again) == spec
-
-
-def test_the_manifest_holds_what_people_marked(project, labelled, person):
-    group, other = labelled[0], labelled[1]
-    answer = {0: False, 1: False, 2: True, 3: True}
-    why = {0: Why("ugly", (0.0, 0.0, 0.5, 0.5)), 1: Why("text")}
-    acting.submit_group(person("cat"), project, group.pk, answer, seconds=1, idempotency_key="c", why=why)
-    liked = group.generations.get(position=2).labels.first()
-    liked.box = [0.1, 0.1, 0.1, 0.1]  # of a label that is a like now, as an import may leave it
-    liked.liked = True
-    liked.save()
-    training = services.claim_round(start(project).pk, "worker")
-    spec = json.loads(services.write_spec(training).read_text())
-    lines = {line["group"]: line for line in map(json.loads, Path(spec["groups_file"]).read_text().splitlines())}
-    assert lines[str(group.pk)]["boxes"] == [[[0.0, 0.0, 0.5, 0.5]], [], [], []]
-    assert "boxes" not in lines[str(other.pk)]
 
 
 def test_a_double_click_starts_one_round(project, labelled):
