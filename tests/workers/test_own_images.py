@@ -44,7 +44,7 @@ def test_a_worker_encodes_them(own, project):
     for group in own:
         assert (group.state, group.error, group.generations.count()) == ("ready", "", 3)
         stored = load_trajectory(paths.data(group.trajectory_file))
-        model = tasks.sampler(project.model_dir, project.steps)
+        model = tasks.sampler(project)
         assert stored.trajectory.shape == (3, 1, *model.backend.latent_shape)
         assert (stored.seeds, stored.version, stored.sigmas.tolist()) == ((), "", [0.0])
         shown = model.backend.decode(stored.trajectory[:, 0])
