@@ -42,7 +42,7 @@ def test_without_it_no_blind_test_and_nothing_by_the_api(client, project, ready,
     project.consent = "Read me."
     project.save()
     other = ModelVersion.objects.create(project=project, number=2, path="x")
-    comparisons.start(project, 1, other.number, None)
+    comparisons.start(project, [1, other.number], None)
     client.force_login(ann)
     assert client.get("/p/stars/compare/").url == "/p/stars/agree/"
     assert client.get("/p/stars/comparisons/1/next/").json()["pairs"] == []
