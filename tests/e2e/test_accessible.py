@@ -106,7 +106,9 @@ def test_an_admins_navigation_is_one_row_with_menus_for_keys_and_screen_readers(
     wrong += faults(page)  # tables that are wider than a phone
     for path in ("review/", "annotate/"):
         page.goto(full.url(path))
-        page.locator("#main img:not(#input-image)").first.wait_for()  # showing a group takes the focus, which closes a menu
+        page.locator(
+            "#main img:not(#input-image)"
+        ).first.wait_for()  # showing a group takes the focus, which closes a menu
         page.wait_for_timeout(200)
         page.locator("nav summary").first.click()
         box = menu.locator("div").bounding_box()

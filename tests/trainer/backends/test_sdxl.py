@@ -17,8 +17,9 @@ def backend(tmp_path_factory):
 class Knowing(torch.nn.Module):
     """A UNet that knows the noise, and checks that it is asked at the DDPM's own point and time."""
 
-    def __init__(self, points, time, eps):
+    def __init__(self, config, points, time, eps):
         super().__init__()
+        self.config = config  # says its sizes
         self.points, self.time, self.eps = points, time, eps
 
     def forward(self, x, time, **_):
@@ -37,7 +38,7 @@ def test_points_times_and_velocity_are_the_ddpms(backend, monkeypatch, time):
     x_t = (1 - level[0]) * x0 + level[0] * eps
     times = torch.full((3,), time)
     vp = abar.sqrt() * x0 + (1 - abar).sqrt() * eps
-    monkeypatch.setattr(backend.inner, "transformer", Knowing(vp, times, eps))
+    monkeypatch.setattr(backend.inner, "transformer", Knowing(backend.transformer.config, vp, times, eps))
     velocity = backend.velocity(x_t, level, backend.encode(["a", "b", "c"]))
     assert torch.allclose(velocity, eps - x0, atol=1e-3)
 
