@@ -104,7 +104,7 @@ def mixed(tmp_path):
 def test_a_store_holds_both(mixed):
     store = load_groups(read_groups(mixed))
     assert store.prompts == ["made", "own", "own, more images"] and store.imported.tolist() == [False, True, True]
-    assert len(store.damaged) == 2 and store.shape == (5, 2, 4, 4)
+    assert len(store.damaged) == 2 and store.shapes == [(5, 2, 4, 4)] * 3
     batch = store.take(torch.tensor([2, 0]))
     assert batch.trajectory.shape == (2, 3, 5, 2, 4, 4) and batch.imported.tolist() == [True, False]
     assert torch.equal(batch.trajectory[0, :, 0], batch.trajectory[0, :, -1])
