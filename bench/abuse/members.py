@@ -9,7 +9,7 @@ from bench.abuse import Instance, Outcome, Visitor, check
 
 NUMBERS = range(1, 201)  # of groups that are tried
 MOST_FLAGS = 50  # of one person within the check
-GROUP, IMAGE = {"group", "prompt", "images"}, {"position", "url", "width", "height"}
+GROUP, IMAGE = {"group", "prompt", "input", "images"}, {"position", "url", "width", "height"}
 
 
 def _tried(instance: Instance, visitor: Visitor, action: str, **body) -> list[int]:
@@ -83,7 +83,7 @@ def flags(instance: Instance) -> Outcome:
 
 @check("which groups are gold")
 def gold(instance: Instance) -> Outcome:
-    """What is told of a group is a name of chance, the prompt and the images' places and sizes."""
+    """What is told of a group is a name of chance, the prompt with its input image, and the images' places and sizes."""
     visitor = instance.visitor("annotator")
     told = visitor.get(f"/p/{instance.project}/groups/next/").json()
     headers = set()

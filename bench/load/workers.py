@@ -35,12 +35,12 @@ def stand_in(device_seconds: float):
     trajectory = save({"trajectory": np.zeros((SIZE, STEPS + 1, *LATENT), np.float16)})
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (PIXELS, PIXELS, 3), np.uint8))
 
-    def sample(group) -> list[tuple[int, int]]:
+    def sample(group) -> dict:
         time.sleep(device_seconds)
         storage.store().write(paths.trajectory(group.project_id, group.pk), trajectory)
         for i in range(group.size):
             pictures.write(paths.image(group.project_id, group.pk, i), image)
-        return [image.size] * group.size
+        return {"sizes": [image.size] * group.size}
 
     return sample
 

@@ -12,7 +12,6 @@ from workers import tasks
 
 @pytest.mark.django_db
 def test_the_stand_in_makes_a_ready_group(tmp_path, monkeypatch):
-
     prompts = [{"prompt": f"{n} stars"} for n in range(4)]
     project = create_project(
         "stars", "Stars", model_dir="x", student_dir=str(tmp_path), prompts=prompts, ready_target=1
