@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from trainer.advantages import group_advantages, has_signal
+from trainer.batches import equal_parts
 from trainer.prompts import INPUT, input_size, instruction
 from trainer.sampler import check_trajectory, load_trajectory
 
@@ -94,10 +95,8 @@ class GroupStore:
 
     def by_size(self, index: torch.Tensor) -> list[torch.Tensor]:
         """The groups of `index` (n,) parted by the sizes of their images and input images."""
-        kinds: dict[tuple, list[int]] = {}
-        for i in index.tolist():
-            kinds.setdefault((self.shapes[i], input_size(self.prompts[i])), []).append(i)
-        return [torch.tensor(kind) for kind in kinds.values()]
+        kinds = [(self.shapes[i], input_size(self.prompts[i])) for i in index.tolist()]
+        return [index[part] for part in equal_parts(kinds, len(kinds))]
 
     def take(self, index: torch.Tensor, shape: tuple[int, ...] | None = None) -> GroupBatch:
         """The groups of `index` (n,), whose images have one size; of none, `shape` says it. Raises ValueError, naming the

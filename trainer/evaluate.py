@@ -16,6 +16,7 @@ from common.files import write_atomic, write_image
 from common.round_folder import GRID_GAP
 from common.sizes import Size, size_in
 from trainer.backends import Backend, Conditioning
+from trainer.batches import equal_parts
 from trainer.demo.scenes.prompts import TAGS, WORD
 from trainer.oracles import Oracle, Verdict
 from trainer.oracles.geneval import result_line
@@ -97,14 +98,6 @@ def _sample(
         found |= zip(part, zip(images, points.cpu(), strict=True), strict=True)
     images, latents = zip(*(found[i] for i in range(len(prompts))), strict=True)
     return list(images), list(latents)
-
-
-def equal_parts(kinds: Sequence, most: int) -> list[list[int]]:
-    """The places of equal `kinds` together, at most `most` in a part."""
-    places: dict = {}
-    for i, kind in enumerate(kinds):
-        places.setdefault(kind, []).append(i)
-    return [mine[start : start + most] for mine in places.values() for start in range(0, len(mine), most)]
 
 
 @torch.no_grad()

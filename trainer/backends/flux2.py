@@ -10,13 +10,13 @@ from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from PIL import Image
 
 from common.cards import EMBEDDED_GUIDANCE
+from common.inputs import USED_PIXELS
 from common.sizes import Size
 from trainer.backends.base import Conditioning
 from trainer.backends.options import ModelOptions
 from trainer.backends.pipeline import FlowBackend
 
 MOST_TOKENS = 512  # of a prompt in its chat, which is the pipelines' default
-INPUT_PIXELS = 1024 * 1024  # of an input image, as the stock pipeline has it
 
 
 class Flux2Backend(FlowBackend):
@@ -101,7 +101,7 @@ class Flux2Backend(FlowBackend):
             processor.check_image_input(image)
         except ValueError as error:
             raise ValueError(f"input_image: {error}") from error
-        image = processor._resize_if_exceeds_area(image, INPUT_PIXELS)
+        image = processor._resize_if_exceeds_area(image, USED_PIXELS)
         width, height = (side // step * step for side in image.size)
         pixels = processor.preprocess(image, height=height, width=width, resize_mode="crop")
         vae = self.pipeline.vae
@@ -109,7 +109,7 @@ class Flux2Backend(FlowBackend):
 
     def blocks(self) -> list[torch.nn.Module]:
         """See `Backend.blocks`."""
-        return [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
+        return self.streamed_blocks()
 
     def image_tokens(self, output: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """See `Backend.image_tokens`; a double block gives text and image apart, a single one the text first."""

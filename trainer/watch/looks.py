@@ -8,8 +8,9 @@ from functools import partial
 import torch
 
 from trainer.advantages import pairs_right
+from trainer.batches import equal_parts
 from trainer.data import GroupStore
-from trainer.evaluate import Evaluation, equal_parts
+from trainer.evaluate import Evaluation
 from trainer.methods.base import Groups, Method
 from trainer.methods.tdm_r1 import TDMR1
 from trainer.prompts import input_size, without_text
