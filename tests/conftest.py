@@ -1,5 +1,6 @@
 """Fixtures for every test; `environment.py` has what must be there before Django."""
 
+import logging
 import subprocess
 import sys
 import sysconfig
@@ -22,6 +23,15 @@ def data_folder(tmp_path, settings, monkeypatch):
     monkeypatch.setenv("LIKESTEP_DATA", str(tmp_path / "data"))
     settings.LIKESTEP_DATA.mkdir()
     return settings.LIKESTEP_DATA
+
+
+@pytest.fixture(autouse=True)
+def log_handlers():
+    """The root logger's handlers, put back: `django.setup()` inside of a test would leave one that writes to that test's
+    captured stderr, and what others log would fail on a closed stream."""
+    before = list(logging.root.handlers)
+    yield
+    logging.root.handlers[:] = before
 
 
 class S3:
