@@ -5,7 +5,8 @@
 Every finished run of a row and seed is a line of WORK/runs.jsonl and is not made again; a run that was cut off goes on from
 its checkpoint. `--rows` picks rows, `--table` only prints the table of what is there and draws WORK/ablation.svg. Every row
 starts from the demo student and draws the same training prompts and first noise for a seed (Flow-GRPO's noise is its own);
-the version that is tested is chosen by the same validation. Rates and options were chosen on validation prompts, one seed.
+the version that is tested is chosen by the same validation. With
+`--looks` 3 or more the plot also shows each row's way there. Rates and options were chosen on validation prompts, one seed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, svg, with_starts
+from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, runs_of, spread, svg, with_starts
 from bench.learning import controls, peers
+from bench.learning.curves import curve_of, draw_curves
 from bench.learning.gains import oracle_spec, scores_and_looks
 from bench.learning.peers import PeerSettings
 from common.files import write_atomic
@@ -75,15 +77,15 @@ def settings_of(changes: dict, **more) -> tuple[TDMR1Settings, PeerSettings]:
     return TDMR1Settings.from_json({**more, **rest}), PeerSettings.from_json(peer)
 
 
-def settings_of_row(row: Row, images: int, changes: dict) -> tuple[TDMR1Settings, PeerSettings]:
-    """Both settings of a row's runs, seed apart."""
+def settings_of_row(row: Row, images: int, changes: dict, looks: int = 2) -> tuple[TDMR1Settings, PeerSettings]:
+    """Both settings of a row's runs, seed apart, which are validated in `looks` places."""
     scored = TDMR1Settings.from_json({k: v for k, v in changes.items() if k in ("prompts_per_update", "group_size")})
     updates = row.phases * max(1, images // (scored.prompts_per_update * scored.group_size))
     return settings_of(
         {"surrogate_updates": 1, **changes, **row.changes},
         updates=updates,
         validation_images=144,
-        validate_every=max(1, updates // 2),
+        validate_every=max(1, updates // looks),
         alarm=False,  # every row makes all its updates, and some have no surrogate to ask
     )
 
@@ -95,14 +97,15 @@ def prepare_row(row: Row, spec: RoundSpec, peer: PeerSettings) -> Stages:
     return controls.deal_out(made, row.control) if row.control else made
 
 
-def train(row: Row, seed: int, images: int, changes: dict, work: Path) -> tuple[Path, dict]:
+def train(row: Row, seed: int, images: int, changes: dict, looks: int, work: Path) -> tuple[Path, dict]:
     """Run or resume a row; returns the folder of the version it kept, and what was spent."""
-    settings, peer = settings_of_row(row, images, changes)
+    settings, peer = settings_of_row(row, images, changes, looks)
     made = prepare_row(row, oracle_spec(work, replace(settings, seed=seed)), peer)
     run(made)
     state = made.state
     spent = {"minutes": round(state.seconds / 60, 1), "scored_images": state.images_scored, "updates": settings.updates}
-    return RoundFolder(work).best, spent | {"best_step": state.best_step}
+    curve = curve_of(RoundFolder(work), state.scores_before, settings.prompts_per_update * settings.group_size)
+    return RoundFolder(work).best, spent | {"best_step": state.best_step, "curve": curve}
 
 
 def gains(lines: list[dict], name: str, column: str) -> list[float]:
@@ -131,15 +134,25 @@ def table(lines: list[dict]) -> str:
 
 def plot(lines: list[dict]) -> Figure:
     """A panel each for the strict score, the benchmark's and the sharpness: a dot a seed, a bar for the mean, relative to
-    the untrained student."""
+    the untrained student. Below, where runs were looked at on their way, the validation's curves of every row."""
     shown = [(name, row.title) for name, row in ROWS.items() if any(line["row"] == name for line in lines)]
-    figure = Figure(figsize=(12, 0.6 + 0.36 * len(shown)), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True, squeeze=False)[0]
+    found = {title: [run["curve"] for run in runs_of(lines, name) if "curve" in run] for name, title in shown}
+    found = {title: curves for title, curves in found.items() if curves}
+    height = 0.6 + 0.36 * len(shown)
+    figure = Figure(figsize=(12, height + 5 * bool(found)), layout="constrained")
+    if found:
+        top, bottom = figure.subfigures(2, 1, height_ratios=(height, 5))
+        ways = bottom.subplots(1, 2, sharey=True)
+        draw_curves(ways, found)
+        bottom.legend(*ways[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    else:
+        top = figure
+    panels = top.subplots(1, 3, sharey=True, squeeze=False)[0]
     for panel, column in zip(panels, ("strict", "geneval", "sharpness"), strict=True):
         for y, (name, _) in enumerate(shown):
-            found = gains(lines, name, column)
-            panel.barh(y, statistics.mean(found), height=0.5, color="#9bc1e6")
-            panel.scatter(found, [y] * len(found), s=22, color="#1f5a96", zorder=3)
+            gained = gains(lines, name, column)
+            panel.barh(y, statistics.mean(gained), height=0.5, color="#9bc1e6")
+            panel.scatter(gained, [y] * len(gained), s=22, color="#1f5a96", zorder=3)
         panel.axvline(0, color="#999", linewidth=1)
         panel.set_title(f"gain: {heading(column)}")
     panels[0].set_yticks(range(len(shown)), [title for _, title in shown])
@@ -156,6 +169,7 @@ def main() -> None:
     """Make what is missing, then print the table and draw the plot."""
     parser = parser_of_rows(__doc__, ROWS, Path("runs") / "ablation")
     parser.add_argument("--images", type=int, default=5120, help="scored images of a run")
+    parser.add_argument("--looks", type=int, default=2, help="validations of a run: points of its curve")
     parser.add_argument(
         "--split", choices=("test", "validation"), default="test", help="of the scores; to choose: validation"
     )
@@ -165,13 +179,13 @@ def main() -> None:
     def make(name: str, seed: int) -> dict:
         version, spent = STUDENT, {}
         if name != START:
-            version, spent = train(ROWS[name], seed, a.images, a.settings, a.work / f"{name}-{seed}")
+            version, spent = train(ROWS[name], seed, a.images, a.settings, a.looks, a.work / f"{name}-{seed}")
         return {**spent, "scores": scores_and_looks(version, a.per_tag, a.split)}
 
     def made_with(name: str) -> dict:
         settings = None
         if name != START:
-            both = settings_of_row(ROWS[name], a.images, a.settings)
+            both = settings_of_row(ROWS[name], a.images, a.settings, a.looks)
             settings = {k: v for part in both for k, v in part.to_json().items()}
         return {"images": a.images, "split": a.split, "per_tag": a.per_tag, "settings": settings}
 

@@ -1,6 +1,6 @@
-"""Simulated people, and ways to make more of their labels, for `bench/learning/label_economy.py`.
+"""What simulated people rate, and ways to make more of their labels, for `bench/learning/label_economy.py`.
 
-First the people and what their labels come to, then the images they rate, then the techniques. Rewards are shares of likes
+First the images they rate, then the techniques. Rewards are shares of likes
 in 0..1 by position in a group, as in `trainer.data`.
 """
 
@@ -10,13 +10,14 @@ import json
 import random
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from bench.learning.people import RatedGroup, Seen, seen_in
 from trainer.backends import Backend, Conditioning
 from trainer.cli import MODEL
 from trainer.data import LabelledGroup, load_groups, read_groups
@@ -24,84 +25,13 @@ from trainer.demo.scenes.prompts import TAGS, prompts
 from trainer.losses import denoising_error
 from trainer.methods.base import Groups
 from trainer.oracles import get_oracle
-from trainer.oracles.scenes import detect
 from trainer.roles import SURROGATE, TEACHER
 from trainer.rounds import RoundSpec, Stages, prepare
 from trainer.rounds.sources import LabelSource, OracleSource
 from trainer.sampler import Sampler, load_trajectory, related_noise, save_trajectory
 from trainer.watch.looks import MOST_HELD_OUT, ranked_right
-from webapp.quality.consensus import UNMEASURED, Reliability, Vote, posterior
 
-GOLD_IMAGES = 64
-PRIOR_LABELS = 8  # as in webapp.quality.reliability
 LABEL_SEEDS = 500_000_000  # of the labelled images' noise; evaluation seeds start at 700,000,000
-
-
-# --- people -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Person:
-    """Likes what the oracle likes, errs with probability `noise`, and never likes an image that shows `hated`."""
-
-    noise: float
-    hated: str = ""
-
-
-PEOPLE = {
-    "sure": (Person(0.0),),
-    "one": (Person(0.1),),
-    "hasty": (Person(0.2),),
-    "biased": (Person(0.1, hated="green"),),
-    "two": (Person(0.05), Person(0.3)),
-}
-
-
-@dataclass(frozen=True)
-class RatedGroup:
-    """A group with the truth about its images: what the strict oracle says, and which colours are in them."""
-
-    index: int
-    prompt: str
-    metadata: dict
-    trajectory_file: str
-    liked: tuple[bool, ...]
-    colors: tuple[tuple[str, ...], ...]
-
-
-def votes_of(people: Sequence[Person], group: RatedGroup, seed: int) -> list[list[bool]]:
-    """Each person's labels of the group's images; equal seeds give equal errors, whatever else was rated."""
-    found = []
-    for number, person in enumerate(people):
-        rng = random.Random(f"person-{seed}-{number}-{group.index}")
-        pairs = zip(group.liked, group.colors, strict=True)
-        found.append(
-            [(liked and person.hated not in colors) != (rng.random() < person.noise) for liked, colors in pairs]
-        )
-    return found
-
-
-def shares(votes: Sequence[Sequence[Sequence[bool]]]) -> list[list[float]]:
-    """Votes by group, person and image → the share of likes by group and image."""
-    return [[sum(said) / len(said) for said in zip(*group, strict=True)] for group in votes]
-
-
-def weighed(people: Sequence[Person], votes: Sequence[Sequence[Sequence[bool]]], seed: int) -> list[list[float]]:
-    """The same votes → each image's probability of being liked, people weighed by how often they were right on
-    `GOLD_IMAGES` images of known answer, drawn towards the app's prior as the app does."""
-    rates = []
-    for number, person in enumerate(people):
-        rng = random.Random(f"gold-{seed}-{number}")
-        right = sum(rng.random() >= person.noise for _ in range(GOLD_IMAGES))
-        rate = (right + PRIOR_LABELS * UNMEASURED) / (GOLD_IMAGES + PRIOR_LABELS)
-        rates.append(Reliability(rate, rate))
-    return [
-        [
-            posterior([Vote(said, rate) for said, rate in zip(image, rates, strict=True)])
-            for image in zip(*group, strict=True)
-        ]
-        for group in votes
-    ]
 
 
 # --- what they rate ---------------------------------------------------------------------------------------------------
@@ -128,15 +58,19 @@ def rated_groups(
                 group = sampler.sample_from(row.prompt, noise, range(size))
                 verdicts = oracle.score(group.images, [row.prompt] * size, [row.metadata] * size)
                 save_trajectory(folder / f"{i}.safetensors", group, prompt=row.prompt, version="1")
-                colors = [sorted({found.color for found in detect(image) if found.color}) for image in group.images]
-                line = {"index": i, "prompt": row.prompt, "metadata": row.metadata, "colors": colors}
+                seen = [vars(seen_in(image, row.metadata)) for image in group.images]
+                line = {"index": i, "prompt": row.prompt, "metadata": row.metadata, "seen": seen}
                 line |= {"liked": [v.liked for v in verdicts], "trajectory_file": str(folder / f"{i}.safetensors")}
                 lines.append(line)
                 out.write(json.dumps(line) + "\n")
     return [
-        RatedGroup(**{**line, "liked": tuple(line["liked"]), "colors": tuple(map(tuple, line["colors"]))})
+        RatedGroup(**{**line, "liked": tuple(line["liked"]), "seen": tuple(map(_seen, line["seen"]))})
         for line in lines[:count]
     ]
+
+
+def _seen(line: dict) -> Seen:
+    return Seen(tuple(line["colors"]), line["size"])
 
 
 def labelled(groups: Sequence[RatedGroup], rewards: Sequence[Sequence[float]]) -> list[LabelledGroup]:

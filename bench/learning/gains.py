@@ -11,15 +11,18 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from common.round_folder import VERSION
+from bench.learning.curves import curve_of
+from bench.learning.people import like_rates
+from common.round_folder import VERSION, RoundFolder
 from common.settings import TDMR1Settings
 from trainer.backends import Backend
 from trainer.cli import MODEL, STUDENT
 from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
 from trainer.demo.scenes.world import COLORS
-from trainer.evaluate import FIRST_SEEDS, evaluate, sample_images
+from trainer.evaluate import FIRST_SEEDS, Evaluation, evaluate, sample_images
 from trainer.oracles import get_oracle
 from trainer.oracles.scenes import FLAT_ERROR, FOREGROUND, background_color, detect
+from trainer.prompts import Prompt
 from trainer.rounds import RoundSpec, Stages, prepare, run
 from trainer.sampler import Sampler
 from trainer.watch.measures import as_pixels, measure_images, sharpness
@@ -47,17 +50,21 @@ def oracle_spec(
 
 
 def run_once(spec: RoundSpec, *, prepare: Callable[[RoundSpec], Stages] = prepare, **how) -> tuple[Path, dict]:
-    """Run or resume the round, unless it is done, `how` being `rounds.run`'s; its version's folder and what was spent."""
+    """Run or resume the round, unless it is done, `how` being `rounds.run`'s; its version's folder, what was
+    spent, and `curve_of` it."""
     version = Path(spec.output_dir)
     if not (version / VERSION).exists():
         run(prepare(spec), **how)
     state = json.loads((version / VERSION).read_text())["rounds_state"]
-    return version, {name: state[name] for name in ("images_scored", "seconds")}
+    settings = TDMR1Settings.from_json(spec.settings)
+    images = settings.prompts_per_update * settings.group_size
+    curve = curve_of(RoundFolder(Path(spec.work_dir)), state["scores_before"], images)
+    return version, {**{name: state[name] for name in ("images_scored", "seconds")}, "curve": curve}
 
 
 def test_scores(lora: Path, per_tag: int) -> dict[str, float]:
     """The LoRA's scores on test prompts at 4 steps without guidance."""
-    return _scores(_sampler(lora).backend, "test", per_tag, steps=4)[0]
+    return _tested(_sampler(lora).backend, "test", per_tag, steps=4)[1].scores
 
 
 def scores_and_looks(
@@ -65,16 +72,18 @@ def scores_and_looks(
 ) -> dict[str, float]:
     """The same on a split, with measures that no reward asked for; without a LoRA, of the base. `sharpness` and
     `diversity` (of groups of eight) are those of `trainer.watch.measures`; `overlap` and `purity` say how well-formed the
-    shapes are and how true their colours."""
+    shapes are and how true their colours; the rest is what people of a taste think of them (`people.like_rates`)."""
     backend = _sampler(lora).backend
     how = {"steps": steps, "guidance": guidance}
-    scores, images = _scores(backend, split, per_tag, **how)
+    tested, result = _tested(backend, split, per_tag, **how)
+    images, right = result.images, [v.liked for v in result.verdicts]
     rows = [row for row in evaluation_prompts(split, GROUPS_PER_TAG, tags=TAGS) for _ in range(GROUP_SIZE)]
     names = [row.prompt for row in rows]
     seeds = FIRST_SEEDS[split] + DIVERSITY_SEEDS
     with torch.no_grad():
         groups = sample_images(backend, names, bf16=True, first_seed=seeds, **how)
-    return scores | {
+    return result.scores | {
+        **like_rates(images, [row.metadata for row in tested], right),
         "sharpness": float(np.mean([sharpness(as_pixels(image)) for image in images])),
         "diversity": float(measure_images(groups, names)["diversity"].mean()),
         "overlap": float(np.mean([found.confidence for image in images for found in detect(image)])),
@@ -94,10 +103,9 @@ def _sampler(lora: Path | None) -> Sampler:
     return sampler
 
 
-def _scores(backend: Backend, split: str, per_tag: int, **how) -> tuple[dict[str, float], list[Image.Image]]:
+def _tested(backend: Backend, split: str, per_tag: int, **how) -> tuple[list[Prompt], Evaluation]:
     rows = evaluation_prompts(split, per_tag, tags=TAGS)
-    result = evaluate(backend, rows, get_oracle("scenes"), bf16=True, **how)
-    return result.scores, result.images
+    return rows, evaluate(backend, rows, get_oracle("scenes"), bf16=True, **how)
 
 
 def color_purity(image: Image.Image) -> float:

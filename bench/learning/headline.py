@@ -17,10 +17,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
-from bench.harness import EVERY_STEP, Runs, add_work, heading, markdown, mean_row, title
+from bench.harness import EVERY_STEP, Runs, add_work, heading, markdown, mean_row, svg, title
 from bench.learning.controls import TITLES, prepare_control
+from bench.learning.curves import draw_curves
 from bench.learning.gains import oracle_spec, run_once, scores_and_looks, word_accuracy
+from common.files import write_atomic
 from common.settings import TDMR1Settings
 from trainer.cli import STUDENT
 from trainer.controls import KINDS
@@ -65,8 +68,18 @@ def sections(lines: list[dict]) -> dict[str, str]:
     return found
 
 
+def plot(lines: list[dict]) -> Figure:
+    """The validation's curves of the trained seeds and of the controls; base and parent are lines of the page's table."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    rows = dict.fromkeys(line["row"] for line in lines if "curve" in line)
+    draw_curves(panels, {row: [line["curve"] for line in lines if line["row"] == row] for row in rows})
+    panels[0].legend(loc="lower right", frameon=False)
+    return figure
+
+
 def main() -> None:
-    """Run what is missing and print the table as Markdown."""
+    """Run what is missing, print the table as Markdown and draw the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[5, 6, 7])
     parser.add_argument("--updates", type=int, default=520)
@@ -103,6 +116,7 @@ def main() -> None:
         runs.once(f"base, {steps} steps, guided", None, lambda h=how: tested(None, **h))
     for text in sections(runs.lines).values():
         print(f"{text}\n")
+    write_atomic(a.work / "headline.svg", svg(plot(runs.lines)))
     after = [line for line in runs.lines if "seconds" in line]
     for line in after:
         print(f"\n{title(line)}: {line['images_scored']} scored images, {line['seconds'] / 60:.0f} minutes")

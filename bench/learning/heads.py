@@ -23,6 +23,7 @@ import torch
 from bench.harness import Runs, add_work, told
 from bench.learning import economy
 from bench.learning.gains import GROUP_SIZE, oracle_spec
+from bench.learning.people import PEOPLE, RatedGroup, shares, votes_of, weighed
 from common.settings import TDMR1Settings
 from common.signal import has_signal
 from trainer.advantages import pairs_right
@@ -43,7 +44,7 @@ LABELS = (  # what labels of the ranked groups themselves say: name, people, wei
 )
 
 
-def ranked(opinions: list[list[float]], rated: list[economy.RatedGroup]) -> dict[str, float]:
+def ranked(opinions: list[list[float]], rated: list[RatedGroup]) -> dict[str, float]:
     """Mean share of right pairs over groups, in each of which images truly differ: of all, and of each tag."""
     found = defaultdict(list)
     for opinion, group in zip(opinions, rated, strict=True):
@@ -72,8 +73,8 @@ def measure(seed: int, labelled: list[int], taught: list[int], tested: int, work
     """Every way's shares with one seed's groups and errors; the last `tested` groups are never learned from."""
     folder = work / f"rated-{GROUP_SIZE}-1.0-{seed}"
     rated = economy.rated_groups(STUDENT, max(labelled + taught) + tested, GROUP_SIZE, 1.0, seed, folder)
-    votes = [economy.votes_of(economy.PEOPLE["one"], group, seed) for group in rated]
-    groups = economy.labelled(rated, economy.shares(votes))
+    votes = [votes_of(PEOPLE["one"], group, seed) for group in rated]
+    groups = economy.labelled(rated, shares(votes))
     x = economy.features_of(load_backend(MODEL), groups)
     differing = [i for i in range(len(rated) - tested, len(rated)) if has_signal(rated[i].liked)]
     truth, last = [rated[i] for i in differing], [x[i] for i in differing]
@@ -83,9 +84,9 @@ def measure(seed: int, labelled: list[int], taught: list[int], tested: int, work
         "what the prompt explains, no labels": ranked([(part[:, 2] + part[:, 5]).tolist() for part in last], truth),
     }
     for name, kind, weigh in LABELS:
-        people = economy.PEOPLE[kind]
-        said = [economy.votes_of(people, group, seed) for group in truth]
-        found[name] = ranked(economy.weighed(people, said, seed) if weigh else economy.shares(said), truth)
+        people = PEOPLE[kind]
+        said = [votes_of(people, group, seed) for group in truth]
+        found[name] = ranked(weighed(people, said, seed) if weigh else shares(said), truth)
     for count in labelled:
         y = [torch.tensor(group.rewards) for group in groups[:count]]
         head = economy.Head(x[:count], y)

@@ -20,11 +20,12 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from bench.harness import EVERY_STEP, START, heading, make_missing, parser_of_rows, spread, svg, with_starts
+from bench.harness import EVERY_STEP, START, heading, make_missing, markdown, parser_of_rows, spread, svg, with_starts
 from bench.learning import economy
 from bench.learning.controls import TITLES
 from bench.learning.gains import GROUP_SIZE, oracle_spec, scores_and_looks
 from bench.learning.headline import RATES
+from bench.learning.people import PEOPLE, TASTES, shares, votes_of, weighed
 from common.files import write_atomic
 from common.settings import TDMR1Settings
 from common.signal import has_signal
@@ -75,6 +76,8 @@ ROWS = {
     "sure": Row("nobody errs", people="sure"),
     "hasty": Row("20% wrong", people="hasty"),
     "biased": Row("10% wrong, and never likes green", people="biased"),
+    "300_biased": Row("300 labels of who never likes green", 300, people="biased"),
+    "300_large": Row("300 labels of who likes large shapes only", 300, people="large"),
     "two": Row("two people on each image, 5% and 30% wrong", people="two"),
     "weighed": Row("the same two, weighed by their answers to 64 gold images", people="two", weigh=True),
     "first_step": Row("reward at the first step only", oracle="oracle_first_step", settings=FIRST_STEP),
@@ -117,14 +120,14 @@ ROWS = {
 def collect(row: Row, seed: int, version: Path, labels: int, folder: Path, *, number: int = 0) -> list:
     """Groups with what people said of them in round `number`, as the trainer reads them; `folder` keeps the images of all
     rows alike."""
-    people = economy.PEOPLE[row.people]
+    people = PEOPLE[row.people]
     count = max(1, labels // (row.size * len(people)))
     made = count * 2 if row.only_signal else count
     rated = economy.rated_groups(version, made, row.size, row.spread, seed, folder, first=number * made)
     if row.only_signal:
         rated = [group for group in rated if has_signal(group.liked)][:count]
-    votes = [economy.votes_of(people, group, seed) for group in rated]
-    return economy.labelled(rated, economy.weighed(people, votes, seed) if row.weigh else economy.shares(votes))
+    votes = [votes_of(people, group, seed) for group in rated]
+    return economy.labelled(rated, weighed(people, votes, seed) if row.weigh else shares(votes))
 
 
 def settings_of(row: Row, changes: dict) -> TDMR1Settings:
@@ -212,6 +215,22 @@ def table(lines: list[dict]) -> str:
     return "\n".join(out)
 
 
+def tastes(lines: list[dict]) -> str:
+    """What people of each taste think of each row's test images: the gain in the share that they like, and in the share
+    that is to their taste, right or not. Runs that are older than these columns are left out."""
+    columns = [column for name in TASTES for column in (name, f"fits {name}")]
+    both = [(made["row"], made["test"], start["test"]) for made, start in with_starts(lines)]
+    both = [(row, after, before) for row, after, before in both if columns[0] in after and columns[0] in before]
+    starts = {id(before): before for _, _, before in both}.values()
+    rows = [["before", "", *(f"{before[c]:.3f}" for c in columns)] for before in starts]
+    for name, row in ROWS.items():
+        if mine := [(after, before) for made, after, before in both if made == name]:
+            cells = [spread([after[c] - before[c] for after, before in mine]) for c in columns]
+            rows.append([row.title, str(len(mine)), *cells])
+    heads = [text for name in TASTES for text in (f"liked by who likes {name}", f"{name}, right or not")]
+    return markdown(["labels", "seeds", *heads], rows)
+
+
 def plot(lines: list[dict]) -> Figure:
     """The gain in the strict and in the mean reward against the number of labels: a dot a seed, a line through the means,
     and the oracle run's mean as a dashed line."""
@@ -239,7 +258,7 @@ def plot(lines: list[dict]) -> Figure:
 
 def sections(lines: list[dict]) -> dict[str, str]:
     """The tables of the page by name."""
-    return dict(zip(("gains", "looks"), table(lines).split("\n\n"), strict=True))
+    return dict(zip(("gains", "looks"), table(lines).split("\n\n"), strict=True)) | {"tastes": tastes(lines)}
 
 
 def main() -> None:
@@ -259,7 +278,7 @@ def main() -> None:
         return {"per_tag": a.per_tag, "settings": settings}
 
     lines = make_missing(parser, a, made_with, make)
-    print(table(lines))
+    print(f"{table(lines)}\n\n{tastes(lines)}")
     write_atomic(a.work / "label-economy.svg", svg(plot(lines)))
 
 

@@ -10,20 +10,36 @@ import bench.learning.gains
 import bench.learning.label_economy
 from bench.harness import START, make_missing, svg
 from bench.learning import economy
-from bench.learning.economy import PEOPLE, Person, RatedGroup, StopsInTime, labelled, shares, votes_of, weighed
-from bench.learning.label_economy import CURVE, LOOKS, ORACLE, ROWS, collect, plot, settings_of, table, train
+from bench.learning.economy import StopsInTime, labelled
+from bench.learning.label_economy import CURVE, LOOKS, ORACLE, ROWS, collect, plot, settings_of, table, tastes, train
+from bench.learning.people import (
+    PEOPLE,
+    TASTES,
+    Person,
+    RatedGroup,
+    Seen,
+    like_rates,
+    seen_in,
+    shares,
+    votes_of,
+    weighed,
+)
 from tests.bench.conftest import dots
 from tests.trainer.rounds_helpers import LINES, SMALL
 from trainer.backends import load_backend
 from trainer.data import read_groups
+from trainer.demo.scenes.draw import draw
+from trainer.demo.scenes.world import Scene, SceneObject
 from trainer.roles import SURROGATE
 from trainer.sampler import Sampler
+
+WHITE = (255, 255, 255)
 
 
 def groups(count=200, size=8):
     truth = torch.rand(count, size, generator=torch.Generator().manual_seed(0)) < 0.6
-    colors = (("green",), ("red",)) * (size // 2)
-    return [RatedGroup(i, "", {}, "", tuple(row), colors) for i, row in enumerate(truth.tolist())]
+    seen = (Seen(("green",), 0.2), Seen(("red",), 0.8)) * (size // 2)
+    return [RatedGroup(i, "", {}, "", tuple(row), seen) for i, row in enumerate(truth.tolist())]
 
 
 def wrong(rewards, rated):
@@ -45,6 +61,25 @@ def test_a_biased_person_never_likes_what_they_hate():
         (labels,) = votes_of([Person(0.0, hated="green")], g, 0)
         assert not any(labels[0::2])
         assert labels[1::2] == list(g.liked[1::2])
+
+
+def test_who_likes_large_shapes_likes_no_small_ones():
+    for g in groups(20):
+        (labels,) = votes_of([Person(0.0, large=True)], g, 0)
+        assert not any(labels[0::2])
+        assert labels[1::2] == list(g.liked[1::2])
+
+
+def test_what_is_seen_is_what_was_drawn_and_decides_who_likes_it():
+    line = {"tag": "two_object", "include": [{"class": "star", "count": 1}, {"class": "circle", "count": 1}]}
+    small = Scene((SceneObject("star", "green", 30, 30, 15.5), SceneObject("circle", "red", 90, 90, 15.5)), WHITE)
+    large = Scene((SceneObject("star", "blue", 30, 30, 22.5), SceneObject("circle", "red", 90, 90, 22.5)), WHITE)
+    images = [draw(small), draw(large)]
+    seen = [seen_in(image, line) for image in images]
+    assert [s.colors for s in seen] == [("green", "red"), ("blue", "red")]
+    assert [s.size for s in seen] == pytest.approx([0.06, 0.94], abs=0.1)
+    found = like_rates(images * 2, [line] * 4, [True, True, False, False])
+    assert found == {"no green": 0.25, "fits no green": 0.5, "large": 0.25, "fits large": 0.5}
 
 
 def test_weighing_two_people_by_gold_is_nearer_the_truth_than_their_share():
@@ -74,7 +109,7 @@ def test_rated_groups_are_kept_and_a_longer_list_starts_with_the_shorter(tmp_pat
     assert economy.rated_groups(parent, 1, 4, 0.4, 0, tmp_path) == made
     monkeypatch.setattr(economy, "Sampler", Sampler)
     assert economy.rated_groups(parent, 2, 4, 0.4, 0, tmp_path)[:1] == made
-    assert len(made[0].liked) == len(made[0].colors) == 4
+    assert len(made[0].liked) == len(made[0].seen) == 4
 
 
 def test_a_head_learns_what_the_base_sees(model_dir, groups_file):
@@ -126,7 +161,7 @@ def test_a_row_of_two_rounds_goes_through(tmp_path, model_dir, parent, monkeypat
     for module in (economy, bench.learning.label_economy, bench.learning.gains):
         monkeypatch.setattr(module, "MODEL", model_dir)
     monkeypatch.setattr(bench.learning.label_economy, "STUDENT", parent)
-    monkeypatch.setattr(economy, "PEOPLE", economy.PEOPLE | {"coin": (Person(0.5),)})
+    monkeypatch.setitem(PEOPLE, "coin", (Person(0.5),))
     row = economy.replace(ROWS["replay"], labels=64, people="coin")
     version, spent = train(row, "replay", 0, {**SMALL, "updates": 1}, tmp_path)
     assert spent["signal"] == 8  # four groups in the first round, those and four of the new version in the second
@@ -172,6 +207,15 @@ def test_the_table_has_each_row_s_share_of_the_oracle_s_gain():
     assert "| 1,000 labels | 2 | 11 | +0.180 ± 0.014 |" in text
     assert "| 90%, 90% |" in text
     assert "| 50%, 50% |" in text
+
+
+def test_the_table_of_tastes_leaves_out_runs_that_are_older():
+    assert tastes(lines()).count("\n") == 1
+    found = lines()
+    for line in found:
+        line["test"] |= {c: line["test"]["strict"] for name in TASTES for c in (name, f"fits {name}")}
+    assert "| before |  | 0.500 | 0.500 |" in tastes(found)
+    assert "| 1,000 labels | 2 | +0.180 ± 0.014 |" in tastes(found)
 
 
 def test_the_plot_has_a_dot_a_run_of_the_curve():

@@ -203,8 +203,10 @@ def test_a_run_goes_through_and_says_what_it_spent(make_spec, reddish, monkeypat
     )
     changes = SMALL | {"validation_images": 4}
     changes = {k: v for k, v in changes.items() if k not in ("updates", "validate_every")}
-    version, spent = train(ROWS["best"], 0, 24, changes, tmp_path / "round" / "work")
+    version, spent = train(ROWS["best"], 0, 24, changes, 2, tmp_path / "round" / "work")
     assert (spent["updates"], spent["scored_images"]) == (2, 24)
+    assert [point["images"] for point in spent["curve"]] == [0, 12, 24]
+    assert all(set(point) == {"images", "strict", "geneval", "reward"} for point in spent["curve"])
     new, old = (load_file(Path(f) / "pytorch_lora_weights.safetensors") for f in (version, parent))
     assert any(not torch.equal(new[k], old[k]) for k in new)
 
@@ -244,6 +246,15 @@ def test_the_plot_has_a_dot_a_seed():
     figure = plot(lines())
     assert dots(figure) == 2 * 3
     assert b">Flow-GRPO<" in svg(figure)
+
+
+def test_curves_are_drawn_where_runs_were_looked_at_on_their_way():
+    found = lines()
+    for line in found[1:]:
+        line["curve"] = [{"images": n, "strict": 0.5, "geneval": 0.6, "reward": 0.7} for n in (0, 12, 24)]
+    figure = plot(found)
+    drawn = [axes for part in figure.subfigs for axes in part.axes if axes.get_xlabel() == "scored images"]
+    assert [len(axes.lines) for axes in drawn] == [3, 3]  # two seeds and their mean
 
 
 def test_colour_purity_is_the_share_of_a_shape_that_has_a_colour_of_the_world():
