@@ -54,7 +54,8 @@ class LabelRecord:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image; `file` is relative to the data folder, `reward` what its labels come to (None: undecided)."""
+    """One image; `file` is relative to the data folder, `inclusion` the chance that it had to be shown of those made, and
+    `reward` what its labels come to (None: undecided)."""
 
     id: int
     position: int
@@ -62,6 +63,7 @@ class ImageRecord:
     file: str
     width: int
     height: int
+    inclusion: float
     reward: float | None
     labels: list[LabelRecord] = field(default_factory=list)
 
@@ -186,6 +188,7 @@ def _chunk(project: Project, groups: list[Group], chosen: Filter) -> Iterator[Gr
                     file=g.image,
                     width=g.width,
                     height=g.height,
+                    inclusion=g.inclusion,
                     reward=_share(labels.get(g.pk, [])) if chosen.part else kept[g.position],
                     labels=labels.get(g.pk, []),
                 )

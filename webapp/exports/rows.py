@@ -44,6 +44,7 @@ def labels_rows(group: GroupRecord, reference: Reference) -> Iterator[dict]:
                 "width": image.width,
                 "height": image.height,
                 "steps": group.steps,
+                "inclusion": image.inclusion,
                 "annotator": v.annotator or None,
                 "oracle": v.oracle or None,
                 "liked": v.liked,

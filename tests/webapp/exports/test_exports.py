@@ -8,6 +8,7 @@ import json
 import tracemalloc
 import zipfile
 from datetime import timedelta
+from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -149,6 +150,26 @@ def test_the_labels_export_keeps_the_whole_provenance(load, labelled, project):
     image = Generation.objects.get(group=row["group"], position=row["position"])
     assert (row["seed"], row["version"], row["steps"]) == (image.seed, 1, 4)
     assert {r["oracle"] for r in data if r["annotator"] is None} == {"scenes"}
+
+
+@pytest.mark.parametrize("name", [name for name, f in formats.FORMATS.items() if f.schema is not None])
+def test_a_file_has_every_column_of_its_rows(name, project, labelled):
+    chosen = formats.FORMATS[name]
+    made = [r for g in records.records(project, records.Filter()) for r in chosen.rows(g, lambda group, image: "x")]
+    assert made and all(set(row) == set(chosen.schema.names) for row in made)
+
+
+def test_every_column_of_the_labels_is_documented():
+    text = (Path(__file__).parents[3] / "docs" / "data-formats.md").read_text()
+    table = text[text.index("## `labels`") :].split("**Import.**")[0]
+    assert all(f"`{name}`" in table for name in formats.FORMATS["labels"].schema.names)
+
+
+def test_labels_say_how_likely_their_image_was_to_be_shown(fetch, labelled):
+    Generation.objects.filter(group=labelled[0]).update(inclusion=0.25)
+    rows = [json.loads(line) for line in fetch("labels").splitlines()]
+    assert {r["inclusion"] for r in rows if r["group"] == labelled[0].pk} == {0.25}
+    assert {r["inclusion"] for r in rows if r["group"] != labelled[0].pk} == {1.0}
 
 
 def test_filters_leave_out_what_they_say(fetch, project, labelled):
