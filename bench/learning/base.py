@@ -9,6 +9,8 @@ its right ones, while an explicit head on its features can tell them apart. All 
 - `guided`, `unguided`: the base in 40 steps, with guidance 4 and without; six-tag benchmark, strict score, words, and the
   share of images with something ill-formed in them
 - `student`: the same of the 4-step student
+- `levels`: right scenes to which noise was added up to a level, and which the base denoised from there without guidance:
+  the share with something ill-formed, which says at what levels the base goes wrong
 - `ranked`: of the student's groups of eight, the share of pairs (right before wrong) that the base's own denoising error
   orders, and that an explicit head orders after it learned from other groups of training prompts
 
@@ -29,25 +31,28 @@ from PIL import Image
 from bench.harness import Runs, add_work, markdown, runs_of, told
 from bench.learning.failures import things
 from trainer.advantages import pairs_right
-from trainer.backends import load_backend
+from trainer.backends import Backend, load_backend
 from trainer.cli import MODEL, STUDENT
 from trainer.controls import own_errors
 from trainer.demo.latents import BATCH, encode
 from trainer.demo.scenes.draw import draw, sample_scene
 from trainer.demo.scenes.prompts import TAGS, WORD, evaluation_prompts, prompts
-from trainer.evaluate import evaluate, tag_scores
+from trainer.evaluate import FIRST_SEEDS, evaluate, tag_scores
 from trainer.oracles import get_oracle
 from trainer.oracles.scenes import detect
+from trainer.prompts import Prompt
 from trainer.reward_head import RewardHead, fit, opinions
 from trainer.roles import STUDENT as STUDENT_ROLE
 from trainer.roles import SURROGATE, Roles
-from trainer.sampler import Sampler, related_noise, sample_latents
+from trainer.sampler import Sampler, initial_noise, related_noise, sample_latents
 
 GROUP = 8
+HEAD_PASSES = 4
 SCORES = ("geneval", "strict", "word", "ill_formed")
-CEILING, RANKED = "ceiling", "ranked"
+CEILING, LEVELS, RANKED = "ceiling", "levels", "ranked"
+STARTS = (0.5, 0.7, 0.85, 0.95)  # levels that `levels` starts from
 WAYS = {"guided": {"steps": 40, "guidance": 4.0}, "unguided": {"steps": 40}, "student": {"steps": 4}}
-PARTS = (CEILING, *WAYS, RANKED)
+PARTS = (CEILING, *WAYS, LEVELS, RANKED)
 
 
 def ill_formed(images: Sequence[Image.Image]) -> float:
@@ -55,14 +60,42 @@ def ill_formed(images: Sequence[Image.Image]) -> float:
     return sum(things(image) > len(detect(image)) for image in images) / len(images)
 
 
+def right_scenes(backend: Backend, rows: Sequence[Prompt], seed: int) -> torch.Tensor:
+    """Latents (B, C, h, w) of a right scene for each prompt."""
+    rng = random.Random(seed)
+    scenes = [draw(sample_scene(row.metadata, rng)) for row in rows]
+    return torch.cat([encode(backend.pipeline.vae, scenes[i : i + BATCH]) for i in range(0, len(scenes), BATCH)])
+
+
+@torch.no_grad()
+def levels(model: Path, per_tag: int, seed: int) -> dict[str, float]:
+    """By level of `STARTS`: the share of ill-formed images among right scenes that were noised up to it and denoised in the
+    base's own steps below it."""
+    backend, rows = load_backend(model), evaluation_prompts("validation", per_tag, tags=TAGS)
+    x0, conditioning = right_scenes(backend, rows, seed), backend.encode([row.prompt for row in rows])
+    noise = initial_noise([FIRST_SEEDS["validation"] + i for i in range(len(rows))], backend.latent_shape)
+    own, found = backend.grid(WAYS["unguided"]["steps"]), {}
+    for level in STARTS:
+        grid = torch.cat([torch.tensor([level]), own[own < level]])
+        images = []
+        for i in range(0, len(rows), GROUP * BATCH):
+            some = slice(i, i + GROUP * BATCH)
+            start = torch.lerp(x0[some], noise[some], level)
+            images += backend.decode(
+                sample_latents(backend, conditioning.take(some), start, grid, bf16=True)[:, -1], bf16=True
+            )
+        found[f"{level:g}"] = ill_formed(images)
+    return found
+
+
 @torch.no_grad()
 def ceiling(model: Path, per_tag: int, seed: int) -> dict[str, float]:
     """The same of right scenes of validation prompts that were encoded and decoded again."""
-    backend, rng = load_backend(model), random.Random(seed)
+    backend = load_backend(model)
     rows = evaluation_prompts("validation", per_tag, tags=(*TAGS, WORD))
-    scenes = [draw(sample_scene(row.metadata, rng)) for row in rows]
-    parts = [encode(backend.pipeline.vae, scenes[i : i + BATCH]) for i in range(0, len(scenes), BATCH)]
-    images = [image for part in parts for image in backend.decode(part, bf16=True)]
+    images = [
+        image for part in right_scenes(backend, rows, seed).split(BATCH) for image in backend.decode(part, bf16=True)
+    ]
     verdicts = get_oracle("demo").score(images, [row.prompt for row in rows], [row.metadata for row in rows])
     shapes = [image for image, row in zip(images, rows, strict=True) if row.tag != WORD]
     return {**tag_scores(rows, verdicts), "ill_formed": ill_formed(shapes)}
@@ -117,7 +150,8 @@ def ranked(model: Path, lora: Path, taught: int, tested: int, seed: int) -> dict
     roles = Roles(backend.transformer, backend.lora_targets, rank=32, alpha=64, roles=(STUDENT_ROLE, SURROGATE))
     torch.manual_seed(seed)
     head = RewardHead(backend, roles, SURROGATE)
-    fit(head, images, names, likes, torch.ones_like(likes, dtype=torch.bool), seed=seed)
+    taught_known = torch.ones_like(likes, dtype=torch.bool)
+    fit(head, images, names, likes, taught_known, passes=HEAD_PASSES, seed=seed)
     found["head"] = pairs_right(opinions(head, held[0], held[1]), held[2], known)
     return {**found, "groups_taught": len(images), "groups_held_out": len(held[0])}
 
@@ -131,6 +165,9 @@ def sections(lines: list[dict]) -> dict[str, str]:
             means = [f"{statistics.mean(line[name] for line in made):.3f}" for name in SCORES]
             rows.append([way, str(len(made)), *means])
     found = {"drawn": markdown(["", "seeds", "benchmark", "strict", "words", "ill-formed"], rows)}
+    if line := mine.get(LEVELS):
+        shares = ", ".join(f"{line[f'{level:g}']:.3f} from {level:g}" for level in STARTS)
+        found[LEVELS] = f"Ill-formed, of right scenes that were denoised again: {shares}."
     if line := mine.get(RANKED):
         found[RANKED] = (
             f"Of pairs in {line['groups_held_out']} held-out groups the base's own error ranks {line['own_error']:.3f}, "
@@ -158,6 +195,8 @@ def main() -> None:
     for way in a.parts:
         if way == CEILING:
             runs.once(way, a.seed, lambda: ceiling(a.model, a.per_tag, a.seed))
+        elif way == LEVELS:
+            runs.once(way, a.seed, lambda: levels(a.model, a.per_tag, a.seed))
         elif way == RANKED:
             runs.once(way, a.seed, lambda: ranked(a.model, a.student, a.taught, a.tested, a.seed))
         else:

@@ -19,6 +19,12 @@ def test_drawn_scenes_nearly_survive_the_autoencoder():
     assert found["strict"] > 0.8 and found["ill_formed"] < 0.2
 
 
+def test_the_higher_the_level_the_more_a_base_decides():
+    found = base.levels(MODEL, 4, seed=0)
+    assert list(found) == ["0.5", "0.7", "0.85", "0.95"]
+    assert found["0.5"] <= found["0.95"] + 0.1 and found["0.5"] < 0.2
+
+
 def test_groups_differ_and_are_held_out_by_their_prompts():
     images, names, likes = base.student_groups(MODEL, STUDENT, "validation", 6, seed=0)
     assert len(images) == len(names) == len(likes) > 0 and images.shape[1] == base.GROUP
