@@ -20,7 +20,19 @@ from matplotlib.figure import Figure
 
 from bench.gpu import tables as gpu
 from bench.harness import read, svg
-from bench.learning import ablation, alarm, base, compositions, failures, headline, label_economy, shown, sure, words
+from bench.learning import (
+    ablation,
+    alarm,
+    base,
+    compositions,
+    failures,
+    headline,
+    label_economy,
+    shown,
+    sure,
+    taught,
+    words,
+)
 from bench.load import scaling
 from common.files import write_atomic
 
@@ -48,6 +60,7 @@ PAGES = {
     "scaling": Page(scaling.sections),
     "shown": Page(shown.sections),
     "sure": Page(sure.sections),
+    "taught": Page(taught.sections),
     "words": Page(words.sections),
 }
 
