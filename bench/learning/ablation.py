@@ -5,8 +5,8 @@
 Every finished run of a row and seed is a line of WORK/runs.jsonl and is not made again; a run that was cut off goes on from
 its checkpoint. `--rows` picks rows, `--table` only prints the table of what is there and draws WORK/ablation.svg. Every row
 starts from the demo student and draws the same training prompts and first noise for a seed (Flow-GRPO's noise is its own);
-the version that is tested is chosen by the same validation. With
-`--looks` 3 or more the plot also shows each row's way there. Rates and options were chosen on validation prompts, one seed.
+the version that is tested is chosen by the same validation, whose scores on the way are drawn as curves (`--looks` says at
+how many places). Rates and options were chosen on validation prompts, one seed.
 """
 
 from __future__ import annotations

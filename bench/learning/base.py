@@ -90,7 +90,7 @@ def levels(model: Path, per_tag: int, seed: int) -> dict[str, float]:
 
 @torch.no_grad()
 def ceiling(model: Path, per_tag: int, seed: int) -> dict[str, float]:
-    """The same of right scenes of validation prompts that were encoded and decoded again."""
+    """Scores, and the ill-formed share, of right scenes of validation prompts that were encoded and decoded again."""
     backend = load_backend(model)
     rows = evaluation_prompts("validation", per_tag, tags=(*TAGS, WORD))
     images = [

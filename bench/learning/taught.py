@@ -11,7 +11,6 @@ as true ones, labels have nothing to teach this base.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from bench.harness import START, Runs, add_work, heading, markdown, runs_of, spread, told
+from bench.harness import START, heading, make_missing, markdown, parser_of_rows, runs_of, spread, told
 from bench.learning.controls import TITLES
 from bench.learning.economy import write_groups
 from bench.learning.gains import oracle_spec
@@ -103,23 +102,19 @@ def sections(lines: list[dict]) -> dict[str, str]:
 
 def main() -> None:
     """Make what is missing and print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = parser_of_rows(__doc__, ROWS, Path("runs") / "taught")
     parser.add_argument("--labels", type=int, default=1000, help="images rated (default: %(default)s)")
     parser.add_argument("--strengths", type=float, nargs="+", default=[1.0, 4.0])
-    parser.add_argument("--per-tag", type=int, default=48, help="images a tag (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2)
-    add_work(parser, "taught")
+    parser.set_defaults(per_tag=48)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    made_with = told(a, "rows", "seeds", "threads")
-    runs = Runs(a.work, lambda row: made_with)
-    runs.once(START, None, lambda: {"scores": drawn(Sampler(MODEL).backend, a.per_tag, guidance=TAUGHT_GUIDANCE)})
+    made_with = told(a, "rows", "seeds", "threads", "table")
 
     def make(name: str, seed: int) -> dict:
+        if name == START:
+            return {"scores": drawn(Sampler(MODEL).backend, a.per_tag, guidance=TAUGHT_GUIDANCE)}
         started = time.monotonic()
-        method = teach(ROWS[name], seed, a.labels, {}, a.work)
+        method = teach(ROWS[name], seed, a.labels, a.settings, a.work)
         minutes = round((time.monotonic() - started) / 60, 2)
         by_strength = {
             f"{s:g}": drawn(method.backend, a.per_tag, sample=partial(method.sample_taught, strength=s))
@@ -127,10 +122,7 @@ def main() -> None:
         }
         return {"minutes": minutes, "drawn": by_strength}
 
-    for seed in a.seeds:
-        for name in a.rows:
-            runs.once(name, seed, lambda n=name, s=seed: make(n, s))
-    print(sections(runs.lines)["taught"])
+    print(sections(make_missing(parser, a, lambda row: made_with, make))["taught"])
 
 
 if __name__ == "__main__":

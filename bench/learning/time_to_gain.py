@@ -24,7 +24,7 @@ from bench.harness import Runs, add_work, markdown, spread, told
 from bench.learning.economy import write_groups
 from bench.learning.gains import oracle_spec
 from bench.learning.label_economy import Row, collect
-from bench.learning.people import PEOPLE, seen_in
+from bench.learning.people import PEOPLE, Person, Seen, seen_in
 from common.settings import TDMR1Settings
 from trainer.cli import MODEL, STUDENT
 from trainer.demo.scenes.prompts import TAGS, evaluation_prompts
@@ -50,15 +50,19 @@ class Tested:
     liked: list[float]
 
 
-def tested(version: Path, people: str, per_tag: int) -> Tested:
-    """The version's images of test prompts, judged by the strict oracle and by the row's first person without errors."""
+def judged(version: Path, per_tag: int) -> list[tuple[bool, Seen]]:
+    """For each of the version's images of test prompts whether it is right, and what is to be seen in it."""
     sampler = Sampler(MODEL)
     sampler.use_version(version)
     rows = evaluation_prompts("test", per_tag, tags=TAGS)
     found = evaluate(sampler.backend, rows, get_oracle("scenes"), bf16=True, steps=4)
-    right = [v.liked for v in found.verdicts]
-    fits = [PEOPLE[people][0].fits(seen_in(i, row.metadata)) for i, row in zip(found.images, rows, strict=True)]
-    return Tested([float(r) for r in right], [float(r and f) for r, f in zip(right, fits, strict=True)])
+    seen = [seen_in(image, row.metadata) for image, row in zip(found.images, rows, strict=True)]
+    return [(verdict.liked, what) for verdict, what in zip(found.verdicts, seen, strict=True)]
+
+
+def liked_by(images: list[tuple[bool, Seen]], person: Person) -> Tested:
+    """The same for a person, who does not err here."""
+    return Tested([float(right) for right, _ in images], [float(right and person.fits(seen)) for right, seen in images])
 
 
 def change(before: list[float], after: list[float]) -> dict[str, float]:
@@ -110,12 +114,12 @@ def main() -> None:
     torch.set_num_threads(a.threads)
     made_with = told(a, "rows", "seeds")
     runs = Runs(a.work, lambda row: made_with)
-    before = cache(lambda people: tested(STUDENT, people, a.per_tag))
+    before = cache(lambda: judged(STUDENT, a.per_tag))
 
     def make(name: str, seed: int) -> dict:
         row = ROWS[name]
         version, spent = train(row, seed, a.work)
-        old, new = before(row.people), tested(version, row.people, a.per_tag)
+        old, new = (liked_by(images, PEOPLE[row.people][0]) for images in (before(), judged(version, a.per_tag)))
         return {**spent, "strict": change(old.strict, new.strict), "liked": change(old.liked, new.liked)}
 
     for seed in a.seeds:
