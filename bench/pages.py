@@ -57,6 +57,7 @@ PAGES = {
     "gpu": Page(gpu.sections),
     "headline": Page(headline.sections),
     "label-economy": Page(label_economy.sections, label_economy.plot),
+    "next-methods": Page(ablation.sections, ablation.plot),
     "scaling": Page(scaling.sections),
     "shown": Page(shown.sections),
     "sure": Page(sure.sections),

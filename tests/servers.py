@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -68,6 +69,8 @@ def start_postgres(folder: Path) -> tuple[object, str]:
     """A PostgreSQL server and its address, over a Unix socket in `folder`."""
     import pgserver
 
+    # It also tells of its end, after pytest has closed the stream that it tells it to.
+    logging.getLogger("pgserver").setLevel(logging.WARNING)
     server = pgserver.get_server(folder, cleanup_mode="stop")
     return server, server.get_uri()
 
