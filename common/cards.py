@@ -31,6 +31,8 @@ READERS = {  # folder and default number of tokens of the tokenizer that limits 
 METHODS = {  # what a card calls each choice of the setting `method`
     "tdm_r1": "TDM-R1 ([arXiv 2603.07700](https://arxiv.org/abs/2603.07700))",
     "dgpo": "DGPO ([arXiv 2510.08425](https://arxiv.org/abs/2510.08425))",
+    "task_vector": "a task vector ([arXiv 2212.04089](https://arxiv.org/abs/2212.04089)) that a surrogate learned by the "
+    "loss of DiffusionNFT ([arXiv 2509.16117](https://arxiv.org/abs/2509.16117))",
     "negative_aware": "DiffusionNFT ([arXiv 2509.16117](https://arxiv.org/abs/2509.16117))",
     "best_of_group": "flow matching on the best image of each group",
     "flow_grpo": "Flow-GRPO ([arXiv 2505.05470](https://arxiv.org/abs/2505.05470))",

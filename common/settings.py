@@ -219,10 +219,10 @@ class TDMR1Settings(Settings):
     method: str = option(
         "tdm_r1",
         "Training method. tdm_r1: the student follows a surrogate, which learns from the groups what people "
-        "like. The others train the student directly: dgpo by comparing the images of a group, negative_aware "
-        "towards liked images and away from disliked ones, best_of_group by each group's best image, flow_grpo by "
-        "policy gradients, which needs a reward oracle.",
-        choices=("tdm_r1", "dgpo", "negative_aware", "best_of_group", "flow_grpo"),
+        "like. task_vector: what the surrogate learned is added to the student. The others train the student directly: "
+        "dgpo by comparing the images of a group, negative_aware towards liked images and away from disliked ones, "
+        "best_of_group by each group's best image, flow_grpo by policy gradients, which needs a reward oracle.",
+        choices=("tdm_r1", "task_vector", "dgpo", "negative_aware", "best_of_group", "flow_grpo"),
     )
     surrogate: str = option(
         "likelihood",
@@ -476,12 +476,19 @@ class TDMR1Settings(Settings):
         high=MOST_UPDATES,
     )
     gradient_steps: int = option(
-        2, "Gradient steps per batch of groups. With every method but tdm_r1.", low=1, high=100
+        2, "Gradient steps per batch of groups. With methods that train the student directly.", low=1, high=100
+    )
+    vector_strength: float = option(
+        2.0,
+        "Strength of what is added. Only with task_vector: so many times what the surrogate learned is added to the "
+        "student.",
+        low=0,
+        high=100,
     )
     negative_beta: float = option(
         1.0,
-        "Caution of the implicit policies. Only with negative_aware: the smaller, the further an update goes beyond the "
-        "student's average; beta in DiffusionNFT.",
+        "Caution of the implicit policies. Only with negative_aware and task_vector: the smaller, the further an update "
+        "goes beyond the student's average; beta in DiffusionNFT.",
         low=0.01,
         high=100,
     )

@@ -159,6 +159,16 @@ class Roles:
         torch._foreach_copy_(self._parameters[target], self._parameters[source])
 
     @torch.no_grad()
+    def add(self, target: str, one: str, other: str, times: float) -> None:
+        """Make `target` the sum of `one` and `times` the change of `other`, as near to it as the adapters' rank allows."""
+        for layer in self._layers:
+            up, down = layer.lora_B, layer.lora_A
+            first, second = ((up[role].weight, down[role].weight) for role in (one, other))
+            sums = nearest_sum(first, (times * second[0], second[1]), len(first[1]))
+            for place, value in zip((up, down), sums, strict=True):
+                place[target].weight.copy_(value.view_as(place[target].weight))
+
+    @torch.no_grad()
     def average(self, source: str, target: str, decay: float) -> None:
         """`target ← decay·target + (1 - decay)·source`."""
         torch._foreach_lerp_(self._parameters[target], self._parameters[source], 1 - decay)
@@ -185,6 +195,21 @@ class Roles:
     def part(self, role: str) -> RolePart:
         """One adapter as something with `state_dict` and `load_state_dict`, for checkpoints."""
         return RolePart(self, role)
+
+
+def nearest_sum(
+    one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor], rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, A) of `rank` whose product (out, in) is nearest to the sum of both (B, A)'s products in the least squares sense,
+    with equally long factors. B (out, r, …) and A (r, in, …); nothing of the products' own size is made."""
+    up = torch.cat([pair[0].flatten(1) for pair in (one, other)], 1)
+    down = torch.cat([pair[1].flatten(1) for pair in (one, other)], 0)
+    (left, inner), (right, outer) = torch.linalg.qr(up), torch.linalg.qr(down.T)
+    u, size, v = torch.linalg.svd(inner @ outer.T, full_matrices=False)
+    root = size[:rank].sqrt()
+    made_up, made_down = left @ u[:, :rank] * root, root[:, None] * (v[:rank] @ right.T)
+    short = rank - len(root)  # of a layer that is narrower than the rank
+    return torch.nn.functional.pad(made_up, (0, short)), torch.nn.functional.pad(made_down, (0, 0, 0, short))
 
 
 def _takes_changes(layer: torch.nn.Module) -> bool:

@@ -32,6 +32,8 @@ def save_surrogate(method: Method, folder: Path) -> None:
         for key, value in part.state_dict().items()
     }
     about = {name: getattr(method.settings, name) for name in KEPT} | {"rank": method.rank, "alpha": method.alpha}
+    if not method.explicit:
+        about["surrogate"] = "likelihood"  # whatever a method that reads no such setting was given
     write_atomic(folder / SURROGATE_NAME, save(tensors, metadata={"settings": json.dumps(about)}))
 
 

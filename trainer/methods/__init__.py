@@ -12,8 +12,10 @@ def method_class(settings: TDMR1Settings) -> type[Method]:
     from trainer.methods.dgpo import DGPO
     from trainer.methods.flow_grpo import FlowGRPO
     from trainer.methods.negative_aware import NegativeAware
+    from trainer.methods.task_vector import TaskVector
     from trainer.methods.tdm_r1 import TDMR1
     from trainer.methods.tdm_r1_head import TDMR1Head
 
     explicit = TDMR1Head if settings.surrogate == "head" else TDMR1
-    return {method.name: method for method in (explicit, DGPO, NegativeAware, BestOfGroup, FlowGRPO)}[settings.method]
+    classes = (explicit, TaskVector, DGPO, NegativeAware, BestOfGroup, FlowGRPO)
+    return {method.name: method for method in classes}[settings.method]

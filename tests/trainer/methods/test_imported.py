@@ -73,9 +73,10 @@ def test_a_surrogate_learns_from_them_and_the_student_stays(method):
 def test_which_methods_take_them():
     takes = {
         name: method_class(TDMR1Settings(method=name)).takes_imported
-        for name in ("tdm_r1", "dgpo", "negative_aware", "best_of_group", "flow_grpo")
+        for name in ("tdm_r1", "task_vector", "dgpo", "negative_aware", "best_of_group", "flow_grpo")
     }
-    assert takes == {"tdm_r1": True} | dict.fromkeys(("dgpo", "negative_aware", "best_of_group", "flow_grpo"), False)
+    direct = ("dgpo", "negative_aware", "best_of_group", "flow_grpo")
+    assert takes == {"tdm_r1": True, "task_vector": True} | dict.fromkeys(direct, False)
     assert method_class(TDMR1Settings(surrogate="head")).takes_imported
 
 

@@ -1,0 +1,83 @@
+"""What a surrogate learned is added to the student: the sum of two adapters within one rank, and what comes of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+
+from trainer.methods.base import Groups
+from trainer.methods.student_only import INITIAL
+from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, nearest_sum
+from trainer.rounds import prepare, run_round
+from trainer.surrogate_file import load_surrogate
+
+QUIET = {"method": "task_vector", "validation_images": 0, "alarm": False, "surrogate_lr": 1e-3}
+
+
+@pytest.mark.parametrize("shape", [(12, 9), (3, 9), (12, 2)])
+def test_the_nearest_sum_is_as_near_as_its_rank_allows(shape):
+    torch.manual_seed(0)
+    out, width = shape
+    pairs = [(torch.randn(out, 4), torch.randn(4, width)) for _ in range(2)]
+    whole = sum(up @ down for up, down in pairs)
+    for rank in (4, 8):
+        up, down = nearest_sum(*pairs, rank)
+        assert up.shape == (out, rank) and down.shape == (rank, width)
+        left_out = torch.linalg.svdvals(whole)[rank:].square().sum()
+        assert (whole - up @ down).square().sum() == pytest.approx(left_out.item(), abs=1e-3)
+
+
+def groups_of(method, count=2):
+    """Groups of eight, the first half of each with a brighter first channel and liked."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((count, 8, 1, *method.backend.latent_shape), generator=generator)
+    images[:, :4, :, 0] += 2
+    advantages = torch.tensor([1.0] * 4 + [-1.0] * 4).repeat(count, 1)
+    return Groups(images, method.backend.encode(["a star"]).repeat(count), advantages)
+
+
+def test_the_student_is_its_start_and_times_what_was_learned(make_spec, reddish):
+    method = prepare(make_spec(settings=QUIET | {"vector_strength": 0.5})).method
+    method.bf16 = False
+    assert STUDENT not in method.optimizers
+    start = method.roles.state_dict(INITIAL)
+    method.learn(groups_of(method), torch.Generator().manual_seed(1))
+    assert all(torch.equal(value, start[key]) for key, value in method.roles.state_dict(INITIAL).items())
+    student, average = method.roles.state_dict(STUDENT), method.roles.state_dict(STUDENT_EMA)
+    assert all(torch.equal(value, average[key]) for key, value in student.items())
+    moved = 0.0
+    for layer in (m for m in method.backend.transformer.modules() if isinstance(m, LoraLayer)):
+        change = {role: layer.get_delta_weight(role) for role in (INITIAL, SURROGATE, STUDENT)}
+        whole = change[INITIAL] + 0.5 * change[SURROGATE]
+        left_out = torch.linalg.svdvals(whole)[method.rank :].square().sum().sqrt().item()
+        assert (change[STUDENT] - whole).norm().item() == pytest.approx(left_out, abs=1e-5)
+        moved += change[SURROGATE].norm().item()
+    assert moved > 0
+
+
+def test_the_student_makes_what_is_liked(make_spec, reddish):
+    method = prepare(make_spec(settings=QUIET)).method
+    method.bf16 = False
+    noise = torch.randn((8, *method.backend.latent_shape), generator=torch.Generator().manual_seed(2))
+    conditioning = method.backend.encode(["a star"]).repeat(8)
+
+    def first_channel():
+        return method.sample(conditioning, noise, role=STUDENT_EMA)[:, -1, 0].mean().item()
+
+    before, generator = first_channel(), torch.Generator().manual_seed(3)
+    for _ in range(12):
+        method.learn(groups_of(method), generator)
+    assert first_channel() > before + 0.02
+
+
+def test_its_surrogate_can_be_looked_at(make_spec, reddish, backend):
+    done = make_spec(settings=QUIET | {"updates": 1, "surrogate": "head"})
+    run_round(done, trackers="none")
+    made = load_surrogate(backend, Path(done.output_dir))
+    assert any(value.abs().sum() > 0 for key, value in made.roles.state_dict(SURROGATE).items() if "lora_B" in key)
+
+
+def test_it_has_no_part_for_the_student_alone(make_spec, reddish):
+    with pytest.raises(ValueError, match="surrogate_first: with task_vector the student follows nothing; set it to 0"):
+        prepare(make_spec(settings=QUIET | {"surrogate_first": 0.5}))

@@ -1,0 +1,66 @@
+"""The student takes what a surrogate learned by adding its adapter, instead of following it.
+
+A difference of weights that a model learned for a task can be added to another model of the same start (task arithmetic,
+arXiv 2212.04089), and an adapter that makes a model few-step goes together with one that gives it a style (LCM-LoRA, arXiv
+2311.05556). Here the surrogate is an adapter on the base model that learns from the labels by DiffusionNFT's loss
+(arXiv 2509.16117). The student is the one that the round started from plus `vector_strength` times that adapter. No fake,
+no trajectories for a pull to the base model: an update is one gradient step of the surrogate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from trainer.flow import renoise
+from trainer.methods.base import Groups
+from trainer.methods.negative_aware import negative_aware_loss, optimality
+from trainer.methods.student_only import INITIAL
+from trainer.methods.tdm_r1 import TDMR1
+from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA
+from trainer.shares import Part
+
+
+class TaskVector(TDMR1):
+    """See the module's docstring. The surrogate's levels, its reference and its learning rate are TDM-R1's settings."""
+
+    name = "task_vector"
+    roles_needed = (STUDENT, STUDENT_EMA, INITIAL, SURROGATE, SURROGATE_EMA)
+    starts_as_student = (STUDENT, STUDENT_EMA, INITIAL)
+    follows = False
+
+    def __init__(self, backend, settings, **how):
+        """See `Method`. Raises ValueError where the student would have a part of the round for itself."""
+        if settings.surrogate_first:
+            raise ValueError(f"surrogate_first: with {self.name} the student follows nothing; set it to 0")
+        super().__init__(backend, settings, **how)
+        del self.optimizers[STUDENT]  # it is a sum
+
+    def learn(self, groups: Groups, generator: torch.Generator) -> dict[str, float]:
+        """See `Method.learn`: one step of the surrogate on the groups' images, then the sum."""
+        loss = self.surrogate_step(groups, generator)
+        self.follow_surrogate()
+        self.roles.add(STUDENT, INITIAL, SURROGATE, self.settings.vector_strength)
+        self.roles.copy(STUDENT, STUDENT_EMA)
+        return {} if loss is None else {"negative_aware": loss}
+
+    def surrogate_step(self, groups: Groups, generator: torch.Generator) -> float | None:
+        """One step towards liked images and away from disliked ones; None where this process holds none."""
+        s, (p, g) = self.settings, groups.advantages.shape
+        part = (groups.part or Part.whole(p)).each(g)
+        if not p:
+            self.step(SURROGATE, (), part)
+            return None
+        x0, good = groups.trajectory[:, :, -1].flatten(0, 1), optimality(groups.advantages.flatten())
+        conditioning = groups.conditioning.repeat(g)
+        tau = self.tau(torch.zeros(len(x0), device=x0.device), self.uniform(part, generator), low=s.surrogate_t_min)
+        x_tau = renoise(x0, torch.zeros_like(tau), tau, self.noise(part, x0.shape[1:], generator))
+
+        def losses() -> Iterator[tuple[torch.Tensor, int]]:
+            for i in self.graphs(len(x0)):
+                at = x_tau[i], tau[i], conditioning.take(i)
+                v, old = self.velocity(SURROGATE, *at), self.fixed_velocity(self.reference, *at)
+                yield negative_aware_loss(x0[i], x_tau[i], tau[i], v, old, good[i], beta=s.negative_beta), len(v)
+
+        return self.step(SURROGATE, losses(), part)
