@@ -61,6 +61,7 @@ PAGES = {
     "scaling": Page(scaling.sections),
     "shown": Page(shown.sections),
     "sure": Page(sure.sections),
+    "task-vector": Page(label_economy.sections),
     "taught": Page(taught.sections),
     "words": Page(words.sections),
 }
