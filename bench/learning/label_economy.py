@@ -94,7 +94,10 @@ ROWS = {
     "oracle_every_step": Row(
         "the oracle's scores, 10,240 images, 80 updates, every step", 0, settings={"updates": 80, **EVERY_STEP}
     ),
-    **{f"{n}_vector": Row(f"{n:,} labels, added", n, oracle="oracle_vector", settings=VECTOR) for n in (100, 300, 1000, 3000)},
+    **{
+        f"{n}_vector": Row(f"{n:,} labels, added", n, oracle="oracle_vector", settings=VECTOR)
+        for n in (100, 300, 1000, 3000)
+    },
     **{
         f"{kind}_vector": Row(f"1,000 labels, {said}, added", control=kind, oracle="oracle_vector", settings=VECTOR)
         for kind, said in TITLES.items()
