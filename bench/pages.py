@@ -37,7 +37,7 @@ from bench.load import scaling
 from common.files import write_atomic
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-BLOCK = re.compile(r"(<!-- bench\.pages (\S+) -->\n\n)(.*?)(\n\n<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- bench\.pages (\S+) -->\n)(.*?)(\n<!-- end -->)", re.S)  # one that is empty, too
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def written(text: str, sections: dict[str, str]) -> str:
     asked = [name for _, name, _, _ in BLOCK.findall(text)]
     if not asked or set(asked) - set(sections):
         raise ValueError(f"page: asks for {', '.join(asked) or 'no table'}; there are {', '.join(sections)}")
-    return BLOCK.sub(lambda block: block[1] + sections[block[2]] + block[4], text)
+    return BLOCK.sub(lambda block: f"{block[1]}\n{sections[block[2]]}\n{block[4]}", text)
 
 
 def files() -> dict[Path, bytes]:

@@ -19,6 +19,14 @@ def test_only_what_is_between_the_marks_is_written():
     assert written(text, {"a": "| new |"}) == text
 
 
+def test_an_empty_table_is_filled_and_its_neighbour_stays():
+    empty = PAGE.replace("| old |\n\n", "")
+    both = {"a": "| new |", "b": "| other |"}
+    assert written(empty + "\n\n" + PAGE.replace(" a ", " b "), both) == "\n\n".join(
+        [PAGE.replace("old", "new"), PAGE.replace(" a ", " b ").replace("old", "other")]
+    )
+
+
 @pytest.mark.parametrize(("page", "named"), [(PAGE, "asks for a; there are b"), ("nothing", "asks for no table")])
 def test_a_page_that_asks_for_another_table_is_named(page, named):
     with pytest.raises(ValueError, match=named):
