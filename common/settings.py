@@ -503,7 +503,7 @@ class TDMR1Settings(Settings):
     ema: float = option(
         0.95,
         "Decay of the student's moving average. The average is what is evaluated and published; the nearer to"
-        " 1, the slower it follows the student.",
+        " 1, the slower it follows the student. With task_vector: of the surrogate's, which is its reference ema.",
         low=0,
         high=1,
     )

@@ -5,6 +5,10 @@ arXiv 2212.04089), and an adapter that makes a model few-step goes together with
 2311.05556). Here the surrogate is an adapter on the base model that learns from the labels by DiffusionNFT's loss
 (arXiv 2509.16117). The student is the one that the round started from plus `vector_strength` times that adapter. No fake,
 no trajectories for a pull to the base model: an update is one gradient step of the surrogate.
+
+With `reference = frozen` the old policy is the base model, and what can be learned is bounded: by the difference between
+liked and disliked images. With `ema` it is the surrogate's own slow average, so that a long round on fresh images goes on
+from what it learned before.
 """
 
 from __future__ import annotations
@@ -15,11 +19,19 @@ import torch
 
 from trainer.flow import renoise
 from trainer.methods.base import Groups
-from trainer.methods.negative_aware import negative_aware_loss, optimality
+from trainer.methods.negative_aware import negative_aware_loss
 from trainer.methods.student_only import INITIAL
 from trainer.methods.tdm_r1 import TDMR1
 from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA
 from trainer.shares import Part
+
+
+def balanced_optimality(advantages: torch.Tensor) -> torch.Tensor:
+    """How surely each of the images (P, G) is a good one, 0..1, with a mean of 1/2 in every group: `1/2 + A/2`, a group's
+    advantages being scaled down to at most 1. DiffusionNFT clips them instead; then a group of many liked images has a mean
+    above 1/2, the surrogate learns what all of the student's images have in common, and as that is added to the student,
+    every update goes further the same way."""
+    return 0.5 + 0.5 * advantages / advantages.abs().amax(1, keepdim=True).clamp_min(1)
 
 
 class TaskVector(TDMR1):
@@ -45,6 +57,11 @@ class TaskVector(TDMR1):
         self.roles.copy(STUDENT, STUDENT_EMA)
         return {} if loss is None else {"negative_aware": loss}
 
+    def follow_surrogate(self) -> None:
+        """Move the surrogate's average, slowly: what is new in the surrogate since then is what it learns from."""
+        self.surrogate_count += 1
+        self.roles.average(SURROGATE, SURROGATE_EMA, self.settings.ema)
+
     def surrogate_step(self, groups: Groups, generator: torch.Generator) -> float | None:
         """One step towards liked images and away from disliked ones; None where this process holds none."""
         s, (p, g) = self.settings, groups.advantages.shape
@@ -52,7 +69,7 @@ class TaskVector(TDMR1):
         if not p:
             self.step(SURROGATE, (), part)
             return None
-        x0, good = groups.trajectory[:, :, -1].flatten(0, 1), optimality(groups.advantages.flatten())
+        x0, good = groups.trajectory[:, :, -1].flatten(0, 1), balanced_optimality(groups.advantages).flatten()
         conditioning = groups.conditioning.repeat(g)
         tau = self.tau(torch.zeros(len(x0), device=x0.device), self.uniform(part, generator), low=s.surrogate_t_min)
         x_tau = renoise(x0, torch.zeros_like(tau), tau, self.noise(part, x0.shape[1:], generator))
