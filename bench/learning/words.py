@@ -1,11 +1,11 @@
-"""The headline for words: TDM-R1 from the OCR oracle, from a student that was hardly distilled and from the shipped one.
+"""The headline for words: a round from the OCR oracle, of the shipped student and of one that was hardly distilled.
 
-    python -m bench.learning.words --seeds 5 6 7 --updates 24
+    python -m bench.learning.words --seeds 5 6 7 --updates 160
 
-The shipped student writes nearly every word right, so the young one, distilled for few updates, shows what the reward adds;
-`guidance alone` is the same run with a surrogate that learns nothing, in which the distillation merely goes on. Training,
-validation and test words are disjoint. Beside the words stand the scene scores, which nobody trained, and measures that no
-reward asked for. Finished parts are lines of WORK/runs.jsonl and are not made again.
+`--method` is one of the headline's, with its settings. The young student was distilled for few updates. `guidance alone` is
+its run by TDM-R1 with a surrogate that learns nothing, in which the distillation merely goes on; what is only added to the
+student has no such run. Training, validation and test words are disjoint. Beside the words stand the scene scores, which
+nobody trained, and measures that no reward asked for. Finished parts are lines of WORK/runs.jsonl and are not made again.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch
 
 from bench.harness import Runs, add_work, heading, markdown, mean_row, runs_of, title, told
 from bench.learning.gains import oracle_spec, run_once, scores_and_looks, word_accuracy
+from bench.learning.headline import METHODS
 from common.settings import DistillSettings, TDMR1Settings
 from trainer.cli import MODEL, STUDENT
 from trainer.demo.scenes.prompts import WORD, prompts, sample_training_prompt
 from trainer.methods.distill import distill
 
 GUIDANCE = 4.0
-SETTINGS = TDMR1Settings(surrogate_updates=1)  # of every run, but for what a run changes
 COLUMNS = (WORD, "strict", "geneval", "sharpness", "diversity", "overlap", "purity")
 
 
@@ -37,11 +37,14 @@ def young_student(updates: int, work: Path) -> Path:
     return output
 
 
-def train(parent: Path, seed: int, updates: int, changes: dict, work: Path) -> tuple[Path, dict]:
+def settings_of(method: str, updates: int) -> TDMR1Settings:
+    """Those of every run, but for what a run changes and the seed."""
+    more = {"surrogate_updates": 1, "validation_images": 0, "alarm": False}
+    return TDMR1Settings(method=method, updates=updates, **METHODS[method], **more)
+
+
+def train(parent: Path, settings: TDMR1Settings, work: Path) -> tuple[Path, dict]:
     """Run or resume, unless it is done; returns the version's folder and what was spent."""
-    settings = replace(
-        SETTINGS, **{"seed": seed, "updates": updates, "validation_images": 0, "alarm": False, **changes}
-    )
     words = [p.metadata for p in prompts("train", tags=(WORD,))]
     spec = replace(
         oracle_spec(work, settings, parent=parent),
@@ -70,7 +73,9 @@ def main() -> None:
     """Run what is missing and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[5, 6, 7])
-    parser.add_argument("--updates", type=int, default=24)
+    parser.add_argument("--method", choices=METHODS, default="task_vector")
+    parser.add_argument("--students", nargs="+", choices=("young", "shipped"), default=["young", "shipped"])
+    parser.add_argument("--updates", type=int, default=160)
     parser.add_argument("--young", type=int, default=30, help="distillation updates of the young student")
     parser.add_argument("--words", type=int, default=192, help="test images of words")
     parser.add_argument("--per-tag", type=int, default=48, help="test images a tag of scenes")
@@ -78,7 +83,8 @@ def main() -> None:
     add_work(parser, "words")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    made_with = {**told(a, "seeds", "threads"), "settings": SETTINGS.to_json()}
+    settings = settings_of(a.method, a.updates)
+    made_with = {**told(a, "seeds", "threads", "students"), "settings": settings.to_json()}
     runs = Runs(a.work, lambda row: made_with)
 
     def tested(lora: Path | None, **how) -> dict:
@@ -86,13 +92,19 @@ def main() -> None:
         return {"scores": {**scores_and_looks(lora, a.per_tag, **how), WORD: words}}
 
     def trained(parent: Path, seed: int, changes: dict, folder: str) -> dict:
-        version, spent = train(parent, seed, a.updates, changes, a.work / folder)
+        version, spent = train(parent, replace(settings, seed=seed, **changes), a.work / folder)
         return {**spent, **tested(version)}
 
-    young = young_student(a.young, a.work)
-    kinds = (("young", young, {}), ("guidance alone", young, {"surrogate_lr": 0.0}), ("shipped", STUDENT, {}))
-    runs.once("young, before", None, lambda: tested(young))
-    runs.once("shipped, before", None, lambda: tested(STUDENT))
+    kinds = []
+    if "young" in a.students:
+        young = young_student(a.young, a.work)
+        kinds.append(("young", young, {}))
+        if a.method == "tdm_r1":
+            kinds.append(("guidance alone", young, {"surrogate_lr": 0.0}))
+        runs.once("young, before", None, lambda: tested(young))
+    if "shipped" in a.students:
+        kinds.append(("shipped", STUDENT, {}))
+        runs.once("shipped, before", None, lambda: tested(STUDENT))
     for seed in a.seeds:
         for kind, parent, changes in kinds:
             folder = f"{kind.replace(' ', '-')}-{seed}"

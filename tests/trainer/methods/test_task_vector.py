@@ -8,7 +8,8 @@ from peft.tuners.lora import LoraLayer
 
 from trainer.methods.base import Groups
 from trainer.methods.student_only import INITIAL
-from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, nearest_sum
+from trainer.methods.task_vector import balanced_optimality
+from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, nearest_sum
 from trainer.rounds import prepare, run_round
 from trainer.surrogate_file import load_surrogate
 
@@ -35,6 +36,26 @@ def groups_of(method, count=2):
     images[:, :4, :, 0] += 2
     advantages = torch.tensor([1.0] * 4 + [-1.0] * 4).repeat(count, 1)
     return Groups(images, method.backend.encode(["a star"]).repeat(count), advantages)
+
+
+def test_liked_and_disliked_images_weigh_alike_in_every_group():
+    seven_liked, even = [0.3] * 7 + [-2.1], [0.8, 0.8, -0.8, -0.8, 0.8, -0.8, 0.8, -0.8]
+    good = balanced_optimality(torch.tensor([seven_liked, even, [0.0] * 8]))
+    assert good.mean(1).tolist() == pytest.approx([0.5] * 3)
+    assert good[0, -1] == 0 and good[0, 0] == pytest.approx(0.5 + 0.5 / 7)  # scaled down as a whole
+    assert good[1, 0] == pytest.approx(0.9) and good[1, 2] == pytest.approx(0.1)  # less than 1: as it is
+    assert good[2].tolist() == [0.5] * 8
+
+
+def test_its_reference_follows_slowly(make_spec, reddish):
+    method = prepare(make_spec(settings=QUIET | {"reference": "ema", "ema": 0.75})).method
+    method.learn(groups_of(method), torch.Generator().manual_seed(1))
+    first = method.roles.state_dict(SURROGATE)
+    method.learn(groups_of(method), torch.Generator().manual_seed(2))
+    second, average = method.roles.state_dict(SURROGATE), method.roles.state_dict(SURROGATE_EMA)
+    key = next(key for key in average if "lora_B" in key)  # starts at 0
+    assert torch.allclose(average[key], 0.25 * (0.75 * first[key] + second[key]), atol=1e-7)
+    assert average[key].abs().sum() > 0
 
 
 def test_the_student_is_its_start_and_times_what_was_learned(make_spec, reddish):
