@@ -13,6 +13,7 @@ from typing import Any, Self, get_type_hints
 MOST_UPDATES, MOST_IMAGES, MOST_SEED = 100_000, 4096, 2**31 - 1
 LOOKS = 8  # of a round at each labelled group, where `surrogate_updates` is 0
 MOST_SURROGATE_UPDATES = 3  # that it then comes to
+WITH_SURROGATE = ("tdm_r1", "task_vector")  # methods whose surrogate may learn from own images too
 
 
 class SettingsError(ValueError):

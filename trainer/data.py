@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from common.settings import WITH_SURROGATE
 from trainer.advantages import group_advantages, has_signal
 from trainer.batches import equal_parts
 from trainer.prompts import INPUT, input_size, instruction
@@ -57,8 +58,8 @@ def without_imported(groups: Sequence[LabelledGroup]) -> list[LabelledGroup]:
     kept = [group for group in groups if not group.imported]
     if groups and not kept:
         raise ValueError(
-            "method: all labelled groups are of own images, which never teach the student itself; use tdm_r1, or label "
-            "generated groups"
+            "method: all labelled groups are of own images, which never teach the student itself; use "
+            f"{' or '.join(WITH_SURROGATE)}, or label generated groups"
         )
     return kept
 

@@ -1,6 +1,6 @@
 """The headline for words: a round from the OCR oracle, of the shipped student and of one that was hardly distilled.
 
-    python -m bench.learning.words --seeds 5 6 7 --updates 160
+    python -m bench.learning.words --seeds 5 6 7 --updates 64
 
 `--method` is one of the headline's, with its settings. The young student was distilled for few updates. `guidance alone` is
 its run by TDM-R1 with a surrogate that learns nothing, in which the distillation merely goes on; what is only added to the
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[5, 6, 7])
     parser.add_argument("--method", choices=METHODS, default="task_vector")
     parser.add_argument("--students", nargs="+", choices=("young", "shipped"), default=["young", "shipped"])
-    parser.add_argument("--updates", type=int, default=160)
+    parser.add_argument("--updates", type=int, default=64)
     parser.add_argument("--young", type=int, default=30, help="distillation updates of the young student")
     parser.add_argument("--words", type=int, default=192, help="test images of words")
     parser.add_argument("--per-tag", type=int, default=48, help="test images a tag of scenes")

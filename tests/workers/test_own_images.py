@@ -101,6 +101,8 @@ def test_a_method_that_trains_the_student_leaves_them_out(own, project, ann, mon
     label(project, ann, own)
     with pytest.raises(rounds.RoundError, match="never teach the student itself"):
         rounds.start_round(project, {"method": "best_of_group"}, idempotency_key="k")
+    training = rounds.start_round(project, {"method": "task_vector"}, idempotency_key="k")  # learns by a surrogate
+    assert training.settings["method"] == "task_vector"
 
 
 def test_a_damaged_one_is_not_made_again(own, project):

@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 
 from common.files import write_atomic, write_json
 from common.round_folder import GROUPS, SPEC
-from common.settings import SettingsError, TDMR1Settings
+from common.settings import WITH_SURROGATE, SettingsError, TDMR1Settings
 from webapp.campaigns import services as campaigns
 from webapp.campaigns import sizes
 from webapp.campaigns.archive import check_open
@@ -72,9 +72,12 @@ def start_round(project: Project, values: dict, *, idempotency_key: str, user=No
     teaching = labelling.labelled_groups(project).filter(GROUP_HAS_SIGNAL)
     if not teaching.exists():
         raise RoundError(_("labels: no group has both a liked and a disliked image yet; rate some groups first"))
-    if chosen["method"] != "tdm_r1" and not teaching.exclude(version=None).exists():
+    if chosen["method"] not in WITH_SURROGATE and not teaching.exclude(version=None).exists():
         raise RoundError(
-            _("method: all labelled groups are of own images, which never teach the student itself; choose tdm_r1")
+            _(
+                "method: all labelled groups are of own images, which never teach the student itself; choose tdm_r1 or "
+                "task_vector"
+            )
         )
     try:
         with transaction.atomic():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.settings import TDMR1Settings
+from common.settings import WITH_SURROGATE, TDMR1Settings
 from trainer.backends import load_backend
 from trainer.data import load_groups, read_groups, without_imported
 from trainer.methods import method_class
@@ -77,6 +77,7 @@ def test_which_methods_take_them():
     }
     direct = ("dgpo", "negative_aware", "best_of_group", "flow_grpo")
     assert takes == {"tdm_r1": True, "task_vector": True} | dict.fromkeys(direct, False)
+    assert tuple(name for name in takes if takes[name]) == WITH_SURROGATE  # what the app goes by
     assert method_class(TDMR1Settings(surrogate="head")).takes_imported
 
 
