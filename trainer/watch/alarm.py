@@ -18,8 +18,10 @@ from dataclasses import asdict, dataclass, field
 ERRORS = 3.0  # standard errors from which a difference is beyond noise
 OPINION_ERRORS = 2.0  # the same of the surrogate's opinion
 # Shares of the parent's value lost, of which the first must be seen twice in a row and the second once.
-SHOWS = (0.2, 0.4)  # of `score` and `recognition`
+SHOWS = (0.2, 0.4)  # of what an image shows
 LOOKS_LIKE = (0.45, 0.6)  # of the measures of pixels; an honest round of 139 updates lost up to 0.23
+SHOWN = ("score", "recognition")
+GONE = 0.8  # share of what an image shows from which on no update turns back, even where the surrogate minds the fall
 HELD_OUT_ERRORS = 5.0  # the best of several looks is partly luck, and there are few groups
 HELD_OUT_FALL = 0.1  # accuracy on held-out groups lost since its best
 
@@ -88,12 +90,13 @@ class Look:
 def fallen(look: Look, *, clearly: bool = False) -> list[str]:
     """Measures that lost more than their share of the parent's value, beyond noise, while the surrogate does not find the
     images worse; the deepest fall first. It need not like them better: of images unlike any that it learned from it knows
-    nothing, and that is where a student ends that follows it too far."""
-    if look.opinion and look.opinion.change < -OPINION_ERRORS * look.opinion.error:
-        return []
+    nothing, and that is where a student ends that follows it too far. Where it does find them worse it will turn back,
+    unless next to nothing is left of what they show."""
+    worse = _finds_worse(look)
 
     def low(name: str, reading: Reading) -> bool:
-        share = (SHOWS if name in ("score", "recognition") else LOOKS_LIKE)[clearly]
+        shown = name in SHOWN
+        share = (GONE if shown else float("inf")) if worse else (SHOWS if shown else LOOKS_LIKE)[clearly]
         return reading.change < -share and reading.change < -ERRORS * reading.error
 
     found = [name for name, reading in look.measures.items() if low(name, reading)]
@@ -136,6 +139,8 @@ def parting(looks: Sequence[Look], *, last: bool = False) -> str:
         falls = " and ".join(_fall(name, now.measures[name]) for name in names[:3])
         if now.opinion is None:
             return falls
+        if _finds_worse(now):
+            return f"the surrogate likes the new images less than the parent's, too, and {falls}"
         better = now.opinion.change > OPINION_ERRORS * now.opinion.error
         return f"the surrogate likes the new images {'better' if better else 'no less'} than the parent's, but {falls}"
     fall = forgotten(looks)
@@ -146,6 +151,10 @@ def parting(looks: Sequence[Look], *, last: bool = False) -> str:
             f"{-100 * fall.change:.0f} points fewer than at its best, and {trained:.0%} in those it trains on"
         )
     return ""
+
+
+def _finds_worse(look: Look) -> bool:
+    return bool(look.opinion) and look.opinion.change < -OPINION_ERRORS * look.opinion.error
 
 
 def _fall(name: str, reading: Reading) -> str:

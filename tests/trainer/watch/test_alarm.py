@@ -42,6 +42,15 @@ def test_a_surrogate_without_opinion_does_not_hush_it():
     assert parting([gone]).startswith("the surrogate likes the new images no less than the parent's, but how well")
 
 
+def test_images_that_show_nothing_any_more_end_it_whatever_the_surrogate_thinks():
+    gone = look(20, opinion=Reading(-2.4, 0.07), score=1.0, contrast=0.25)  # a round that fell apart between two looks
+    assert suspicious([gone])
+    assert parting([gone]) == (
+        "the surrogate likes the new images less than the parent's, too, and the validation oracle's score fell by "
+        "100% (± 2%)"
+    )
+
+
 @pytest.mark.parametrize(
     "calm",
     [
