@@ -18,7 +18,9 @@ Curve = Sequence[Mapping[str, float]]
 
 def curve_of(folder: RoundFolder, before: Mapping[str, float], images: int) -> list[dict[str, float]]:
     """A round's validation scores on the way, from the log of its work folder: a point a look, its first one `before` the
-    updates, of which each scores `images`."""
+    updates, of which each scores `images`. Empty of a round that was not validated."""
+    if not before:
+        return []
     looks = {0: before}
     for line in map(json.loads, folder.log.read_text().splitlines()):
         if f"validation_{ON_THE_WAY[0]}" in line:  # of updates that were made again after a restart the last count
