@@ -13,6 +13,8 @@ from typing import Any, Self, get_type_hints
 MOST_UPDATES, MOST_IMAGES, MOST_SEED = 100_000, 4096, 2**31 - 1
 LOOKS = 8  # of a round at each labelled group, where `surrogate_updates` is 0
 MOST_SURROGATE_UPDATES = 3  # that it then comes to
+# Of the demo's project: what a visitor's labels teach in three minutes (docs/results/task-vector.md).
+DEMO_ROUND = {"method": "task_vector", "surrogate_lr": 1e-3}
 WITH_SURROGATE = ("tdm_r1", "task_vector")  # methods whose surrogate may learn from own images too
 
 

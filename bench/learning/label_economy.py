@@ -27,7 +27,7 @@ from bench.learning.gains import GROUP_SIZE, oracle_spec, scores_and_looks
 from bench.learning.headline import RATES
 from bench.learning.people import PEOPLE, TASTES, shares, votes_of, weighed
 from common.files import write_atomic
-from common.settings import TDMR1Settings
+from common.settings import DEMO_ROUND, TDMR1Settings
 from common.signal import has_signal
 from trainer.backends import load_backend
 from trainer.cli import MODEL, STUDENT
@@ -63,7 +63,6 @@ class Row:
 FIRST_STEP = {"trunc_steps": 1}
 FIRST = {"updates": 120, "surrogate_first": 0.5}
 THRICE = {"surrogate_updates": 3}
-VECTOR = {"method": "task_vector", "surrogate_lr": 1e-3}
 CURVE = (100, 300, 1000, 3000, 10_000)
 SERIES = (  # of the plot: legend, colour, the rows by labels
     ("one surrogate update per student update", "#1f5a96", {n: str(n) for n in CURVE}),
@@ -95,14 +94,14 @@ ROWS = {
         "the oracle's scores, 10,240 images, 80 updates, every step", 0, settings={"updates": 80, **EVERY_STEP}
     ),
     **{
-        f"{n}_vector": Row(f"{n:,} labels, added", n, oracle="oracle_vector", settings=VECTOR)
+        f"{n}_vector": Row(f"{n:,} labels, added", n, oracle="oracle_vector", settings=DEMO_ROUND)
         for n in (100, 300, 1000, 3000)
     },
     **{
-        f"{kind}_vector": Row(f"1,000 labels, {said}, added", control=kind, oracle="oracle_vector", settings=VECTOR)
+        f"{kind}_vector": Row(f"1,000 labels, {said}, added", control=kind, oracle="oracle_vector", settings=DEMO_ROUND)
         for kind, said in TITLES.items()
     },
-    "oracle_vector": Row("the oracle's scores, 7,680 images, added", 0, settings=VECTOR),
+    "oracle_vector": Row("the oracle's scores, 7,680 images, added", 0, settings=DEMO_ROUND),
     "slow": Row("half the rates, 130 updates", settings={**RATES, "updates": 130}),
     "first": Row("surrogate first: 60 updates alone, then 60 of the student", settings=FIRST),
     "first_twice": Row(

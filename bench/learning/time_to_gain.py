@@ -1,12 +1,12 @@
-"""How long a gain takes: the product's default round from 1,000 labels, and from what a visitor rates in two minutes.
+"""How long a gain takes: the demo project's round from 1,000 labels, and from what a visitor rates in two minutes.
 
     python -m bench.learning.time_to_gain --seeds 0 1 2 --threads 2
 
-Simulated people label groups of training prompts; then a round of the defaults runs, its alarm and what it holds back for
-that included. Minutes are of the round alone, on `--threads` cores. Each row tells what its people asked for: the strict
-score, or the share of images that they like, on test prompts before and after, from the same noise. `sure` says whether the
-95% interval of the paired change has no zero in it; a visitor who cannot be sure yet is told on the round's page how many
-more labels the next round takes.
+Simulated people label groups of training prompts; then a round of the demo project's settings runs, its alarm and what it
+holds back for that included. Minutes are of the round alone, on `--threads` cores. Each row tells what its people asked
+for: the strict score, or the share of images that they like, on test prompts before and after, from the same noise. `sure`
+says whether the 95% interval of the paired change has no zero in it; a visitor who cannot be sure yet is told on the
+round's page how many more labels the next round takes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.learning.economy import write_groups
 from bench.learning.gains import oracle_spec
 from bench.learning.label_economy import Row, collect
 from bench.learning.people import PEOPLE, Person, Seen, seen_in
-from common.settings import TDMR1Settings
+from common.settings import DEMO_ROUND, TDMR1Settings
 from trainer.cli import MODEL, STUDENT
 from trainer.demo.scenes.prompts import TAGS, evaluation_prompts
 from trainer.evaluate import evaluate
@@ -73,11 +73,11 @@ def change(before: list[float], after: list[float]) -> dict[str, float]:
 
 
 def train(row: Row, seed: int, work: Path) -> tuple[Path, dict]:
-    """A default round from the row's labels; the version's folder and what it took."""
+    """The demo project's round from the row's labels; the version's folder and what it took."""
     groups = collect(row, seed, STUDENT, row.labels, work / f"rated-{seed}")
     file = work / f"{row.people}-{row.labels}-{seed}" / "groups.jsonl"
     loud = write_groups(groups, file)
-    settings = TDMR1Settings(seed=seed)
+    settings = TDMR1Settings(seed=seed, **DEMO_ROUND)
     by_people = {"reward_oracle": None, "validation_oracle": None, "groups_file": str(file)}
     spec = replace(oracle_spec(file.parent, settings, parent=STUDENT), **by_people)
     started = time.monotonic()

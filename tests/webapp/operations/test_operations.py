@@ -178,7 +178,7 @@ def test_setup_makes_the_first_admin_and_the_demo_project_once(passwords, monkey
     call_command("setup")
     (admin,) = User.objects.all()  # no annotator without a password
     assert admin.is_superuser and admin.check_password("first admin password")
-    assert Project.objects.get().round_settings == {"updates": 3}
+    assert Project.objects.get().round_settings == {"method": "task_vector", "surrogate_lr": 1e-3, "updates": 3}
 
 
 @pytest.mark.django_db
@@ -186,6 +186,14 @@ def test_setup_without_a_password_says_which(passwords, monkeypatch):
     monkeypatch.setenv("LIKESTEP_ADMIN_PASSWORD", "short")
     with pytest.raises(CommandError, match="LIKESTEP_ADMIN_PASSWORD: set a password of at least 8"):
         call_command("setup")
+    assert not User.objects.exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("wrong", ["[", "[]", "3", '"task_vector"'])
+def test_the_demos_round_settings_are_an_object(passwords, wrong):
+    with pytest.raises(CommandError, match="--round-settings: give a JSON object"):
+        call_command("seed_demo", round_settings=wrong)
     assert not User.objects.exists()
 
 

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
+from common.settings import DEMO_ROUND
 from webapp.campaigns.models import Membership, Project, Role
 from webapp.campaigns.services import CampaignError, create_project, ensure_user
 from webapp.labelling.generation import top_up
@@ -37,10 +38,14 @@ class Command(BaseCommand):
         parser.add_argument(
             "--round-settings",
             default=os.environ.get("LIKESTEP_ROUND_SETTINGS") or "{}",
-            help="JSON of round settings that differ from the defaults",
+            help="JSON of round settings that differ from the demo's own",
         )
 
     def handle(self, *args, prompts, slug, group_size, after, round_settings, **options):
+        try:
+            chosen = DEMO_ROUND | json.loads(round_settings)
+        except (json.JSONDecodeError, TypeError) as error:
+            raise CommandError(f"--round-settings: give a JSON object ({error})") from error
         people = {}
         for name, role, variable in ACCOUNTS:
             password = os.environ.get(variable, "")
@@ -63,7 +68,7 @@ class Command(BaseCommand):
                     group_size=group_size,
                     oracle="demo",
                     guidelines=GUIDELINES,
-                    round_settings=json.loads(round_settings),
+                    round_settings=chosen,
                 )
             except (OSError, CampaignError, json.JSONDecodeError) as error:
                 raise CommandError(f"prompts: {prompts} cannot be used: {error}") from error
