@@ -65,6 +65,7 @@ PAGES = {
     "task-vector": Page(label_economy.sections),
     "taught": Page(taught.sections),
     "words": Page(words.sections),
+    "words-first": Page(words.sections),
 }
 
 
