@@ -68,7 +68,7 @@ def sections(lines: list[dict]) -> dict[str, str]:
     found = {}
     for name, columns in SECTIONS.items():
         rows = [[title(line), *(f"{line['scores'][column]:.3f}" for column in columns)] for line in lines]
-        if after:
+        if len(after) > 1:
             mean = [f"after, {len(after)} seeds: mean ± standard deviation", *mean_row(after, columns)]
             rows.insert(1 + max(k for k, line in enumerate(lines) if line in after), mean)
         found[name] = markdown(["", *map(heading, columns)], rows)

@@ -64,7 +64,7 @@ def sections(lines: list[dict]) -> dict[str, str]:
         spent = [f"{line['images_scored']:,}", f"{line['seconds'] / 60:.0f}"] if "seconds" in line else ["", ""]
         rows.append([title(line), *cells, *spent])
     for kind in ("young", "guidance alone", "shipped"):
-        if runs := runs_of(lines, kind):
+        if len(runs := runs_of(lines, kind)) > 1:
             rows.append([f"{kind}, {len(runs)} seeds", *mean_row(runs, COLUMNS), "", ""])
     return {"scores": markdown(["", *map(heading, COLUMNS), "scored images", "minutes"], rows)}
 
