@@ -1,6 +1,6 @@
 """The headline: how far the scene oracle takes the 4-step demo student in a long round, beside its base at 40 and 80 steps.
 
-    python -m bench.learning.headline --seeds 5 6 7 --updates 200
+    python -m bench.learning.headline --seeds 5 6 7 --updates 800
 
 `METHODS` has the settings of each method, which were chosen on validation prompts. A run goes on from its checkpoint when
 the command is given again, and `--parent` starts from an earlier run's student. Scores are of test prompts and their own
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[5, 6, 7])
     parser.add_argument("--method", choices=METHODS, default="task_vector")
-    parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--updates", type=int, default=800)
     parser.add_argument("--parent", type=Path, default=STUDENT)
     parser.add_argument("--per-tag", type=int, default=96)
     parser.add_argument("--controls", nargs="*", choices=KINDS, default=KINDS, help="also from labels dealt out anew")
