@@ -33,8 +33,14 @@ from trainer.rounds import Progress
 RATES = {"student_lr": 1e-4, "surrogate_lr": 2.5e-4, "fake_lr": 4e-4, "ema": 0.97}
 METHODS = {
     # From some 260 updates on it falls apart, also at falling rates: see docs/results/headline.md.
-    "task_vector": {"surrogate_lr": 5e-4, "reference": "ema", "ema": 0.97, "noise_spread": 1.0},
-    "tdm_r1": {**RATES, **EVERY_STEP},
+    "task_vector": {
+        "method": "task_vector",
+        "surrogate_lr": 5e-4,
+        "reference": "ema",
+        "ema": 0.97,
+        "noise_spread": 1.0,
+    },
+    "tdm_r1": {"method": "tdm_r1", **RATES, **EVERY_STEP},
 }
 VALIDATIONS = 8  # of a run: points of its curve
 AFTER = "student after, 4 steps"
@@ -50,9 +56,7 @@ def train(method: str, seed: int, updates: int, parent: Path, work: Path, contro
     """Run or resume, unless it is done, by the oracle's scores or by a control of them; returns the kept version's folder
     and what was spent."""
     every = max(1, updates // VALIDATIONS)
-    settings = TDMR1Settings(
-        method=method, seed=seed, updates=updates, validation_images=288, validate_every=every, **METHODS[method]
-    )
+    settings = TDMR1Settings(seed=seed, updates=updates, validation_images=288, validate_every=every, **METHODS[method])
     spec = oracle_spec(work, settings, parent=parent, validation_per_tag=48)
 
     def note(progress: Progress) -> None:
@@ -102,7 +106,7 @@ def main() -> None:
         "updates": a.updates,
         "parent": a.parent.name,
         "per_tag": a.per_tag,
-        "settings": {"method": a.method, **METHODS[a.method]},
+        "settings": METHODS[a.method],
     }
     runs = Runs(a.work, lambda row: made_with)
 

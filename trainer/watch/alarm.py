@@ -95,8 +95,9 @@ def fallen(look: Look, *, clearly: bool = False) -> list[str]:
     worse = _finds_worse(look)
 
     def low(name: str, reading: Reading) -> bool:
-        shown = name in SHOWN
-        share = (GONE if shown else float("inf")) if worse else (SHOWS if shown else LOOKS_LIKE)[clearly]
+        if worse and name not in SHOWN:
+            return False
+        share = GONE if worse else (SHOWS if name in SHOWN else LOOKS_LIKE)[clearly]
         return reading.change < -share and reading.change < -ERRORS * reading.error
 
     found = [name for name, reading in look.measures.items() if low(name, reading)]
