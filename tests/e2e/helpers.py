@@ -23,7 +23,7 @@ FLAGS = [
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "test-artifacts" / "screenshots"
 # A lazy image that is not rendered, such as an example in closed guidelines, is never loaded.
-LOADED = """() => [...document.images].every((image) => image.complete ||
+LOADED = """() => document.readyState === "complete" && [...document.images].every((image) => image.complete ||
   !image.checkVisibility() || image.getBoundingClientRect().top > innerHeight)"""
 TOUR = ROOT / "docs" / "images" / "tour"
 FILM_SIZE = (900, 605)
@@ -35,6 +35,7 @@ TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 def faults(page) -> list[str]:
     """What axe finds to be serious or critical, and every fault against WCAG; in the dark, whether it can be read."""
+    page.wait_for_load_state()  # its styles are there
     page.emulate_media(color_scheme="light", reduced_motion="reduce")
     found = Axe().run(page, options={"runOnly": TAGS}).response["violations"]
     page.emulate_media(color_scheme="dark", reduced_motion="reduce")

@@ -1,0 +1,23 @@
+"""The browser tests' own helpers."""
+
+import os
+
+import pytest
+
+from tests.e2e.helpers import CHROMIUM, faults
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
+
+
+def test_a_page_is_judged_with_its_styles_however_late_they_come(site):
+    """A script may ask for a page's layout before its stylesheet is there; then links are as small as text."""
+    page = site.context(site.person("ann"), viewport={"width": 360, "height": 740}).new_page()
+    held = []
+    page.route("**/likestep*.css", lambda route: held.append(route))
+    page.expose_function("release", lambda: held.pop().continue_())
+    page.goto(site.url("me/"), wait_until="commit")
+    page.locator("h1").wait_for(state="attached")
+    page.evaluate("() => { setTimeout(release, 1000); }")
+    assert faults(page) == []
+    assert not held
+    assert page.evaluate("() => getComputedStyle(document.querySelector('.brand')).fontWeight") == "700"
