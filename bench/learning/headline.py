@@ -32,13 +32,15 @@ from trainer.rounds import Progress
 # Half the default rates, so that the student goes on learning where the default settles.
 RATES = {"student_lr": 1e-4, "surrogate_lr": 2.5e-4, "fake_lr": 4e-4, "ema": 0.97}
 METHODS = {
-    # From some 260 updates on it falls apart, also at falling rates: see docs/results/headline.md.
+    # With a smaller pull it falls apart from some 260 updates on: see docs/results/headline.md.
     "task_vector": {
         "method": "task_vector",
         "surrogate_lr": 5e-4,
+        "surrogate_kl": 0.25,
         "reference": "ema",
         "ema": 0.97,
         "noise_spread": 1.0,
+        "cool_down": 0.7,
     },
     "tdm_r1": {"method": "tdm_r1", **RATES, **EVERY_STEP},
 }

@@ -8,7 +8,8 @@ no trajectories for a pull to the base model: an update is one gradient step of 
 
 With `reference = frozen` the old policy is the base model, and what can be learned is bounded: by the difference between
 liked and disliked images. With `ema` it is the surrogate's own slow average, so that a long round on fresh images goes on
-from what it learned before.
+from what it learned before. What all images of a group have in common gives no sign in either; `surrogate_kl` draws it back
+to the base model.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from collections.abc import Iterator
 
 import torch
 
-from trainer.flow import renoise
+from trainer.flow import renoise, x0_from_velocity
+from trainer.losses import mean_square
 from trainer.methods.base import Groups
 from trainer.methods.negative_aware import negative_aware_loss
 from trainer.methods.student_only import INITIAL
 from trainer.methods.tdm_r1 import TDMR1
-from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA
+from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER
 from trainer.shares import Part
 
 
@@ -34,8 +36,18 @@ def balanced_optimality(advantages: torch.Tensor) -> torch.Tensor:
     return 0.5 + 0.5 * advantages / advantages.abs().amax(1, keepdim=True).clamp_min(1)
 
 
+def relative_distance(
+    x0: torch.Tensor, x_tau: torch.Tensor, tau: torch.Tensor, v: torch.Tensor, teacher: torch.Tensor
+) -> torch.Tensor:
+    """How far a velocity's prediction of the image is from the teacher's, (B,): the mean square of their difference by the
+    mean |error| of the teacher's, the unit of `negative_aware_loss`. Latents (B, C, h, w) at levels `tau` (B,)."""
+    made, old = (x0_from_velocity(x_tau, tau, velocity) for velocity in (v, teacher.detach()))
+    return mean_square(made - old) / (old - x0).abs().mean((-3, -2, -1)).clamp_min(1e-5)
+
+
 class TaskVector(TDMR1):
-    """See the module's docstring. The surrogate's levels, its reference and its learning rate are TDM-R1's settings."""
+    """See the module's docstring. The surrogate's levels, its reference, its pull to the teacher and its learning rate are
+    TDM-R1's settings."""
 
     name = "task_vector"
     roles_needed = (STUDENT, STUDENT_EMA, INITIAL, SURROGATE, SURROGATE_EMA)
@@ -78,6 +90,11 @@ class TaskVector(TDMR1):
             for i in self.graphs(len(x0)):
                 at = x_tau[i], tau[i], conditioning.take(i)
                 v, old = self.velocity(SURROGATE, *at), self.fixed_velocity(self.reference, *at)
-                yield negative_aware_loss(x0[i], x_tau[i], tau[i], v, old, good[i], beta=s.negative_beta), len(v)
+                loss = negative_aware_loss(x0[i], x_tau[i], tau[i], v, old, good[i], beta=s.negative_beta)
+                if s.surrogate_kl:
+                    teacher = old if self.reference == TEACHER else self.fixed_velocity(TEACHER, *at)
+                    distance = relative_distance(x0[i], x_tau[i], tau[i], v, teacher)
+                    loss = loss + s.surrogate_kl * distance.mean()
+                yield loss, len(v)
 
         return self.step(SURROGATE, losses(), part)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
+from trainer.flow import renoise
 from trainer.methods.base import Groups
 from trainer.methods.student_only import INITIAL
-from trainer.methods.task_vector import balanced_optimality
-from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, nearest_sum
+from trainer.methods.task_vector import balanced_optimality, relative_distance
+from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER, nearest_sum
 from trainer.rounds import prepare, run_round
 from trainer.surrogate_file import load_surrogate
 
@@ -56,6 +57,42 @@ def test_its_reference_follows_slowly(make_spec, reddish):
     key = next(key for key in average if "lora_B" in key)  # starts at 0
     assert torch.allclose(average[key], 0.25 * (0.75 * first[key] + second[key]), atol=1e-7)
     assert average[key].abs().sum() > 0
+
+
+@pytest.mark.parametrize("pull", [0.0, 1.0])
+def test_the_pull_is_to_the_base_whatever_the_reference(make_spec, reddish, pull):
+    """Where no image is liked more than another the reference holds the surrogate where it is; the pull leads it back."""
+    method = prepare(make_spec(settings=QUIET | {"reference": "ema", "ema": 1.0, "surrogate_kl": pull})).method
+    method.bf16 = False
+    generator, groups = torch.Generator().manual_seed(0), groups_of(method)
+    groups.advantages.zero_()
+    with torch.no_grad():
+        for weights in method.roles.parameters(SURROGATE):
+            weights.add_(0.05 * torch.randn(weights.shape, generator=generator))
+    method.roles.copy(SURROGATE, SURROGATE_EMA)
+
+    images = groups.trajectory[:, :, -1].flatten(0, 1)
+    at = images, torch.full((len(images),), 0.7), groups.conditioning.repeat(8)
+
+    def learned():
+        return (method.fixed_velocity(SURROGATE, *at) - method.fixed_velocity(TEACHER, *at)).square().mean().item()
+
+    before = learned()
+    for _ in range(8):
+        method.learn(groups, generator)
+    assert learned() < 0.8 * before if pull else learned() == pytest.approx(before, rel=1e-3)
+
+
+def test_the_distance_is_in_the_loss_s_own_unit():
+    torch.manual_seed(0)
+    x0, eps, v, teacher = (torch.randn(3, 2, 4, 4) for _ in range(4))
+    tau = torch.tensor([0.2, 0.5, 1.0])
+    x_tau = renoise(x0, torch.zeros(3), tau, eps)
+    level = tau.view(-1, 1, 1, 1)
+    error = (x_tau - level * teacher - x0).abs().mean((1, 2, 3))
+    expected = (level * (v - teacher)).square().mean((1, 2, 3)) / error
+    assert torch.allclose(relative_distance(x0, x_tau, tau, v, teacher), expected)
+    assert relative_distance(x0, x_tau, tau, v, v).abs().max() == 0
 
 
 def test_the_student_is_its_start_and_times_what_was_learned(make_spec, reddish):
