@@ -80,7 +80,7 @@ def test_the_pull_is_to_the_base_whatever_the_reference(make_spec, reddish, pull
     before = learned()
     for _ in range(8):
         method.learn(groups, generator)
-    assert learned() < 0.8 * before if pull else learned() == pytest.approx(before, rel=1e-3)
+    assert learned() < 0.8 * before if pull else learned() == pytest.approx(before, rel=0.05)
 
 
 def test_the_distance_is_in_the_loss_s_own_unit():
