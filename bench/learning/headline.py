@@ -2,9 +2,9 @@
 
     python -m bench.learning.headline --seeds 5 6 7
 
-A run is one round or several, each from the version that the one before kept. `RUNS` has their settings, which were chosen
-on validation prompts. A run goes on from its checkpoint when the command is given again, and `--parent` starts from an
-earlier run's student. Scores are of test prompts and their own noise; training and validation prompts are others. Beside
+A run is one round or several, each from the version that the one before kept. `METHODS` has their settings, which were
+chosen on validation prompts. A run goes on from its checkpoint when the command is given again, and `--parent` starts from
+an earlier run's student. Scores are of test prompts and their own noise; training and validation prompts are others. Beside
 the scores stand measures that no reward asked for. Finished parts are lines of WORK/runs.jsonl and are not made again.
 """
 
@@ -31,28 +31,31 @@ from trainer.rounds import Progress
 
 # Half the default rates, so that the student goes on learning where the default settles.
 RATES = {"student_lr": 1e-4, "surrogate_lr": 2.5e-4, "fake_lr": 4e-4, "ema": 0.97}
-TASK_VECTOR = {
-    "method": "task_vector",
-    "surrogate_lr": 5e-4,
-    "surrogate_kl": 0.25,  # with .1 it gets worse from some 200 updates on: see docs/results/headline.md
-    "reference": "ema",
-    "ema": 0.97,
-    "noise_spread": 1.0,
-    "cool_down": 0.0,
+METHODS = {
+    "task_vector": {
+        "method": "task_vector",
+        "surrogate_lr": 5e-4,
+        "surrogate_kl": 0.25,  # without it a round gets worse from 200 updates on: see docs/results/headline.md
+        "reference": "ema",
+        "ema": 0.97,
+        "noise_spread": 1.0,
+        "cool_down": 0.0,
+    },
+    # What is still wrong after the first round depends on an image's noise, so the student is looked at where it was.
+    "negative_aware": {
+        "method": "negative_aware",
+        "contrast_at": "trajectory",
+        "student_lr": 1e-3,
+        "gradient_steps": 1,
+        "ema": 0.97,
+        "noise_spread": 1.0,
+    },
+    "tdm_r1": {"method": "tdm_r1", **RATES, **EVERY_STEP},
 }
-# What is still wrong then depends on the noise that an image starts from, so the student is looked at where it was.
-ON_ITS_WAY = {
-    "method": "negative_aware",
-    "contrast_at": "trajectory",
-    "student_lr": 1e-3,
-    "gradient_steps": 1,
-    "ema": 0.97,
-    "noise_spread": 1.0,
-}
-RUNS = {  # the rounds of a run: settings with the number of updates
-    "two_rounds": [TASK_VECTOR | {"updates": 200}, ON_ITS_WAY | {"updates": 120}],
-    "task_vector": [TASK_VECTOR | {"updates": 200}],
-    "tdm_r1": [{"method": "tdm_r1", **RATES, **EVERY_STEP, "updates": 520}],
+RUNS = {  # each round's method and number of updates
+    "two_rounds": (("task_vector", 200), ("negative_aware", 120)),
+    "task_vector": (("task_vector", 200),),
+    "tdm_r1": (("tdm_r1", 520),),
 }
 VALIDATIONS = 8  # of a round: points of the curve
 AFTER = "student after, 4 steps"
@@ -127,11 +130,10 @@ def main() -> None:
     add_work(parser, "headline")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    rounds = RUNS[a.run]
-    if a.updates:
-        if len(a.updates) != len(rounds):
-            parser.error(f"--updates: {a.run} has {len(rounds)} rounds, so give {len(rounds)} numbers")
-        rounds = [chosen | {"updates": count} for chosen, count in zip(rounds, a.updates, strict=True)]
+    methods, updates = zip(*RUNS[a.run], strict=True)
+    if a.updates and len(a.updates) != len(methods):
+        parser.error(f"--updates: {a.run} has {len(methods)} rounds, so give {len(methods)} numbers")
+    rounds = [METHODS[name] | {"updates": n} for name, n in zip(methods, a.updates or updates, strict=True)]
     made_with = {"parent": a.parent.name, "per_tag": a.per_tag, "rounds": rounds}
     runs = Runs(a.work, lambda row: made_with)
 
