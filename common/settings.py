@@ -497,8 +497,8 @@ class TDMR1Settings(Settings):
     )
     contrast_at: str = option(
         "renoised",
-        "Where an image is looked at. Only with negative_aware: at its own way's points, where the student was when it made "
-        "the image (trajectory), or at the image with new noise, as in the paper (renoised).",
+        "Where an image is looked at. Only with negative_aware. renoised: the image with new noise, as in the paper; "
+        "trajectory: a point that the student passed when it made the image.",
         choices=("renoised", "trajectory"),
     )
     noise_level: float = option(0.7, "Noise of the sampler's steps. Only with flow_grpo.", low=0.01, high=10)

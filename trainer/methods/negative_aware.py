@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from trainer.backends import Conditioning
+from trainer.backends import Conditioning, moved
 from trainer.flow import renoise, x0_from_velocity
 from trainer.losses import mean_square
 from trainer.methods.base import Groups
@@ -22,9 +22,11 @@ from trainer.shares import Part
 
 
 def optimality(advantages: torch.Tensor) -> torch.Tensor:
-    """How surely an image is a good one, 0..1: `1/2 + clip(A, -1, 1)/2`, A being the reward less its group's mean in
-    deviations of the batch (DiffusionNFT, section 3.3)."""
-    return 0.5 + 0.5 * advantages.clamp(-1, 1)
+    """How surely each of the images (P, G) is a good one, 0..1, with a mean of 1/2 in every group: `1/2 + A/2`, a group's
+    advantages (the reward less the group's mean, in deviations of the batch) being scaled down to at most 1. DiffusionNFT
+    (section 3.3) clips them instead; then a group of many liked images has a mean above 1/2, and what all of the student's
+    images have in common is learned along with what is liked."""
+    return 0.5 + 0.5 * advantages / advantages.abs().amax(1, keepdim=True).clamp_min(1)
 
 
 def implicit_policies(v: torch.Tensor, v_old: torch.Tensor, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,21 +73,21 @@ class NegativeAware(StudentOnly):
         """See `Method.learn`."""
         g = groups.advantages.shape[1]
         part = (groups.part or Part.whole(len(groups.advantages))).each(g)
-        ways, advantages = groups.trajectory.flatten(0, 1), groups.advantages.flatten()
+        ways, good = groups.trajectory.flatten(0, 1), optimality(groups.advantages).flatten()
         conditioning = groups.conditioning.repeat(g)
         steps = range(self.settings.gradient_steps)
-        return [self.contrast_step(ways, conditioning, advantages, generator, part) for _ in steps][-1]
+        return [self.contrast_step(ways, conditioning, good, generator, part) for _ in steps][-1]
 
     def contrast_step(
         self,
         ways: torch.Tensor,
         conditioning: Conditioning,
-        advantages: torch.Tensor,
+        good: torch.Tensor,
         generator: torch.Generator,
         part: Part,
     ) -> dict[str, float]:
-        """One gradient step on images with their trajectories (B, K + 1, C, h, w) and advantages (B,); images whose
-        advantage is 0 hold the student at the old policy."""
+        """One gradient step on images with their trajectories (B, K + 1, C, h, w) and their `optimality` (B,); where that
+        is 1/2 an image holds the student at the old policy."""
         s, own = self.settings, self.settings.contrast_at == "trajectory"
         if not len(ways):
             self.step_student((), part)
@@ -95,10 +97,9 @@ class NegativeAware(StudentOnly):
         j = part.pick(torch.randint(last, (part.total,), generator=generator))
         x0, tau = ways[:, -1], self.levels_of(j)
         if own:
-            x_tau = ways[torch.arange(len(ways)), j]
+            x_tau = ways[torch.arange(len(ways), device=ways.device), moved(j, ways.device)]
         else:
             x_tau = renoise(x0, torch.zeros_like(tau), tau, self.noise(part, x0.shape[1:], generator))
-        good = optimality(advantages)
 
         def losses() -> Iterator[tuple[torch.Tensor, int]]:
             for i in self.graphs(len(x0)):

@@ -21,19 +21,11 @@ import torch
 from trainer.flow import renoise, x0_from_velocity
 from trainer.losses import mean_square
 from trainer.methods.base import Groups
-from trainer.methods.negative_aware import negative_aware_loss
+from trainer.methods.negative_aware import negative_aware_loss, optimality
 from trainer.methods.student_only import INITIAL
 from trainer.methods.tdm_r1 import TDMR1
 from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER
 from trainer.shares import Part
-
-
-def balanced_optimality(advantages: torch.Tensor) -> torch.Tensor:
-    """How surely each of the images (P, G) is a good one, 0..1, with a mean of 1/2 in every group: `1/2 + A/2`, a group's
-    advantages being scaled down to at most 1. DiffusionNFT clips them instead; then a group of many liked images has a mean
-    above 1/2, the surrogate learns what all of the student's images have in common, and as that is added to the student,
-    every update goes further the same way."""
-    return 0.5 + 0.5 * advantages / advantages.abs().amax(1, keepdim=True).clamp_min(1)
 
 
 def relative_distance(
@@ -81,7 +73,7 @@ class TaskVector(TDMR1):
         if not p:
             self.step(SURROGATE, (), part)
             return None
-        x0, good = groups.trajectory[:, :, -1].flatten(0, 1), balanced_optimality(groups.advantages).flatten()
+        x0, good = groups.trajectory[:, :, -1].flatten(0, 1), optimality(groups.advantages).flatten()
         conditioning = groups.conditioning.repeat(g)
         tau = self.tau(torch.zeros(len(x0), device=x0.device), self.uniform(part, generator), low=s.surrogate_t_min)
         x_tau = renoise(x0, torch.zeros_like(tau), tau, self.noise(part, x0.shape[1:], generator))

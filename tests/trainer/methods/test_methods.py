@@ -55,9 +55,17 @@ def test_what_a_method_cannot_do_is_said(make_spec, reddish, groups_file):
         prepare(make_spec(settings={"method": "dgpo", "surrogate_first": 0.5}))
 
 
+def test_liked_and_disliked_images_weigh_alike_in_every_group():
+    seven_liked, even = [0.3] * 7 + [-2.1], [0.8, 0.8, -0.8, -0.8, 0.8, -0.8, 0.8, -0.8]
+    good = optimality(torch.tensor([seven_liked, even, [0.0] * 8]))
+    assert good.mean(1).tolist() == pytest.approx([0.5] * 3)
+    assert good[0, -1] == 0 and good[0, 0] == pytest.approx(0.5 + 0.5 / 7)  # scaled down as a whole
+    assert good[1, 0] == pytest.approx(0.9) and good[1, 2] == pytest.approx(0.1)  # less than 1: as it is
+    assert good[2].tolist() == [0.5] * 8
+
+
 def test_negative_aware_by_hand():
     """One pixel at level 1/2: x0 = 0 and eps = 2, so x = 1, v = 2 - 0 = 2 is right; the old policy says 1."""
-    assert optimality(torch.tensor([-3.0, -1.0, 0.0, 0.5, 2.0])).tolist() == [0, 0, 0.5, 0.75, 1]
     x0, x, tau = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), torch.tensor([0.5])
     v, old = torch.full_like(x, 3.0, requires_grad=True), torch.ones_like(x)
     ahead, behind = implicit_policies(v, old, 0.5)
@@ -104,7 +112,7 @@ def test_negative_aware_goes_to_liked_images(make_spec, reddish, looked_at):
 
     before = first_channel()
     for _ in range(12):
-        made.method.contrast_step(ways, conditioning, 2.0 * liked - 1, generator, Part.whole(16))
+        made.method.contrast_step(ways, conditioning, liked.float(), generator, Part.whole(16))
     assert first_channel() > before + 0.02
 
 

@@ -9,7 +9,7 @@ from peft.tuners.lora import LoraLayer
 from trainer.flow import renoise
 from trainer.methods.base import Groups
 from trainer.methods.student_only import INITIAL
-from trainer.methods.task_vector import balanced_optimality, relative_distance
+from trainer.methods.task_vector import relative_distance
 from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER, nearest_sum
 from trainer.rounds import prepare, run_round
 from trainer.surrogate_file import load_surrogate
@@ -37,15 +37,6 @@ def groups_of(method, count=2):
     images[:, :4, :, 0] += 2
     advantages = torch.tensor([1.0] * 4 + [-1.0] * 4).repeat(count, 1)
     return Groups(images, method.backend.encode(["a star"]).repeat(count), advantages)
-
-
-def test_liked_and_disliked_images_weigh_alike_in_every_group():
-    seven_liked, even = [0.3] * 7 + [-2.1], [0.8, 0.8, -0.8, -0.8, 0.8, -0.8, 0.8, -0.8]
-    good = balanced_optimality(torch.tensor([seven_liked, even, [0.0] * 8]))
-    assert good.mean(1).tolist() == pytest.approx([0.5] * 3)
-    assert good[0, -1] == 0 and good[0, 0] == pytest.approx(0.5 + 0.5 / 7)  # scaled down as a whole
-    assert good[1, 0] == pytest.approx(0.9) and good[1, 2] == pytest.approx(0.1)  # less than 1: as it is
-    assert good[2].tolist() == [0.5] * 8
 
 
 def test_its_reference_follows_slowly(make_spec, reddish):
