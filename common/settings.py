@@ -495,12 +495,6 @@ class TDMR1Settings(Settings):
         low=0.01,
         high=100,
     )
-    contrast_at: str = option(
-        "renoised",
-        "Where an image is looked at. Only with negative_aware. renoised: the image with new noise, as in the paper; "
-        "trajectory: a point that the student passed when it made the image.",
-        choices=("renoised", "trajectory"),
-    )
     noise_level: float = option(0.7, "Noise of the sampler's steps. Only with flow_grpo.", low=0.01, high=10)
     ratio_clip: float = option(1e-3, "Clip range of the probability ratio. Only with flow_grpo.", low=0, high=10)
     initial_kl: float = option(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from trainer.backends import Conditioning, moved
+from trainer.backends import Conditioning
 from trainer.flow import renoise, x0_from_velocity
 from trainer.losses import mean_square
 from trainer.methods.base import Groups
@@ -58,10 +58,7 @@ def negative_aware_loss(
 
 class NegativeAware(StudentOnly):
     """See the module's docstring. The old policy, which also samples an update's images, is the student's moving average;
-    `gradient_steps` steps for each batch. An image is looked at from a random one of the student's own levels: re-noised to
-    it, as in the paper, or at the point where the student itself was on its way there (`contrast_at`). A few-step student
-    is a map from its own points to an image, not a velocity field: what it does at other points of that level is not what
-    it is asked for when it draws."""
+    each image is re-noised to a random one of the student's own levels; `gradient_steps` steps for each batch."""
 
     name = "negative_aware"
 
@@ -73,33 +70,28 @@ class NegativeAware(StudentOnly):
         """See `Method.learn`."""
         g = groups.advantages.shape[1]
         part = (groups.part or Part.whole(len(groups.advantages))).each(g)
-        ways, good = groups.trajectory.flatten(0, 1), optimality(groups.advantages).flatten()
+        x0, good = groups.trajectory[:, :, -1].flatten(0, 1), optimality(groups.advantages).flatten()
         conditioning = groups.conditioning.repeat(g)
         steps = range(self.settings.gradient_steps)
-        return [self.contrast_step(ways, conditioning, good, generator, part) for _ in steps][-1]
+        return [self.contrast_step(x0, conditioning, good, generator, part) for _ in steps][-1]
 
     def contrast_step(
         self,
-        ways: torch.Tensor,
+        x0: torch.Tensor,
         conditioning: Conditioning,
         good: torch.Tensor,
         generator: torch.Generator,
         part: Part,
     ) -> dict[str, float]:
-        """One gradient step on images with their trajectories (B, K + 1, C, h, w) and their `optimality` (B,); where that
-        is 1/2 an image holds the student at the old policy."""
-        s, own = self.settings, self.settings.contrast_at == "trajectory"
-        if not len(ways):
+        """One gradient step on images (B, C, h, w) with their `optimality` (B,); images where that is 1/2 hold the student
+        at the old policy."""
+        s = self.settings
+        if not len(x0):
             self.step_student((), part)
             return {}
-        # The last step ends at the image: nothing but holding still can be learned there.
-        last = self.steps - 1 if own and self.steps > 1 else self.steps
-        j = part.pick(torch.randint(last, (part.total,), generator=generator))
-        x0, tau = ways[:, -1], self.levels_of(j)
-        if own:
-            x_tau = ways[torch.arange(len(ways), device=ways.device), moved(j, ways.device)]
-        else:
-            x_tau = renoise(x0, torch.zeros_like(tau), tau, self.noise(part, x0.shape[1:], generator))
+        tau = self.levels_of(part.pick(torch.randint(self.steps, (part.total,), generator=generator)))
+        eps = self.noise(part, x0.shape[1:], generator)
+        x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
 
         def losses() -> Iterator[tuple[torch.Tensor, int]]:
             for i in self.graphs(len(x0)):
