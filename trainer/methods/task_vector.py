@@ -8,8 +8,8 @@ no trajectories for a pull to the base model: an update is one gradient step of 
 
 With `reference = frozen` the old policy is the base model, and what can be learned is bounded: by the difference between
 liked and disliked images. With `ema` it is the surrogate's own slow average, so that a long round on fresh images goes on
-from what it learned before. What all images of a group have in common gives no sign in either; `surrogate_kl` draws it back
-to the base model.
+from what it learned before. What all images of a group have in common gives no sign in either. A frozen reference holds it;
+with `ema` it drifts, and `surrogate_kl` draws it back to the base model.
 """
 
 from __future__ import annotations
@@ -83,9 +83,8 @@ class TaskVector(TDMR1):
                 at = x_tau[i], tau[i], conditioning.take(i)
                 v, old = self.velocity(SURROGATE, *at), self.fixed_velocity(self.reference, *at)
                 loss = negative_aware_loss(x0[i], x_tau[i], tau[i], v, old, good[i], beta=s.negative_beta)
-                if s.surrogate_kl:
-                    teacher = old if self.reference == TEACHER else self.fixed_velocity(TEACHER, *at)
-                    distance = relative_distance(x0[i], x_tau[i], tau[i], v, teacher)
+                if s.surrogate_kl and self.reference != TEACHER:
+                    distance = relative_distance(x0[i], x_tau[i], tau[i], v, self.fixed_velocity(TEACHER, *at))
                     loss = loss + s.surrogate_kl * distance.mean()
                 yield loss, len(v)
 

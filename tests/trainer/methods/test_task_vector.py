@@ -51,7 +51,7 @@ def test_its_reference_follows_slowly(make_spec, reddish):
 
 
 @pytest.mark.parametrize("pull", [0.0, 1.0])
-def test_the_pull_is_to_the_base_whatever_the_reference(make_spec, reddish, pull):
+def test_the_pull_is_to_the_base_where_the_reference_moves(make_spec, reddish, pull):
     """Where no image is liked more than another the reference holds the surrogate where it is; the pull leads it back."""
     method = prepare(make_spec(settings=QUIET | {"reference": "ema", "ema": 1.0, "surrogate_kl": pull})).method
     method.bf16 = False
