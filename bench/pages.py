@@ -31,6 +31,7 @@ from bench.learning import (
     shown,
     sure,
     taught,
+    time_to_gain,
     words,
 )
 from bench.load import scaling
@@ -64,6 +65,7 @@ PAGES = {
     "sure": Page(sure.sections),
     "task-vector": Page(label_economy.sections),
     "taught": Page(taught.sections),
+    "time-to-gain": Page(time_to_gain.sections),
     "words": Page(words.sections),
     "words-first": Page(words.sections),
 }
