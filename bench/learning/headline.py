@@ -50,12 +50,13 @@ METHODS = {
     "tdm_r1": {"method": "tdm_r1", **RATES, **EVERY_STEP},
 }
 RUNS = {  # each round's method and number of updates
-    "two_rounds": (("task_vector", 200), ("negative_aware", 200)),
     "task_vector": (("task_vector", 200),),
+    "two_rounds": (("task_vector", 200), ("negative_aware", 200)),
     "tdm_r1": (("tdm_r1", 520),),
 }
 VALIDATIONS = 8  # of a round: points of the curve
 AFTER = "student after, 4 steps"
+AFTER_SECOND = "student after a second round, 4 steps"
 GUIDANCE = 4.0  # of the base; the student is never guided
 SECTIONS = {
     "scores": ("strict", "geneval", "reward", WORD),
@@ -118,7 +119,7 @@ def main() -> None:
     """Run what is missing, print the table as Markdown and draw the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[5, 6, 7])
-    parser.add_argument("--run", choices=RUNS, default="two_rounds", help="which rounds")
+    parser.add_argument("--run", choices=RUNS, default="task_vector", help="which rounds")
     parser.add_argument("--updates", type=int, nargs="+", help="of each round, in place of the run's own")
     parser.add_argument("--parent", type=Path, default=STUDENT)
     parser.add_argument("--per-tag", type=int, default=96)
@@ -144,7 +145,7 @@ def main() -> None:
 
     runs.once("student before, 4 steps", None, lambda: tested(a.parent))
     for seed in a.seeds:
-        runs.once(AFTER, seed, lambda s=seed: trained(s))
+        runs.once(AFTER if len(rounds) == 1 else AFTER_SECOND, seed, lambda s=seed: trained(s))
         for kind in a.controls:
             runs.once(f"{TITLES[kind]}, 4 steps", seed, lambda s=seed, k=kind: trained(s, k))
     for steps in (40, 80):
