@@ -39,8 +39,8 @@ def young_student(updates: int, work: Path) -> Path:
 
 def settings_of(method: str, updates: int) -> TDMR1Settings:
     """Those of every run, but for what a run changes and the seed."""
-    more = {"surrogate_updates": 1, "validation_images": 0, "alarm": False}
-    return TDMR1Settings(updates=updates, **METHODS[method], **more)
+    more = {"surrogate_updates": 1, "validation_images": 0, "alarm": False, "cool_down": 0.75}
+    return TDMR1Settings(updates=updates, **(METHODS[method] | more))
 
 
 def train(parent: Path, settings: TDMR1Settings, work: Path) -> tuple[Path, dict]:
