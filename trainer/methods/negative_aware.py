@@ -36,6 +36,12 @@ def implicit_policies(v: torch.Tensor, v_old: torch.Tensor, beta: float) -> tupl
     return v_old + step, v_old - step
 
 
+def size_of(error: torch.Tensor) -> torch.Tensor:
+    """The unit of these losses, (B,): the detached mean of |error| (B, C, h, w), by which a square is divided so that all
+    levels weigh alike (DiffusionNFT, section 3.3)."""
+    return error.detach().abs().mean((-3, -2, -1)).clamp_min(1e-5)
+
+
 def negative_aware_loss(
     x0: torch.Tensor,
     x_tau: torch.Tensor,
@@ -47,11 +53,11 @@ def negative_aware_loss(
     beta: float,
 ) -> torch.Tensor:
     """`good·|x0 - x0_positive|² + (1 - good)·|x0 - x0_negative|²`, the mean over images; `good` (B,) is their `optimality`.
-    Each square is divided by its own detached mean |x0 - x0_…|, so that all levels weigh alike (section 3.3)."""
+    Each square is divided by its own error's `size_of`."""
     parts = []
     for policy in implicit_policies(v, v_old.detach(), beta):
         error = x0_from_velocity(x_tau, tau, policy) - x0
-        parts.append(mean_square(error) / error.detach().abs().mean((-3, -2, -1)).clamp_min(1e-5))
+        parts.append(mean_square(error) / size_of(error))
     positive, negative = parts
     return (good * positive + (1 - good) * negative).mean()
 

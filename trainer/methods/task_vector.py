@@ -21,7 +21,7 @@ import torch
 from trainer.flow import renoise, x0_from_velocity
 from trainer.losses import mean_square
 from trainer.methods.base import Groups
-from trainer.methods.negative_aware import negative_aware_loss, optimality
+from trainer.methods.negative_aware import negative_aware_loss, optimality, size_of
 from trainer.methods.student_only import INITIAL
 from trainer.methods.tdm_r1 import TDMR1
 from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER
@@ -31,10 +31,10 @@ from trainer.shares import Part
 def relative_distance(
     x0: torch.Tensor, x_tau: torch.Tensor, tau: torch.Tensor, v: torch.Tensor, teacher: torch.Tensor
 ) -> torch.Tensor:
-    """How far a velocity's prediction of the image is from the teacher's, (B,): the mean square of their difference by the
-    mean |error| of the teacher's, the unit of `negative_aware_loss`. Latents (B, C, h, w) at levels `tau` (B,)."""
+    """How far a velocity's prediction of the image is from the teacher's, (B,): the mean square of their difference by
+    `size_of` the teacher's error. Latents (B, C, h, w) at levels `tau` (B,)."""
     made, old = (x0_from_velocity(x_tau, tau, velocity) for velocity in (v, teacher.detach()))
-    return mean_square(made - old) / (old - x0).abs().mean((-3, -2, -1)).clamp_min(1e-5)
+    return mean_square(made - old) / size_of(old - x0)
 
 
 class TaskVector(TDMR1):
