@@ -38,6 +38,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def share_as_usual(path: Path) -> None:
+    """Give a safetensors file just written, or all in and under a folder, the permissions of any other new file. Their
+    library makes them their owner's alone, whatever the umask says, and a trainer and the web app may be two users."""
+    folder, files = (path, path.rglob("*.safetensors")) if path.is_dir() else (path.parent, [path])
+    plain = folder / f".{os.getpid()}-{threading.get_native_id()}.tmp"
+    plain.touch()  # the umask itself can only be read by setting it
+    mode = plain.stat().st_mode
+    plain.unlink()
+    for file in files:
+        file.chmod(mode)
+
+
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON, atomically."""
     write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())

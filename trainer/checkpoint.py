@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from safetensors.torch import load_file, save_file
 
-from common.files import sha256_of, sync_folder
+from common.files import sha256_of, share_as_usual, sync_folder
 from common.round_folder import STATE_FILE, WEIGHTS_FILE
 from trainer.finite import first_not_finite
 
@@ -56,6 +56,7 @@ def save_checkpoint(
     try:
         fresh.mkdir(parents=True)
         save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, fresh / WEIGHTS_FILE)
+        share_as_usual(fresh)
         values = {"step": step, "sha256": sha256_of(fresh / WEIGHTS_FILE), **(extra or {})}
         (fresh / STATE_FILE).write_text(json.dumps(values))
         for file in fresh.iterdir():

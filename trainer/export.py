@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from common.cards import LORA_NAME, Base, lineage, model_card
 from common.comfy import WORKFLOW_NAME, workflow
-from common.files import write_atomic, write_json
+from common.files import share_as_usual, write_atomic, write_json
 from common.hub import push
 from common.portable import foreign_tensor, portable_lora
 from trainer.backends import backend_class, load_backend
@@ -116,6 +116,7 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, dtype: torch.dtype)
     parts so whatever is stored, but transformers takes what the text encoders' configs say."""
     pipeline.vae.to(memory_format=torch.contiguous_format)  # safetensors stores no other
     pipeline.to(dtype).save_pretrained(folder)
+    share_as_usual(folder)
     forget_origin(folder)
     for file in folder.glob("text_encoder*/config.json"):
         write_json(file, json.loads(file.read_text()) | {"dtype": "float32"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import time
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
@@ -119,6 +120,19 @@ def task_of(group: int) -> str:
     return Lease.objects.get(group=group).task
 
 
+# Both also hold on the page that may come after the last answer, which shows no group.
+ANSWERED = """group => {
+  const grid = document.querySelector('#grid');
+  return !grid || grid.dataset.group != group || !grid.children.length;
+}"""
+SAVED = """call => {
+  const status = document.querySelector('#status');
+  if (status && window.lastCall !== call) window.dispatchEvent(new Event('online')); // which sends at once
+  window.lastCall = call;
+  return !status || status.dataset.waiting === '0';
+}"""
+
+
 def rate_by_keyboard(page, likes) -> str:
     """Rate the group on screen: `likes(position)` says which images; returns the name that the person knows it by."""
     grid = page.locator("#grid")
@@ -129,10 +143,7 @@ def rate_by_keyboard(page, likes) -> str:
         if likes(position):
             page.keyboard.press(str(position + 1))
     page.keyboard.press("Enter")
-    page.wait_for_function(
-        "n => document.querySelector('#grid').dataset.group != n || !document.querySelector('#grid').children.length",
-        arg=group,
-    )
+    page.wait_for_function(ANSWERED, arg=group)
     return group
 
 
@@ -146,5 +157,4 @@ def wait_loaded(page, images: int) -> None:
 
 def wait_saved(page) -> None:
     """Until the server has every answer; the pages' own clock of five seconds between tries is not waited for."""
-    page.evaluate("() => window.dispatchEvent(new Event('online'))")
-    page.wait_for_function("() => document.querySelector('#status').dataset.waiting === '0'", timeout=30_000)
+    page.wait_for_function(SAVED, arg=time.monotonic_ns(), timeout=30_000)

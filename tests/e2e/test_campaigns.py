@@ -7,7 +7,7 @@ from django.conf import settings as django_settings
 from django.test import Client
 
 from common.files import sha256_of
-from tests.e2e.helpers import CHROMIUM, FLAGS, choose, faults, picture, rate_by_keyboard
+from tests.e2e.helpers import CHROMIUM, FLAGS, choose, faults, picture, rate_by_keyboard, wait_saved
 from tests.webapp.acting import make_pairs
 from tests.webapp.loras import LORA, write_lora
 from webapp.accounts.models import User
@@ -95,7 +95,7 @@ def test_from_nothing_to_first_labels_and_out_again(live_server, page_of, tmp_pa
     page.get_by_role("link", name="Rate", exact=True).click()
     for _ in range(2):
         rate_by_keyboard(page, lambda position: position < 2)
-    page.wait_for_function("() => document.querySelector('#status').dataset.waiting === '0'")
+    wait_saved(page)
     assert Label.objects.filter(liked=True).count() == 4
     assert Consensus.objects.filter(project=project, signal=True).count() == 2
 
@@ -172,7 +172,7 @@ def test_a_blind_test_runs_to_its_verdict_by_keyboard(live_server, page_of):
             picture(page, "compare-phone")
         b_is_left = Pair.objects.get(pk=number).sides == "ba"
         page.keyboard.press("ArrowLeft" if b_is_left else "ArrowRight")
-        page.wait_for_function("() => document.querySelector('#status').dataset.waiting === '0'")
+        wait_saved(page)
         make_pairs(comparison)
     page.locator("#over").wait_for()
     comparison.refresh_from_db()

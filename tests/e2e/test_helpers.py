@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, faults
+from tests.e2e.helpers import CHROMIUM, faults, rate_by_keyboard, wait_saved
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
 
@@ -21,3 +21,13 @@ def test_a_page_is_judged_with_its_styles_however_late_they_come(site):
     assert faults(page) == []
     assert not held
     assert page.evaluate("() => getComputedStyle(document.querySelector('.brand')).fontWeight") == "700"
+
+
+def test_the_last_answer_may_leave_the_page_at_once(site):
+    """After a study's last group the page goes on to the thanks, where there is neither a group nor a count of answers."""
+    page = site.context(site.person("ann")).new_page()
+    page.set_content("""<p id="status" data-waiting="1"></p><div id="grid" data-group="7"><b class="tile-image">1</b></div>
+        <script>onkeydown = ({key}) => { if (key === "Enter") document.body.textContent = "Thanks"; }</script>""")
+    assert rate_by_keyboard(page, lambda position: True) == "7"
+    wait_saved(page)
+    assert page.locator("body").text_content() == "Thanks"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.conftest import PHONE
-from tests.e2e.helpers import CHROMIUM, faults, picture
+from tests.e2e.helpers import CHROMIUM, faults, picture, wait_saved
 from tests.webapp.acting import make_pairs
 from webapp.campaigns.models import Role
 from webapp.lib import paths, storage
@@ -15,7 +15,6 @@ from webapp.rounds import comparisons
 from webapp.rounds.models import Comparison, ModelVersion, Pair
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
-SAVED = "() => document.querySelector('#status').dataset.waiting === '0'"
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def answer(page, comparison, press) -> bool:
     page.wait_for_function(
         "n => document.querySelector('#pair').dataset.pair !== n || document.querySelector('#pair').hidden", arg=number
     )
-    page.wait_for_function(SAVED)
+    wait_saved(page)
     make_pairs(comparison)
     return True
 
@@ -122,7 +121,7 @@ def test_four_at_once_in_order_by_keyboard(versions):
     wrong = faults(page)
     number = page.locator("#pair").get_attribute("data-pair")
     page.keyboard.press("Enter")
-    page.wait_for_function(SAVED)
+    wait_saved(page)
     sides = Pair.objects.get(pk=number).sides
     tied, last = "=".join(sorted(sides[1:3])), sides[3]
     assert Pair.objects.get(pk=number).outcome == f"{tied}>{last}>{sides[0]}"
@@ -155,7 +154,7 @@ def test_three_at_once_on_a_phone(versions):
         assert page.evaluate("() => document.documentElement.scrollWidth") == width
     number = page.locator("#pair").get_attribute("data-pair")
     page.locator("#done").tap()
-    page.wait_for_function(SAVED)
+    wait_saved(page)
     pair = Pair.objects.get(pk=number)
     assert pair.outcome == f"{pair.sides[1]}>{pair.sides[0]}>{pair.sides[2]}"
     answer(page, comparison, lambda _: page.locator("#all-same").tap())

@@ -100,7 +100,7 @@ def test_from_prolific_s_link_to_the_code_by_keys_on_a_phone(strict):
     page.keyboard.press("Enter")
     for _ in range(2):
         rate_by_keyboard(page, lambda position: position == 0)
-    wait_saved_or_gone(page)
+    wait_saved(page)
     page.locator("#code").wait_for()
     assert page.locator("#code").text_content() == "DONE1"
     back = page.get_by_role("link", name="Back to Prolific")
@@ -111,15 +111,6 @@ def test_from_prolific_s_link_to_the_code_by_keys_on_a_phone(strict):
     picture(page, "code-phone")
     assert Participant.objects.get().ending == "completed"
     assert wrong == []
-
-
-def wait_saved_or_gone(page) -> None:
-    """The page may be on its way to the thanks already."""
-    if page.locator("#status").count():
-        try:
-            wait_saved(page)
-        except Exception:
-            page.locator("#code").wait_for()
 
 
 def test_who_fails_is_told_when_they_may_try_again(strict):

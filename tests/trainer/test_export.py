@@ -89,6 +89,9 @@ def test_merged_weights_draw_the_same(model_dir, version, apps, tmp_path):
     arguments = ["export", str(tmp_path / "out"), "--merged", "--model", str(model_dir), "--student", str(version)]
     assert main(arguments) == 0
     assert far(drawn(DiffusionPipeline.from_pretrained(tmp_path / "out"), noise), wanted) < 1e-3
+    for folder in (version, tmp_path / "out"):  # the trainer and the web app may be two users
+        config = next(folder.rglob("*.json")).stat().st_mode
+        assert {f.stat().st_mode for f in folder.rglob("*.safetensors")} == {config}
     configs = [f.read_text() for f in (tmp_path / "out").rglob("*.json")]
     assert not any(str(model_dir) in text or "_name_or_path" in text for text in configs)
     assert "base_model_relation: merge" in (tmp_path / "out" / "README.md").read_text()

@@ -13,6 +13,7 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import c
 from PIL import Image
 
 from common.cards import LORA_NAME
+from common.files import share_as_usual
 from common.sizes import LARGEST, Size, size_text
 from trainer.backends.base import Conditioning, autocast
 from trainer.backends.lora import Lora, as_adapter, covering, lora_file, modules_of, read_pairs
@@ -172,6 +173,7 @@ class PipelineBackend:
                 f"{cls.component}_lora_adapter_metadata": metadata,
             },
         )
+        share_as_usual(folder / LORA_NAME)
         return folder / LORA_NAME
 
     def load_lora(self, folder: Path) -> Lora:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from common.files import append_line, write_json
+from common.files import append_line, share_as_usual, write_json
 from common.settings import AutoencoderSettings
 from trainer.backends import autocast
 from trainer.checkpoint import load_checkpoint, save_checkpoint
@@ -137,6 +137,7 @@ def train_autoencoder(
     mean, std, psnr = latent_statistics(vae, draw_batch(settings.seed + 1, 0, 200))
     vae.register_to_config(scaling_factor=1 / std, shift_factor=mean)
     vae.save_pretrained(output)
+    share_as_usual(output)
     scores = {"psnr_db": psnr, "latent_mean": mean, "latent_std": std, "hours": seconds / 3600, **asdict(settings)}
     write_json(output / "scores.json", scores)
     return scores

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusion3Pipeline
 from tqdm import tqdm
 
-from common.files import append_line
+from common.files import append_line, share_as_usual
 from common.settings import PretrainSettings
 from trainer.backends import autocast, bf16_pays
 from trainer.backends.cpu import plain_attention_everywhere, rewrite
@@ -232,3 +232,4 @@ def _resume(work: Path, settings: PretrainSettings, modules: dict, optimizers: d
 def _export(pipeline: StableDiffusion3Pipeline, averages: dict, output: Path) -> None:
     parts = {name: averages[f"ema_{name}"] for name in TRAINED}
     StableDiffusion3Pipeline(**{**pipeline.components, **parts}).save_pretrained(output)
+    share_as_usual(output)

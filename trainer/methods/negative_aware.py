@@ -8,17 +8,20 @@ the method. Latents are (B, C, h, w).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
 from trainer.backends import Conditioning
 from trainer.flow import renoise, x0_from_velocity
 from trainer.losses import mean_square
-from trainer.methods.base import Groups
+from trainer.methods.base import Groups, Method
 from trainer.methods.student_only import INITIAL, StudentOnly
 from trainer.roles import STUDENT, STUDENT_EMA
 from trainer.shares import Part
+
+Point = tuple[torch.Tensor, torch.Tensor, Conditioning]  # re-noised latents, their levels, their prompts
+Pull = Callable[[torch.Tensor, torch.Tensor, Point], torch.Tensor]  # images, velocities, where they were asked → a loss
 
 
 def optimality(advantages: torch.Tensor) -> torch.Tensor:
@@ -62,6 +65,28 @@ def negative_aware_loss(
     return (good * positive + (1 - good) * negative).mean()
 
 
+def contrast_losses(
+    method: Method,
+    role: str,
+    old_role: str,
+    x0: torch.Tensor,
+    tau: torch.Tensor,
+    eps: torch.Tensor,
+    conditioning: Conditioning,
+    good: torch.Tensor,
+    pull: Pull | None = None,
+) -> Iterator[tuple[torch.Tensor, int]]:
+    """`negative_aware_loss` of images (B, C, h, w) with `optimality` `good` (B,), re-noised by `eps` to levels `tau` (B,).
+    It comes in parts that a pass with gradient may hold: each part's loss, and of how many images. `role` is trained,
+    `old_role` is the old policy, and `pull` gives what is added to a part's loss."""
+    x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
+    for i in method.graphs(len(x0)):
+        at = x_tau[i], tau[i], conditioning.take(i)
+        v, old = method.velocity(role, *at), method.fixed_velocity(old_role, *at)
+        loss = negative_aware_loss(x0[i], *at[:2], v, old, good[i], beta=method.settings.negative_beta)
+        yield (loss if pull is None else loss + pull(x0[i], v, at)), len(v)
+
+
 class NegativeAware(StudentOnly):
     """See the module's docstring. The old policy, which also samples an update's images, is the student's moving average;
     each image is re-noised to a random one of the student's own levels; `gradient_steps` steps for each batch."""
@@ -97,15 +122,11 @@ class NegativeAware(StudentOnly):
             return {}
         tau = self.levels_of(part.pick(torch.randint(self.steps, (part.total,), generator=generator)))
         eps = self.noise(part, x0.shape[1:], generator)
-        x_tau = renoise(x0, torch.zeros_like(tau), tau, eps)
 
-        def losses() -> Iterator[tuple[torch.Tensor, int]]:
-            for i in self.graphs(len(x0)):
-                at = x_tau[i], tau[i], conditioning.take(i)
-                v, old = self.velocity(STUDENT, *at), self.fixed_velocity(STUDENT_EMA, *at)
-                loss = negative_aware_loss(x0[i], x_tau[i], tau[i], v, old, good[i], beta=s.negative_beta)
-                if s.initial_kl:
-                    loss = loss + s.initial_kl * mean_square(v - self.fixed_velocity(INITIAL, *at)).mean()
-                yield loss, len(v)
+        def pull(x0: torch.Tensor, v: torch.Tensor, at: Point) -> torch.Tensor:
+            return s.initial_kl * mean_square(v - self.fixed_velocity(INITIAL, *at)).mean()
 
-        return {"negative_aware": self.step_student(losses(), part)}
+        losses = contrast_losses(
+            self, STUDENT, STUDENT_EMA, x0, tau, eps, conditioning, good, pull if s.initial_kl else None
+        )
+        return {"negative_aware": self.step_student(losses, part)}

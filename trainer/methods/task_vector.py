@@ -14,14 +14,12 @@ with `ema` it drifts, and `surrogate_kl` draws it back to the base model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 
-from trainer.flow import renoise, x0_from_velocity
+from trainer.flow import x0_from_velocity
 from trainer.losses import mean_square
 from trainer.methods.base import Groups
-from trainer.methods.negative_aware import negative_aware_loss, optimality, size_of
+from trainer.methods.negative_aware import Point, contrast_losses, optimality, size_of
 from trainer.methods.student_only import INITIAL
 from trainer.methods.tdm_r1 import TDMR1
 from trainer.roles import STUDENT, STUDENT_EMA, SURROGATE, SURROGATE_EMA, TEACHER
@@ -76,16 +74,14 @@ class TaskVector(TDMR1):
         x0, good = groups.trajectory[:, :, -1].flatten(0, 1), optimality(groups.advantages).flatten()
         conditioning = groups.conditioning.repeat(g)
         tau = self.tau(torch.zeros(len(x0), device=x0.device), self.uniform(part, generator), low=s.surrogate_t_min)
-        x_tau = renoise(x0, torch.zeros_like(tau), tau, self.noise(part, x0.shape[1:], generator))
+        eps = self.noise(part, x0.shape[1:], generator)
 
-        def losses() -> Iterator[tuple[torch.Tensor, int]]:
-            for i in self.graphs(len(x0)):
-                at = x_tau[i], tau[i], conditioning.take(i)
-                v, old = self.velocity(SURROGATE, *at), self.fixed_velocity(self.reference, *at)
-                loss = negative_aware_loss(x0[i], x_tau[i], tau[i], v, old, good[i], beta=s.negative_beta)
-                if s.surrogate_kl and self.reference != TEACHER:
-                    distance = relative_distance(x0[i], x_tau[i], tau[i], v, self.fixed_velocity(TEACHER, *at))
-                    loss = loss + s.surrogate_kl * distance.mean()
-                yield loss, len(v)
+        def pull(x0: torch.Tensor, v: torch.Tensor, at: Point) -> torch.Tensor:
+            teacher = self.fixed_velocity(TEACHER, *at)
+            return s.surrogate_kl * relative_distance(x0, *at[:2], v, teacher).mean()
 
-        return self.step(SURROGATE, losses(), part)
+        pulled = s.surrogate_kl and self.reference != TEACHER
+        losses = contrast_losses(
+            self, SURROGATE, self.reference, x0, tau, eps, conditioning, good, pull if pulled else None
+        )
+        return self.step(SURROGATE, losses, part)

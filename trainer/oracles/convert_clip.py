@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from common.files import share_as_usual
 from trainer.oracles.models import check_finite, model_folder
 
 _BLOCK = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
@@ -91,6 +92,7 @@ def convert(checkpoint: Path, output: Path, like: Path) -> Path:
     if extra := sorted(set(state) - set(model.state_dict())):
         raise ValueError(f"checkpoint: {extra[0]} is more than the config of {like} has")
     model.save_pretrained(output)
+    share_as_usual(output)
     for file in like.iterdir():
         if file.is_file() and file.name != "config.json" and file.suffix in (".json", ".txt"):
             shutil.copy(file, output / file.name)

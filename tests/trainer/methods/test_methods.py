@@ -5,6 +5,7 @@ import torch
 
 from common.settings import TDMR1Settings
 from tests.trainer.rounds_helpers import same, stop_after, weights
+from trainer.backends.lora import modules_of
 from trainer.methods import method_class
 from trainer.methods.negative_aware import implicit_policies, negative_aware_loss, optimality
 from trainer.roles import STUDENT
@@ -44,8 +45,18 @@ def test_few_images_at_once_make_the_same_update(make_spec, reddish, name):
         made.method.bf16 = False
         made.step(0)
         states.append(made.method.roles.state_dict(STUDENT))
-    whole, parts = states
-    assert all(torch.allclose(whole[k], parts[k], atol=2e-5) for k in whole)
+    whole, parts = (_changes(state) for state in states)
+    assert max(change.norm() for change in whole.values()) > 0
+    assert all((whole[layer] - parts[layer]).norm() <= 1e-3 * whole[layer].norm() for layer in whole)
+
+
+def _changes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What an adapter adds to each layer's weight. Its two factors are not compared: the task vector finds them by singular
+    values, and rounding turns those that are nearly alike."""
+    return {
+        name: state[f"{name}.lora_B.weight"].flatten(1) @ state[f"{name}.lora_A.weight"].flatten(1)
+        for name in modules_of(state)
+    }
 
 
 def test_what_a_method_cannot_do_is_said(make_spec, reddish, groups_file):

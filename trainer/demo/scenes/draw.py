@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import random
 from pathlib import Path
@@ -18,6 +19,20 @@ MARGIN = 3  # pixels kept free at the image's border
 GAP = 5  # pixels kept free between the boxes of two objects
 # Half sizes by number of objects: as large as four of them can be without crowding.
 RADII = {1: (17, 28), 2: (15, 23), 3: (13, 20), 4: (12, 18)}
+# Where so many objects may stand, as shares of the image's width and height, up to JITTER pixels from there. Few
+# arrangements, and others for each number: what the small base draws of freely placed objects is often one too many.
+ARRANGEMENTS = {
+    1: (((0.5, 0.5),), ((0.35, 0.5),), ((0.65, 0.5),), ((0.5, 0.35),), ((0.5, 0.65),)),
+    2: (
+        ((0.25, 0.5), (0.75, 0.5)),
+        ((0.5, 0.25), (0.5, 0.75)),
+        ((0.27, 0.27), (0.73, 0.73)),
+        ((0.27, 0.73), (0.73, 0.27)),
+    ),
+    3: (((0.18, 0.5), (0.5, 0.5), (0.82, 0.5)), ((0.5, 0.18), (0.5, 0.5), (0.5, 0.82))),
+    4: (((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)),),
+}
+JITTER = 9
 # A drawn relation is clearer than the oracle demands (0.5), so that ground truth never sits on the edge.
 RELATION_MARGIN = 0.65
 
@@ -135,19 +150,18 @@ def sample_scene(metadata: dict, rng: random.Random) -> Scene | WordScene:
 
 def _place(wanted: list[tuple[int, dict]], rng: random.Random) -> list[SceneObject] | None:
     low, high = RADII[len(wanted)]
-    objects: list[SceneObject] = []
-    for _, term in wanted:
-        for _ in range(30):
-            r = rng.uniform(low, high)
-            x, y = (rng.uniform(MARGIN + r, IMAGE_SIZE - MARGIN - r) for _ in range(2))
-            color = term.get("color") or rng.choice(tuple(COLORS))
-            candidate = SceneObject(term["class"], color, x, y, r)
-            if all(_clear(candidate, o) for o in objects):
-                objects.append(candidate)
-                break
-        else:
-            return None
-    return objects
+    places = list(rng.choice(ARRANGEMENTS[len(wanted)]))
+    rng.shuffle(places)
+    objects = []
+    for (_, term), place in zip(wanted, places, strict=True):
+        r = rng.uniform(low, high)
+        x, y = (_inside(IMAGE_SIZE * p + rng.uniform(-JITTER, JITTER), r) for p in place)
+        objects.append(SceneObject(term["class"], term.get("color") or rng.choice(tuple(COLORS)), x, y, r))
+    return objects if all(_clear(a, b) for a, b in itertools.combinations(objects, 2)) else None
+
+
+def _inside(center: float, radius: float) -> float:
+    return min(max(center, MARGIN + radius), IMAGE_SIZE - MARGIN - radius)
 
 
 def _relations_hold(include: list[dict], wanted: list[tuple[int, dict]], objects: list[SceneObject]) -> bool:

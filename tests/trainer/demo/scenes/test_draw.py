@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from trainer.demo.scenes.draw import draw, outline, sample_scene
+from trainer.demo.scenes.draw import ARRANGEMENTS, JITTER, draw, outline, sample_scene
 from trainer.demo.scenes.prompts import prompts, word_prompt
 from trainer.demo.scenes.world import SHAPES
 
@@ -24,6 +24,26 @@ def test_objects_keep_apart_and_inside():
             assert min(a.box) >= 0 and max(a.box) <= 128
             for b in objects[:i]:
                 assert abs(a.x - b.x) > a.radius + b.radius or abs(a.y - b.y) > a.radius + b.radius
+
+
+def test_each_number_of_objects_has_arrangements_of_its_own():
+    rng, seen = random.Random(0), set()
+    for p in prompts("train", tags=("single_object", "counting", "position"))[:250]:
+        objects = sample_scene(p.metadata, rng).objects
+        number = len(objects)
+        fitting = [(number, k) for k, places in enumerate(ARRANGEMENTS[number]) if _stand_at(places, objects)]
+        assert fitting
+        seen.update(fitting)
+    assert seen == {(number, k) for number, choices in ARRANGEMENTS.items() for k in range(len(choices))}
+
+
+def _stand_at(places, objects) -> bool:
+    """Whether each object is near a place of its own; what is large is moved into the image."""
+    near = [
+        next((k for k, (x, y) in enumerate(places) if max(abs(o.x - 128 * x), abs(o.y - 128 * y)) <= JITTER + 1), None)
+        for o in objects
+    ]
+    return sorted(k for k in near if k is not None) == list(range(len(objects)))
 
 
 def test_the_same_seed_draws_the_same_image():
