@@ -67,8 +67,8 @@ def test_sharded_passes_are_those_of_whole_models(tmp_path):
     assert {row["model"] for row in found} == set(CASES) and len(found) == 3 * len(CASES)
     for row in found:
         assert 0 < row["full"] <= 2 * row["local"] <= 1.01 * row["full"]  # the first has the larger half of odd rows
-        # In bf16 a gradient that two processes add up is rounded in another order.
-        assert max(row["apart"]) <= (0.02 if row["way"] == "in bf16" else 1e-6), row
+        # A gradient that two processes add up is rounded in another order; by how much depends on the processor.
+        assert max(row["apart"]) <= (0.02 if row["way"] == "in bf16" else 1e-5), row
 
 
 def test_a_sharded_round_is_that_of_one_process(make_spec, tmp_path):

@@ -21,7 +21,7 @@ from trainer.backends import autocast
 from trainer.demo.autoencoder import to_tensor
 from trainer.demo.scenes.draw import draw, sample_scene
 from trainer.demo.scenes.near_miss import drawn_as
-from trainer.demo.scenes.prompts import sample_training_prompt
+from trainer.demo.scenes.prompts import NEAR_MISS_MIX, TRAINING_MIX, sample_training_prompt
 from trainer.demo.scenes.world import Scene, WordScene
 
 SHARD_SIZE = 4096
@@ -59,14 +59,15 @@ def ensure_shard(
     folder: Path, index: int, vae: AutoencoderKL, vae_hash: str, *, seed: int, near_misses: float = 0.0
 ) -> tuple:
     """Load shard `index`, drawing it first if it is missing: (latents (N, C, h, w) fp16, prompts: list of N). `near_misses`
-    scales how many of the images are near misses of their prompts (`drawn_as`).
+    scales how many of the images are near misses of their prompts (`drawn_as`); the tags' shares differ with and without.
 
     Raises ValueError when the shard was made with another autoencoder.
     """
     path = folder / f"shard-{seed}-{near_misses:g}-{index:05d}.safetensors"
     if not path.exists():
         rng = random.Random(f"latents-{seed}-{index}")
-        prompts = [sample_training_prompt(rng) for _ in range(SHARD_SIZE)]
+        mix = NEAR_MISS_MIX if near_misses else TRAINING_MIX
+        prompts = [sample_training_prompt(rng, mix) for _ in range(SHARD_SIZE)]
         scenes = [sample_scene(drawn_as(p.metadata, rng, scale=near_misses), rng) for p in prompts]
         size = BATCH if vae.device.type == "cpu" else DEVICE_BATCH
         chunks = (scenes[start : start + size] for start in range(0, SHARD_SIZE, size))

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import itertools
 import random
+from collections.abc import Mapping
 
 from common.geneval_lines import TAGS
 from trainer.demo.scenes.words import WORDS
@@ -173,7 +174,8 @@ def evaluation_prompts(
     return rows
 
 
-# How often each tag is drawn for the base model's training data: most often what it learns most slowly.
+# How often each tag is drawn for the base model's training data: most often what it learns most slowly. Near misses
+# have a mix of their own: what is drawn rarely stays right.
 TRAINING_MIX = {
     "single_object": 0.05,
     "two_object": 0.22,
@@ -182,6 +184,15 @@ TRAINING_MIX = {
     "position": 0.09,
     "color_attr": 0.18,
     WORD: 0.12,
+}
+NEAR_MISS_MIX = {
+    "single_object": 0.11,
+    "two_object": 0.15,
+    "counting": 0.15,
+    "colors": 0.13,
+    "position": 0.17,
+    "color_attr": 0.20,
+    WORD: 0.09,
 }
 RANDOM_WORD_SHARE = 0.6
 
@@ -192,10 +203,10 @@ def _pools() -> dict[str, tuple[list[Prompt], frozenset[str]]]:
     return {tag: (prompts("train", tags=(tag,)), held_out) for tag in TRAINING_MIX}
 
 
-def sample_training_prompt(rng: random.Random) -> Prompt:
-    """A training prompt for the base model. Most words are random letters, never a held-out word, so that the model
-    learns to spell rather than to recall."""
-    tag = rng.choices(tuple(TRAINING_MIX), tuple(TRAINING_MIX.values()))[0]
+def sample_training_prompt(rng: random.Random, mix: Mapping[str, float] = TRAINING_MIX) -> Prompt:
+    """A training prompt for the base model, its tag by the shares of `mix`. Most words are random letters, never a held-out
+    word, so that the model learns to spell rather than to recall."""
+    tag = rng.choices(tuple(mix), tuple(mix.values()))[0]
     pool, held_out = _pools()[tag]
     if tag == WORD and rng.random() < RANDOM_WORD_SHARE:
         while True:
