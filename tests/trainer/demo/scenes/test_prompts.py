@@ -1,5 +1,6 @@
 """The demo world's prompts: every tag in every split, and nothing held out that training has seen."""
 
+import itertools
 import random
 
 import pytest
@@ -10,9 +11,11 @@ from trainer.demo.scenes.prompts import (
     WORD,
     all_prompts,
     evaluation_prompts,
+    half_colored_pairs,
     prompts,
     sample_training_prompt,
 )
+from trainer.demo.scenes.world import SHAPES
 
 
 def combination(metadata):
@@ -69,8 +72,24 @@ def test_training_words_never_spell_a_held_out_word():
 
 def test_training_prompts_come_from_the_training_split():
     rng = random.Random(1)
-    train = {p.prompt for p in prompts("train")}
+    train = {p.prompt for p in prompts("train")} | {p.prompt for p in half_colored_pairs()}
     assert all(p.prompt in train for p in (sample_training_prompt(rng) for _ in range(2000)) if p.tag != WORD)
+
+
+def test_half_colored_pairs_are_of_all_shapes_and_of_no_held_out_prompt():
+    rows = half_colored_pairs()
+    assert {tuple(sorted(t["class"] for t in row.metadata["include"])) for row in rows} == {
+        tuple(sorted(pair)) for pair in itertools.combinations(SHAPES, 2)
+    }
+    assert not {row.prompt for row in rows} & {p.prompt for p in all_prompts()}
+    held_out = {
+        (t["color"], t["class"])
+        for p in prompts("test", tags=("colors",)) + prompts("validation", tags=("colors",))
+        for t in p.metadata["include"]
+    }
+    named = {(t.get("color"), t["class"]) for row in rows for t in row.metadata["include"]}
+    assert not held_out & named
+    assert all(sum("color" in t for t in row.metadata["include"]) == 1 for row in rows)
 
 
 def test_evaluation_prompts_are_even_and_repeatable():
