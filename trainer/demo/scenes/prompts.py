@@ -205,12 +205,14 @@ def half_colored_pairs() -> tuple[Prompt, ...]:
     round and no evaluation asks for. Of nine pairs of shapes a base learns nine pairs, not that "and" names two things. Any
     two shapes occur, as in `color_attr`, and only pairs of colour and shape that are not held out."""
     rows = []
-    for (color, colored), part in _color_pairs().items():
-        for plain in set(SHAPES) - {colored} if part == "train" else ():
-            terms = [{"class": colored, "count": 1, "color": color}, {"class": plain, "count": 1}]
-            names = [_article(f"{color} {colored}"), _article(plain)]
-            for order in (1, -1):
-                rows.append(_row(" and ".join(names[::order]), "two_object", "train", terms[::order]))
+    trained = [pair for pair, part in _color_pairs().items() if part == "train"]
+    for (color, colored), plain in itertools.product(trained, SHAPES):
+        if plain == colored:
+            continue
+        terms = [{"class": colored, "count": 1, "color": color}, {"class": plain, "count": 1}]
+        names = [_article(f"{color} {colored}"), _article(plain)]
+        for order in (1, -1):
+            rows.append(_row(" and ".join(names[::order]), "two_object", "train", terms[::order]))
     return tuple(sorted(rows, key=lambda row: row.prompt))
 
 
