@@ -45,6 +45,12 @@ def faults(page) -> list[str]:
     return [f"{page.url} {v['id']}: {v['help']}: {v['nodes'][0]['html'][:150]}" for v in wrong]
 
 
+def fits(page) -> bool:
+    """Whether the page needs no scrolling sideways."""
+    page.wait_for_load_state()  # its styles are there
+    return page.evaluate("() => document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
 def picture(page, name: str, *, whole: bool = True) -> None:
     """Keep a screenshot where a developer can look at it; with LIKESTEP_TOUR=1 also the one that docs/tour.md shows."""
     PICTURES.mkdir(parents=True, exist_ok=True)

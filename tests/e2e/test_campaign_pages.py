@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, faults, picture
+from tests.e2e.helpers import CHROMIUM, faults, fits, picture
 from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.campaigns.services import add_prompts
@@ -14,11 +14,6 @@ from webapp.quality.services import make_gold, measure_oracles
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no chromium")
 NARROW = {"width": 360, "height": 740}
-
-
-def fits(page) -> bool:
-    """Whether the page needs no scrolling sideways."""
-    return page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.e2e.conftest import PHONE
-from tests.e2e.helpers import CHROMIUM, choose, faults, picture
+from tests.e2e.helpers import CHROMIUM, choose, faults, fits, picture
 from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.rounds.models import ModelVersion, TrainingRound
@@ -40,7 +40,7 @@ def test_images_are_found_and_their_group_is_opened(site):
     phone = site.context(boss, viewport={**PHONE, "width": 360}, locale="de").new_page()
     phone.goto(site.url("gallery/"))
     picture(phone, "gallery-phone", whole=False)
-    assert phone.evaluate("document.documentElement.scrollWidth") <= 360
+    assert fits(phone)
     assert wrong == []
 
 
@@ -68,7 +68,7 @@ def test_home_and_dashboard_begin_with_what_counts(site):
     for path, name in ((site.address, "home-phone"), (site.url(""), "dashboard-phone")):
         page.goto(path)
         picture(page, name)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert fits(page)
     page = site.context(boss).new_page()
     page.goto(site.url(""))
     page.get_by_role("heading", name="To decide").wait_for()

@@ -7,7 +7,7 @@ import os
 import pytest
 from PIL import Image
 
-from tests.e2e.helpers import CHROMIUM, faults, picture
+from tests.e2e.helpers import CHROMIUM, faults, fits, picture
 from webapp.campaigns.models import InputImage
 from webapp.labelling import generation
 from webapp.labelling.models import Group
@@ -48,7 +48,7 @@ def test_the_input_image_above_and_in_place_of_each(changed, name, width, height
     page.locator("#input-bar").wait_for()
     boxes = [tile.bounding_box() for tile in page.locator(".tile-image > img:not(.input-over)").all()]
     assert len(boxes) == 4 and all(abs(box["width"] / box["height"] - 256 / 96) < 0.05 for box in boxes)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert fits(page)
     over = page.locator(".input-over").first
     assert not over.is_visible()
     page.keyboard.down("o")

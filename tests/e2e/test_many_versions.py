@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.conftest import PHONE
-from tests.e2e.helpers import CHROMIUM, faults, picture, wait_saved
+from tests.e2e.helpers import CHROMIUM, faults, fits, picture, wait_saved
 from tests.webapp.acting import make_pairs
 from webapp.campaigns.models import Role
 from webapp.lib import paths, storage
@@ -89,7 +89,7 @@ def test_two_at_a_time_by_keyboard_to_a_sure_order(versions):
     picture(admin, "ranking")
     wrong = faults(admin)
     admin.set_viewport_size({"width": 360, "height": 740})
-    assert admin.evaluate("() => document.documentElement.scrollWidth") == 360
+    assert fits(admin)
     picture(admin, "ranking-phone")
     admin.get_by_role("button", name="Publish version 3").click()
     admin.get_by_text("Version 3 is published").wait_for()
@@ -151,7 +151,7 @@ def test_three_at_once_on_a_phone(versions):
     wrong = faults(page)
     for width in (PHONE["width"], 360, 320):
         page.set_viewport_size({**PHONE, "width": width})
-        assert page.evaluate("() => document.documentElement.scrollWidth") == width
+        assert fits(page)
     number = page.locator("#pair").get_attribute("data-pair")
     page.locator("#done").tap()
     wait_saved(page)

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, choose, faults, picture
+from tests.e2e.helpers import CHROMIUM, choose, faults, fits, picture
 from tests.own_images import archive
 from tests.own_images import picture as image
 from webapp.campaigns.models import Role
@@ -38,7 +38,7 @@ def test_images_come_in_and_are_rated(site, tmp_path):
     page.emulate_media(color_scheme="light")
     picture(page, "own-images")
     page.set_viewport_size({"width": 360, "height": 800})
-    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    assert fits(page)
     picture(page, "own-images-phone")
     page.get_by_label("Files").set_input_files(tmp_path / "own.zip")
     page.get_by_role("button", name="Bring in").click()

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.e2e.helpers import CHROMIUM, faults, picture, rate_by_keyboard, wait_saved
+from tests.e2e.helpers import CHROMIUM, faults, fits, picture, rate_by_keyboard, wait_saved
 from tests.webapp import acting
 from webapp.campaigns.models import Role
 from webapp.quality import services as quality
@@ -30,10 +30,6 @@ def strict(site):
     project.practice_groups, project.practice_right = 3, 2
     project.save()
     return site
-
-
-def fits(page) -> bool:
-    return page.evaluate("() => document.documentElement.scrollWidth") == SMALL["width"]
 
 
 def press_to(page, selector: str) -> None:

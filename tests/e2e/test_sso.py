@@ -6,7 +6,7 @@ import pytest
 
 from tests import issuer as issuers
 from tests.e2e.conftest import serve
-from tests.e2e.helpers import CHROMIUM, faults, picture
+from tests.e2e.helpers import CHROMIUM, faults, fits, picture
 from tests.servers import database_url
 from webapp.accounts.models import User
 
@@ -28,7 +28,7 @@ def test_somebody_from_another_site_rates(site):
             wrong = faults(page)
             page.emulate_media(color_scheme="light")
             picture(page, "sso-login-phone")
-            assert page.evaluate("() => document.documentElement.scrollWidth") == SMALL["width"]
+            assert fits(page)
             button = page.get_by_role("button", name="Log in by Example Lab")
             button.focus()
             page.keyboard.press("Enter")

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.e2e.conftest import PHONE
-from tests.e2e.helpers import CHROMIUM, PICTURES, faults, picture
+from tests.e2e.helpers import CHROMIUM, PICTURES, faults, fits, picture
 from tests.servers import wait_for
 from tests.webapp import acting
 from webapp.campaigns.models import Role
@@ -64,5 +64,5 @@ def test_presets_time_and_memory_before_the_click(site):
     phone.get_by_label("Grafikkarte").select_option("24GB")
     phone.locator("#rung p").wait_for()
     picture(phone, "start-round-phone", whole=False)
-    assert phone.evaluate("document.documentElement.scrollWidth") <= 360
+    assert fits(phone)
     assert wrong == []

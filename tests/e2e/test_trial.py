@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.e2e.conftest import PHONE
-from tests.e2e.helpers import CHROMIUM, choose, faults, picture
+from tests.e2e.helpers import CHROMIUM, choose, faults, fits, picture
 from webapp.campaigns.models import Role
 from webapp.lib import paths, storage
 from webapp.rounds import trials
@@ -74,10 +74,10 @@ def test_on_a_phone_in_german_and_cancelled(site):
     page = site.context(boss, viewport={**PHONE, "width": 360}, locale="de").new_page()
     page.goto(site.url(f"try/{trial.pk}/"))
     picture(page, "trial-phone")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert fits(page)
     assert faults(page) == []
     page.get_by_role("button", name="Abbrechen").click()
     page.get_by_text("Er wurde abgebrochen.").wait_for()
     page.goto(site.url("try/"))
     picture(page, "try-phone")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert fits(page)
