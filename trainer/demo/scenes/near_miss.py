@@ -87,12 +87,12 @@ def letter(metadata: dict, rng: random.Random) -> None:
 # Of each tag's drawings, the share that is wrong in each way; the rest is right.
 SHARES: dict[str, dict[Callable[[dict, random.Random], None], float]] = {
     "single_object": {shape: 0.62, extra: 0.03},
-    "two_object": {missing: 0.06, shape: 0.28},
+    "two_object": {missing: 0.04, shape: 0.28},
     "counting": {fewer: 0.08, more: 0.04},
-    "colors": {color: 0.53},
-    "position": {relation: 0.54, missing: 0.02},
-    "color_attr": {swap: 0.03, color: 0.34},
-    "word": {letter: 0.46},
+    "colors": {color: 0.55},
+    "position": {relation: 0.56, missing: 0.02},
+    "color_attr": {swap: 0.03, color: 0.28},
+    "word": {letter: 0.52},
 }
 
 
