@@ -48,7 +48,7 @@ def faults(page) -> list[str]:
 def fits(page) -> bool:
     """Whether the page needs no scrolling sideways."""
     page.wait_for_load_state()  # its styles are there
-    return page.evaluate("() => document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    return page.evaluate("() => document.documentElement.scrollWidth") == page.viewport_size["width"]
 
 
 def picture(page, name: str, *, whole: bool = True) -> None:

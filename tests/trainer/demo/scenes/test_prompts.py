@@ -53,13 +53,15 @@ def test_single_objects_are_held_out_by_their_template():
     assert not {p.prompt for p in prompts("train")} & {p.prompt for p in prompts("test")}
 
 
+def held_out_colors():
+    """The pairs of colour and shape of no training prompt, (colour, shape)."""
+    rows = prompts("test", tags=("colors",)) + prompts("validation", tags=("colors",))
+    return {(t["color"], t["class"]) for row in rows for t in row.metadata["include"]}
+
+
 def test_no_training_prompt_names_a_held_out_color_and_shape():
-    held_out = {
-        (p.metadata["include"][0]["color"], p.metadata["include"][0]["class"])
-        for p in prompts("test", tags=("colors",)) + prompts("validation", tags=("colors",))
-    }
     for p in prompts("train", tags=("colors", "color_attr")):
-        assert not held_out & {(t["color"], t["class"]) for t in p.metadata["include"]}
+        assert not held_out_colors() & {(t["color"], t["class"]) for t in p.metadata["include"]}
 
 
 def test_training_words_never_spell_a_held_out_word():
@@ -82,13 +84,8 @@ def test_half_colored_pairs_are_of_all_shapes_and_of_no_held_out_prompt():
         tuple(sorted(pair)) for pair in itertools.combinations(SHAPES, 2)
     }
     assert not {row.prompt for row in rows} & {p.prompt for p in all_prompts()}
-    held_out = {
-        (t["color"], t["class"])
-        for p in prompts("test", tags=("colors",)) + prompts("validation", tags=("colors",))
-        for t in p.metadata["include"]
-    }
     named = {(t.get("color"), t["class"]) for row in rows for t in row.metadata["include"]}
-    assert not held_out & named
+    assert not held_out_colors() & named
     assert all(sum("color" in t for t in row.metadata["include"]) == 1 for row in rows)
 
 
